@@ -1,0 +1,115 @@
+"""Makes AWS clients with deadlines and says what a failed call means.
+
+The only place that knows botocore's exceptions. It must not retry a call that may have changed something: whether a
+lost answer means a lost change is for the caller to find out by reading.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ParamValidationError,
+)
+
+# The SDK gives up well before the deadline of the thread that it runs in (see threads.py).
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 20
+CALL_DEADLINE_SECONDS = 60.0
+
+_THROTTLES = frozenset(
+    {
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "EC2ThrottledException",
+    }
+)
+_DENIALS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthFailure", "OptInRequired"})
+
+
+@dataclass(frozen=True)
+class AwsSettings:
+    """Where AWS is. `endpoint_url` is empty in production: the SDK's own endpoints, over TLS."""
+
+    endpoint_url: str = ""
+
+
+@dataclass(frozen=True)
+class AwsCredentials:
+    """Short-lived credentials of an assumed role; never shown by repr."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+
+
+class Failure(enum.StrEnum):
+    """What a failed call means for the caller."""
+
+    DENIED = "DENIED"  # Not allowed; asking again won't help.
+    THROTTLED = "THROTTLED"  # Refused for its rate; certainly not applied.
+    REFUSED = "REFUSED"  # Refused for another reason; certainly not applied.
+    UNREACHABLE = "UNREACHABLE"  # Never sent; certainly not applied.
+    AMBIGUOUS = "AMBIGUOUS"  # Sent, and the answer is lost or is a server error: perhaps applied.
+
+
+def classify(error: Exception) -> tuple[Failure, str]:
+    """What a botocore exception means, and the cloud's error code (or the exception's name where there is none)."""
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in _THROTTLES or status == 429:
+            return Failure.THROTTLED, code
+        if code in _DENIALS:
+            return Failure.DENIED, code
+        return (Failure.AMBIGUOUS if status >= 500 else Failure.REFUSED), code
+    name = type(error).__name__
+    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+        return Failure.UNREACHABLE, name
+    if isinstance(error, ParamValidationError):
+        return Failure.REFUSED, name
+    if isinstance(error, (BotoCoreError, TimeoutError, OSError)):
+        return Failure.AMBIGUOUS, name
+    raise error
+
+
+def client(
+    service: str, region: str, settings: AwsSettings, credentials: AwsCredentials, *, changes_state: bool = False
+) -> Any:
+    """A boto3 client. One that changes state never retries; one that reads retries four times, adaptively.
+
+    Untyped because botocore builds its classes at run time; callers narrow what comes back.
+    """
+    retries: Any = {"total_max_attempts": 1} if changes_state else {"total_max_attempts": 5, "mode": "adaptive"}
+    session = boto3.session.Session(
+        aws_access_key_id=credentials.access_key_id,
+        aws_secret_access_key=credentials.secret_access_key,
+        aws_session_token=credentials.session_token or None,
+        region_name=region,
+    )
+    return session.client(
+        service,  # type: ignore[call-overload]  # The name isn't a literal here.
+        endpoint_url=settings.endpoint_url or None,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries=retries,
+            max_pool_connections=8,
+            # The emulator serves buckets under its own address only; AWS accepts both styles.
+            s3={"addressing_style": "path"} if settings.endpoint_url else None,
+        ),
+    )

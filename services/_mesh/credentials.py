@@ -1,0 +1,49 @@
+"""A worker's way to cloud credentials: the sealed credential from its keeper, opened by the broker under a grant.
+
+The worker never sees anything but the sealed bytes and the short-lived session; it must not keep either longer than
+the job.
+"""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from recoup.broker.v1 import broker_service_pb2, broker_service_pb2_grpc
+from recoup.scanner.v1 import scanner_service_pb2, scanner_service_pb2_grpc
+from services._mesh.aws import AwsCredentials
+from services._mesh.errors import from_rpc_error
+
+GRANT_METADATA = "recoup-grant"
+DEADLINE_SECONDS = 30.0
+
+
+class CredentialDesk:
+    """Opens the credential that a grant names. Holds the two channels, and nothing else."""
+
+    def __init__(self, keeper: grpc.aio.Channel, broker: grpc.aio.Channel) -> None:
+        self._keeper = scanner_service_pb2_grpc.ScannerServiceStub(keeper)
+        self._broker = broker_service_pb2_grpc.BrokerServiceStub(broker)
+
+    async def fetch_sealed(self, grant: str, credential_id: str) -> bytes:
+        """The sealed bytes. Raises Problem."""
+        request = scanner_service_pb2.FetchSealedCredentialRequest(credential_id=credential_id)
+        try:
+            answer = await self._keeper.FetchSealedCredential(
+                request, metadata=((GRANT_METADATA, grant),), timeout=DEADLINE_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "scanner") from None
+        return bytes(answer.sealed_credential)
+
+    async def open(self, grant: str, credential_id: str) -> AwsCredentials:
+        """A short-lived session with no more rights than the grant's statements. Raises Problem."""
+        sealed = await self.fetch_sealed(grant, credential_id)
+        request = broker_service_pb2.OpenCredentialRequest(sealed_credential=sealed)
+        try:
+            answer = await self._broker.OpenCredential(
+                request, metadata=((GRANT_METADATA, grant),), timeout=DEADLINE_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "broker") from None
+        aws = answer.aws
+        return AwsCredentials(aws.access_key_id, aws.secret_access_key, aws.session_token)

@@ -1,0 +1,1 @@
+"""Gets savings approved, executed with least privilege, and measured."""

@@ -1,0 +1,69 @@
+"""The life of an action: its states and which may follow which.
+
+Owns the one state machine; must not know how a state is stored or shown.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ActionState(enum.StrEnum):
+    """Where an action stands; the names are those of `recoup.actions.v1.ActionState`."""
+
+    REQUESTED = "REQUESTED"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    EXECUTING = "EXECUTING"
+    QUARANTINED = "QUARANTINED"
+    EXECUTED = "EXECUTED"
+    STALE = "STALE"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+    CLOSED = "CLOSED"
+
+
+S = ActionState
+
+# Each state with those that may follow it. UNKNOWN leads back only through a reading: to EXECUTING when the change is
+# seen not to have been applied (or to have been, with more steps to do), to EXECUTED when it was the last step.
+TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
+    S.REQUESTED: frozenset({S.APPROVED, S.REJECTED, S.CANCELLED, S.EXPIRED}),
+    S.APPROVED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
+    S.EXECUTING: frozenset({S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN}),
+    S.QUARANTINED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE}),
+    S.UNKNOWN: frozenset({S.EXECUTING, S.EXECUTED, S.QUARANTINED, S.STALE, S.FAILED}),
+    S.EXECUTED: frozenset({S.CLOSED}),
+    S.REJECTED: frozenset(),
+    S.CANCELLED: frozenset(),
+    S.EXPIRED: frozenset(),
+    S.STALE: frozenset(),
+    S.FAILED: frozenset(),
+    S.CLOSED: frozenset(),
+}
+
+# While an action is in one of these, its resource can have no other: the partial unique index names the same list.
+OPEN_STATES: frozenset[ActionState] = frozenset(
+    {S.REQUESTED, S.APPROVED, S.EXECUTING, S.QUARANTINED, S.UNKNOWN}
+)
+
+
+def predecessors(target: ActionState) -> list[ActionState]:
+    """The states from which `target` may be reached, in declaration order."""
+    return [state for state, following in TRANSITIONS.items() if target in following]
+
+
+def may_follow(state: ActionState, target: ActionState) -> bool:
+    """Whether `target` may come right after `state`."""
+    return target in TRANSITIONS[state]
+
+
+class StepState(enum.StrEnum):
+    """Where one change to the cloud stands; the names are those of `recoup.actions.v1.StepState`."""
+
+    INTENDED = "INTENDED"
+    CONFIRMED = "CONFIRMED"
+    REFUSED = "REFUSED"
+    UNKNOWN = "UNKNOWN"
