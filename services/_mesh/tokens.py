@@ -1,0 +1,192 @@
+"""Signs and checks the compact JWTs of the mesh: one algorithm, one type per purpose, keys by issuer and
+key id.
+
+What the claims mean is the business of `passports` and `grants`. RFC 7515, 7519, 8725 (typ per kind of
+token) and 9864 ("Ed25519" as a fully specified algorithm name).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from joserfc.jwk import OKPKey
+
+ALGORITHM = "Ed25519"
+MAX_TOKEN_BYTES = 8192
+MAX_LIFETIME_SECONDS = 300
+# What clocks of two machines may differ by; the health check takes a process out at the same difference.
+SKEW_SECONDS = 2
+LOCAL_ENV = "local.invalid"
+SPIFFE_PREFIX = "spiffe://recoup/"
+_SHAPE = re.compile(r"[A-Za-z0-9_-]{1,1024}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
+
+
+class TokenInvalid(Exception):
+    """The token can't be accepted. The text is for our own log; a caller must not learn which check failed."""
+
+
+class TokenExpired(TokenInvalid):
+    """The token was good once."""
+
+
+@dataclass(frozen=True)
+class Unverified:
+    """What a token says about itself, to choose the key by; nothing of it is trusted before the signature
+    is checked.
+    """
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+
+
+class SigningKey:
+    """A process's own Ed25519 private key. `env` is stamped on all that the local profile signs."""
+
+    def __init__(self, key: OKPKey, env: str | None) -> None:
+        self._key = key
+        self._env = env
+        self.kid: str = key.thumbprint()
+
+    @classmethod
+    def load(cls, path: Path, profile: str) -> SigningKey:
+        """The key in the PEM file (PKCS #8). Raises ValueError if it is another kind of key."""
+        from joserfc.jwk import OKPKey
+
+        key = OKPKey.import_key(path.read_bytes())
+        if not key.is_private or key.curve_name != "Ed25519":
+            raise ValueError(f"{path} must hold an Ed25519 private key")
+        return cls(key, LOCAL_ENV if profile == "local" else None)
+
+    def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
+        """The compact JWT of type `typ`."""
+        from joserfc import jwt
+
+        body = dict(claims) if self._env is None else {**claims, "env": self._env}
+        header = {"alg": ALGORITHM, "typ": typ, "kid": self.kid}
+        return jwt.encode(header, body, self._key, algorithms=[ALGORITHM])
+
+    def public_jwks(self) -> dict[str, Any]:
+        """The JWKS document that belongs into the trust folders of others."""
+        public = {**self._key.as_dict(private=False), "kid": self.kid, "alg": ALGORITHM, "use": "sig"}
+        return {"keys": [public]}
+
+
+def peek(token: str, typ: str) -> Unverified:
+    """Header and claims of a well-formed token of type `typ`, before any signature check. Raises
+    TokenInvalid.
+    """
+    if len(token) > MAX_TOKEN_BYTES or not _SHAPE.fullmatch(token):
+        raise TokenInvalid("shape")
+    first, second, third = token.split(".")
+    header, claims = _json_part(first), _json_part(second)
+    _strict_decode(third)
+    # The header may say nothing else: no jwk, jku, x5u, crit, and the algorithm is ours, not the token's
+    # choice.
+    if header.keys() != {"alg", "typ", "kid"} or header["alg"] != ALGORITHM or header["typ"] != typ:
+        raise TokenInvalid("header")
+    return Unverified(header, claims)
+
+
+def check_signature(token: str, key: OKPKey) -> None:
+    """Raises TokenInvalid unless `key` signed the token."""
+    from joserfc import jws
+    from joserfc.errors import JoseError
+
+    try:
+        jws.deserialize_compact(token, key, registry=_registry())
+    except (JoseError, ValueError) as error:
+        raise TokenInvalid("signature") from error
+
+
+def check_times(claims: Mapping[str, Any], now: float) -> None:
+    """Raises unless `iat`, `nbf` and `exp` are present, span at most five minutes, and `now` lies between
+    them.
+    """
+    iat, nbf, exp = (integer(claims, key) for key in ("iat", "nbf", "exp"))
+    if exp - iat > MAX_LIFETIME_SECONDS or exp <= iat:
+        raise TokenInvalid("lifetime")
+    if iat > now + SKEW_SECONDS or nbf > now + SKEW_SECONDS:
+        raise TokenInvalid("not yet valid")
+    if now >= exp:
+        raise TokenExpired("expired")
+
+
+def check_environment(claims: Mapping[str, Any], profile: str) -> None:
+    """Raises TokenInvalid where production is shown what the local profile signed."""
+    if profile != "local" and LOCAL_ENV in json.dumps([claims.get("env"), claims.get("iss")]):
+        raise TokenInvalid("local token")
+
+
+def text(claims: Mapping[str, Any], key: str) -> str:
+    """The non-empty string claim. Raises TokenInvalid."""
+    value = claims.get(key)
+    if not isinstance(value, str) or not value:
+        raise TokenInvalid(f"claim {key}")
+    return value
+
+
+def integer(claims: Mapping[str, Any], key: str) -> int:
+    """The integer claim. Raises TokenInvalid."""
+    value = claims.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TokenInvalid(f"claim {key}")
+    return value
+
+
+def confirmed_thumbprint(claims: Mapping[str, Any]) -> str:
+    """The certificate that the token is bound to (RFC 8705). Raises TokenInvalid where there is none."""
+    cnf = claims.get("cnf")
+    return text(cnf, "x5t#S256") if isinstance(cnf, dict) else text({}, "cnf")
+
+
+def spiffe(process: str) -> str:
+    """The SPIFFE id of a process."""
+    return SPIFFE_PREFIX + process
+
+
+def process_of(spiffe_id: str) -> str:
+    """The process that a SPIFFE id names. Raises TokenInvalid if it isn't one of this mesh."""
+    if not spiffe_id.startswith(SPIFFE_PREFIX):
+        raise TokenInvalid("issuer")
+    return spiffe_id.removeprefix(SPIFFE_PREFIX)
+
+
+def thumbprint(certificate_der: bytes) -> str:
+    """RFC 8705 x5t#S256 of a certificate."""
+    return base64.urlsafe_b64encode(hashlib.sha256(certificate_der).digest()).rstrip(b"=").decode()
+
+
+def _registry() -> Any:
+    from joserfc.jws import JWSRegistry
+
+    return JWSRegistry(algorithms=[ALGORITHM])
+
+
+def _json_part(part: str) -> dict[str, Any]:
+    try:
+        value = json.loads(_strict_decode(part))
+    except (ValueError, RecursionError) as error:
+        raise TokenInvalid("json") from error
+    if not isinstance(value, dict):
+        raise TokenInvalid("json")
+    return value
+
+
+def _strict_decode(part: str) -> bytes:
+    """base64url without padding, and only its one canonical spelling: a token must have no second form."""
+    try:
+        data = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise TokenInvalid("base64url") from error
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != part:
+        raise TokenInvalid("base64url")
+    return data
