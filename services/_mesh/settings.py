@@ -21,9 +21,7 @@ Profile = Literal["local", "production"]
 ProcessName = Annotated[str, Matches(r"[a-z][a-z-]{1,40}", 'a process name such as "scanner-worker"')]
 Caller = Annotated[
     str,
-    Matches(
-        r"[a-z][a-z-]{1,40}|client/(\*|[a-z][a-z0-9-]{0,60})", 'a process, "client/<team>" or "client/*"'
-    ),
+    Matches(r"[a-z][a-z-]{1,40}|client/(\*|[a-z][a-z0-9-]{0,60})", 'a process, "client/<team>" or "client/*"'),
 ]
 _Count = Annotated[int, Between(1, 1_000_000)]
 
@@ -88,9 +86,13 @@ class NatsSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrustSettings:
-    """The folder with `<process>.jwks.json` of every process that signs; read again when a file changes."""
+    """The folder with `<process>.jwks.json` of every process that signs; read again when a file changes.
+
+    `grant_issuers` says which process may grant which kinds of work to whoever calls us with a grant.
+    """
 
     dir: ExistingFolder
+    grant_issuers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
