@@ -1,0 +1,48 @@
+# The commands of this repository. Needs Python 3.11 or newer (with venv), make, and a network to the package registry.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+LOCKS := requirements.txt requirements-dev.txt requirements-protos.txt
+OWN := pyproject.toml protos/pyproject.toml clients/pyproject.toml verifier/pyproject.toml local/pyproject.toml
+ONLY ?=
+
+.PHONY: help setup protos lint format test demo bench lock release-protos docs clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make the virtual environment; quick when nothing changed
+
+$(VENV)/.ready: $(LOCKS) $(OWN) tools/setup.sh tools/gen_protos.py
+	@tools/setup.sh $(VENV)
+
+protos: setup ## generate the stubs from the protos
+	@$(PY) tools/gen_protos.py
+
+docs: setup ## generate the pages that come from the code
+	@$(PY) tools/check_docs.py --write
+
+lint: setup ## style, types, layers, protos, and whether anything generated is stale
+	@tools/lint.sh
+
+format: setup ## format Python and protos
+	@$(VENV)/bin/ruff check --quiet --fix-only . ; $(VENV)/bin/ruff format --quiet . ; $(VENV)/bin/buf format -w
+
+test: setup ## all tests
+	@$(VENV)/bin/pytest -q -n 2 --dist loadgroup tests
+
+demo: setup ## the main job, from connection to verified receipt
+	@exec $(VENV)/bin/recoup local demo
+
+bench: setup ## the benchmarks; one of them with ONLY=name
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+
+lock: setup ## resolve the requirements anew
+	@$(PY) tools/lock.py
+
+release-protos: setup ## make today's protos the ones that later changes are compared with
+	@$(VENV)/bin/buf build -o protos/released.binpb --path protos/recoup
+
+clean: ## remove what was made, but not what is committed
+	@rm -rf $(VENV) .buf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache out
