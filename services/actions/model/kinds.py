@@ -1,6 +1,6 @@
 """The kinds of action: their steps, what each may touch, how they are taken back.
 
-Owns the catalogue. Adding a kind is adding an entry here and its calls in `aws.py`; nothing else names one.
+Owns the catalogue. Adding a kind is adding an entry here and its calls in `clients/aws.py`; nothing else names one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,149 @@
+"""The calls to AWS that actions make: observe a resource, make one change, find out whether a change was applied.
+
+Owns the meaning of EC2's answers. It must not decide anything: what follows from an answer is the use case's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import rfc8785
+from botocore.exceptions import ClientError
+
+from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, client
+from services._mesh.threads import BoundedThreads
+from services.actions.model.plan import Plan, ResourceKey, timestamp
+
+_GONE = frozenset({"InvalidVolume.NotFound", "InvalidAllocationID.NotFound", "InvalidSnapshot.NotFound"})
+_DELETED = frozenset({"deleting", "deleted"})
+ACTION_TAG, PLAN_TAG = "recoup:action", "recoup:plan"
+
+
+class Ec2:
+    """EC2 in one account and region, for one job, with the session that the broker opened for it.
+
+    Every method raises what botocore raises; `services._mesh.aws.classify` says what that means.
+    """
+
+    def __init__(self, threads: BoundedThreads, settings: AwsSettings, credentials: AwsCredentials, region: str) -> None:
+        self._threads = threads
+        self._read = client("ec2", region, settings, credentials)
+        self._write = client("ec2", region, settings, credentials, changes_state=True)
+
+    async def observe(self, resource: ResourceKey) -> dict[str, str] | None:
+        """The facts of the resource that plans rest on, or None when the cloud says that it is gone."""
+        if resource.type == "ec2.volume":
+            volume = await self._one(self._read.describe_volumes, "Volumes", VolumeIds=[resource.id])
+            return None if volume is None or volume["State"] in _DELETED else volume_facts(volume)
+        address = await self._one(self._read.describe_addresses, "Addresses", AllocationIds=[resource.id])
+        return None if address is None else address_facts(address)
+
+    async def apply(self, step: str, action_id: str, plan: Plan) -> str:
+        """Make the change of one step, once. Returns the id of what it made or changed."""
+        resource, values = plan.resource, plan.parameters
+        if step == "create_snapshot":
+            made = await self._run(self._write.create_snapshot, **snapshot_request(resource, action_id, plan.plan_hash))
+            return str(made["SnapshotId"])
+        if step == "delete_volume":
+            await self._run(self._write.delete_volume, VolumeId=resource.id)
+        elif step == "modify_volume":
+            await self._run(
+                self._write.modify_volume,
+                VolumeId=resource.id,
+                VolumeType="gp3",
+                Iops=int(values["iops"]),
+                Throughput=int(values["throughput_mibps"]),
+            )
+        elif step == "release_address":
+            await self._run(self._write.release_address, AllocationId=resource.id)
+        else:
+            raise ValueError(f"no such step: {step}")
+        return resource.id
+
+    async def find_effect(self, step: str, action_id: str, resource: ResourceKey) -> str | None:
+        """Read whether the change of a step was applied: the id of what it made or changed, or None.
+
+        Snapshots are found by the tag that the same call set on them (EC2 tags on create atomically).
+        """
+        if step == "create_snapshot":
+            found = await self._run(
+                self._read.describe_snapshots,
+                OwnerIds=["self"],
+                Filters=[
+                    {"Name": f"tag:{ACTION_TAG}", "Values": [action_id]},
+                    {"Name": "volume-id", "Values": [resource.id]},
+                ],
+            )
+            ids = sorted(str(s["SnapshotId"]) for s in found["Snapshots"] if s.get("State") != "error")
+            return ids[0] if ids else None
+        facts = await self.observe(resource)
+        if step == "modify_volume":
+            return resource.id if facts is not None and facts["volume_type"] == "gp3" else None
+        return resource.id if facts is None else None
+
+    async def is_complete(self, step: str, result_id: str, resource: ResourceKey) -> bool:
+        """Whether what a step began is finished. Raises ValueError when it ended badly or isn't what was meant."""
+        if step != "create_snapshot":
+            return True
+        snapshot = await self._one(self._read.describe_snapshots, "Snapshots", SnapshotIds=[result_id])
+        if snapshot is None or snapshot["State"] == "error":
+            raise ValueError(f"snapshot {result_id} failed")
+        if snapshot["VolumeId"] != resource.id:
+            raise ValueError(f"snapshot {result_id} is of another volume")
+        return bool(snapshot["State"] == "completed")
+
+    async def _one(self, call: Any, key: str, **arguments: Any) -> dict[str, Any] | None:
+        try:
+            found = (await self._run(call, **arguments))[key]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _GONE:
+                return None
+            raise
+        return found[0] if found else None
+
+    async def _run(self, call: Any, **arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._threads.run(CALL_DEADLINE_SECONDS, call, **arguments)
+        return answer
+
+
+def snapshot_request(resource: ResourceKey, action_id: str, plan_hash: str) -> dict[str, Any]:
+    """CreateSnapshot's arguments: tagged in the same call, and with none of the volume's own tags, so that no mark of
+    the volume is inherited."""
+    tags = [{"Key": ACTION_TAG, "Value": action_id}, {"Key": PLAN_TAG, "Value": plan_hash}]
+    return {
+        "VolumeId": resource.id,
+        "Description": f"Kept by Recoup before {resource.id} is deleted (action {action_id})",
+        "TagSpecifications": [{"ResourceType": "snapshot", "Tags": tags}],
+    }
+
+
+def volume_facts(volume: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of one entry of DescribeVolumes, as findings and plans spell them."""
+    return {
+        "state": str(volume["State"]),
+        "volume_type": str(volume["VolumeType"]),
+        "size_gib": str(volume["Size"]),
+        "iops": str(volume.get("Iops", "")),
+        "throughput_mibps": str(volume.get("Throughput", "")),
+        "created_at": timestamp(volume["CreateTime"]),
+        "attachments": str(len(volume.get("Attachments", []))),
+        "encrypted": "true" if volume.get("Encrypted") else "false",
+        "tags_sha256": tags_digest(volume.get("Tags", [])),
+    }
+
+
+def address_facts(address: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of one entry of DescribeAddresses, as findings and plans spell them."""
+    return {
+        "public_ip": str(address["PublicIp"]),
+        "association_id": str(address.get("AssociationId", "")),
+        "network_interface_id": str(address.get("NetworkInterfaceId", "")),
+        "tags_sha256": tags_digest(address.get("Tags", [])),
+    }
+
+
+def tags_digest(tags: list[Mapping[str, str]]) -> str:
+    """SHA-256 over all tags as RFC 8785 JSON, hexadecimal: any change of any tag makes a plan stale."""
+    return hashlib.sha256(rfc8785.dumps({tag["Key"]: tag["Value"] for tag in tags})).hexdigest()

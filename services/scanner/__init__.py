@@ -1,0 +1,1 @@
+"""Connects clouds, reads them, and says what could be recovered."""
