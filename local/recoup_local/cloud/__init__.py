@@ -15,6 +15,7 @@ from recoup_local.cloud.launch import (
     CloudStartError,
     start_cloud,
 )
+from recoup_local.cloud.proxy_control import ControlError, ProxyControl
 from recoup_local.cloud.simclock import SimClock
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Cloud",
     "CloudEndpoints",
     "CloudStartError",
+    "ControlError",
+    "ProxyControl",
     "SimClock",
     "start_cloud",
 ]

@@ -40,9 +40,9 @@ def follow_clock(clock: SimClock) -> None:
         return clock.now().replace(tzinfo=None)
 
     for name, module in list(sys.modules.items()):
-        if name.startswith("moto.") and name not in WALL_CLOCK_MODULES:
-            if getattr(module, "utcnow", None) is original:
-                _patch(module, "utcnow", simulated_utcnow)
+        follows = name.startswith("moto.") and name not in WALL_CLOCK_MODULES
+        if follows and getattr(module, "utcnow", None) is original:
+            _patch(module, "utcnow", simulated_utcnow)
     _follow_in_s3(clock)
 
 

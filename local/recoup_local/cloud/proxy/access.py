@@ -61,9 +61,7 @@ class Access:
         identity = self.identities.policies_of(principal)
         for action, resource in needed_permissions(call, principal.account):
             if not allows(identity, action, resource, context):
-                reason = (
-                    f"on resource: {resource} because no identity-based policy allows the {action} action"
-                )
+                reason = f"on resource: {resource} because no identity-based policy allows the {action} action"
                 return answers.denied(call, principal.arn, reason)
             session = principal.session_policy
             if session is not None and not allows([session], action, resource, context):

@@ -18,7 +18,8 @@ def error_answer(call: Call, status: int, code: str, message: str) -> Answer:
     request_id = str(uuid4())
     if call.protocol == "ec2":
         body = (
-            f"<Response><Errors><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></Errors>"
+            f"<Response><Errors><Error><Code>{code}</Code>"
+            f"<Message>{escape(message)}</Message></Error></Errors>"
             f"<RequestID>{request_id}</RequestID></Response>"
         )
     elif call.protocol == "query":
@@ -32,14 +33,11 @@ def error_answer(call: Call, status: int, code: str, message: str) -> Answer:
         return Answer(status, _cbor_error(code, message), headers)
     elif call.service == "s3":
         body = (
-            f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>"
-            f"<RequestId>{request_id}</RequestId></Error>"
+            f"<Error><Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{request_id}</RequestId></Error>"
         )
     else:
         text = json.dumps({"__type": code, "message": message}).encode("utf-8")
-        return Answer(
-            status, text, (("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-ErrorType", code))
-        )
+        return Answer(status, text, (("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-ErrorType", code)))
     document = '<?xml version="1.0" encoding="UTF-8"?>\n' + body
     return Answer(status, document.encode("utf-8"), (("Content-Type", "text/xml;charset=UTF-8"),))
 
@@ -62,9 +60,7 @@ def unknown_key(call: Call) -> Answer:
         message = "The AWS Access Key Id you provided does not exist in our records."
         return error_answer(call, 403, "InvalidAccessKeyId", message)
     message = "The security token included in the request is invalid."
-    code = (
-        "UnrecognizedClientException" if call.protocol in ("json", "cbor", "rest") else "InvalidClientTokenId"
-    )
+    code = "UnrecognizedClientException" if call.protocol in ("json", "cbor", "rest") else "InvalidClientTokenId"
     return error_answer(call, 400 if code.startswith("Un") else 403, code, message)
 
 

@@ -77,9 +77,7 @@ def recognize(request: Request) -> Call:
     if cbor:
         return Call(service, cbor.group(1), region, access_key, "cbor", {})
     if target:
-        return Call(
-            service, target.rpartition(".")[2], region, access_key, "json", _json_params(request.body)
-        )
+        return Call(service, target.rpartition(".")[2], region, access_key, "json", _json_params(request.body))
     if content_type.startswith("application/x-www-form-urlencoded"):
         params = dict(parse_qsl(request.body.decode("utf-8"), keep_blank_values=True))
         action = params.pop("Action", "")

@@ -24,9 +24,7 @@ MAX_WAIT_SECONDS = 60.0
 class Control:
     """Answers control requests; everything it changes belongs to the objects it was given."""
 
-    def __init__(
-        self, token: str, faults: Faults, recorder: Recorder, access: Access, delays: Delays
-    ) -> None:
+    def __init__(self, token: str, faults: Faults, recorder: Recorder, access: Access, delays: Delays) -> None:
         self._token = token
         self._faults = faults
         self._recorder = recorder
@@ -68,6 +66,8 @@ class Control:
                 return _json(200, {"lines": self._recorder.lines(since)})
             case ("GET", "counts"):
                 return _json(200, self._recorder.counts(query.get("principal"), since))
+            case ("GET", "changes"):
+                return _json(200, self._recorder.changes())
             case ("GET", "settings"):
                 return _json(200, self._settings())
             case ("PATCH", "settings"):
@@ -86,7 +86,7 @@ class Control:
         }
 
     def _change_settings(self, document: object) -> None:
-        if not isinstance(document, dict) or (unknown := set(document) - set(self._settings())):
+        if not isinstance(document, dict) or set(document) - set(self._settings()):
             raise ValueError(f"settings are an object with fields of {sorted(self._settings())}")
         for name in ("snapshot_polls", "modification_polls"):
             if name in document:

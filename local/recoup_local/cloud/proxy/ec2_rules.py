@@ -80,9 +80,7 @@ class Ec2Rules:
             case "CreateVolume":
                 return self._refuse_pending_source(call, account)
             case "CreateTags" if not admin:
-                if any(
-                    key.endswith(".Key") and value.startswith("aws:") for key, value in call.params.items()
-                ):
+                if any(key.endswith(".Key") and value.startswith("aws:") for key, value in call.params.items()):
                     message = "Tag keys starting with 'aws:' are reserved for internal use"
                     return error_answer(call, 400, "InvalidParameterValue", message)
         return None

@@ -114,9 +114,7 @@ class Identities:
             case "CreateAccessKey":
                 user = self._users[(account, name)]
                 key = text(".//AccessKeyId")
-                self._principals[key] = Principal(
-                    "user", account, user.arn, name, key, text(".//SecretAccessKey")
-                )
+                self._principals[key] = Principal("user", account, user.arn, name, key, text(".//SecretAccessKey"))
             case "UpdateAccessKey" if call.params.get("Status") == "Inactive":
                 self._inactive.add(key_id)
             case "UpdateAccessKey":

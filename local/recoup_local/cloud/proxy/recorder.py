@@ -45,17 +45,25 @@ class Recorder:
         self._simulated_now = simulated_now
         self._lines: list[dict[str, Any]] = []
         self._sequence = 0
+        self._changes: dict[str, int] = {}
 
     def record(self, entry: Entry) -> None:
         """Writes one line; to be called exactly once per request, also when its answer was dropped."""
         self._sequence += 1
         line = self._line(entry)
         self._lines.append(line)
+        if line["applied"] and line["service"] == "ec2":
+            place = f"{line['account']}/{line['region']}"
+            self._changes[place] = self._changes.get(place, 0) + 1
         self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
     def lines(self, since: int) -> list[dict[str, Any]]:
         """The lines with a sequence number above `since`."""
         return self._lines[max(since, 0) :]
+
+    def changes(self) -> dict[str, int]:
+        """How many applied changes of EC2 resources each "account/region" has seen."""
+        return dict(self._changes)
 
     def counts(self, principal: str | None, since: int) -> dict[str, Any]:
         """Requests, mutating requests and applied changes, in total and by `service:Action`."""

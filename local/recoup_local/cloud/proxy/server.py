@@ -45,6 +45,7 @@ class Proxy:
 
     def __init__(
         self,
+        *,
         upstream: Upstream,
         identities: Identities,
         recorder: Recorder,
@@ -156,9 +157,7 @@ class Proxy:
             changed = self._ec2.forwarded(call)
             if changed is not call:
                 request = replace(request, body=_form(call.action, changed.params))
-        return await forward(
-            self._upstream.host, self._upstream.port, request, {"x-moto-account-id": account}
-        )
+        return await forward(self._upstream.host, self._upstream.port, request, {"x-moto-account-id": account})
 
     async def _tags(self, principal: Principal, call: Call) -> dict[str, str]:
         """The tags of the one existing resource acted on, read only when a policy asks for them."""
@@ -178,9 +177,7 @@ class Proxy:
             ("Authorization", credential + "SignedHeaders=host, Signature=0"),
         )
         request = Request("POST", "/", headers, _form(action, params))
-        answer = await forward(
-            self._upstream.host, self._upstream.port, request, {"x-moto-account-id": account}
-        )
+        answer = await forward(self._upstream.host, self._upstream.port, request, {"x-moto-account-id": account})
         return parse_answer(answer)[0]
 
 

@@ -50,9 +50,7 @@ def _canonical(request: Request, service: str, signed_headers: str) -> str:
     headers = "".join(f"{name}:{','.join(values.get(name, []))}\n" for name in signed_headers.split(";"))
     # S3 signs the path as sent; the other services encode it once more.
     path = request.raw_path if service == "s3" else quote(request.raw_path, safe="/-_.~")
-    query = "&".join(
-        sorted(part if "=" in part else f"{part}=" for part in request.raw_query.split("&") if part)
-    )
+    query = "&".join(sorted(part if "=" in part else f"{part}=" for part in request.raw_query.split("&") if part))
     payload = request.header("x-amz-content-sha256") or hashlib.sha256(request.body).hexdigest()
     return "\n".join((request.method, path or "/", query, headers, signed_headers, payload))
 

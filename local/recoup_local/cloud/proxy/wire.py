@@ -146,9 +146,7 @@ def _parse_head(head: bytes) -> tuple[str, tuple[tuple[str, str], ...]]:
     return start, tuple(headers)
 
 
-async def _read_body(
-    reader: asyncio.StreamReader, headers: tuple[tuple[str, str], ...], *, until_eof: bool
-) -> bytes:
+async def _read_body(reader: asyncio.StreamReader, headers: tuple[tuple[str, str], ...], *, until_eof: bool) -> bytes:
     named = {key.lower(): value for key, value in headers}
     if "chunked" in named.get("transfer-encoding", "").lower():
         return await _read_chunks(reader)
