@@ -27,7 +27,9 @@ class Ec2:
     Every method raises what botocore raises; `services._mesh.aws.classify` says what that means.
     """
 
-    def __init__(self, threads: BoundedThreads, settings: AwsSettings, credentials: AwsCredentials, region: str) -> None:
+    def __init__(
+        self, threads: BoundedThreads, settings: AwsSettings, credentials: AwsCredentials, region: str
+    ) -> None:
         self._threads = threads
         self._read = client("ec2", region, settings, credentials)
         self._write = client("ec2", region, settings, credentials, changes_state=True)

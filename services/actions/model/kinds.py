@@ -92,9 +92,7 @@ RELEASE_ADDRESS = ActionKind(
     removes_resource=True,
 )
 
-KINDS: Mapping[str, ActionKind] = {
-    kind.action_type: kind for kind in (DELETE_VOLUME, CONVERT_GP3, RELEASE_ADDRESS)
-}
+KINDS: Mapping[str, ActionKind] = {kind.action_type: kind for kind in (DELETE_VOLUME, CONVERT_GP3, RELEASE_ADDRESS)}
 
 FACT_PREFIX = "fact."
 
@@ -118,7 +116,8 @@ def arn(resource: ResourceKey) -> str:
 # Describe calls have no resource-level permissions in EC2, so "*" is the narrowest that exists (Service Authorization
 # Reference, Amazon EC2).
 READS = Statement(
-    ("ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeVolumesModifications"), ("*",)
+    ("ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeVolumesModifications"),
+    ("*",),
 )
 
 

@@ -45,9 +45,7 @@ TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
 }
 
 # While an action is in one of these, its resource can have no other: the partial unique index names the same list.
-OPEN_STATES: frozenset[ActionState] = frozenset(
-    {S.REQUESTED, S.APPROVED, S.EXECUTING, S.QUARANTINED, S.UNKNOWN}
-)
+OPEN_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED, S.EXECUTING, S.QUARANTINED, S.UNKNOWN})
 
 
 def predecessors(target: ActionState) -> list[ActionState]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from services.scanner.detections import ebs_cost
+from dataclasses import replace
+
+from services.scanner.detections import ebs_cost, ebs_unattached
 from services.scanner.detections.base import Detection, Match, Sight, Undetermined, Verdict
 from services.scanner.model.resource import Resource
 
 
 def judge(sight: Sight) -> Verdict:
-    """gp2, in use, and cheaper as gp3 at equal performance."""
+    """gp2, and cheaper as gp3 at equal performance. One that is unattached for long is left to aws.ebs.unattached."""
     facts = sight.resource.facts
-    if facts["volume_type"] != "gp2" or facts["state"] != "in-use":
+    if facts["volume_type"] != "gp2" or ebs_unattached.judge(_with_defaults(sight)) is not None:
         return None
     iops, mibps = ebs_cost.gp3_equal_of(int(facts["size_gib"]))
     target = {**facts, "volume_type": "gp3", "iops": str(iops), "throughput_mibps": str(mibps)}
@@ -28,6 +30,10 @@ def judge(sight: Sight) -> Verdict:
             "gp3_monthly_cost": str(after),
         },
     )
+
+
+def _with_defaults(sight: Sight) -> Sight:
+    return replace(sight, settings={**ebs_unattached.DETECTION.settings(), **sight.settings})
 
 
 def skus(resource: Resource) -> tuple[str, ...]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from services.scanner.detections.base import Detection, Match, Sight, Threshold, Undetermined, Verdict, days, plus, times
+from services.scanner.detections.base import (
+    Detection,
+    Match,
+    Sight,
+    Threshold,
+    Undetermined,
+    Verdict,
+    days,
+    plus,
+    times,
+)
 from services.scanner.model.resource import Resource, moment, timestamp
 
 

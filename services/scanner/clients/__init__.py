@@ -1,0 +1,1 @@
+"""The scanner's peers and the cloud."""
