@@ -1,0 +1,1 @@
+"""What things cost: by the catalogue, and by the bill."""
