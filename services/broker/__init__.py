@@ -1,0 +1,1 @@
+"""The one process that opens a sealed credential, and only to turn it into a short-lived session."""

@@ -1,0 +1,78 @@
+"""What each purpose may do at most, and the session policy of one grant.
+
+The grant says what is wanted; this says what may be wanted. Both must allow it, and the role itself in the customer's
+account is the third lock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from services._mesh.errors import Denied, Reason
+
+# AWS refuses a session policy of more than 2,048 characters (STS AssumeRole, Policy).
+MAX_POLICY_CHARACTERS = 2048
+
+_SCAN = frozenset(
+    {
+        "ec2:DescribeVolumes",
+        "ec2:DescribeSnapshots",
+        "ec2:DescribeAddresses",
+        "ec2:DescribeInstances",
+        "ec2:DescribeImages",
+        "ec2:DescribeLaunchTemplateVersions",
+        "ec2:DescribeVolumesModifications",
+    }
+)
+ALLOWED: Mapping[str, frozenset[str]] = {
+    "scan": _SCAN,
+    "verify": _SCAN,
+    "bill": frozenset({"s3:GetObject", "s3:ListBucket"}),
+    "act": _SCAN
+    | {"ec2:CreateSnapshot", "ec2:CreateTags", "ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress"},
+}
+# Which of an account's two roles a purpose assumes: reading and acting are different roles.
+ROLE_OF: Mapping[str, str] = {"scan": "scan", "verify": "scan", "bill": "scan", "act": "act"}
+# A change names its resource; "*" as a whole is for calls that have no resource-level permissions.
+_NEEDS_RESOURCE = frozenset(
+    {"ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress", "ec2:CreateSnapshot", "ec2:CreateTags"}
+) | frozenset({"s3:GetObject", "s3:ListBucket"})
+
+
+def session_policy(purpose: str, statements: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """The session policy as JSON: the grant's statements and nothing else.
+
+    Raises Denied (GRANT_INVALID) for an unknown purpose, an empty grant, an action outside of the purpose, a change
+    without a resource, or a policy that is longer than AWS takes (the plan must be split then).
+    """
+    allowed = ALLOWED.get(purpose)
+    if allowed is None:
+        raise _refused(f"no such purpose: {purpose}")
+    if not statements:
+        raise _refused("the grant names no action")
+    for statement in statements:
+        _check(purpose, allowed, statement)
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": sorted(s["actions"]), "Resource": sorted(s["resources"])} for s in statements
+        ],
+    }
+    text = json.dumps(policy, separators=(",", ":"))
+    if len(text) > MAX_POLICY_CHARACTERS:
+        raise _refused("the session policy would be too long; the plan must be split")
+    return text
+
+
+def _check(purpose: str, allowed: frozenset[str], statement: Mapping[str, Sequence[str]]) -> None:
+    actions, resources = statement.get("actions", ()), statement.get("resources", ())
+    outside = sorted(set(actions) - allowed)
+    if outside or not actions or not resources:
+        raise _refused(f"purpose {purpose} doesn't allow {', '.join(outside) or 'an empty statement'}")
+    if set(actions) & _NEEDS_RESOURCE and any(r in ("*", "arn:aws:s3:::*") for r in resources):
+        raise _refused("a change must name its resource")
+
+
+def _refused(why: str) -> Denied:
+    return Denied(Reason.ERROR_REASON_GRANT_INVALID, f"The grant can't be used: {why}.")
