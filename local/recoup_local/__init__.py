@@ -1,0 +1,1 @@
+"""Recoup's embedded one-machine mesh: everything that must never reach production lives in this wheel."""

