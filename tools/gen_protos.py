@@ -65,8 +65,11 @@ def generate(output: Path) -> None:
         + [*ours, VALIDATE],
         check=True,
     )
+    # Regular packages rather than namespaces, so that type checkers find every stub.
     for package in ("recoup", "buf"):
         (output / package / "py.typed").touch()
+        for folder in (output / package, *(path for path in (output / package).rglob("*") if path.is_dir())):
+            (folder / "__init__.py").write_text('"""Generated from the protos."""\n')
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ class CallContext:
 
     rpc: str
     peer: str
+    peer_thumbprint: str = ""
     request_id: str
     trace_id: str
     deadline: float | None

@@ -1,0 +1,88 @@
+"""Runs the migrations of one service, forward only, as its migration role; the history stands in its own schema.
+
+    python -m services._mesh.migrate --config FILE SERVICE
+
+Tables belong to the service's owner role, which nobody can log in as.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+SERVICES = Path(__file__).resolve().parents[1]
+
+
+def upgrade(connection: Connection, service: str) -> None:
+    """Bring `service`'s schema to its newest version, in one transaction that the caller commits."""
+    from alembic import command
+    from alembic.config import Config
+
+    connection.execute(text(f"SET ROLE {service}_owner"))
+    config = Config()
+    config.set_main_option("script_location", str(SERVICES / service / "migrations"))
+    config.attributes["connection"] = connection
+    config.attributes["schema"] = service
+    command.upgrade(config, "head")
+
+
+def run_env() -> None:
+    """The body of every service's `migrations/env.py`."""
+    from alembic import context
+
+    attributes: dict[str, Any] = context.config.attributes
+    context.configure(
+        connection=attributes["connection"],
+        version_table="schema_versions",
+        version_table_schema=attributes["schema"],
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    attributes["connection"].execute(
+        text(f"COMMENT ON TABLE {attributes['schema']}.schema_versions IS 'kind=reference'")
+    )
+
+
+async def migrate(service: str, dsn: str, password: str) -> None:
+    """Connect as `<service>_migrate` and upgrade. `dsn` is an SQLAlchemy URL without the password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(make_url(dsn).set(password=password))
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade, service)
+    finally:
+        await engine.dispose()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    from services._mesh.config import ConfigError, load_settings
+    from services._mesh.database import address
+    from services._mesh.settings import MeshSettings
+
+    parser = argparse.ArgumentParser(prog="python -m services._mesh.migrate", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the service's configuration file")
+    parser.add_argument("service", help="the service whose schema is brought up to date")
+    given = parser.parse_args(arguments)
+    try:
+        settings = load_settings(MeshSettings, given.config)
+        role = settings.database.migrate if settings.database else None
+        if settings.database is None or role is None:
+            raise ConfigError(given.config, "database.migrate", "is missing", "Name the migration role and its file.")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    asyncio.run(migrate(given.service, address(settings.database, role.user), role.password_file.read_text().strip()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

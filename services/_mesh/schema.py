@@ -1,0 +1,152 @@
+"""What every migration says about its tables: tenancy, the event that a state change owes, the mesh's own tables.
+
+Pure text: each function gives SQL statements for `migrate.run`. Names come from this repository's constants, never
+from input. Each table's kind stands in its comment, where the catalog test reads it:
+
+    state      tenant rows whose change owes an event       inventory  tenant rows that don't (readings, progress)
+    dispatch   no payload; seen across organizations by the one role that dispatches
+    lookup     read before the organization is known        log        append-only          reference  not of a tenant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+CURRENT_ORGANIZATION = "(select nullif(current_setting('app.organization_id', true), '')::uuid)"
+
+
+def tenancy(schema: str, table: str, kind: str) -> list[str]:
+    """Force row-level security on a tenant table, and mark its kind."""
+    name = f"{schema}.{table}"
+    condition = f"organization_id = {CURRENT_ORGANIZATION}"
+    statements = [
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
+        f"CREATE POLICY tenant ON {name} USING ({condition}) WITH CHECK ({condition})",
+        f"COMMENT ON TABLE {name} IS 'kind={kind}'",
+    ]
+    if kind == "state":
+        statements.append(
+            f"CREATE CONSTRAINT TRIGGER owes_event AFTER INSERT OR UPDATE OR DELETE ON {name} "
+            f"DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.require_event()"
+        )
+    return statements
+
+
+def reference(schema: str, table: str) -> list[str]:
+    """Mark a table that belongs to no tenant."""
+    return [f"COMMENT ON TABLE {schema}.{table} IS 'kind=reference'"]
+
+
+def allow(schema: str, table: str, **roles: str) -> list[str]:
+    """Grant privileges, role by role: `allow("pricing", "prices", api="SELECT", worker="SELECT, INSERT")`."""
+    return [f"GRANT {privileges} ON {schema}.{table} TO {schema}_{role}" for role, privileges in roles.items()]
+
+
+def mesh_tables(schema: str, *, jobs: bool, worker: bool) -> list[str]:
+    """The outbox with its counters, idempotency, and (where the service has any) jobs."""
+    statements = _outbox(schema, worker) + _idempotency(schema)
+    return statements + (_jobs(schema) if jobs else [])
+
+
+def _outbox(schema: str, worker: bool) -> list[str]:
+    writers = {"api": "SELECT, INSERT", **({"worker": "SELECT, INSERT"} if worker else {})}
+    counters = dict.fromkeys(writers, "SELECT, INSERT, UPDATE")
+    return [
+        f"""CREATE TABLE {schema}.outbox (
+            organization_id uuid NOT NULL,
+            event_id uuid NOT NULL,
+            format smallint NOT NULL DEFAULT 1,
+            counter bigint NOT NULL,
+            action text NOT NULL,
+            payload bytea NOT NULL,
+            occurred_at timestamptz NOT NULL,
+            trace_parent text NOT NULL DEFAULT '',
+            txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            log_index bigint,
+            PRIMARY KEY (organization_id, event_id),
+            UNIQUE (organization_id, counter))""",
+        f"CREATE INDEX outbox_txid ON {schema}.outbox (organization_id, txid)",
+        f"CREATE INDEX outbox_pending ON {schema}.outbox (organization_id, counter) WHERE log_index IS NULL",
+        # Runs as whoever commits, within their organization. RC001 is ours: class RC is free of PostgreSQL's own.
+        f"""CREATE FUNCTION {schema}.require_event() RETURNS trigger LANGUAGE plpgsql
+            SET search_path = pg_catalog AS $body$
+            BEGIN
+              IF NOT EXISTS (SELECT 1 FROM {schema}.outbox
+                             WHERE organization_id = coalesce(NEW.organization_id, OLD.organization_id)
+                               AND txid = pg_current_xact_id()) THEN
+                RAISE EXCEPTION 'a change of % commits without its event', TG_TABLE_NAME USING ERRCODE = 'RC001';
+              END IF;
+              RETURN NULL;
+            END $body$""",
+        *tenancy(schema, "outbox", "outbox"),
+        *allow(schema, "outbox", **writers),
+        f"GRANT SELECT, UPDATE (log_index) ON {schema}.outbox TO {schema}_relay",
+        f"""CREATE TABLE {schema}.outbox_counters (
+            organization_id uuid PRIMARY KEY,
+            value bigint NOT NULL,
+            relayed bigint NOT NULL DEFAULT 0)""",
+        *tenancy(schema, "outbox_counters", "dispatch"),
+        *allow(schema, "outbox_counters", **counters),
+        # The relay finds out who has anything to relay here, and reads the events under that organization.
+        f"CREATE POLICY dispatch ON {schema}.outbox_counters TO {schema}_relay USING (true)",
+        f"GRANT SELECT, UPDATE (relayed) ON {schema}.outbox_counters TO {schema}_relay",
+    ]
+
+
+def _idempotency(schema: str) -> list[str]:
+    return [
+        f"""CREATE TABLE {schema}.idempotency (
+            organization_id uuid NOT NULL,
+            actor text NOT NULL,
+            rpc text NOT NULL,
+            request_id text NOT NULL,
+            body_sha256 bytea NOT NULL,
+            response bytea NOT NULL,
+            created_at timestamptz NOT NULL,
+            PRIMARY KEY (organization_id, actor, rpc, request_id))""",
+        *tenancy(schema, "idempotency", "inventory"),
+        *allow(schema, "idempotency", api="SELECT, INSERT, DELETE"),
+    ]
+
+
+DISPATCH_COLUMNS = (
+    "job_id, organization_id, kind, due_at, status, fence, attempts, lease_until, published_at, trace_parent"
+)
+
+
+def _jobs(schema: str) -> list[str]:
+    return [
+        f"""CREATE TABLE {schema}.jobs (
+            organization_id uuid NOT NULL,
+            job_id uuid NOT NULL,
+            kind text NOT NULL,
+            subject_id uuid NOT NULL,
+            due_at timestamptz NOT NULL,
+            status text NOT NULL CHECK (status IN ('READY', 'LEASED', 'DONE', 'DEAD', 'CANCELLED')),
+            fence bigint NOT NULL DEFAULT 0,
+            attempts integer NOT NULL DEFAULT 0,
+            lease_owner text NOT NULL DEFAULT '',
+            lease_until timestamptz,
+            published_at timestamptz,
+            warrant text NOT NULL,
+            last_error text NOT NULL DEFAULT '',
+            trace_parent text NOT NULL DEFAULT '',
+            created_at timestamptz NOT NULL,
+            PRIMARY KEY (organization_id, job_id),
+            UNIQUE (organization_id, kind, subject_id, due_at))""",
+        f"CREATE UNIQUE INDEX jobs_by_id ON {schema}.jobs (job_id)",
+        f"CREATE INDEX jobs_due ON {schema}.jobs (due_at) WHERE status IN ('READY', 'LEASED')",
+        *tenancy(schema, "jobs", "dispatch"),
+        *allow(schema, "jobs", api="SELECT, INSERT, UPDATE", worker="SELECT, INSERT, UPDATE"),
+        f"CREATE POLICY dispatch ON {schema}.jobs TO {schema}_dispatcher USING (true)",
+        f"GRANT SELECT ({DISPATCH_COLUMNS}) ON {schema}.jobs TO {schema}_dispatcher",
+        f"GRANT UPDATE (status, published_at, lease_until) ON {schema}.jobs TO {schema}_dispatcher",
+    ]
+
+
+def run(execute: object, statements: Sequence[str]) -> None:
+    """Execute statements one after the other through Alembic's `op.execute`."""
+    assert callable(execute)
+    for statement in statements:
+        execute(statement)
