@@ -1,0 +1,160 @@
+"""JetStream: streams declared in code, made when they're missing, made again when they're lost.
+
+A stream is fast transport that may lose what it acknowledged; nothing here is a truth. One stream for each service
+with jobs, `JOBS_<SERVICE>`, holding subjects `jobs.<service>.<kind>`; one durable consumer for its workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from uuid import UUID
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from services._mesh.settings import NatsSettings, TlsSettings
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5
+PUBLISH_SECONDS = 5.0
+ACK_WAIT_SECONDS = 30.0
+MAX_MESSAGES = 1_000_000
+MAX_AGE_SECONDS = 24 * 3600.0
+DUPLICATE_WINDOW_SECONDS = 10.0
+TRACE_HEADER = "traceparent"
+
+
+def stream_name(service: str) -> str:
+    """The name of a service's job stream."""
+    return f"JOBS_{service.upper()}"
+
+
+def subject(service: str, kind: str) -> str:
+    """The subject of one kind of job."""
+    return f"jobs.{service}.{kind}"
+
+
+def consumer_name(service: str) -> str:
+    """The durable consumer that a service's workers share."""
+    return f"{service}-worker"
+
+
+async def connect(settings: NatsSettings, process: str, tls: TlsSettings | None) -> Client:
+    """A connection that never gives up, with a private inbox. Raises OSError when the first attempt fails."""
+
+    async def noticed(error: Exception) -> None:
+        # Permission violations arrive nowhere else.
+        log.warning("NATS: %s", error)
+
+    return await nats.connect(
+        settings.url,
+        user=settings.user,
+        password=settings.password_file.read_text("utf-8").strip(),
+        name=process,
+        inbox_prefix=f"_INBOX.{settings.user}".encode(),
+        tls=_context(tls) if settings.url.startswith("tls://") and tls else None,
+        tls_hostname="localhost" if settings.url.startswith("tls://127.") else None,
+        connect_timeout=CONNECT_SECONDS,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.2,
+        allow_reconnect=True,
+        error_cb=noticed,
+    )
+
+
+def _context(tls: TlsSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(str(Path(tls.cert)), str(Path(tls.key)))
+    return context
+
+
+class JobStream:
+    """The publishing side, in the API process: declares the stream and its consumer, and announces jobs."""
+
+    def __init__(self, client: Client, service: str) -> None:
+        self._client, self._service = client, service
+        self._context = client.jetstream(timeout=PUBLISH_SECONDS)
+        self._declared = False
+
+    async def declare(self) -> None:
+        """Make the stream and the consumer, or see that they are there as declared."""
+        config = StreamConfig(
+            name=stream_name(self._service),
+            subjects=[f"jobs.{self._service}.*"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_msgs=MAX_MESSAGES,
+            max_age=MAX_AGE_SECONDS,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        )
+        try:
+            await self._context.add_stream(config)
+        except nats.js.errors.BadRequestError:  # It is there with other limits: bring them up to date.
+            await self._context.update_stream(config)
+        await self._context.add_consumer(
+            stream_name(self._service),
+            ConsumerConfig(
+                durable_name=consumer_name(self._service),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_SECONDS,
+                max_ack_pending=1000,
+            ),
+        )
+        self._declared = True
+
+    async def publish(self, kind: str, job_id: UUID, trace_parent: str) -> None:
+        """Announce a job. A stream that was lost is declared again, once, before giving up."""
+        if not self._declared:
+            await self.declare()
+        headers = {TRACE_HEADER: trace_parent} if trace_parent else None
+        try:
+            await self._context.publish(subject(self._service, kind), job_id.bytes, headers=headers)
+        except (nats.js.errors.NoStreamResponseError, nats.errors.NoRespondersError):
+            self._declared = False
+            await self.declare()
+            await self._context.publish(subject(self._service, kind), job_id.bytes, headers=headers)
+
+
+class JobMessages:
+    """The fetching side, in a worker: short fetches, rebuilt when the consumer vanishes or the client went silent."""
+
+    def __init__(self, client: Client, service: str) -> None:
+        self._client, self._service = client, service
+        self._subscription: nats.js.JetStreamContext.PullSubscription | None = None
+
+    async def fetch(self, count: int, seconds: float) -> list[Msg]:
+        """At most `count` messages, waiting at most `seconds`; an empty list when there are none."""
+        try:
+            if self._subscription is None:
+                context = self._client.jetstream()
+                self._subscription = await context.pull_subscribe_bind(
+                    consumer_name(self._service), stream_name(self._service)
+                )
+            return await self._subscription.fetch(count, timeout=seconds)
+        except (TimeoutError, nats.errors.TimeoutError):
+            return []
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            # The stream or consumer is gone, or the connection is: the API declares anew, we bind anew.
+            log.info("fetching jobs of %s will be tried again: %s", self._service, type(error).__name__)
+            await self.rebuild()
+            await asyncio.sleep(min(seconds, 0.5))
+            return []
+
+    async def rebuild(self) -> None:
+        """Drop the subscription; the next fetch binds anew."""
+        if self._subscription is not None:
+            try:
+                await self._subscription.unsubscribe()
+            except (nats.errors.Error, nats.js.errors.Error):
+                log.debug("the old subscription was gone already")
+            self._subscription = None
