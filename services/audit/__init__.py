@@ -1,0 +1,1 @@
+"""Owns the append-only log: what was done, by whom, provably."""

@@ -1,0 +1,1 @@
+"""The pure part of the log: the Merkle tree, signed notes, leaves."""

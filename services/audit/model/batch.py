@@ -1,0 +1,118 @@
+"""Turns new events into leaves, nodes and moved heads: what one flush of the sequencer writes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from services.audit.model.leaf import Leaf, Payload, commitment, new_salt
+from services.audit.model.merkle import Frontier, leaf_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An event that a producer handed over, checked against its envelope."""
+
+    event_id: UUID
+    organization_id: UUID
+    producer: str
+    producer_counter: int
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event as it is written: its place, its leaf and the salt of its commitment."""
+
+    submission: Submission
+    index: int
+    organization_seq: int
+    leaf: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A producer skipped from one counter to another: the events between are missing from the log."""
+
+    organization_id: UUID
+    producer: str
+    after: int
+    before: int
+
+
+@dataclass
+class Batch:
+    """What one flush writes, growing entry by entry from the heads that the database holds.
+
+    `chains` gives each organization's last (sequence, leaf hash); `counters` each producer's last counter by
+    (organization, producer).
+    """
+
+    frontier: Frontier
+    chains: dict[UUID, tuple[int, bytes]]
+    counters: dict[tuple[UUID, str], int]
+    appended_at: datetime
+    entries: list[Entry] = field(default_factory=list)
+    nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+    def add(self, submission: Submission) -> int:
+        """Give an event its place; returns its index."""
+        seq, previous = self.chains.get(submission.organization_id, (0, b""))
+        salt = new_salt()
+        leaf = Leaf(
+            submission.event_id,
+            submission.organization_id,
+            seq + 1,
+            previous,
+            submission.producer,
+            submission.producer_counter,
+            self.appended_at,
+            commitment(submission.payload.raw, salt),
+        ).encode()
+        index, digest = self.frontier.size, leaf_hash(leaf)
+        self.nodes += self.frontier.append(digest)
+        self.chains[submission.organization_id] = (seq + 1, digest)
+        self._count(submission)
+        self.entries.append(Entry(submission, index, seq + 1, leaf, salt))
+        return index
+
+    def _count(self, submission: Submission) -> None:
+        key = (submission.organization_id, submission.producer)
+        last = self.counters.get(key, 0)
+        if submission.producer_counter > last + 1:
+            self.gaps.append(Gap(*key, last, submission.producer_counter))
+        self.counters[key] = max(last, submission.producer_counter)
+
+
+def touched(submissions: Sequence[Submission]) -> tuple[set[UUID], set[tuple[UUID, str]]]:
+    """The organizations and (organization, producer) pairs of some submissions."""
+    return (
+        {s.organization_id for s in submissions},
+        {(s.organization_id, s.producer) for s in submissions},
+    )
+
+
+def split_known(
+    submissions: Sequence[Submission], known: Mapping[UUID, tuple[bytes, int]]
+) -> tuple[list[Submission], dict[UUID, int], list[UUID]]:
+    """Sort submissions into new ones, repeated ones with their first index, and conflicts (same id, other content)."""
+    fresh: dict[UUID, Submission] = {}
+    repeated: dict[UUID, int] = {}
+    conflicts: list[UUID] = []
+    for submission in submissions:
+        earlier = known.get(submission.event_id)
+        twin = fresh.get(submission.event_id)
+        if earlier is not None:
+            if earlier[0] == submission.payload.digest:
+                repeated[submission.event_id] = earlier[1]
+            else:
+                conflicts.append(submission.event_id)
+        elif twin is None:
+            fresh[submission.event_id] = submission
+        elif twin.payload.digest != submission.payload.digest:
+            conflicts.append(submission.event_id)
+    return list(fresh.values()), repeated, conflicts

@@ -1,0 +1,108 @@
+"""What the log holds of an event: the leaf, and the payload that it commits to.
+
+A leaf names no person and no content: it holds a salted commitment to the payload, and chains the organization's
+events to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+import rfc8785
+
+LEAF_VERSION = 1
+SALT_LENGTH = 32
+MAX_PAYLOAD = 65536
+_REQUIRED = ("action", "target", "result", "role", "occurred_at", "actor", "authority")
+
+
+class PayloadInvalid(Exception):
+    """The payload isn't the canonical document that its envelope says it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A payload's bytes, and the parts of it that hold nothing personal and can be searched."""
+
+    raw: bytes
+    action: str
+    target: str
+    result: str
+    role: str
+    occurred_at: datetime
+    request_id: str
+    trace_id: str
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes: what makes a second event with the same id a repetition or a conflict."""
+        return hashlib.sha256(self.raw).digest()
+
+
+def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
+    """Read a payload and hold it against its envelope. Raises PayloadInvalid."""
+    try:
+        content = orjson.loads(raw)
+        if not isinstance(content, dict) or rfc8785.dumps(content) != raw:
+            raise PayloadInvalid("the payload isn't RFC 8785 JSON")
+        if content.get("event_id") != str(event_id) or content.get("organization_id") != str(organization_id):
+            raise PayloadInvalid("the payload is of another event or organization")
+        if not all(isinstance(content.get(name), str) for name in _REQUIRED):
+            raise PayloadInvalid(f"the payload must have the texts {', '.join(_REQUIRED)}")
+        return Payload(
+            raw,
+            content["action"],
+            content["target"],
+            content["result"],
+            content["role"],
+            datetime.fromisoformat(content["occurred_at"]),
+            str(content.get("request_id", "")),
+            str(content.get("trace_id", "")),
+        )
+    except (orjson.JSONDecodeError, ValueError, rfc8785.CanonicalizationError) as error:
+        raise PayloadInvalid("the payload can't be read") from error
+
+
+def new_salt() -> bytes:
+    """The salt of one commitment."""
+    return os.urandom(SALT_LENGTH)
+
+
+def commitment(payload: bytes, salt: bytes) -> str:
+    """SHA-256(salt ‖ payload), hexadecimal."""
+    return hashlib.sha256(salt + payload).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """The content of one leaf. `previous` is the hash of the organization's previous leaf, empty for its first."""
+
+    event_id: UUID
+    organization_id: UUID
+    organization_seq: int
+    previous: bytes
+    producer: str
+    producer_counter: int
+    appended_at: datetime
+    payload_commitment: str
+
+    def encode(self) -> bytes:
+        """The leaf as RFC 8785 JSON."""
+        return rfc8785.dumps(
+            {
+                "v": LEAF_VERSION,
+                "event_id": str(self.event_id),
+                "organization_id": str(self.organization_id),
+                "org_seq": self.organization_seq,
+                "prev_leaf": self.previous.hex(),
+                "producer": self.producer,
+                "producer_counter": self.producer_counter,
+                "appended_at": self.appended_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                "payload_commitment": self.payload_commitment,
+            }
+        )

@@ -1,0 +1,184 @@
+"""The sequencer: the one writer of the log. Handlers queue; it flushes, and answers when a flush is durable.
+
+There is one in force at a time: each takes a higher epoch at its start, and a flush under a lower one writes nothing.
+It must not decide what may be appended; that is done before an event is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services._mesh.clock import Clock
+from services._mesh.database import Database
+from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, Reason, dependency_down
+from services.audit import store
+from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
+from services.audit.model.merkle import Frontier
+
+log = logging.getLogger(__name__)
+
+FLUSH_EVENTS = 2000
+FLUSH_SECONDS = 0.005
+MAX_QUEUED_EVENTS = 20_000
+
+
+@dataclass
+class _Waiting:
+    submissions: Sequence[Submission]
+    answer: asyncio.Future[list[int]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Sequencer:
+    """Appends to the log. `size` is what is durable; `grown` is set after each flush that added something."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._queued = 0
+        self._epoch: int | None = None
+        self._frontier = Frontier()
+        self.grown = asyncio.Event()
+        self.gaps = 0
+        self.conflicts = 0
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """The size and root of the durable tree, as far as this sequencer knows."""
+        return self._frontier.size, self._frontier.root()
+
+    @property
+    def ready(self) -> bool:
+        """Whether this sequencer is in force, as far as it knows."""
+        return self._epoch is not None
+
+    async def take_over(self) -> None:
+        """Become the sequencer in force."""
+        async with self._database.unscoped() as connection:
+            epoch, frontier = await store.take_over(connection)
+        self._epoch, self._frontier = epoch, frontier
+        self.grown.set()
+
+    async def append(self, submissions: Sequence[Submission]) -> list[int]:
+        """Append events, all or none; returns their indexes once they are durable.
+
+        Raises Exhausted when too much is queued, AlreadyExists (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED).
+        """
+        if self._queued + len(submissions) > MAX_QUEUED_EVENTS:
+            raise Exhausted(
+                Reason.ERROR_REASON_QUOTA_EXCEEDED,
+                "Too many events wait to be appended. Try again in a moment.",
+                {"limit": str(MAX_QUEUED_EVENTS)},
+            )
+        waiting = _Waiting(submissions)
+        self._queued += len(submissions)
+        self._queue.put_nowait(waiting)
+        return await waiting.answer
+
+    async def run(self) -> None:
+        """Flush until cancelled. A failed flush is answered to those in it, and tried again by them."""
+        while True:
+            group = await self._collect()
+            self._queued -= sum(len(waiting.submissions) for waiting in group)
+            try:
+                await self._flush(group)
+            except asyncio.CancelledError:
+                self._refuse(group, dependency_down("sequencer"))
+                raise
+            except Problem as problem:
+                self._refuse(group, problem)
+            except Exception as error:
+                log.warning("a flush failed: %s", type(error).__name__, exc_info=error)
+                self._epoch = None  # Whether it was committed isn't known: read the head again before the next.
+                self._refuse(group, dependency_down("log's database"))
+
+    async def _collect(self) -> list[_Waiting]:
+        """Wait for work, then for a moment more, so that one commit carries many."""
+        group = [await self._queue.get()]
+        count = len(group[0].submissions)
+        if count < FLUSH_EVENTS:
+            await asyncio.sleep(FLUSH_SECONDS)
+        while count < FLUSH_EVENTS and not self._queue.empty():
+            waiting = self._queue.get_nowait()
+            group.append(waiting)
+            count += len(waiting.submissions)
+        return group
+
+    async def _flush(self, group: Sequence[_Waiting]) -> None:
+        if self._epoch is None:
+            await self.take_over()
+        frontier = self._frontier.copy()
+        async with self._database.unscoped() as connection:
+            epoch, size = await store.lock_head(connection)
+            if epoch != self._epoch:
+                self._epoch = None
+                raise _fenced(epoch)
+            if size != frontier.size:
+                raise RuntimeError("the head isn't where this sequencer left it")
+            everything = [submission for waiting in group for submission in waiting.submissions]
+            known = await store.find_known(connection, [submission.event_id for submission in everything])
+            sound = [w for w in group if not self._conflicting(w, known)]
+            fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
+            indexes = {event_id: index for event_id, (_, index) in known.items()}
+            batch = await self._batch(connection, frontier, fresh)
+            for submission in fresh:
+                indexes[submission.event_id] = batch.add(submission)
+            if fresh:
+                await store.write_batch(connection, batch)
+        self._frontier = frontier
+        self._report(batch.gaps)
+        for waiting in sound:
+            if not waiting.answer.done():
+                waiting.answer.set_result([indexes[s.event_id] for s in waiting.submissions])
+        if fresh:
+            self.grown.set()
+
+    def _conflicting(self, waiting: _Waiting, known: dict) -> bool:  # type: ignore[type-arg]
+        """Whether one append holds an event that the log has with another content; such an append is refused whole."""
+        _, _, conflicts = split_known(waiting.submissions, known)
+        if not conflicts:
+            return False
+        self.conflicts += len(conflicts)
+        log.error("security: event %s was appended before with another content", conflicts[0])
+        self._refuse(
+            [waiting],
+            AlreadyExists(
+                Reason.ERROR_REASON_EVENT_CONFLICT,
+                "An event with this id and another content is in the log.",
+                {"event_id": str(conflicts[0])},
+            ),
+        )
+        return True
+
+    async def _batch(self, connection: store.AsyncConnection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
+        organizations, _ = touched(fresh)
+        return Batch(
+            frontier,
+            await store.read_chains(connection, organizations),
+            await store.read_counters(connection, organizations),
+            self._clock.wall_now(),
+        )
+
+    def _report(self, gaps: Sequence[Gap]) -> None:
+        for gap in gaps:
+            self.gaps += 1
+            log.error(
+                "security: producer %s of organization %s skipped from counter %d to %d",
+                gap.producer,
+                gap.organization_id,
+                gap.after,
+                gap.before,
+            )
+
+    def _refuse(self, group: Sequence[_Waiting], problem: Problem) -> None:
+        for waiting in group:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(problem)
+
+
+def _fenced(epoch: int) -> Conflict:
+    return Conflict(
+        Reason.ERROR_REASON_SEQUENCER_FENCED, "Another sequencer has taken over. Try again.", {"epoch": str(epoch)}
+    )
