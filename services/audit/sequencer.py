@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
@@ -17,6 +19,9 @@ from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, R
 from services.audit import store
 from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
 from services.audit.model.merkle import Frontier
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +124,7 @@ class Sequencer:
                 raise RuntimeError("the head isn't where this sequencer left it")
             everything = [submission for waiting in group for submission in waiting.submissions]
             known = await store.find_known(connection, [submission.event_id for submission in everything])
-            sound = [w for w in group if not self._conflicting(w, known)]
+            sound = self._without_conflicts(group, known)
             fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
             indexes = {event_id: index for event_id, (_, index) in known.items()}
             batch = await self._batch(connection, frontier, fresh)
@@ -135,24 +140,29 @@ class Sequencer:
         if fresh:
             self.grown.set()
 
-    def _conflicting(self, waiting: _Waiting, known: dict) -> bool:  # type: ignore[type-arg]
-        """Whether one append holds an event that the log has with another content; such an append is refused whole."""
-        _, _, conflicts = split_known(waiting.submissions, known)
-        if not conflicts:
-            return False
+    def _without_conflicts(self, group: Sequence[_Waiting], known: Mapping[UUID, tuple[bytes, int]]) -> list[_Waiting]:
+        """Refuse, whole, each append with an event that the log, or an append before it, has with another content."""
+        seen, sound = dict(known), []
+        for waiting in group:
+            fresh, _, conflicts = split_known(waiting.submissions, seen)
+            if conflicts:
+                self._conflict(waiting, conflicts)
+                continue
+            sound.append(waiting)
+            seen |= {s.event_id: (s.payload.digest, -1) for s in fresh}
+        return sound
+
+    def _conflict(self, waiting: _Waiting, conflicts: Sequence[UUID]) -> None:
         self.conflicts += len(conflicts)
         log.error("security: event %s was appended before with another content", conflicts[0])
-        self._refuse(
-            [waiting],
-            AlreadyExists(
-                Reason.ERROR_REASON_EVENT_CONFLICT,
-                "An event with this id and another content is in the log.",
-                {"event_id": str(conflicts[0])},
-            ),
+        problem = AlreadyExists(
+            Reason.ERROR_REASON_EVENT_CONFLICT,
+            "An event with this id and another content is in the log.",
+            {"event_id": str(conflicts[0])},
         )
-        return True
+        self._refuse([waiting], problem)
 
-    async def _batch(self, connection: store.AsyncConnection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
+    async def _batch(self, connection: AsyncConnection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
         organizations, _ = touched(fresh)
         return Batch(
             frontier,

@@ -121,6 +121,11 @@ async def lock_head(connection: AsyncConnection) -> tuple[int, int]:
     return row.epoch, row.size
 
 
+async def read_size(connection: AsyncConnection) -> int:
+    """The durable size of the tree."""
+    return int((await connection.execute(text("SELECT size FROM audit.head"))).scalar_one())
+
+
 async def find_known(connection: AsyncConnection, event_ids: Sequence[UUID]) -> dict[UUID, tuple[bytes, int]]:
     """Events that the log has already: their payload's digest and their index."""
     rows = await connection.execute(

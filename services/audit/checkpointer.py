@@ -1,0 +1,83 @@
+"""Has the tree's head signed on a fixed cadence, and keeps each signed checkpoint.
+
+It proves to the signer that the head continues what the signer signed last; what the signer refuses stays unsigned,
+and everything that needs a checkpoint fails closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from services._mesh.clock import Clock
+from services._mesh.database import Database
+from services.audit import store
+from services.audit.model.merkle import consistency_ranges, hash_ranges, peaks, root_of
+from services.audit.model.signing import SignedHead
+from services.audit.sequencer import Sequencer
+
+log = logging.getLogger(__name__)
+
+# Signs (size, root) given the signer's last size and the proof from there; raises Problem when refused.
+Sign = Callable[[int, bytes, int, Sequence[bytes]], Awaitable[str]]
+LastSigned = Callable[[], Awaitable[SignedHead]]
+
+
+class Checkpointer:
+    """The checkpoint task of the audit process."""
+
+    def __init__(
+        self,
+        database: Database,
+        sequencer: Sequencer,
+        clock: Clock,
+        sign: Sign,
+        last_signed: LastSigned,
+        seconds: float,
+    ) -> None:
+        self._database, self._sequencer, self._clock = database, sequencer, clock
+        self._sign, self._last_signed, self._seconds = sign, last_signed, seconds
+        self._signed_size = 0
+        self._signed = asyncio.Condition()
+        self.refusals = 0
+
+    async def wait_for(self, index: int) -> None:
+        """Wait until a checkpoint covers the leaf `index`."""
+        async with self._signed:
+            await self._signed.wait_for(lambda: self._signed_size > index)
+
+    async def run(self) -> None:
+        """Sign until cancelled, at most every `seconds`, when the log has grown."""
+        while True:
+            await self._sequencer.grown.wait()
+            self._sequencer.grown.clear()
+            try:
+                await self.sign_now()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                self.refusals += 1
+                log.error("the head couldn't be signed: %s", error)
+                self._sequencer.grown.set()
+            await asyncio.sleep(self._seconds)
+
+    async def sign_now(self) -> None:
+        """Have the durable head signed, and keep the checkpoint."""
+        signed = await self._last_signed()
+        async with self._database.unscoped() as connection:
+            size = await store.read_size(connection)
+            if size == 0:
+                return
+            hashes = await store.read_nodes(connection, peaks(size))
+            root = root_of([hashes[node] for node in peaks(size)])
+            proof: list[bytes] = []
+            if 0 < signed.size < size:
+                ranges = consistency_ranges(signed.size, size)
+                proof = hash_ranges(ranges, await store.read_ranges(connection, ranges))
+        note = await self._sign(size, root, signed.size, proof)
+        async with self._database.unscoped() as connection:
+            await store.insert_checkpoint(connection, size, root, note, self._clock.wall_now())
+        async with self._signed:
+            self._signed_size = size
+            self._signed.notify_all()

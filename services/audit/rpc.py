@@ -1,0 +1,114 @@
+"""The log's RPCs: decode, call, encode."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from recoup.audit.v1 import audit_service_pb2 as pb
+from recoup.audit.v1 import audit_service_pb2_grpc, signer_service_pb2, signer_service_pb2_grpc
+from services._mesh.context import current
+from services._mesh.pages import PageTokens, size_of
+from services._mesh.uow import Store
+from services.audit import usecases, wire
+from services.audit.checkpointer import Checkpointer
+from services.audit.model.notes import Signer
+from services.audit.sequencer import Sequencer
+from services.audit.signer_state import SignerState
+
+Context = Any
+
+
+class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
+    """recoup.audit.v1.AuditService."""
+
+    def __init__(
+        self, reader: Store, sequencer: Sequencer, checkpointer: Checkpointer, pages: PageTokens, manifest: str
+    ) -> None:
+        self._reader, self._sequencer, self._checkpointer = reader, sequencer, checkpointer
+        self._pages, self._manifest = pages, manifest
+
+    async def AppendEvents(self, request: pb.AppendEventsRequest, context: Context) -> pb.AppendEventsResponse:
+        events = [wire.produced(event) for event in request.events]
+        return pb.AppendEventsResponse(indexes=await usecases.append_events(self._sequencer, current().peer, events))
+
+    async def SummarizeProducer(
+        self, request: pb.SummarizeProducerRequest, context: Context
+    ) -> pb.SummarizeProducerResponse:
+        ids, digest = await usecases.summarize_producer(
+            self._reader,
+            UUID(request.organization_id),
+            current().peer,
+            request.from_counter,
+            request.to_counter,
+        )
+        named = [str(event_id) for event_id in ids] if request.include_event_ids else []
+        return pb.SummarizeProducerResponse(count=len(ids), digest=digest, event_ids=named)
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
+        organization_id, limit = current().organization(), size_of(request)
+        position = self._pages.decode(organization_id, request)
+        rows = await usecases.list_events(
+            self._reader, wire.event_filter(request), int(position) if position else None, limit
+        )
+        more = len(rows) > limit
+        token = self._pages.encode(organization_id, request, str(rows[limit - 1].idx)) if more else ""
+        return pb.ListEventsResponse(events=[wire.event(row) for row in rows[:limit]], next_page_token=token)
+
+    async def GetEvent(self, request: pb.GetEventRequest, context: Context) -> pb.GetEventResponse:
+        return pb.GetEventResponse(event=wire.event(await usecases.get_event(self._reader, UUID(request.event_id))))
+
+    async def GetEventProof(self, request: pb.GetEventProofRequest, context: Context) -> pb.GetEventProofResponse:
+        (found,), head = await usecases.prove_events(self._reader, self._checkpointer, [UUID(request.event_id)])
+        return pb.GetEventProofResponse(event=wire.proven(found), checkpoint=wire.checkpoint(head))
+
+    async def ProveEvents(self, request: pb.ProveEventsRequest, context: Context) -> pb.ProveEventsResponse:
+        ids = [UUID(event_id) for event_id in request.event_ids]
+        found, head = await usecases.prove_events(self._reader, self._checkpointer, ids)
+        return pb.ProveEventsResponse(
+            events=[wire.proven(each) for each in found],
+            checkpoint=wire.checkpoint(head),
+            key_manifest=self._manifest,
+        )
+
+    async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
+        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(await usecases.get_checkpoint(self._reader)))
+
+    async def GetConsistencyProof(
+        self, request: pb.GetConsistencyProofRequest, context: Context
+    ) -> pb.GetConsistencyProofResponse:
+        proof = await usecases.get_consistency_proof(self._reader, request.from_size, request.to_size)
+        return pb.GetConsistencyProofResponse(proof=proof)
+
+
+class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):
+    """recoup.audit.v1.SignerService, served by the signer's own process."""
+
+    def __init__(self, signer: Signer, state: SignerState, origin: str, manifest: str) -> None:
+        self._signer, self._state, self._origin, self._manifest = signer, state, origin, manifest
+
+    async def SignCheckpoint(
+        self, request: signer_service_pb2.SignCheckpointRequest, context: Context
+    ) -> signer_service_pb2.SignCheckpointResponse:
+        note = usecases.sign_checkpoint(
+            self._signer,
+            self._state,
+            self._origin,
+            request.size,
+            request.root,
+            request.from_size,
+            list(request.proof),
+        )
+        return signer_service_pb2.SignCheckpointResponse(note=note)
+
+    async def GetSignedHead(
+        self, request: signer_service_pb2.GetSignedHeadRequest, context: Context
+    ) -> signer_service_pb2.GetSignedHeadResponse:
+        head = self._state.head
+        return signer_service_pb2.GetSignedHeadResponse(
+            size=head.size,
+            root=head.root,
+            note=head.note,
+            verifier_key=self._signer.verifier_key.text(),
+            key_manifest=self._manifest,
+        )

@@ -1,0 +1,194 @@
+"""What the log does, one function a decision: append, read, prove, sign."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState
+from services._mesh.uow import Store
+from services.audit import store
+from services.audit.checkpointer import Checkpointer
+from services.audit.model.batch import Submission
+from services.audit.model.leaf import PayloadInvalid, parse_payload
+from services.audit.model.merkle import (
+    consistency_ranges,
+    hash_ranges,
+    inclusion_ranges,
+)
+from services.audit.model.notes import Signer, TreeHead
+from services.audit.model.signing import Inconsistent, SignedHead, check_continues
+from services.audit.sequencer import Sequencer
+from services.audit.signer_state import SignerState
+
+# Which processes may append, each under its own prefix "<process>." and no other.
+PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions"})
+MAX_SUMMARY = 10_000
+CHECKPOINT_WAIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """An event as a producer hands it over, not yet checked."""
+
+    event_id: UUID
+    organization_id: UUID
+    producer_counter: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are listed; empty parts don't narrow."""
+
+    action: str = ""
+    target: str = ""
+    request_id: str = ""
+    occurred_after: datetime | None = None
+    occurred_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An event's row with its inclusion proof."""
+
+    row: Any
+    proof: Sequence[bytes]
+
+
+async def append_events(sequencer: Sequencer, producer: str, events: Sequence[Produced]) -> list[int]:
+    """Append a producer's events, all or none; their indexes once they are durable.
+
+    Raises Denied (EVENT_PREFIX_NOT_OWNED), Invalid (FIELD_INVALID), or what the sequencer raises.
+    """
+    if producer not in PRODUCERS:
+        raise _not_owned(producer, "")
+    return await sequencer.append([_submission(producer, event) for event in events])
+
+
+def _submission(producer: str, event: Produced) -> Submission:
+    try:
+        payload = parse_payload(event.payload, event.event_id, event.organization_id)
+    except PayloadInvalid as error:
+        raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, f"events.payload: {error}.") from error
+    if not payload.action.startswith(f"{producer}."):
+        raise _not_owned(producer, payload.action)
+    return Submission(event.event_id, event.organization_id, producer, event.producer_counter, payload)
+
+
+def _not_owned(producer: str, action: str) -> Denied:
+    return Denied(
+        Reason.ERROR_REASON_EVENT_PREFIX_NOT_OWNED,
+        f"{producer} may not append events of {action or 'any kind'}.",
+        {"producer": producer, "action": action},
+    )
+
+
+async def summarize_producer(
+    reader: Store, organization_id: UUID, producer: str, first: int, last: int
+) -> tuple[list[UUID], bytes]:
+    """The ids of a producer's events between two counters, and their digest (SHA-256 over the sorted ids)."""
+    if not first <= last <= first + MAX_SUMMARY:
+        raise Invalid(
+            Reason.ERROR_REASON_FIELD_INVALID, f"to_counter must be at most {MAX_SUMMARY} more than from_counter."
+        )
+    async with reader.read(organization_id) as connection:
+        ids = await store.summarize(connection, producer, first, last)
+    return ids, hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in ids))).digest()
+
+
+async def get_event(reader: Store, event_id: UUID) -> Any:
+    """One event of the caller's organization. Raises NotFound."""
+    async with reader.read() as connection:
+        return await store.get_event(connection, event_id)
+
+
+async def list_events(reader: Store, chosen: EventFilter, before: int | None, limit: int) -> list[Any]:
+    """The caller's organization's events, newest first; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await store.list_events(
+            connection,
+            before=before,
+            limit=limit + 1,
+            action=chosen.action,
+            target=chosen.target,
+            request_id=chosen.request_id,
+            occurred_after=chosen.occurred_after,
+            occurred_before=chosen.occurred_before,
+        )
+
+
+async def prove_events(
+    reader: Store, checkpointer: Checkpointer, event_ids: Sequence[UUID]
+) -> tuple[list[Proven], Any]:
+    """Events with their inclusion proofs under one checkpoint that covers them all.
+
+    Waits a moment for the next checkpoint. Raises NotFound, Unavailable (CHECKPOINT_PENDING).
+    """
+    async with reader.read() as connection:
+        rows = await store.get_events(connection, event_ids)
+    newest = max(row.idx for row in rows)
+    try:
+        async with asyncio.timeout(CHECKPOINT_WAIT_SECONDS):
+            await checkpointer.wait_for(newest)
+    except TimeoutError:
+        raise Unavailable(
+            Reason.ERROR_REASON_CHECKPOINT_PENDING,
+            "The event isn't under a signed checkpoint yet. Try again in a moment.",
+            {"index": str(newest)},
+        ) from None
+    async with reader.read() as connection:
+        checkpoint = await store.find_checkpoint(connection, covering=newest)
+        if checkpoint is None:
+            raise NotFound("checkpoint")
+        ranges = [inclusion_ranges(row.idx, checkpoint.size) for row in rows]
+        hashes = await store.read_ranges(connection, [pair for each in ranges for pair in each])
+    return [Proven(row, hash_ranges(each, hashes)) for row, each in zip(rows, ranges, strict=True)], checkpoint
+
+
+async def get_checkpoint(reader: Store) -> Any:
+    """The newest signed head. Raises NotFound while nothing was ever signed."""
+    async with reader.read() as connection:
+        found = await store.find_checkpoint(connection)
+    if found is None:
+        raise NotFound("checkpoint")
+    return found
+
+
+async def get_consistency_proof(reader: Store, from_size: int, to_size: int) -> list[bytes]:
+    """The proof that the tree of `to_size` continues that of `from_size`. Raises Invalid, NotFound."""
+    if from_size > to_size:
+        raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "from_size must not be larger than to_size.")
+    async with reader.read() as connection:
+        newest = await store.find_checkpoint(connection)
+        if newest is None or to_size > newest.size:
+            raise NotFound("checkpoint", "The log isn't that large under any signed checkpoint.")
+        ranges = consistency_ranges(from_size, to_size)
+        return hash_ranges(ranges, await store.read_ranges(connection, ranges))
+
+
+def sign_checkpoint(
+    signer: Signer, state: SignerState, origin: str, size: int, root: bytes, from_size: int, proof: Sequence[bytes]
+) -> str:
+    """Sign a head that continues the last one signed; remembered before the signature is given out.
+
+    Raises WrongState (LOG_INCONSISTENT), which says exactly where.
+    """
+    try:
+        check_continues(state.head, size, root, from_size, proof)
+    except Inconsistent as error:
+        raise WrongState(
+            Reason.ERROR_REASON_LOG_INCONSISTENT,
+            f"Not signed: {error}.",
+            {"signed_size": str(state.head.size), "size": str(size)},
+        ) from error
+    if size == state.head.size and state.head.note:
+        return state.head.note
+    note = signer.sign(TreeHead(origin, size, root).text())
+    state.remember(SignedHead(size, root, note))
+    return note
