@@ -48,9 +48,7 @@ class Between:
 
     def check(self, value: Any) -> None:
         if not self.low <= value <= self.high:
-            raise _Broken(
-                f"must be from {self.low} to {self.high}, not {value}", "Choose a number in that range."
-            )
+            raise _Broken(f"must be from {self.low} to {self.high}, not {value}", "Choose a number in that range.")
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,7 @@ class ReadableFile:
 
     def check(self, value: Any) -> None:
         if not value.is_file():
-            raise _Broken(
-                f"no file at {value}", "Create it, or correct the path; relative paths start at this file."
-            )
+            raise _Broken(f"no file at {value}", "Create it, or correct the path; relative paths start at this file.")
         if self.secret and value.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             raise _Broken(f"{value} is open to every user of this machine", f"Run: chmod 600 {value}")
 
@@ -86,9 +82,7 @@ class Folder:
 
     def check(self, value: Any) -> None:
         if not value.is_dir():
-            raise _Broken(
-                f"no folder at {value}", "Create it, or correct the path; relative paths start at this file."
-            )
+            raise _Broken(f"no folder at {value}", "Create it, or correct the path; relative paths start at this file.")
 
 
 SecretFile = Annotated[Path, ReadableFile(secret=True)]
@@ -107,9 +101,7 @@ def load_settings(cls: type[T], path: Path, static_folder: Path | None = None) -
     installation = _parse(path)
     name = installation.get("process", {}).get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z-]{1,40}", name):
-        raise ConfigError(
-            path, "process.name", "must name the process", 'Write e.g. [process] name = "gateway".'
-        )
+        raise ConfigError(path, "process.name", "must name the process", 'Write e.g. [process] name = "gateway".')
     configured = installation.get("process", {}).get("static_folder")
     folder = static_folder or (path.parent / configured if configured else _DEFAULT_STATIC)
     static_path = folder / f"{name}.toml"
@@ -123,9 +115,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(
-            path, "(file)", f"can't be read: {error.strerror}", "Check the path and its mode."
-        ) from error
+        raise ConfigError(path, "(file)", f"can't be read: {error.strerror}", "Check the path and its mode.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(path, "(file)", f"isn't TOML: {error}", "Correct that line.") from error
 
@@ -186,9 +176,7 @@ class _Reader:
         if origin is Literal:
             if data in args:
                 return data
-            raise self._error(
-                keys, f"must be one of {', '.join(map(repr, args))}, not {data!r}", "Choose one of them."
-            )
+            raise self._error(keys, f"must be one of {', '.join(map(repr, args))}, not {data!r}", "Choose one of them.")
         if hint is Path and isinstance(data, str) and data:
             return self._origin(keys).parent / Path(data).expanduser()
         if hint is float and isinstance(data, int) and not isinstance(data, bool):
@@ -196,11 +184,7 @@ class _Reader:
         if isinstance(hint, type) and isinstance(data, hint) and (hint is bool or not isinstance(data, bool)):
             return data
         wanted = (
-            "a list"
-            if origin is tuple
-            else "a table"
-            if origin is Mapping
-            else getattr(hint, "__name__", str(hint))
+            "a list" if origin is tuple else "a table" if origin is Mapping else getattr(hint, "__name__", str(hint))
         )
         raise self._error(keys, f"must be {wanted}, not {data!r}", "Correct the value.")
 
@@ -223,13 +207,7 @@ class _Reader:
         for path, data in self._files:
             found: Any = data
             for key in keys:
-                found = (
-                    found.get(key)
-                    if isinstance(found, dict)
-                    else found[int(key)]
-                    if _index(found, key)
-                    else None
-                )
+                found = found.get(key) if isinstance(found, dict) else found[int(key)] if _index(found, key) else None
             if found is not None:
                 return path
         return self._files[0][0]

@@ -165,8 +165,8 @@ def _permission_faults(rule: MethodRule, declared: dict[str, PermissionRule]) ->
 
 
 def _tenant_faults(rule: MethodRule) -> Iterator[str]:
-    fields = TenantFields(rule.request.DESCRIPTOR)
-    field = rule.request.DESCRIPTOR.fields_by_name.get(ORGANIZATION_FIELD)
+    fields = TenantFields(rule.descriptor.input_type)
+    field = rule.descriptor.input_type.fields_by_name.get(ORGANIZATION_FIELD)
     if rule.scope is Scope.ORGANIZATION and (field is None or field.is_repeated):
         yield "has ORGANIZATION scope, but its request has no field organization_id"
     if rule.scope is Scope.PUBLIC and fields:
@@ -286,6 +286,5 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 def _value_type(field: FieldDescriptor) -> Descriptor | None:
     """The message type of a field's values; for a map, that of the map's values."""
-    if _is_map(field):
-        return field.message_type.fields_by_name["value"].message_type
-    return field.message_type
+    entry = field.message_type
+    return entry.fields_by_name["value"].message_type if entry is not None and _is_map(field) else entry

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+
 from recoup.errors.v1.error_reason_pb2 import ErrorReason
 
 Reason = ErrorReason  # What usecases and models import, so that generated code stays out of their imports.
@@ -147,9 +148,7 @@ class Internal(Problem):
     code = grpc.StatusCode.INTERNAL
 
     def __init__(self, trace_id: str) -> None:
-        super().__init__(
-            ErrorReason.ERROR_REASON_INTERNAL, "Something went wrong on our side.", {"trace_id": trace_id}
-        )
+        super().__init__(ErrorReason.ERROR_REASON_INTERNAL, "Something went wrong on our side.", {"trace_id": trace_id})
 
 
 _BY_CODE: dict[grpc.StatusCode, type[Problem]] = {

@@ -285,9 +285,7 @@ def _scope_claims(scope: CredentialScope) -> dict[str, Any]:
         "account": scope.account,
         "region": scope.region,
         "role_arn": scope.role_arn,
-        "statements": [
-            {"actions": list(s["actions"]), "resources": list(s["resources"])} for s in scope.statements
-        ],
+        "statements": [{"actions": list(s["actions"]), "resources": list(s["resources"])} for s in scope.statements],
     }
 
 

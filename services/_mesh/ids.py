@@ -20,10 +20,4 @@ def uuid7() -> UUID:
     """
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
-    return UUID(
-        int=(milliseconds & 0xFFFF_FFFF_FFFF) << 80
-        | _VERSION
-        | random & _RAND_A
-        | _VARIANT
-        | random & _RAND_B
-    )
+    return UUID(int=(milliseconds & 0xFFFF_FFFF_FFFF) << 80 | _VERSION | random & _RAND_A | _VARIANT | random & _RAND_B)

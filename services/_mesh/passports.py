@@ -102,9 +102,7 @@ class PassportVerifier:
         """
         passport = self._verified(token, self._audience)
         if passport.presenter != presenter:
-            raise _refusal(
-                Reason.ERROR_REASON_PRESENTER_MISMATCH, "The passport is bound to another process."
-            )
+            raise _refusal(Reason.ERROR_REASON_PRESENTER_MISMATCH, "The passport is bound to another process.")
         return passport
 
     def verify_subject(self, token: str, audience: str) -> Passport:
@@ -125,9 +123,7 @@ class PassportVerifier:
         except TokenExpired as error:
             raise _refusal(Reason.ERROR_REASON_CREDENTIAL_EXPIRED, "The passport has expired.") from error
         except TokenInvalid as error:
-            raise _refusal(
-                Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport can't be accepted."
-            ) from error
+            raise _refusal(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport can't be accepted.") from error
         if self._is_revoked(passport):
             raise _refusal(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was revoked.")
         return passport

@@ -1,0 +1,53 @@
+"""Keeps a process's knowledge of revocations fresh by holding identity's feed open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from recoup.identity.v1 import identity_pb2, identity_service_pb2, identity_service_pb2_grpc
+from services._mesh.revocations import FeedGap, Revocation, RevocationKind, Revocations
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.3
+# The feed beats each second; a stream that is silent for longer is dead, whatever TCP thinks.
+_SILENCE_SECONDS = 4.0
+_PREFIX = "REVOCATION_KIND_"
+
+
+async def follow(channel: grpc.aio.Channel, revocations: Revocations) -> None:
+    """Follow the feed until cancelled, and come back after every interruption."""
+    stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
+    while True:
+        try:
+            await _follow_once(stub, revocations)
+        except FeedGap as gap:
+            log.warning("the revocation feed had a gap and is read again: %s", gap)
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            log.info("the revocation feed was interrupted: %s", type(error).__name__)
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _follow_once(stub: identity_service_pb2_grpc.IdentityServiceStub, revocations: Revocations) -> None:
+    call: Any = stub.WatchRevocations(identity_service_pb2.WatchRevocationsRequest(after_seq=revocations.resume()))
+    try:
+        while True:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                piece = await call.read()
+            if piece is grpc.aio.EOF:
+                return
+            revocations.apply([_entry(each) for each in piece.revocations], piece.latest_seq)
+    finally:
+        call.cancel()
+
+
+def _entry(message: identity_pb2.Revocation) -> Revocation:
+    name = identity_pb2.RevocationKind.Name(message.kind).removeprefix(_PREFIX)
+    return Revocation(
+        message.seq, RevocationKind[name], message.key, message.revoked_at.ToNanoseconds() / 1_000_000_000
+    )

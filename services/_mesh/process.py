@@ -1,0 +1,285 @@
+"""The composition of a process: what every `__main__` starts with, in one order, and how it ends.
+
+Settings, logs, telemetry, TLS, trust, channels, database, then the service's own parts; health last. At SIGTERM the
+same in reverse, without losing a running call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+from nats.aio.client import Client as NatsClient
+from sqlalchemy import text
+
+from services._mesh import logs, metrics, streams, telemetry
+from services._mesh.access import Checks
+from services._mesh.channel import Channels
+from services._mesh.clock import open_clock
+from services._mesh.config import ConfigError, load_settings
+from services._mesh.database import Database
+from services._mesh.denials import DenialLedger
+from services._mesh.exchange import Exchange
+from services._mesh.feed import follow
+from services._mesh.grants import GrantVerifier
+from services._mesh.passports import PassportVerifier
+from services._mesh.peers import PeerReader
+from services._mesh.revocations import Revocations
+from services._mesh.server import MeshServer, Refused, Service
+from services._mesh.settings import DatabaseRole, MeshSettings
+from services._mesh.tls import CertificateFiles
+from services._mesh.tokens import SigningKey
+from services._mesh.trust import TrustStore
+from services._mesh.uow import Store
+from services._mesh.validation import RequestValidator
+
+log = logging.getLogger(__name__)
+S = TypeVar("S", bound=MeshSettings)
+
+# A process whose clock is further than this from the database's serves nothing (SECURITY-MODEL, production).
+_MAX_CLOCK_SECONDS = 2.0
+_HEALTH_SECONDS = 1.0
+_PROBE_SECONDS = 3.0
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+
+
+class Mesh:
+    """What the mesh gives a process. Made by `run`; closed by it."""
+
+    def __init__(self, settings: MeshSettings) -> None:
+        self.settings = settings
+        self.name, self.profile = settings.process.name, settings.process.profile
+        self.clock = open_clock(self.profile, settings.clock.file if settings.clock else None)
+        self.metrics = metrics.Metrics()
+        self.telemetry = telemetry.start(self.name, settings.otlp)
+        self.files = CertificateFiles(settings.tls)
+        self.trust = TrustStore(settings.trust.dir)
+        self.revocations = Revocations(self.clock)
+        self.denials = DenialLedger(
+            self.clock,
+            max_keys=settings.limits.denial_keys,
+            window_seconds=settings.limits.denial_window_seconds,
+        )
+        self.channels = Channels(self.files, settings.peers, _known_services())
+        self.key = SigningKey.load(settings.signing.key, self.profile) if settings.signing else None
+        self.nats: NatsClient | None = None
+        self._databases: list[Database] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._ready: list[Callable[[], bool]] = []
+        self._stop = asyncio.Event()
+
+    def database(self, role: DatabaseRole | None = None, pool_size: int | None = None) -> Database:
+        """A pool under the process's own role, or under one of its tasks'."""
+        settings = self.settings.database
+        if settings is None:
+            raise RuntimeError(f"{self.name} has no database")
+        user, password_file = (role.user, role.password_file) if role else (settings.user, settings.password_file)
+        made = Database(settings, user, password_file, pool_size)
+        self._databases.append(made)
+        return made
+
+    def store(self, schema: str) -> Store:
+        """Units of work for a schema, under the process's own role."""
+        return Store(self.database(), schema, self.clock)
+
+    def exchange(self) -> Exchange:
+        """Passports for calls on behalf of the caller."""
+        return Exchange(self.channels.to("identity"), self.clock)
+
+    async def connect_nats(self) -> NatsClient:
+        """The process's NATS connection; tried until it stands."""
+        if self.settings.nats is None:
+            raise RuntimeError(f"{self.name} has no NATS")
+        while self.nats is None:
+            try:
+                self.nats = await streams.connect(self.settings.nats, self.name, self.settings.tls)
+            except (OSError, TimeoutError) as error:
+                log.warning("NATS can't be reached yet: %s", type(error).__name__)
+                await asyncio.sleep(0.5)
+        return self.nats
+
+    def follow_revocations(self) -> None:
+        """Keep the revocation feed open, and be unready while it is stale."""
+        self.task(follow(self.channels.to("identity"), self.revocations), "revocation feed")
+        self.needs(self.revocations.is_fresh)
+
+    def task(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run `work` for as long as the process runs. A task that ends by itself ends the process: fail closed."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def needs(self, ready: Callable[[], bool]) -> None:
+        """Health says NOT_SERVING while `ready` says no."""
+        self._ready.append(ready)
+
+    def checks(self) -> Checks:
+        """What all RPCs of this process are checked with."""
+        return Checks(
+            peers=PeerReader(self.clock, self.profile),
+            passports=PassportVerifier(
+                self.trust, self.revocations, self.clock, audience=self.name, profile=self.profile
+            ),
+            grants=GrantVerifier(
+                self.trust,
+                self.revocations,
+                self.clock,
+                audience=self.name,
+                profile=self.profile,
+                issuers=self.settings.trust.grant_issuers,
+            ),
+            revocations=self.revocations,
+            validator=RequestValidator(),
+            denials=self.denials,
+            limits=self.settings.limits,
+            metrics=self.metrics,
+        )
+
+    async def serve(self, services: Sequence[Service]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain."""
+        assert self.settings.process.listen is not None
+        server = MeshServer(services, self.checks(), self.settings.callers, self.files, self.profile)
+        await server.start(self.settings.process.listen)
+        self.task(self._watch_health(server), "health")
+        try:
+            await self.until_stopped()
+        finally:
+            await server.stop(self.settings.limits.drain_seconds)
+
+    async def until_stopped(self) -> None:
+        """Wait for SIGTERM, SIGINT, or a task that failed."""
+        await self._stop.wait()
+
+    async def close(self) -> None:
+        """End tasks, then connections; spans last."""
+        for task in reversed(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.nats is not None:
+            await self.nats.close()
+        await self.channels.close()
+        for database in self._databases:
+            await database.close()
+        await asyncio.to_thread(self.telemetry.close)
+
+    def failed(self) -> bool:
+        """Whether a task ended that should have run for ever."""
+        return any(t.done() and not t.cancelled() for t in self._tasks)
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self._stop.set()
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            log.critical("the task %s ended", task.get_name(), exc_info=task.exception())
+            self._stop.set()
+
+    async def _watch_health(self, server: MeshServer) -> None:
+        """SERVING while every dependency answers; checked each second."""
+        serving = None
+        while True:
+            now = all(ready() for ready in self._ready) and await self._database_answers()
+            if now != serving:
+                await server.set_serving(now)
+                log.info("serving" if now else "not serving: a dependency is missing")
+                serving = now
+            await asyncio.sleep(_HEALTH_SECONDS if now else 0.1)
+
+    async def _database_answers(self) -> bool:
+        if not self._databases:
+            return True
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS), self._databases[0].unscoped() as connection:
+                theirs = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        except Exception:  # Whatever it is, the database doesn't answer us.
+            return False
+        apart = abs((theirs - self.clock.wall_now()).total_seconds())
+        if apart > _MAX_CLOCK_SECONDS:
+            log.error("our clock is %.1f s from the database's", apart)
+        return bool(apart <= _MAX_CLOCK_SECONDS)
+
+
+Compose = Callable[[Mesh, S], Awaitable[None]]
+
+
+def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
+    """The `main` of a process: read the settings, compose, serve, end. Returns the exit code.
+
+    0 ended as asked, 1 a part of it failed, 2 the configuration can't be used.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, required=True, help="the installation's configuration of this process")
+    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    given = parser.parse_args()
+    try:
+        settings = load_settings(settings_class, given.config)
+    except ConfigError as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    if given.check:
+        print(f"{given.config}: ok")
+        return EXIT_OK
+    logs.start(settings.process.name, settings.process.log_level)
+    return _run_loop(_main(settings, compose))
+
+
+def _run_loop(main: Coroutine[Any, Any, int]) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def _main(settings: S, compose: Compose[S]) -> int:
+    mesh = Mesh(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, mesh.stop)
+    exposed = None
+    try:
+        if settings.process.metrics:
+            exposed = await metrics.serve(mesh.metrics, settings.process.metrics)
+        mesh.task(mesh.denials.run(), "denials")
+        await compose(mesh, settings)
+        return EXIT_FAILED if mesh.failed() else EXIT_OK
+    except Refused as refused:
+        log.critical("refusing to start: %s", refused)
+        return EXIT_CONFIG
+    finally:
+        if exposed is not None:
+            exposed.close()
+        await mesh.close()
+
+
+def _known_services() -> list[ServiceDescriptor]:
+    """The services of the mesh's own protos that this process has loaded: for the retry rules of its channels."""
+    from google.protobuf import descriptor_pool
+
+    found = []
+    pool = descriptor_pool.Default()
+    for name in _SERVICES:
+        try:
+            found.append(pool.FindServiceByName(name))
+        except KeyError:
+            continue
+    return found
+
+
+_SERVICES = (
+    "recoup.identity.v1.IdentityService",
+    "recoup.scanner.v1.ScannerService",
+    "recoup.pricing.v1.PricingService",
+    "recoup.actions.v1.ActionsService",
+    "recoup.audit.v1.AuditService",
+    "recoup.audit.v1.SignerService",
+)

@@ -1,0 +1,226 @@
+"""Traces across gRPC, SQL and JetStream: one way to make spans, W3C traceparent to carry them, OTLP/HTTP to send them.
+
+Without a receiver no SDK is loaded; trace ids still go from process to process, so that errors and logs can be joined.
+The contrib instrumentation for grpc.aio isn't used: it can hang a call and lose cancellations
+(opentelemetry-python-contrib #3271, #3066).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    from services._mesh.settings import OtlpSettings
+
+TRACE_PARENT = "traceparent"
+_SHAPE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_EXPORT_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """The process's tracing. Made once, closed last, so that the spans of the shutdown still arrive."""
+
+    def __init__(self, process: str, otlp: OtlpSettings | None) -> None:
+        self._provider = None if otlp is None else _provider(process, otlp.endpoint)
+        self.tracer = trace.get_tracer("recoup", tracer_provider=self._provider)
+
+    @property
+    def recording(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._provider is not None
+
+    def start_span(
+        self,
+        name: str,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        trace_parent: str | None = None,
+        links: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Span:
+        """A new span under `trace_parent` (W3C), or under the current one. The caller ends it.
+
+        `links` are the traceparents of spans that caused this one without being its parent, such as the first
+        delivery of a message that comes again.
+        """
+        parent = _remote(trace_parent) if trace_parent else None
+        if self._provider is None:
+            known = parent or trace.get_current_span().get_span_context()
+            return NonRecordingSpan(known if known.is_valid else _new_root())
+        within = None if parent is None else trace.set_span_in_context(NonRecordingSpan(parent))
+        linked = [Link(each) for text in links if (each := _remote(text)) is not None]
+        return self.tracer.start_span(name, within, kind, attributes, linked or None)
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        trace_parent: str | None = None,
+        links: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Iterator[Span]:
+        """A span that is current within the block, and that an exception marks as failed by its type alone."""
+        span = self.start_span(name, kind=kind, trace_parent=trace_parent, links=links, attributes=attributes)
+        token = enter(span)
+        try:
+            yield span
+        except Exception as error:
+            # The message may hold what a customer wrote; the type doesn't.
+            span.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+        finally:
+            leave(token)
+            span.end()
+
+    def close(self) -> None:
+        """Sends what is left; blocks for some seconds at most, so call it off the event loop."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+_active: Telemetry = Telemetry("unstarted", None)
+
+
+def start(process: str, otlp: OtlpSettings | None) -> Telemetry:
+    """Makes the process's tracing the one that `active` returns."""
+    global _active
+    _active = Telemetry(process, otlp)
+    return _active
+
+
+def active() -> Telemetry:
+    """The process's tracing; before `start`, one that records nothing."""
+    return _active
+
+
+def enter(span: Span) -> Any:
+    """Makes `span` current; the result goes to `leave`."""
+    return otel_context.attach(trace.set_span_in_context(span))
+
+
+def leave(token: Any) -> None:
+    """Undoes `enter`."""
+    otel_context.detach(token)
+
+
+def trace_parent() -> str:
+    """The current span as W3C traceparent; empty where there is none."""
+    return format_parent(trace.get_current_span().get_span_context())
+
+
+def format_parent(context: SpanContext) -> str:
+    """A span's W3C traceparent; empty for an invalid one."""
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def trace_id() -> str:
+    """The current trace id in hex; empty where there is none."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+def instrument_engine(engine: Any) -> None:
+    """Gives each SQL statement of a SQLAlchemy (async) engine a span. Statements hold no values, so they may be
+    shown.
+    """
+    from sqlalchemy import event
+
+    target = getattr(engine, "sync_engine", engine)
+    event.listen(target, "before_cursor_execute", _before_sql)
+    event.listen(target, "after_cursor_execute", _after_sql)
+    event.listen(target, "handle_error", _failed_sql)
+
+
+def _before_sql(_conn: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+    if _active.recording and context is not None:
+        # The first word names the span; the whole text is an attribute, as OpenTelemetry's database conventions say.
+        context.recoup_span = _active.start_span(
+            f"sql {statement.lstrip()[:24].split(None, 1)[0].upper()}",
+            kind=SpanKind.CLIENT,
+            attributes={"db.system.name": "postgresql", "db.query.text": statement[:500]},
+        )
+
+
+def _after_sql(_conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+    span = getattr(context, "recoup_span", None)
+    if span is not None:
+        span.end()
+
+
+def _failed_sql(failure: Any) -> None:
+    span = getattr(failure.execution_context, "recoup_span", None)
+    if span is not None:
+        span.set_status(StatusCode.ERROR, type(failure.original_exception).__name__)
+        span.end()
+
+
+def _remote(text: str) -> SpanContext | None:
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        return None
+    context = SpanContext(
+        int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(int(match[3], 16))
+    )
+    return context if context.is_valid else None
+
+
+def _new_root() -> SpanContext:
+    return SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False)
+
+
+def _provider(process: str, endpoint: str) -> TracerProvider:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource({"service.name": process}), shutdown_on_exit=False)
+    provider.add_span_processor(
+        BatchSpanProcessor(_late_exporter(endpoint), max_queue_size=8192, schedule_delay_millis=1000)
+    )
+    return provider
+
+
+def _late_exporter(endpoint: str) -> SpanExporter:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    class LateExporter(SpanExporter):
+        """Loads the OTLP exporter in the export thread: its imports would delay the start by a tenth of a second."""
+
+        def __init__(self) -> None:
+            self._inner: SpanExporter | None = None
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            if self._inner is None:
+                self._inner = _otlp_exporter(endpoint)
+            return self._inner.export(spans)
+
+        def shutdown(self) -> None:
+            if self._inner is not None:
+                self._inner.shutdown()
+
+    return LateExporter()
+
+
+def _otlp_exporter(endpoint: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    # A receiver that is down must not fill our own log with a traceback a second.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    return OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces", timeout=_EXPORT_SECONDS)
