@@ -1,0 +1,96 @@
+"""Organizations, members and roles: their shapes and the rules about them. Pure."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from services._mesh.errors import Conflict, Reason, WrongState, invalid_field
+
+
+class Role(enum.StrEnum):
+    """A role within an organization; the names are those of `recoup.mesh.v1.Role`."""
+
+    ADMIN = "ADMIN"
+    FINOPS = "FINOPS"
+    SECURITY = "SECURITY"
+    APPROVER = "APPROVER"
+    FINANCE = "FINANCE"
+    AUDITOR = "AUDITOR"
+    VIEWER = "VIEWER"
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """A customer: the unit of tenancy."""
+
+    organization_id: UUID
+    slug: str
+    display_name: str
+    time_zone: str
+    reporting_currency: str
+    state: str
+    version: int
+    created_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """Changes with every edit."""
+        return etag(self.organization_id, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person's membership of an organization."""
+
+    organization_id: UUID
+    member_id: UUID
+    user_id: UUID
+    email: str
+    role: Role
+    state: str
+    version: int
+    created_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """Changes with every edit."""
+        return etag(self.member_id, self.version)
+
+    @property
+    def actor(self) -> str:
+        """How tokens and events name the person."""
+        return f"user:{self.user_id}"
+
+
+def etag(identifier: UUID, version: int) -> str:
+    """An opaque text that changes with every edit."""
+    return hashlib.sha256(f"{identifier}/{version}".encode()).hexdigest()[:16]
+
+
+def require_etag(given: str, current: str) -> None:
+    """Raise Conflict (ETAG_MISMATCH) unless the caller saw the newest state."""
+    if given != current:
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody changed it in between. Read it again, then repeat.")
+
+
+def require_another_admin(member: Member, admins: int) -> None:
+    """Raise WrongState when the organization's last Admin would go."""
+    if member.role is Role.ADMIN and member.state == "ACTIVE" and admins <= 1:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            "The last Admin stays. Make somebody else an Admin first.",
+            {"state": "LAST_ADMIN", "allowed": "more than one Admin"},
+        )
+
+
+def require_time_zone(name: str) -> None:
+    """Raise Invalid unless the name is an IANA time zone."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise invalid_field("time_zone", "must be an IANA time zone, such as Europe/Berlin") from error

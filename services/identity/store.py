@@ -1,0 +1,184 @@
+"""All SQL of identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.errors import NotFound
+from services.identity.model.membership import Member, Organization, Role
+from services.identity.tables import members, organizations, revocations
+
+
+def _organization(row: Any) -> Organization:
+    return Organization(
+        row.organization_id,
+        row.slug,
+        row.display_name,
+        row.time_zone,
+        row.reporting_currency,
+        row.state,
+        row.version,
+        row.created_at,
+    )
+
+
+def _member(row: Any) -> Member:
+    return Member(
+        row.organization_id,
+        row.member_id,
+        row.user_id,
+        row.email,
+        Role(row.role),
+        row.state,
+        row.version,
+        row.created_at,
+    )
+
+
+async def find_organization(connection: AsyncConnection, organization_id: UUID) -> Organization | None:
+    """The organization, if the transaction is scoped to it and it exists."""
+    query = select(organizations).where(organizations.c.organization_id == organization_id)
+    row = (await connection.execute(query)).one_or_none()
+    return _organization(row) if row else None
+
+
+async def get_organization(connection: AsyncConnection, organization_id: UUID) -> Organization:
+    """The organization. Raises NotFound."""
+    found = await find_organization(connection, organization_id)
+    if found is None:
+        raise NotFound("organization")
+    return found
+
+
+async def insert_organization(connection: AsyncConnection, organization: Organization) -> None:
+    """Insert an organization."""
+    await connection.execute(
+        insert(organizations).values(
+            organization_id=organization.organization_id,
+            slug=organization.slug,
+            display_name=organization.display_name,
+            time_zone=organization.time_zone,
+            reporting_currency=organization.reporting_currency,
+            state=organization.state,
+            version=organization.version,
+            created_at=organization.created_at,
+        )
+    )
+
+
+async def mark_organization(connection: AsyncConnection, organization: Organization, **values: Any) -> Organization:
+    """Change columns of an organization, and its version; the caller has compared the etag under a lock."""
+    row = (
+        await connection.execute(
+            update(organizations)
+            .where(organizations.c.organization_id == organization.organization_id)
+            .values(version=organizations.c.version + 1, **values)
+            .returning(organizations)
+        )
+    ).one()
+    return _organization(row)
+
+
+async def find_member_of_user(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> Member | None:
+    """A person's membership in the organization of the transaction."""
+    query = select(members).where(members.c.organization_id == organization_id, members.c.user_id == user_id)
+    row = (await connection.execute(query)).one_or_none()
+    return _member(row) if row else None
+
+
+async def get_member(connection: AsyncConnection, member_id: UUID, *, lock: bool = False) -> Member:
+    """A member of the transaction's organization. Raises NotFound."""
+    query = select(members).where(members.c.member_id == member_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    if row is None:
+        raise NotFound("member")
+    return _member(row)
+
+
+async def list_members(connection: AsyncConnection, after: UUID | None, limit: int) -> list[Member]:
+    """Active members of the transaction's organization, by id, after `after`."""
+    query = select(members).where(members.c.state == "ACTIVE").order_by(members.c.member_id).limit(limit)
+    if after is not None:
+        query = query.where(members.c.member_id > after)
+    return [_member(row) for row in await connection.execute(query)]
+
+
+async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[Member]:
+    """A person's active memberships in all organizations: the policy `own` shows these rows and no others."""
+    await connection.execute(text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)})
+    query = select(members).where(members.c.user_id == user_id, members.c.state == "ACTIVE").limit(500)
+    return [_member(row) for row in await connection.execute(query)]
+
+
+async def count_admins(connection: AsyncConnection) -> int:
+    """Active Admins of the transaction's organization, locked, so that two can't leave at once."""
+    admins = (
+        select(members.c.member_id)
+        .where(members.c.role == Role.ADMIN.value, members.c.state == "ACTIVE")
+        .with_for_update()
+    )
+    return len((await connection.execute(admins)).all())
+
+
+async def insert_member(connection: AsyncConnection, member: Member) -> bool:
+    """Insert a member, or bring a removed one back; False when the person is a member already."""
+    found = await find_member_of_user(connection, member.organization_id, member.user_id)
+    if found is not None and found.state == "ACTIVE":
+        return False
+    if found is not None:
+        await mark_member(connection, found.member_id, state="ACTIVE", role=member.role.value, email=member.email)
+        return True
+    await connection.execute(
+        insert(members).values(
+            organization_id=member.organization_id,
+            member_id=member.member_id,
+            user_id=member.user_id,
+            email=member.email,
+            role=member.role.value,
+            state=member.state,
+            version=member.version,
+            created_at=member.created_at,
+        )
+    )
+    return True
+
+
+async def mark_member(connection: AsyncConnection, member_id: UUID, **values: Any) -> Member:
+    """Change columns of a member, and its version."""
+    changed = (
+        update(members)
+        .where(members.c.member_id == member_id)
+        .values(version=members.c.version + 1, **values)
+        .returning(members)
+    )
+    return _member((await connection.execute(changed)).one())
+
+
+async def insert_revocation(connection: AsyncConnection, kind: str, key: str, revoked_at: datetime) -> int:
+    """Add to the feed; returns the entry's place. The head's row lock makes places follow the order of commits."""
+    moved = text("UPDATE identity.revocation_head SET seq = seq + 1 RETURNING seq")
+    seq = int((await connection.execute(moved)).scalar_one())
+    await connection.execute(insert(revocations).values(seq=seq, kind=kind, key=key, revoked_at=revoked_at))
+    return seq
+
+
+async def list_revocations(connection: AsyncConnection, after: int, since: datetime, limit: int) -> Sequence[Any]:
+    """Entries after a place that still matter, in order."""
+    query = (
+        select(revocations)
+        .where(revocations.c.seq > after, revocations.c.revoked_at >= since)
+        .order_by(revocations.c.seq)
+        .limit(limit)
+    )
+    return (await connection.execute(query)).all()
+
+
+async def latest_seq(connection: AsyncConnection) -> int:
+    """The newest entry's place."""
+    return int((await connection.execute(select(func.coalesce(func.max(revocations.c.seq), 0)))).scalar_one())

@@ -1,0 +1,43 @@
+"""The tables of identity, as SQLAlchemy Core sees them. The migrations are what makes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import UUID
+
+metadata = MetaData(schema="identity")
+
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("organization_id", UUID(as_uuid=True), primary_key=True),
+    Column("slug", Text, nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
+    Column("reporting_currency", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("organization_id", UUID(as_uuid=True), primary_key=True),
+    Column("member_id", UUID(as_uuid=True), primary_key=True),
+    Column("user_id", UUID(as_uuid=True), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("seq", BigInteger, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("revoked_at", DateTime(timezone=True), nullable=False),
+)
