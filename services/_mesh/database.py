@@ -1,27 +1,43 @@
 """Engines, one for each database role that a process holds, and transactions that are scoped to one organization.
 
-No transaction, no tenant rows: the organization is set inside of each, and forgotten at its end.
+No transaction, no tenant rows: the organization is set in the same round trip that begins each transaction, and is
+forgotten at its end. Nothing here knows a table.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import text
+import asyncpg
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from services._mesh.config import ConfigError
+from services._mesh.errors import DeadlinePassed, Problem, Reason, dependency_down
 from services._mesh.settings import DatabaseSettings
 from services._mesh.telemetry import instrument_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _SCOPE = text("SELECT set_config('app.organization_id', :organization, true)")
 CONNECT_SECONDS = 10.0
 POOL_WAIT_SECONDS = 10.0
+# Class 08: connection exceptions; 57P0x: the server goes down or comes up; 53300: too many connections. 40001 and
+# 40P01: the transaction lost to another one. After each of them nothing was done, and the same call may succeed.
+_AWAY = ("08", "57P", "53300", "40001", "40P01")
+_STATEMENT_TIMEOUT = "57014"
+# What a connection that died in the pool fails with, at the first thing that it is asked.
+_DEAD = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, ConnectionError)
 
 
 def address(settings: DatabaseSettings, user: str) -> str:
@@ -37,34 +53,111 @@ def address(settings: DatabaseSettings, user: str) -> str:
 
 
 class Database:
-    """One database role of this process, with its own pool."""
+    """One database role of this process, with its own bounded pool."""
 
     def __init__(
         self, settings: DatabaseSettings, user: str, password_file: Path, pool_size: int | None = None
     ) -> None:
         self._engine = _engine(settings, user, password_file, pool_size or settings.pool_size)
 
-    @asynccontextmanager
-    async def scoped(self, organization_id: UUID) -> AsyncIterator[AsyncConnection]:
+    def scoped(self, organization_id: UUID, *, read_only: bool = False) -> _Transaction:
         """A transaction that sees and writes one organization's rows; committed at the end, rolled back on error."""
-        async with self._engine.begin() as connection:
-            await connection.execute(_SCOPE, {"organization": str(organization_id)})
-            yield connection
+        # str() of a UUID is hex digits and hyphens, so that it needs no quoting; anything else isn't let in.
+        assert isinstance(organization_id, UUID)
+        mode = "BEGIN READ ONLY" if read_only else "BEGIN"
+        scope = f"SELECT set_config('app.organization_id', '{organization_id}', true)"
+        return self._transaction(f"{mode}; {scope}")
+
+    def unscoped(self) -> _Transaction:
+        """A transaction without an organization: reference tables, and what a dispatch role sees."""
+        return self._transaction("BEGIN")
 
     @asynccontextmanager
-    async def unscoped(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction without an organization: reference tables, and what a dispatch role sees."""
-        async with self._engine.begin() as connection:
+    async def _transaction(self, begin: str) -> AsyncIterator[AsyncConnection]:
+        connection, driver = await self._begun(begin)
+        try:
             yield connection
+            await driver.execute("COMMIT")
+        except BaseException:
+            await _roll_back(connection, driver)
+            raise
+        finally:
+            # Shielded, as SQLAlchemy's own `async with` is: a call that is cancelled must not leak its connection.
+            await asyncio.shield(asyncio.create_task(connection.close()))
+
+    async def _begun(self, begin: str) -> tuple[AsyncConnection, asyncpg.Connection[Any]]:
+        """A connection in a fresh transaction. One that died in the pool is replaced, once: nothing was done on it."""
+        for last in (False, True):
+            connection = await self._connected()
+            try:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                await driver.execute(begin)
+                return connection, driver
+            except _DEAD:
+                await connection.invalidate()
+                await connection.close()
+                if last:
+                    raise
+            except BaseException:
+                await connection.invalidate()
+                await connection.close()
+                raise
+        raise AssertionError("the second failure is raised")
+
+    async def _connected(self) -> AsyncConnection:
+        try:
+            return await self._engine.connect()
+        except (OSError, TimeoutError) as error:  # No socket, no host, no answer: all of them "not there".
+            raise ConnectionError(f"PostgreSQL can't be reached: {type(error).__name__}") from error
 
     async def close(self) -> None:
         """Close the pool."""
         await self._engine.dispose()
 
 
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    _Transaction = AbstractAsyncContextManager[AsyncConnection]
+
+
 async def scope(connection: AsyncConnection, organization_id: UUID) -> None:
     """Set the organization for the rest of the transaction: for roles that go from one to the next."""
     await connection.execute(_SCOPE, {"organization": str(organization_id)})
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """PostgreSQL's code for what went wrong; empty where it said none."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(cause, "sqlstate", None) or "")
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """What a database's failure means for a caller, or None if it is a fault of ours.
+
+    A database that is away is a dependency that is down: nothing was committed, or the answer of the commit is lost,
+    and the same request (with its request_id) may be made again.
+    """
+    state = sqlstate_of(error)
+    if isinstance(error, (PoolTimeout, *_DEAD)) or state.startswith(_AWAY):
+        return dependency_down("database")
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return dependency_down("database")
+    if state == _STATEMENT_TIMEOUT or isinstance(error, TimeoutError):
+        return DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The database took too long.")
+    return None
+
+
+async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection[Any]) -> None:
+    """Leave the transaction; a connection that can't isn't given back to the pool."""
+    try:
+        await driver.execute("ROLLBACK")
+    except asyncio.CancelledError:
+        await connection.invalidate()
+        raise
+    except Exception:  # The failure that brought us here is the one that matters.
+        await connection.invalidate()
 
 
 def _engine(settings: DatabaseSettings, user: str, password_file: Path, pool_size: int) -> AsyncEngine:
@@ -83,23 +176,32 @@ def _engine(settings: DatabaseSettings, user: str, password_file: Path, pool_siz
         arguments["ssl"] = _tls(settings)
     engine = create_async_engine(
         address(settings, user),
+        # We begin and end each transaction ourselves, in fewer round trips than SQLAlchemy would; see `_refuse_open`.
+        isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
-        pool_pre_ping=False,
+        pool_pre_ping=False,  # The statement that begins a transaction finds out by itself.
         pool_recycle=1800,
         connect_args=arguments,
     )
+    event.listen(engine.sync_engine, "reset", _refuse_open)
     instrument_engine(engine)
     return engine
+
+
+def _refuse_open(connection: Any, _record: object, _state: object) -> None:
+    """Keep a connection out of the pool that is still in a transaction, and so in an organization."""
+    driver = connection.driver_connection
+    if not driver.is_closed() and driver.is_in_transaction():
+        raise RuntimeError("a connection came back within a transaction")
 
 
 def _tls(settings: DatabaseSettings) -> ssl.SSLContext:
     if settings.ca is None:
         raise ConfigError(
-            Path("(database)"),
-            "database.ca",
-            "is missing",
-            "A remote PostgreSQL must offer TLS; name its CA.",
+            Path("(database)"), "database.ca", "is missing", "A remote PostgreSQL must offer TLS; name its CA."
         )
-    return ssl.create_default_context(cafile=str(settings.ca))
+    context = ssl.create_default_context(cafile=str(settings.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -63,6 +63,7 @@ class Relay:
         self._database, self._schema, self._append = database, schema, append
         self._wake = asyncio.Event()
         self.behind = 0
+        self.observe: Callable[[float], None] = lambda _: None
 
     def wake(self) -> None:
         """Something was committed just now: don't wait for the next round."""
@@ -91,6 +92,7 @@ class Relay:
             )
             waiting = [row.organization_id for row in found]
         self.behind = len(waiting)
+        self.observe(self.behind)
         return sum([await self._relay(organization_id) for organization_id in waiting])
 
     async def _relay(self, organization_id: UUID) -> int:

@@ -27,7 +27,7 @@ class RevocationKind(StrEnum):
     ACTOR = "actor"
     MEMBER = "member"
     ORGANIZATION = "organization"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105 - a kind of revocation, not a secret
     CREDENTIAL = "credential"
 
 

@@ -4,8 +4,9 @@ Pure text: each function gives SQL statements for `migrate.run`. Names come from
 from input. Each table's kind stands in its comment, where the catalog test reads it:
 
     state      tenant rows whose change owes an event       inventory  tenant rows that don't (readings, progress)
-    dispatch   no payload; seen across organizations by the one role that dispatches
-    lookup     read before the organization is known        log        append-only          reference  not of a tenant
+    outbox     events on their way to the log               log        append-only
+    lookup     read before the organization is known        reference  not of a tenant
+    dispatch   columns without payload are seen across organizations by the one role that dispatches
 """
 
 from __future__ import annotations
@@ -33,6 +34,26 @@ def tenancy(schema: str, table: str, kind: str) -> list[str]:
     return statements
 
 
+def append_only(schema: str, table: str) -> list[str]:
+    """Make a table a log: nothing in it is ever changed or dropped, not even by its owner. Say it last of all.
+
+    Grants keep honest processes out; the trigger fires ALWAYS, which keeps out the owner and session_replication_role;
+    and the comment seals the table: from then on deploy/bootstrap.sql's event triggers refuse to alter or drop it.
+    """
+    name = f"{schema}.{table}"
+    return [
+        f"""CREATE OR REPLACE FUNCTION {schema}.refuse_change() RETURNS trigger LANGUAGE plpgsql
+            SET search_path = pg_catalog AS $body$
+            BEGIN
+              RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'RC002';
+            END $body$""",
+        f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_change()",
+        f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER append_only",
+        f"COMMENT ON TABLE {name} IS 'kind=log'",
+    ]
+
+
 def reference(schema: str, table: str) -> list[str]:
     """Mark a table that belongs to no tenant."""
     return [f"COMMENT ON TABLE {schema}.{table} IS 'kind=reference'"]
@@ -46,7 +67,7 @@ def allow(schema: str, table: str, **roles: str) -> list[str]:
 def mesh_tables(schema: str, *, jobs: bool, worker: bool) -> list[str]:
     """The outbox with its counters, idempotency, and (where the service has any) jobs."""
     statements = _outbox(schema, worker) + _idempotency(schema)
-    return statements + (_jobs(schema) if jobs else [])
+    return statements + (_jobs(schema, worker) if jobs else [])
 
 
 def _outbox(schema: str, worker: bool) -> list[str]:
@@ -110,22 +131,31 @@ def _idempotency(schema: str) -> list[str]:
     ]
 
 
+# What a dispatcher and a worker may see and change of a job. The payload (subject, warrant, error) is read under the
+# job's own organization; a worker can neither make a job nor change what one is about.
 DISPATCH_COLUMNS = (
-    "job_id, organization_id, kind, due_at, status, fence, attempts, lease_until, published_at, trace_parent"
+    "job_id, organization_id, kind, due_at, status, fence, attempts, failures, lease_until, published_at, trace_parent"
 )
+_DISPATCH_CHANGES = "status, failures, published_at, lease_until"
+_WORK_COLUMNS = "job_id, organization_id, kind, subject_id, due_at, status, fence, attempts, failures, lease_until"
+_WORK_CHANGES = "status, due_at, failures, published_at, lease_until, last_error"
 
 
-def _jobs(schema: str) -> list[str]:
-    return [
+def _jobs(schema: str, worker: bool) -> list[str]:
+    statements = [
+        # planned_for is the due date that the job was made with: with kind and subject it tells the same work apart,
+        # while due_at moves with each attempt.
         f"""CREATE TABLE {schema}.jobs (
             organization_id uuid NOT NULL,
             job_id uuid NOT NULL,
             kind text NOT NULL,
             subject_id uuid NOT NULL,
+            planned_for timestamptz NOT NULL,
             due_at timestamptz NOT NULL,
             status text NOT NULL CHECK (status IN ('READY', 'LEASED', 'DONE', 'DEAD', 'CANCELLED')),
             fence bigint NOT NULL DEFAULT 0,
             attempts integer NOT NULL DEFAULT 0,
+            failures integer NOT NULL DEFAULT 0,
             lease_owner text NOT NULL DEFAULT '',
             lease_until timestamptz,
             published_at timestamptz,
@@ -134,15 +164,20 @@ def _jobs(schema: str) -> list[str]:
             trace_parent text NOT NULL DEFAULT '',
             created_at timestamptz NOT NULL,
             PRIMARY KEY (organization_id, job_id),
-            UNIQUE (organization_id, kind, subject_id, due_at))""",
-        f"CREATE UNIQUE INDEX jobs_by_id ON {schema}.jobs (job_id)",
-        f"CREATE INDEX jobs_due ON {schema}.jobs (due_at) WHERE status IN ('READY', 'LEASED')",
+            UNIQUE (organization_id, kind, subject_id, planned_for))""",
+        f"CREATE INDEX jobs_by_id ON {schema}.jobs (job_id)",
+        f"CREATE INDEX jobs_due ON {schema}.jobs (organization_id, due_at) WHERE status = 'READY'",
+        f"CREATE INDEX jobs_leased ON {schema}.jobs (organization_id, lease_until) WHERE status = 'LEASED'",
         *tenancy(schema, "jobs", "dispatch"),
-        *allow(schema, "jobs", api="SELECT, INSERT, UPDATE", worker="SELECT, INSERT, UPDATE"),
+        *allow(schema, "jobs", api="SELECT, INSERT, UPDATE"),
         f"CREATE POLICY dispatch ON {schema}.jobs TO {schema}_dispatcher USING (true)",
-        f"GRANT SELECT ({DISPATCH_COLUMNS}) ON {schema}.jobs TO {schema}_dispatcher",
-        f"GRANT UPDATE (status, published_at, lease_until) ON {schema}.jobs TO {schema}_dispatcher",
+        f"GRANT SELECT ({DISPATCH_COLUMNS}), UPDATE ({_DISPATCH_CHANGES}) ON {schema}.jobs TO {schema}_dispatcher",
     ]
+    if worker:
+        statements.append(
+            f"GRANT SELECT ({_WORK_COLUMNS}), UPDATE ({_WORK_CHANGES}) ON {schema}.jobs TO {schema}_worker"
+        )
+    return statements
 
 
 def run(execute: object, statements: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +18,14 @@ from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 
 Context = Any
+Manifest = Callable[[], Awaitable[str]]
 
 
 class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     """recoup.audit.v1.AuditService."""
 
     def __init__(
-        self, reader: Store, sequencer: Sequencer, checkpointer: Checkpointer, pages: PageTokens, manifest: str
+        self, reader: Store, sequencer: Sequencer, checkpointer: Checkpointer, pages: PageTokens, manifest: Manifest
     ) -> None:
         self._reader, self._sequencer, self._checkpointer = reader, sequencer, checkpointer
         self._pages, self._manifest = pages, manifest
@@ -68,7 +70,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         return pb.ProveEventsResponse(
             events=[wire.proven(each) for each in found],
             checkpoint=wire.checkpoint(head),
-            key_manifest=self._manifest,
+            key_manifest=await self._manifest(),
         )
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
+from services._mesh.times import moment, stamp
 from services.audit.usecases import EventFilter, Produced, Proven
 
 
@@ -22,8 +21,8 @@ def event_filter(request: audit_service_pb2.ListEventsRequest) -> EventFilter:
         request.action,
         request.target,
         request.request_id,
-        _moment(request.occurred_after) if request.HasField("occurred_after") else None,
-        _moment(request.occurred_before) if request.HasField("occurred_before") else None,
+        moment(request.occurred_after) if request.HasField("occurred_after") else None,
+        moment(request.occurred_before) if request.HasField("occurred_before") else None,
     )
 
 
@@ -39,8 +38,8 @@ def event(row: Any) -> audit_pb2.Event:
         target=row.target,
         result=row.result,
         role=row.role,
-        occurred_at=row.occurred_at,
-        appended_at=row.appended_at,
+        occurred_at=stamp(row.occurred_at),
+        appended_at=stamp(row.appended_at),
         request_id=row.request_id,
         trace_id=row.trace_id,
         payload=bytes(row.payload),
@@ -62,9 +61,3 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
 def checkpoint(row: Any) -> audit_pb2.Checkpoint:
     """A signed head's row."""
     return audit_pb2.Checkpoint(note=row.note, size=row.size, root=bytes(row.root))
-
-
-def _moment(message: Timestamp) -> Any:
-    from datetime import UTC
-
-    return message.ToDatetime(UTC)

@@ -12,6 +12,7 @@ from recoup.identity.v1 import identity_service_pb2 as pb
 from services._mesh.clock import Clock
 from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
+from services._mesh.times import stamp_seconds
 from services._mesh.uow import Store, UnitOfWork
 from services.identity import usecases, wire
 from services.identity.usecases import Authority, OrganizationChange
@@ -31,13 +32,13 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
         passport, expires_at = await usecases.issue_passport(
             self._authority, request.session_token, request.audience, organization_id
         )
-        return pb.IssuePassportResponse(passport=passport, expires_at=usecases.utc(expires_at))
+        return pb.IssuePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
 
     async def ExchangePassport(
         self, request: pb.ExchangePassportRequest, context: Context
     ) -> pb.ExchangePassportResponse:
         passport, expires_at = usecases.exchange_passport(self._authority, request.passport, request.audience)
-        return pb.ExchangePassportResponse(passport=passport, expires_at=usecases.utc(expires_at))
+        return pb.ExchangePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
 
     async def WatchRevocations(
         self, request: pb.WatchRevocationsRequest, context: Context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -321,8 +321,3 @@ async def create_organization(writer: Store, given: NewOrganization) -> bool:
         for user_id, email, role in given.members:
             await add_member(work, user_id, email, role)
     return True
-
-
-def utc(seconds: int) -> datetime:
-    """Seconds since 1970 as an aware moment."""
-    return datetime.fromtimestamp(seconds, UTC)

@@ -6,6 +6,7 @@ from typing import Any
 
 from recoup.identity.v1 import identity_pb2 as pb
 from recoup.mesh.v1 import access_pb2
+from services._mesh.times import stamp
 from services.identity.model.membership import Member, Organization, Role
 
 
@@ -19,7 +20,7 @@ def organization(found: Organization) -> pb.Organization:
         reporting_currency=found.reporting_currency,
         state=pb.OrganizationState.Value(f"ORGANIZATION_STATE_{found.state}"),
         etag=found.etag,
-        created_at=found.created_at,
+        created_at=stamp(found.created_at),
     )
 
 
@@ -33,11 +34,11 @@ def member(found: Member) -> pb.Member:
         role=role_message(found.role),
         state=pb.MemberState.Value(f"MEMBER_STATE_{found.state}"),
         etag=found.etag,
-        created_at=found.created_at,
+        created_at=stamp(found.created_at),
     )
 
 
-def role(message: int) -> Role:
+def role(message: access_pb2.Role.ValueType) -> Role:
     """A role from the wire."""
     return Role(access_pb2.Role.Name(message).removeprefix("ROLE_"))
 
@@ -53,5 +54,5 @@ def revocation(row: Any) -> pb.Revocation:
         seq=row.seq,
         kind=pb.RevocationKind.Value(f"REVOCATION_KIND_{row.kind}"),
         key=row.key,
-        revoked_at=row.revoked_at,
+        revoked_at=stamp(row.revoked_at),
     )

@@ -1,0 +1,110 @@
+"""Events on their way into the outbox: their payload (RFC 8785), and the one statement that counts and writes them.
+
+The counter of an organization is gapless because it is a row that the transaction itself changes, never a sequence:
+what rolls back gives its numbers back. It must not know what any event means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import rfc8785
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.context import CallContext
+from services._mesh.telemetry import trace_parent
+
+EVENT_FORMAT = 1
+# Events of the installation itself belong to no tenant; the log keeps them under this organization.
+PLATFORM = UUID(int=0)
+# Why a process acts for itself, or under a grant: nobody's role.
+SYSTEM_ROLE = "SYSTEM"
+RESULTS = frozenset({"OK", "DENIED", "FAILED"})
+# As the log's own proto limits a payload.
+MAX_PAYLOAD_BYTES = 65536
+
+
+class EventOwed(Exception):
+    """State was changed, and the transaction would have committed without the event that it owes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to `target`, such as "things/<uuid>". `metadata` is text, sanitized by the caller."""
+
+    event_id: UUID
+    action: str
+    target: str
+    result: str
+    metadata: Mapping[str, Any]
+
+
+# The counter is taken and the rows are written in one statement. `ordinality` keeps the order of emission.
+_INSERT = """
+WITH taken AS (
+  INSERT INTO {schema}.outbox_counters AS c (organization_id, value) VALUES (:organization_id, :count)
+  ON CONFLICT (organization_id) DO UPDATE SET value = c.value + :count RETURNING c.value
+)
+INSERT INTO {schema}.outbox (organization_id, event_id, counter, action, payload, occurred_at, trace_parent)
+SELECT :organization_id, e.event_id, taken.value - :count + e.place, e.action, e.payload, :now, :trace_parent
+FROM taken, unnest(CAST(:ids AS uuid[]), CAST(:actions AS text[]), CAST(:payloads AS bytea[]))
+  WITH ORDINALITY AS e(event_id, action, payload, place)
+"""
+
+
+async def write(
+    connection: AsyncConnection,
+    schema: str,
+    organization_id: UUID,
+    events: Sequence[Event],
+    context: CallContext | None,
+    now: datetime,
+) -> None:
+    """Count and write `events`, in their order. Must be the transaction's last statement: it locks the counter."""
+    payloads = [payload_of(event, organization_id, schema, context, now) for event in events]
+    await connection.execute(
+        text(_INSERT.format(schema=schema)),
+        {
+            "organization_id": organization_id,
+            "count": len(events),
+            "ids": [event.event_id for event in events],
+            "actions": [event.action for event in events],
+            "payloads": payloads,
+            "now": now,
+            "trace_parent": trace_parent(),
+        },
+    )
+
+
+def payload_of(event: Event, organization_id: UUID, schema: str, context: CallContext | None, now: datetime) -> bytes:
+    """The event's payload, RFC 8785. Who did it comes from the call's verified context, never from the use case.
+
+    Raises ValueError where it is larger than the log takes: such an event would hold up all that follow it.
+    """
+    person = context.responsible_person if context else None
+    payload = rfc8785.dumps(
+        {
+            "v": EVENT_FORMAT,
+            "event_id": str(event.event_id),
+            "organization_id": str(organization_id),
+            "action": event.action,
+            "target": event.target,
+            "result": event.result,
+            "actor": context.actor if context else f"process:{schema}",
+            "responsible_person": str(person) if person else "",
+            "role": (context.role if context else "") or SYSTEM_ROLE,
+            "occurred_at": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "request_id": context.request_id if context else "",
+            "trace_id": context.trace_id if context else "",
+            "authority": context.authority if context else "system",
+            "metadata": dict(event.metadata),
+        }
+    )
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"the event {event.action} has {len(payload)} bytes; the log takes {MAX_PAYLOAD_BYTES}")
+    return payload

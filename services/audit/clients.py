@@ -1,0 +1,45 @@
+"""What the audit process asks of its signer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+
+from recoup.audit.v1 import signer_service_pb2 as pb
+from recoup.audit.v1 import signer_service_pb2_grpc
+from services._mesh.errors import from_rpc_error
+from services.audit.model.signing import SignedHead
+
+SIGN_SECONDS = 5.0
+
+
+class SignerClient:
+    """The signer process, over mTLS."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = signer_service_pb2_grpc.SignerServiceStub(channel)
+
+    async def last_signed(self) -> SignedHead:
+        """The last head that it signed. Raises Problem."""
+        head = await self._head()
+        return SignedHead(head.size, head.root, head.note)
+
+    async def key_manifest(self) -> str:
+        """The manifest of keys that it hands out. Raises Problem."""
+        return str((await self._head()).key_manifest)
+
+    async def _head(self) -> pb.GetSignedHeadResponse:
+        try:
+            return await self._stub.GetSignedHead(pb.GetSignedHeadRequest(), timeout=SIGN_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "audit-signer") from None
+
+    async def sign(self, size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
+        """The signed note of a head. Raises Problem, also when the signer refuses."""
+        request = pb.SignCheckpointRequest(size=size, root=root, from_size=from_size, proof=list(proof))
+        try:
+            return str((await self._stub.SignCheckpoint(request, timeout=SIGN_SECONDS)).note)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "audit-signer") from None

@@ -1,0 +1,88 @@
+"""The identity process: `python -m services.identity --config FILE`."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+
+from recoup.actions.v1 import actions_service_pb2
+from recoup.audit.v1 import audit_service_pb2
+from recoup.identity.v1 import identity_service_pb2
+from recoup.pricing.v1 import pricing_service_pb2
+from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.descriptors import permission_rules
+from services._mesh.pages import PageTokens
+from services._mesh.passports import PassportVerifier
+from services._mesh.process import Mesh, run
+from services._mesh.producing import produce
+from services._mesh.revocations import Revocation, RevocationKind
+from services._mesh.uow import Store
+from services.identity import usecases
+from services.identity.clients.jwks import SessionKeys
+from services.identity.config import IdentitySettings
+from services.identity.rpc import IdentityRpc
+from services.identity.usecases import Authority, PermissionTable
+
+_SERVICES = {
+    "identity": identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    "scanner": scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
+    "pricing": pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
+    "actions": actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
+    "audit": audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+}
+
+
+def permission_table() -> PermissionTable:
+    """service -> role -> permissions, from the protos."""
+    table: dict[str, dict[str, frozenset[str]]] = {}
+    for service, descriptor in _SERVICES.items():
+        roles: dict[str, set[str]] = defaultdict(set)
+        for rule in permission_rules(descriptor):
+            for role in rule.roles:
+                roles[role].add(rule.name)
+        table[service] = {role: frozenset(names) for role, names in roles.items()}
+    return table
+
+
+async def _own_feed(mesh: Mesh, store: Store) -> None:
+    """Identity's own knowledge of revocations comes straight from its table."""
+    import asyncio
+
+    while True:
+        try:
+            piece = await usecases.read_revocations(store, mesh.revocations.resume(), mesh.clock.wall_now())
+            mesh.revocations.apply(
+                [Revocation(r.seq, RevocationKind[r.kind], r.key, r.revoked_at.timestamp()) for r in piece.entries],
+                piece.latest_seq,
+            )
+        except Exception:  # A database that is away makes the feed stale, which refuses what must be refused.
+            mesh.revocations.resume()
+        await asyncio.sleep(0.5)
+
+
+async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
+    """Wire identity together and serve."""
+    assert mesh.key is not None
+    store = mesh.store("identity")
+    mesh.task(_own_feed(mesh, store), "own feed")
+    mesh.needs(mesh.revocations.is_fresh)
+    authority = Authority(
+        reader=store,
+        sessions=SessionKeys(settings.sessions.jwks, settings.sessions.ca),
+        issuer=settings.sessions.issuer,
+        audience=settings.sessions.audience,
+        key=mesh.key,
+        verifier=PassportVerifier(mesh.trust, mesh.revocations, mesh.clock, audience=mesh.name, profile=mesh.profile),
+        revocations=mesh.revocations,
+        permissions=permission_table(),
+        clock=mesh.clock,
+        seconds=int(settings.passports.seconds),
+    )
+    produce(mesh, "identity", store)
+    pages = PageTokens.from_file(settings.passports.page_key)
+    rpc = IdentityRpc(authority, store, mesh.clock, pages)
+    await mesh.serve([(_SERVICES["identity"], rpc)])
+
+
+if __name__ == "__main__":
+    sys.exit(run(IdentitySettings, compose, "Recoup's identity service"))
