@@ -1,16 +1,16 @@
-"""Jobs on the owning API's side: the dispatcher that announces what is due, and the desk where workers claim leases.
+"""Jobs on the owning API's side: planning them with a warrant, and the desk where workers claim leases.
 
-The row in Postgres is the job. A message carries its id and no authority; losing every message loses nothing.
+The row in Postgres is the job. A message carries its id and no authority; losing every message loses nothing. It must
+not know what any kind of job does: a policy, given by the service, says what a job's worker may do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -21,24 +21,23 @@ from services._mesh.database import Database
 from services._mesh.errors import Conflict, Denied, NotFound, Reason, WrongState
 from services._mesh.grants import CredentialScope, Grant, Warrant, sign_grant, sign_warrant, verify_warrant
 from services._mesh.ids import uuid7
+from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey
 from services._mesh.trust import TrustStore
-from services._mesh.uow import NewJob, Store
+from services._mesh.uow import NewJob, Store, UnitOfWork
 
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 GRANT_SECONDS = 240
 WARRANT_PERIOD = timedelta(days=400)
-REPUBLISH_AFTER = timedelta(seconds=15)
-BATCH = 200
-IDLE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+# A job that failed so often is dead. A lease that ran out counts: what kills its worker must not be tried for ever.
+MAX_FAILURES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job's row as the desk sees it."""
+    """What a job is. `attempts` counts its leases so far."""
 
     job_id: UUID
     organization_id: UUID
@@ -49,7 +48,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What a worker gets for a job: the processes that its grant is for, and the credentials that may be opened."""
+    """What a worker gets for a job: the processes that its grant is for, and the credentials that may be opened.
+
+    `plan` is the hash of what is still to be done; it must be the one in the warrant.
+    """
 
     audience: tuple[str, ...] = ()
     credentials: tuple[CredentialScope, ...] = ()
@@ -70,8 +72,8 @@ class Lease:
 
 # Looks at the world as it is now, and says what the job's worker may do; raises Problem to refuse.
 Policy = Callable[[Job], Awaitable[Authority]]
-# Announces jobs that are due, as (kind, job id, traceparent).
-Publish = Callable[[str, UUID, str], Awaitable[None]]
+# Told, in the transaction that gives a job up, why: so that its subject doesn't wait for ever.
+OnDead = Callable[[UnitOfWork, Job, str], Awaitable[None]]
 
 
 class Planner:
@@ -106,29 +108,36 @@ class JobDesk:
         key: SigningKey,
         trust: TrustStore,
         clock: Clock,
-        policies: dict[str, Policy],
+        policies: Mapping[str, Policy],
         *,
         issuer: str,
         profile: str,
+        revocations: Revocations | None = None,
+        on_dead: OnDead | None = None,
     ) -> None:
         self._store, self._dispatcher, self._key, self._trust, self._clock = store, dispatcher, key, trust, clock
         self._policies, self._issuer, self._profile = policies, issuer, profile
+        self._revocations, self._on_dead = revocations, on_dead
 
     async def claim(self, job_id: UUID) -> Lease:
         """Lease a job to the calling worker.
 
-        Raises NotFound, WrongState (JOB_NOT_CLAIMABLE), Denied (GRANT_INVALID), or what the policy raises.
+        Raises NotFound, WrongState (JOB_NOT_CLAIMABLE), Denied (GRANT_INVALID), Unavailable
+        (REVOCATION_FEED_STALE), or what the policy raises.
         """
-        organization_id = await self._organization_of(job_id)
-        job, row = await self._read(organization_id, job_id)
+        job, row = await self._read(job_id)
+        if not self._claimable(row):
+            raise _not_claimable(row.status)
+        if row.failures >= MAX_FAILURES:
+            await self._bury(job)
+            raise _not_claimable("DEAD")
         authority = await self._authorize(job, row.warrant)
         lease_until = self._clock.wall_now() + LEASE
-        async with self._store.begin(organization_id) as work:
+        async with self._store.begin(job.organization_id, interim=True) as work:
             leased = await work.execute(
-                text(_LEASE.format(schema=self._store.schema)),
+                text(_LEASE.format(schema=work.schema)),
                 {
-                    "organization_id": organization_id,
-                    "job_id": job_id,
+                    **_identity(job),
                     "owner": current().peer,
                     "wall": work.wall_now,
                     "now": work.now,
@@ -136,54 +145,46 @@ class JobDesk:
                 },
             )
             taken = leased.one_or_none()
-        if taken is None:
-            raise WrongState(
-                Reason.ERROR_REASON_JOB_NOT_CLAIMABLE,
-                "The job isn't due, is leased to somebody else, or is over.",
-                {"status": row.status},
-            )
+        if taken is None:  # Somebody was faster.
+            raise _not_claimable("LEASED")
+        job = Job(job.job_id, job.organization_id, job.kind, job.subject_id, taken.attempts)
         return self._lease(job, taken.fence, lease_until, authority, row.trace_parent)
 
     async def renew(self, job_id: UUID, fence: int) -> Lease:
-        """Renew a lease with fresh grants. Raises Conflict (LEASE_LOST), or what the policy raises."""
-        organization_id = await self._organization_of(job_id)
-        job, row = await self._read(organization_id, job_id)
+        """Renew a lease with fresh grants. Raises Conflict (LEASE_LOST), or what `claim` raises."""
+        job, row = await self._read(job_id)
         authority = await self._authorize(job, row.warrant)
         lease_until = self._clock.wall_now() + LEASE
-        async with self._store.begin(organization_id) as work:
+        async with self._store.begin(job.organization_id, interim=True) as work:
             renewed = await work.execute(
-                text(_RENEW.format(schema=self._store.schema)),
-                {
-                    "organization_id": organization_id,
-                    "job_id": job_id,
-                    "owner": current().peer,
-                    "fence": fence,
-                    "lease_until": lease_until,
-                },
+                text(_RENEW.format(schema=work.schema)),
+                {**_identity(job), "owner": current().peer, "fence": fence, "lease_until": lease_until},
             )
             if renewed.one_or_none() is None:
                 raise lease_lost(fence)
         return self._lease(job, fence, lease_until, authority, row.trace_parent)
 
-    async def _organization_of(self, job_id: UUID) -> UUID:
+    async def _read(self, job_id: UUID) -> tuple[Job, Any]:
+        """The job. Whose it is, only the dispatcher's role can see; the rest is read in that organization."""
         async with self._dispatcher.unscoped() as connection:
             found = await connection.execute(text(_WHOSE.format(schema=self._store.schema)), {"job_id": job_id})
             organization_id: UUID | None = found.scalar()
         if organization_id is None:
             raise NotFound("job")
-        return organization_id
-
-    async def _read(self, organization_id: UUID, job_id: UUID) -> tuple[Job, Any]:
+        key = {"organization_id": organization_id, "job_id": job_id}
         async with self._store.read(organization_id) as connection:
-            found = await connection.execute(
-                text(_READ.format(schema=self._store.schema)), {"organization_id": organization_id, "job_id": job_id}
-            )
-            row = found.one_or_none()
+            row = (await connection.execute(text(_READ.format(schema=self._store.schema)), key)).one_or_none()
         if row is None:
             raise NotFound("job")
         return Job(job_id, organization_id, row.kind, row.subject_id, row.attempts), row
 
+    def _claimable(self, row: Any) -> bool:
+        if row.status == "LEASED":
+            return bool(row.lease_until < self._clock.wall_now())
+        return bool(row.status == "READY" and row.due_at <= self._clock.now())
+
     async def _authorize(self, job: Job, warrant_token: str) -> Authority:
+        """Warrant, revocations, policy: each again at every claim and renewal, since the world moves on."""
         warrant = verify_warrant(
             self._trust, warrant_token, issuer=self._issuer, profile=self._profile, now=self._clock.now()
         )
@@ -194,18 +195,35 @@ class JobDesk:
         authority = await policy(job)
         if warrant.plan != authority.plan:
             raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The job's warrant is for another plan.")
+        self._refuse_revoked(job, authority)
         return authority
+
+    def _refuse_revoked(self, job: Job, authority: Authority) -> None:
+        if self._revocations is None:
+            return
+        self._revocations.require_fresh()
+        keys = [(RevocationKind.ORGANIZATION, str(job.organization_id))]
+        keys += [(RevocationKind.CREDENTIAL, str(scope.credential_id)) for scope in authority.credentials]
+        # A warrant is as old as its decision, so that any revocation which the feed still knows of is younger.
+        if any(self._revocations.is_revoked(kind, key, 0.0) for kind, key in keys):
+            raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "What the job needs was revoked.")
+
+    async def _bury(self, job: Job) -> None:
+        """Give a job up whose workers died with it: nobody else was there to say so."""
+        async with self._store.begin(job.organization_id, interim=True) as work:
+            dead = await work.execute(text(_BURY.format(schema=work.schema)), _identity(job))
+            if dead.rowcount:
+                await give_up(work, job, "LEASE_EXPIRED", self._on_dead)
 
     def _lease(self, job: Job, fence: int, lease_until: datetime, authority: Authority, trace_parent: str) -> Lease:
         worker = current().peer
         # Milliseconds keep the numbers of one lease's grants apart across renewals; each is good for one use.
         first = int(self._clock.wall_seconds() * 1000) * 100
-        audience = (worker, *authority.audience)
         grants = [
             (scope, self._sign(job, fence, first + place, (worker, "scanner", "broker"), authority.plan, scope))
             for place, scope in enumerate(authority.credentials, start=1)
         ]
-        own = self._sign(job, fence, first, audience, authority.plan, None)
+        own = self._sign(job, fence, first, (worker, *authority.audience), authority.plan, None)
         return Lease(job, fence, lease_until, own, grants, trace_parent)
 
     def _sign(
@@ -232,6 +250,15 @@ class JobDesk:
         )
 
 
+async def give_up(work: UnitOfWork, job: Job, error: str, on_dead: OnDead | None) -> None:
+    """Leave the event of a job that died, and let its subject know, in the transaction that marks it DEAD."""
+    metadata = {"kind": job.kind, "subject": str(job.subject_id), "error": error[:200], "attempts": str(job.attempts)}
+    work.emit(f"{work.schema}.job.die", f"jobs/{job.job_id}", metadata, "FAILED")
+    log.error("job %s (%s) is dead after %d attempts: %s", job.job_id, job.kind, job.attempts, error)
+    if on_dead is not None:
+        await on_dead(work, job, error)
+
+
 def lease_lost(fence: int) -> Conflict:
     """The Conflict of a lease that somebody else has by now."""
     return Conflict(
@@ -239,80 +266,30 @@ def lease_lost(fence: int) -> Conflict:
     )
 
 
-class Gauge(Protocol):
-    """What the dispatcher tells its numbers to."""
+def _not_claimable(status: str) -> WrongState:
+    return WrongState(
+        Reason.ERROR_REASON_JOB_NOT_CLAIMABLE,
+        "The job isn't due, is leased to somebody else, or is over.",
+        {"status": status},
+    )
 
-    def set(self, value: float) -> None:
-        """Set the number."""
 
-
-class Dispatcher:
-    """Announces due jobs, frees lapsed leases, and announces again what nobody took. A task of the API process."""
-
-    def __init__(self, database: Database, schema: str, clock: Clock, publish: Publish) -> None:
-        self._database, self._schema, self._clock, self._publish = database, schema, clock, publish
-        self._wake = asyncio.Event()
-        self.overdue = 0
-
-    def wake(self) -> None:
-        """A job was committed just now: don't wait for the next round."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Dispatch until cancelled. Failures are logged and tried again, with growing pauses."""
-        pause = IDLE_SECONDS
-        while True:
-            try:
-                announced = await self.round()
-                pause = IDLE_SECONDS
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                announced, pause = 0, min(pause * 2, LONGEST_PAUSE_SECONDS)
-                log.warning("the dispatcher of %s will try again: %s", self._schema, type(error).__name__)
-            if announced == 0:
-                await self._rest(pause)
-
-    async def round(self) -> int:
-        """Announce one batch of due jobs; returns how many. The row is marked only once the stream has the message."""
-        wall, now = self._clock.wall_now(), self._clock.now()
-        async with self._database.unscoped() as connection:
-            await connection.execute(text(_FREE.format(schema=self._schema)), {"wall": wall})
-            found = await connection.execute(
-                text(_DUE.format(schema=self._schema)),
-                {"now": now, "before": wall - REPUBLISH_AFTER, "limit": BATCH},
-            )
-            due = found.all()
-            self.overdue = sum(1 for row in due if row.published_at is not None)
-            for row in due:
-                await self._publish(row.kind, row.job_id, row.trace_parent)
-            if due:
-                await connection.execute(
-                    text(_PUBLISHED.format(schema=self._schema)), {"wall": wall, "ids": [row.job_id for row in due]}
-                )
-        return len(due)
-
-    async def _rest(self, seconds: float) -> None:
-        self._wake.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+def _identity(job: Job) -> dict[str, Any]:
+    return {"organization_id": job.organization_id, "job_id": job.job_id}
 
 
 _WHOSE = "SELECT organization_id FROM {schema}.jobs WHERE job_id = :job_id"
 _READ = """
-SELECT kind, subject_id, status, warrant, attempts, trace_parent FROM {schema}.jobs
+SELECT kind, subject_id, status, due_at, lease_until, warrant, attempts, failures, trace_parent FROM {schema}.jobs
 WHERE organization_id = :organization_id AND job_id = :job_id
 """
-# Leases go by the wall clock, due dates by the injected one.
+# Leases go by the wall clock, due dates by the injected one. A lease that ran out is a failure of whoever held it.
 _LEASE = """
 UPDATE {schema}.jobs SET status = 'LEASED', fence = fence + 1, attempts = attempts + 1,
-  lease_owner = :owner, lease_until = :lease_until
+  failures = failures + (status = 'LEASED')::int, lease_owner = :owner, lease_until = :lease_until
 WHERE organization_id = :organization_id AND job_id = :job_id AND due_at <= :now
   AND (status = 'READY' OR (status = 'LEASED' AND lease_until < :wall))
-RETURNING fence
+RETURNING fence, attempts
 """
 _RENEW = """
 UPDATE {schema}.jobs SET lease_until = :lease_until
@@ -320,16 +297,7 @@ WHERE organization_id = :organization_id AND job_id = :job_id AND status = 'LEAS
   AND fence = :fence AND lease_owner = :owner
 RETURNING fence
 """
-_FREE = "UPDATE {schema}.jobs SET status = 'READY', published_at = NULL WHERE status = 'LEASED' AND lease_until < :wall"
-# One organization's flood doesn't hold up the others: each one's n-th job comes before anybody's n+1-th.
-_DUE = """
-WITH due AS (
-  SELECT job_id, kind, trace_parent, published_at,
-    row_number() OVER (PARTITION BY organization_id ORDER BY due_at) AS turn
-  FROM {schema}.jobs
-  WHERE status = 'READY' AND due_at <= :now AND (published_at IS NULL OR published_at < :before)
-)
-SELECT d.job_id, d.kind, d.trace_parent, d.published_at FROM {schema}.jobs AS j JOIN due AS d USING (job_id)
-ORDER BY d.turn LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+_BURY = """
+UPDATE {schema}.jobs SET status = 'DEAD', fence = fence + 1, last_error = 'LEASE_EXPIRED'
+WHERE organization_id = :organization_id AND job_id = :job_id AND status IN ('READY', 'LEASED')
 """
-_PUBLISHED = "UPDATE {schema}.jobs SET published_at = :wall WHERE job_id = ANY(CAST(:ids AS uuid[]))"

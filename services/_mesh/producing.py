@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services._mesh.appending import Reconciler, append_to
 from services._mesh.denials import Denial, Sink
+from services._mesh.log_client import LogClient
 from services._mesh.process import Mesh
+from services._mesh.reconcile import Reconciler
 from services._mesh.relay import Relay
-from services._mesh.uow import Store
+from services._mesh.uow import PLATFORM, Store
+
+# Relays of several organizations at once, the look for more, and the reconciler.
+_POOL = 6
 
 
 def produce(mesh: Mesh, schema: str, store: Store) -> Relay:
@@ -16,24 +20,22 @@ def produce(mesh: Mesh, schema: str, store: Store) -> Relay:
     settings = mesh.settings.database
     if settings is None or settings.relay is None:
         raise RuntimeError(f"{mesh.name} needs [database.relay]")
-    database = mesh.database(settings.relay, pool_size=3)
-    channel = mesh.channels.to("audit")
-    relay = Relay(database, schema, append_to(channel))
+    database = mesh.database(settings.relay, pool_size=_POOL)
+    client = LogClient(mesh.channels.to("audit"))
+    relay = Relay(database, schema, client.append, mesh.clock, mesh.metrics)
     mesh.task(relay.run(), "relay")
-    mesh.task(Reconciler(database, schema, channel).run(), "reconciler")
-    behind = mesh.metrics.gauge("recoup_outbox_organizations_behind", "Organizations whose events wait to be relayed.")
-    mesh.denials.sink = _recorder(schema, store)
-    relay.observe = behind.set
+    mesh.task(Reconciler(database, schema, client, mesh.metrics).run(), "reconciler")
+    mesh.denials.sink = denial_recorder(schema, store)
+    store.on_events = relay.wake
     return relay
 
 
-def _recorder(schema: str, store: Store) -> Sink:
+def denial_recorder(schema: str, store: Store) -> Sink:
+    """Records denials as events: those of nobody's organization under the installation's own."""
+
     async def record(denials: Sequence[Denial]) -> None:
-        """One event for each kind of denial, with its count; those of nobody's organization stay in the metrics."""
         for denial in denials:
-            if denial.organization_id is None:
-                continue
-            async with store.begin(denial.organization_id) as work:
+            async with store.begin(denial.organization_id or PLATFORM) as work:
                 metadata = {
                     "actor": denial.actor,
                     "peer": denial.peer,

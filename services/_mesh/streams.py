@@ -1,7 +1,8 @@
 """JetStream: streams declared in code, made when they're missing, made again when they're lost.
 
 A stream is fast transport that may lose what it acknowledged; nothing here is a truth. One stream for each service
-with jobs, `JOBS_<SERVICE>`, holding subjects `jobs.<service>.<kind>`; one durable consumer for its workers.
+with jobs, `JOBS_<SERVICE>`, and one durable consumer for its workers. A job's subject is
+`jobs.<service>.<kind>.<job id>`, of which the stream keeps one message: announcing again replaces, and never piles up.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ PUBLISH_SECONDS = 5.0
 ACK_WAIT_SECONDS = 30.0
 MAX_MESSAGES = 1_000_000
 MAX_AGE_SECONDS = 24 * 3600.0
-DUPLICATE_WINDOW_SECONDS = 10.0
 TRACE_HEADER = "traceparent"
+# nats-py's pull subscriptions can go silent after a restart of the server (nats.py #504, #986): one that has brought
+# nothing for so many fetches is made anew, which costs two short messages.
+SILENT_FETCHES = 10
 
 
 def stream_name(service: str) -> str:
@@ -37,9 +40,9 @@ def stream_name(service: str) -> str:
     return f"JOBS_{service.upper()}"
 
 
-def subject(service: str, kind: str) -> str:
-    """The subject of one kind of job."""
-    return f"jobs.{service}.{kind}"
+def subject(service: str, kind: str, job_id: UUID) -> str:
+    """The subject of one job."""
+    return f"jobs.{service}.{kind}.{job_id.hex}"
 
 
 def consumer_name(service: str) -> str:
@@ -47,27 +50,55 @@ def consumer_name(service: str) -> str:
     return f"{service}-worker"
 
 
+def api_permissions(service: str) -> tuple[str, ...]:
+    """The subjects that an API process with jobs publishes to; it subscribes to its own inbox only."""
+    stream, consumer = stream_name(service), consumer_name(service)
+    return (
+        f"jobs.{service}.>",
+        *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "INFO")),
+        f"$JS.API.CONSUMER.INFO.{stream}.{consumer}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}",
+    )
+
+
+def worker_permissions(service: str) -> tuple[str, ...]:
+    """The subjects that a worker publishes to: asking for messages, and acknowledging them."""
+    stream, consumer = stream_name(service), consumer_name(service)
+    return (f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", f"$JS.ACK.{stream}.{consumer}.>")
+
+
 async def connect(settings: NatsSettings, process: str, tls: TlsSettings | None) -> Client:
-    """A connection that never gives up, with a private inbox. Raises OSError when the first attempt fails."""
+    """A connection that never gives up, with a private inbox. Raises OSError or TimeoutError when there is no server.
+
+    Later losses of the server are made good by the client itself.
+    """
 
     async def noticed(error: Exception) -> None:
         # Permission violations arrive nowhere else.
         log.warning("NATS: %s", error)
 
-    return await nats.connect(
-        settings.url,
-        user=settings.user,
-        password=settings.password_file.read_text("utf-8").strip(),
-        name=process,
-        inbox_prefix=f"_INBOX.{settings.user}".encode(),
-        tls=_context(tls) if settings.url.startswith("tls://") and tls else None,
-        tls_hostname="localhost" if settings.url.startswith("tls://127.") else None,
-        connect_timeout=CONNECT_SECONDS,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.2,
-        allow_reconnect=True,
-        error_cb=noticed,
-    )
+    client = Client()
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.connect(
+                settings.url,
+                user=settings.user,
+                password=settings.password_file.read_text("utf-8").strip(),
+                name=process,
+                inbox_prefix=f"_INBOX.{settings.user}".encode(),
+                tls=_context(tls) if settings.url.startswith("tls://") and tls else None,
+                tls_hostname="localhost" if settings.url.startswith("tls://127.") else None,
+                connect_timeout=CONNECT_SECONDS,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # Seconds; fractions are fine with it.
+                allow_reconnect=True,
+                error_cb=noticed,
+            )
+    except BaseException:
+        await client.close()
+        raise
+    return client
 
 
 def _context(tls: TlsSettings) -> ssl.SSLContext:
@@ -85,21 +116,38 @@ class JobStream:
         self._context = client.jetstream(timeout=PUBLISH_SECONDS)
         self._declared = False
 
+    async def ensure(self) -> bool:
+        """See that stream and consumer are there as declared; True when one had to be made.
+
+        Raises OSError or a NATS error when the server doesn't answer.
+        """
+        name = stream_name(self._service)
+        try:
+            await self._context.stream_info(name)
+            await self._context.consumer_info(name, consumer_name(self._service))
+        except nats.js.errors.NotFoundError:
+            await self.declare()
+            log.warning("the job stream of %s was made anew", self._service)
+            return True
+        if not self._declared:  # There from an earlier run: bring its limits up to date.
+            await self.declare()
+        return False
+
     async def declare(self) -> None:
-        """Make the stream and the consumer, or see that they are there as declared."""
+        """Make the stream and the consumer as they are declared here."""
         config = StreamConfig(
             name=stream_name(self._service),
-            subjects=[f"jobs.{self._service}.*"],
+            subjects=[f"jobs.{self._service}.>"],
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
             discard=DiscardPolicy.OLD,
             max_msgs=MAX_MESSAGES,
+            max_msgs_per_subject=1,
             max_age=MAX_AGE_SECONDS,
-            duplicate_window=DUPLICATE_WINDOW_SECONDS,
         )
         try:
             await self._context.add_stream(config)
-        except nats.js.errors.BadRequestError:  # It is there with other limits: bring them up to date.
+        except nats.js.errors.BadRequestError:  # It is there with other limits.
             await self._context.update_stream(config)
         await self._context.add_consumer(
             stream_name(self._service),
@@ -114,15 +162,13 @@ class JobStream:
 
     async def publish(self, kind: str, job_id: UUID, trace_parent: str) -> None:
         """Announce a job. A stream that was lost is declared again, once, before giving up."""
-        if not self._declared:
-            await self.declare()
         headers = {TRACE_HEADER: trace_parent} if trace_parent else None
+        target = subject(self._service, kind, job_id)
         try:
-            await self._context.publish(subject(self._service, kind), job_id.bytes, headers=headers)
+            await self._context.publish(target, job_id.bytes, headers=headers)
         except (nats.js.errors.NoStreamResponseError, nats.errors.NoRespondersError):
-            self._declared = False
             await self.declare()
-            await self._context.publish(subject(self._service, kind), job_id.bytes, headers=headers)
+            await self._context.publish(target, job_id.bytes, headers=headers)
 
 
 class JobMessages:
@@ -131,30 +177,36 @@ class JobMessages:
     def __init__(self, client: Client, service: str) -> None:
         self._client, self._service = client, service
         self._subscription: nats.js.JetStreamContext.PullSubscription | None = None
+        self._silent = 0
 
     async def fetch(self, count: int, seconds: float) -> list[Msg]:
         """At most `count` messages, waiting at most `seconds`; an empty list when there are none."""
         try:
             if self._subscription is None:
-                context = self._client.jetstream()
-                self._subscription = await context.pull_subscribe_bind(
+                self._subscription = await self._client.jetstream().pull_subscribe_bind(
                     consumer_name(self._service), stream_name(self._service)
                 )
-            return await self._subscription.fetch(count, timeout=seconds)
+            messages = await self._subscription.fetch(count, timeout=seconds)
         except (TimeoutError, nats.errors.TimeoutError):
+            self._silent += 1
+            if self._silent >= SILENT_FETCHES:
+                await self.rebuild()
             return []
-        except (nats.errors.Error, nats.js.errors.Error) as error:
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             # The stream or consumer is gone, or the connection is: the API declares anew, we bind anew.
             log.info("fetching jobs of %s will be tried again: %s", self._service, type(error).__name__)
             await self.rebuild()
             await asyncio.sleep(min(seconds, 0.5))
             return []
+        self._silent = 0
+        return messages
 
     async def rebuild(self) -> None:
         """Drop the subscription; the next fetch binds anew."""
-        if self._subscription is not None:
+        self._silent = 0
+        old, self._subscription = self._subscription, None
+        if old is not None:
             try:
-                await self._subscription.unsubscribe()
-            except (nats.errors.Error, nats.js.errors.Error):
+                await old.unsubscribe()
+            except (nats.errors.Error, nats.js.errors.Error, ValueError):
                 log.debug("the old subscription was gone already")
-            self._subscription = None

@@ -1,141 +1,50 @@
-"""The worker's side of jobs: fetch an announcement, claim the lease, do the work, commit with the fence.
+"""The worker's side of jobs: fetch an announcement, claim the lease, do the work, keep the lease while it lasts.
 
-A handler runs under the grant's organization, never the message's. Whatever it commits, it commits only while it
-holds the lease. It must not keep a credential beyond the job.
+What a handler commits, it commits under the fence (`ClaimedJob.begin`). A message is acknowledged only when the row
+says what became of the job, so that losing it, or getting it twice, changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
 
+import grpc
 import grpc.aio
 import nats.errors
 from nats.aio.msg import Msg
 from opentelemetry.trace import SpanKind
-from sqlalchemy import text
 
-from recoup.mesh.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
-from services._mesh import telemetry, tokens
-from services._mesh.context import CallContext, entered
-from services._mesh.errors import Problem, Reason, from_rpc_error
-from services._mesh.grants import read_own_grant
-from services._mesh.jobs import lease_lost
+from recoup.mesh.v1 import job_service_pb2, job_service_pb2_grpc
+from services._mesh import telemetry
+from services._mesh.claimed import ClaimedJob, CredentialGrant
+from services._mesh.clock import Clock
+from services._mesh.context import entered
+from services._mesh.errors import Problem, Reason, Unavailable, from_rpc_error
+from services._mesh.jobs import OnDead
+from services._mesh.metrics import Metrics
 from services._mesh.streams import TRACE_HEADER, JobMessages
-from services._mesh.uow import Store, UnitOfWork
+from services._mesh.uow import Store
+
+__all__ = ["ClaimedJob", "CredentialGrant", "Handler", "JobRunner"]
 
 log = logging.getLogger(__name__)
 
 CALL_SECONDS = 10.0
 RENEW_EVERY_SECONDS = 15.0
 FETCH_SECONDS = 1.0
-MAX_ATTEMPTS = 8
 DRAIN_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialGrant:
-    """A grant for one cloud credential of the job."""
-
-    purpose: str
-    account: str
-    credential_id: str
-    grant: str
-
-
-class ClaimedJob:
-    """A job that this worker holds the lease of; `grant` and `credentials` are renewed while it does."""
-
-    def __init__(self, leased: job_pb2.LeasedJob, store: Store, process: str) -> None:
-        self._store, self._process = store, process
-        self.job_id, self.kind = UUID(leased.job_id), leased.kind
-        self.subject_id, self.fence, self.attempt = UUID(leased.subject_id), leased.fence, leased.attempt
-        self.trace_parent = leased.trace_parent
-        self.lost = asyncio.Event()
-        self.take(leased)
-        # The organization comes from the grant that our API signed, and from nowhere else.
-        self.organization_id = read_own_grant(self.grant).organization_id
-
-    def take(self, leased: job_pb2.LeasedJob) -> None:
-        """Take the grants of a lease or of its renewal."""
-        self.grant: str = leased.grant
-        self.credentials = tuple(
-            CredentialGrant(g.purpose, g.account, _credential_id(g.grant), g.grant) for g in leased.credential_grants
-        )
-
-    def credential(self, purpose: str, account: str) -> CredentialGrant:
-        """The credential grant for a purpose and account. Raises KeyError."""
-        for found in self.credentials:
-            if (found.purpose, found.account) == (purpose, account):
-                return found
-        raise KeyError(f"the lease has no credential for {purpose} in {account}")
-
-    def context(self) -> CallContext:
-        """The circumstances that the handler runs under."""
-        grant = read_own_grant(self.grant)
-        return CallContext(
-            rpc=f"job/{self.kind}",
-            peer=self._process,
-            request_id=str(self.job_id),
-            trace_id=telemetry.trace_id(),
-            deadline=None,
-            organization_id=grant.organization_id,
-            actor=tokens.spiffe(self._process),
-            authority=f"grant:{grant.jti}",
-            grant=grant,
-        )
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[UnitOfWork]:
-        """A unit of work that commits only while this lease is ours. Raises Conflict (LEASE_LOST)."""
-        async with self._store.begin(self.organization_id, self.context()) as work:
-            held = await work.execute(text(_HELD.format(schema=work.schema)), self._identity())
-            if held.one_or_none() is None:
-                raise lease_lost(self.fence)
-            yield work
-
-    async def finish(self, work: UnitOfWork) -> None:
-        """Mark the job done, in the transaction of its results."""
-        await work.execute(text(_FINISH.format(schema=work.schema)), self._identity())
-
-    async def postpone(self, work: UnitOfWork, due_at: datetime) -> None:
-        """Give the job back, to be done again at `due_at` (injected clock); not a failure."""
-        await work.execute(text(_POSTPONE.format(schema=work.schema)), {**self._identity(), "due_at": due_at})
-
-    async def fail(self, error: str, *, final: bool) -> None:
-        """Give the job back after a failure, later each time; after the last attempt it is dead, with an event."""
-        over = final or self.attempt >= MAX_ATTEMPTS
-        async with self.begin() as work:
-            pause = timedelta(seconds=min(2**self.attempt, 300))
-            await work.execute(
-                text(_FAIL.format(schema=work.schema)),
-                {
-                    **self._identity(),
-                    "status": "DEAD" if over else "READY",
-                    "due_at": work.now + pause,
-                    "error": error[:500],
-                },
-            )
-            if over:
-                metadata = {"kind": self.kind, "error": error[:200], "attempts": str(self.attempt)}
-                work.emit(f"{work.schema}.job.die", f"jobs/{self.job_id}", metadata, "FAILED")
-
-    def _identity(self) -> dict[str, object]:
-        return {"organization_id": self.organization_id, "job_id": self.job_id, "fence": self.fence}
-
+# How soon a message that couldn't be dealt with may come again.
+AGAIN_SECONDS = 2.0
+_RENEWABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Handler = Callable[[ClaimedJob], Awaitable[None]]
-# Told when a job is given up for good, so that its subject doesn't wait for ever.
-OnDead = Callable[[ClaimedJob, str], Awaitable[None]]
 
 
 class JobRunner:
-    """Runs the jobs of one service with bounded concurrency until it is told to stop."""
+    """Runs the jobs of one service with bounded concurrency until it is cancelled."""
 
     def __init__(
         self,
@@ -147,12 +56,21 @@ class JobRunner:
         *,
         concurrency: int = 4,
         on_dead: OnDead | None = None,
+        clock: Clock | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._messages, self._store, self._process, self._handlers = messages, store, process, handlers
         self._desk = job_service_pb2_grpc.JobServiceStub(channel)
         self._places = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[None]] = set()
         self._on_dead = on_dead
+        self._clock = clock or Clock()
+        metrics = metrics or Metrics()
+        self._busy = metrics.gauge("recoup_jobs_running", "Jobs being worked on.")
+        self._ends = {
+            end: metrics.counter("recoup_jobs_ended", "Leases by how they ended.", end=end)
+            for end in ("settled", "failed", "retried", "lost", "dead")
+        }
 
     async def run(self) -> None:
         """Fetch and run until cancelled; then give running jobs a moment to end."""
@@ -168,27 +86,46 @@ class JobRunner:
                 for message in messages:
                     task = asyncio.create_task(self._handle(message))
                     self._running.add(task)
+                    self._busy.set(len(self._running))
                     task.add_done_callback(self._ended)
         finally:
-            if self._running:
-                await asyncio.wait(self._running, timeout=DRAIN_SECONDS)
+            await self._drain()
+
+    async def _drain(self) -> None:
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=DRAIN_SECONDS)
+            for task in late:  # Their leases run out, and somebody else goes on from what is committed.
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._busy.set(len(self._running))
         self._places.release()
         if not task.cancelled() and task.exception() is not None:
             log.error("a job's handling broke", exc_info=task.exception())
 
     async def _handle(self, message: Msg) -> None:
         parent = (message.headers or {}).get(TRACE_HEADER, "")
-        with telemetry.active().span(f"job {message.subject}", trace_parent=parent, kind=SpanKind.CONSUMER):
-            job = await self._claim(UUID(bytes=message.data))
-            if job is not None:
-                await self._work(job, message)
-            await _settle(message)
+        try:
+            job_id = UUID(bytes=message.data)
+        except ValueError:
+            log.error("a message on %s holds no job id", message.subject)
+            await _tell(message.term)
+            return
+        # A first delivery continues the trace of the request that planned the job. One that comes again is only linked
+        # to it: it wasn't caused by that request alone.
+        again = message.metadata.num_delivered > 1
+        with telemetry.active().span(
+            f"job {message.subject.rpartition('.')[0]}",
+            kind=SpanKind.CONSUMER,
+            trace_parent=None if again else parent,
+            links=[parent] if again else [],
+            attributes={"messaging.system": "nats", "messaging.message.id": str(job_id)},
+        ):
+            await self._claim_and_work(job_id, message)
 
-    async def _claim(self, job_id: UUID) -> ClaimedJob | None:
-        """The lease, or None when the job is nobody's business any more (the sweeper announces what is)."""
+    async def _claim_and_work(self, job_id: UUID, message: Msg) -> None:
         try:
             answer = await self._desk.ClaimJob(
                 job_service_pb2.ClaimJobRequest(job_id=str(job_id)), timeout=CALL_SECONDS
@@ -196,82 +133,86 @@ class JobRunner:
         except grpc.aio.AioRpcError as error:
             problem = from_rpc_error(error, "the job's API")
             log.info("job %s can't be claimed now: %s", job_id, problem.reason_name)
-            return None
-        return ClaimedJob(answer.job, self._store, self._process)
+            if error.code() in _RENEWABLE:
+                await _tell(message.nak, AGAIN_SECONDS)
+            else:  # Nobody's business any more; what is, the dispatcher announces again.
+                await _tell(message.ack)
+            return
+        job = ClaimedJob(answer.job, self._store, self._process)
+        await self._work(job, message)
+        await _tell(message.ack)
 
     async def _work(self, job: ClaimedJob, message: Msg) -> None:
+        """Run the handler until it ends or the lease is lost, and record what became of the job."""
         keeper = asyncio.create_task(self._keep(job, message))
+        lost = asyncio.create_task(job.lost.wait())
+        with entered(job.context()):
+            work = asyncio.create_task(self._call(job))
         try:
-            with entered(job.context()):
-                worker = asyncio.ensure_future(self._handlers[job.kind](job))
-                lost = asyncio.create_task(job.lost.wait())
-                await asyncio.wait({worker, lost}, return_when=asyncio.FIRST_COMPLETED)
-                lost.cancel()
-                if not worker.done():
-                    worker.cancel()
-                await worker
-        except asyncio.CancelledError:
-            if not job.lost.is_set():
-                raise
-            log.warning("job %s: the lease was lost, so the work was stopped", job.job_id)
-        except Exception as error:
-            await self._failed(job, error)
+            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                log.warning("job %s: the lease was lost, so the work is stopped", job.job_id)
+                work.cancel()
+            await asyncio.wait({work})
+            await self._record(job, work)
         finally:
-            keeper.cancel()
+            for task in (keeper, lost, work):
+                task.cancel()
+            await asyncio.gather(keeper, lost, work, return_exceptions=True)
 
-    async def _failed(self, job: ClaimedJob, error: Exception) -> None:
-        name = error.reason_name if isinstance(error, Problem) else type(error).__name__
-        if isinstance(error, Problem) and error.reason == Reason.ERROR_REASON_LEASE_LOST:
+    async def _call(self, job: ClaimedJob) -> None:
+        await self._handlers[job.kind](job)
+        if not job.settled:
+            raise RuntimeError(f"the handler of {job.kind} neither finished nor postponed its job")
+
+    async def _record(self, job: ClaimedJob, work: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        if error is None:
+            self._ends["settled"].add()
+        elif job.lost.is_set() or _is_lease_lost(error):
+            self._ends["lost"].add()
             log.warning("job %s: somebody else has the lease", job.job_id)
-            return
-        log.warning("job %s (%s) failed at attempt %d: %s", job.job_id, job.kind, job.attempt, name, exc_info=error)
-        try:
-            if self._on_dead is not None and job.attempt >= MAX_ATTEMPTS:
+        else:
+            try:
                 with entered(job.context()):
-                    await self._on_dead(job, name)
-            await job.fail(name, final=False)
-        except Exception as second:  # The lease runs out by itself, and the sweeper frees the job.
-            log.warning("job %s: the failure couldn't be recorded: %s", job.job_id, type(second).__name__)
+                    await self._failed(job, error)
+            except Exception as second:  # The lease runs out by itself, and the dispatcher frees the job.
+                log.warning("job %s: the failure couldn't be recorded: %s", job.job_id, type(second).__name__)
+
+    async def _failed(self, job: ClaimedJob, error: BaseException) -> None:
+        name = error.reason_name if isinstance(error, Problem) else type(error).__name__
+        log.warning("job %s (%s) failed at attempt %d: %s", job.job_id, job.kind, job.attempt, name, exc_info=error)
+        if isinstance(error, Unavailable):
+            await job.retry(name)
+            self._ends["retried"].add()
+        else:
+            dead = await job.fail(name, on_dead=self._on_dead)
+            self._ends["dead" if dead else "failed"].add()
 
     async def _keep(self, job: ClaimedJob, message: Msg) -> None:
         """Renew the lease and its grants, and tell JetStream that the work goes on."""
-        while True:
+        while self._clock.wall_now() < job.lease_until:
             await asyncio.sleep(RENEW_EVERY_SECONDS)
-            try:
-                await message.in_progress()
-            except nats.errors.Error:
-                log.debug("JetStream couldn't be told; the lease is what counts")
+            await _tell(message.in_progress)
             try:
                 answer = await self._desk.RenewLease(
                     job_service_pb2.RenewLeaseRequest(job_id=str(job.job_id), fence=job.fence), timeout=CALL_SECONDS
                 )
                 job.take(answer.job)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    job.lost.set()  # Refused: revoked, disabled, or somebody else's by now.
-                    return
+                if error.code() not in _RENEWABLE:  # Refused: revoked, cancelled, or somebody else's by now.
+                    log.warning("job %s: %s", job.job_id, from_rpc_error(error, "the job's API").reason_name)
+                    break
+        job.lost.set()
 
 
-async def _settle(message: Msg) -> None:
+def _is_lease_lost(error: BaseException) -> bool:
+    return isinstance(error, Problem) and error.reason == Reason.ERROR_REASON_LEASE_LOST
+
+
+async def _tell(say: Callable[..., Awaitable[None]], *arguments: float) -> None:
+    """Say something about a message; JetStream not hearing it costs a redelivery, and nothing else."""
     try:
-        await message.ack()
-    except (nats.errors.Error, nats.errors.MsgAlreadyAckdError):
-        log.debug("the message couldn't be acknowledged; the job's row says that it is over")
-
-
-def _credential_id(grant: str) -> str:
-    scope = read_own_grant(grant).credential
-    return str(scope.credential_id) if scope else ""
-
-
-_MINE = "organization_id = :organization_id AND job_id = :job_id AND fence = :fence AND status = 'LEASED'"
-_HELD = f"SELECT 1 FROM {{schema}}.jobs WHERE {_MINE} FOR UPDATE"
-_FINISH = f"UPDATE {{schema}}.jobs SET status = 'DONE', lease_until = NULL WHERE {_MINE}"
-_POSTPONE = (
-    "UPDATE {schema}.jobs SET status = 'READY', due_at = :due_at, attempts = 0, published_at = NULL,"
-    f" lease_until = NULL WHERE {_MINE}"
-)
-_FAIL = (
-    "UPDATE {schema}.jobs SET status = :status, due_at = :due_at, last_error = :error, published_at = NULL,"
-    f" lease_until = NULL WHERE {_MINE}"
-)
+        await say(*arguments)
+    except (nats.errors.Error, nats.errors.MsgAlreadyAckdError, OSError) as error:
+        log.debug("JetStream couldn't be told: %s", type(error).__name__)

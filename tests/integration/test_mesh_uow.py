@@ -101,7 +101,7 @@ async def test_a_pooled_connection_forgets_its_organization(database: TestDataba
 
 
 async def test_a_state_change_without_its_event_does_not_commit(store: Store) -> None:
-    with pytest.raises(DBAPIError, match="without its event"):
+    with pytest.raises(EventOwed, match="without its event"):
         async with store.begin(ACME, context()) as work:
             await add(work, "silent")
     async with store.read(ACME) as connection:

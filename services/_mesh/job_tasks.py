@@ -1,0 +1,86 @@
+"""Composes what a service with jobs runs: on the API's side the desk and the dispatcher, on the worker's the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from recoup.mesh.v1 import job_service_pb2
+from services._mesh.dispatcher import Dispatcher
+from services._mesh.job_rpc import JobServicer
+from services._mesh.jobs import JobDesk, OnDead, Planner, Policy
+from services._mesh.process import Mesh
+from services._mesh.streams import JobMessages, JobStream
+from services._mesh.uow import Store
+from services._mesh.worker import Handler, JobRunner
+
+JOB_SERVICE: ServiceDescriptor = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+_DISPATCHER_POOL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class JobOffice:
+    """What an API that owns jobs holds: a planner for its use cases, and the servicer for its server."""
+
+    planner: Planner
+    servicer: JobServicer
+
+    @property
+    def service(self) -> tuple[ServiceDescriptor, JobServicer]:
+        """For `Mesh.serve`."""
+        return JOB_SERVICE, self.servicer
+
+
+async def own_jobs(
+    mesh: Mesh, service: str, store: Store, policies: Mapping[str, Policy], on_dead: OnDead | None = None
+) -> JobOffice:
+    """Start the dispatcher of `service`, and make what plans and leases its jobs. `policies` has one for each kind."""
+    settings = mesh.settings.database
+    if settings is None or settings.dispatcher is None or mesh.key is None:
+        raise RuntimeError(f"{mesh.name} needs [database.dispatcher] and [signing]")
+    database = mesh.database(settings.dispatcher, pool_size=_DISPATCHER_POOL)
+    stream = JobStream(await mesh.connect_nats(), service)
+    dispatcher = Dispatcher(database, service, mesh.clock, stream, mesh.metrics)
+    mesh.task(dispatcher.run(), "dispatcher")
+    store.on_jobs = dispatcher.wake
+    desk = JobDesk(
+        store,
+        database,
+        mesh.key,
+        mesh.trust,
+        mesh.clock,
+        policies,
+        issuer=mesh.name,
+        profile=mesh.profile,
+        revocations=mesh.revocations,
+        on_dead=on_dead,
+    )
+    return JobOffice(Planner(mesh.key, mesh.name, mesh.clock), JobServicer(desk))
+
+
+async def work_on(
+    mesh: Mesh,
+    service: str,
+    store: Store,
+    handlers: Mapping[str, Handler],
+    *,
+    concurrency: int = 4,
+    on_dead: OnDead | None = None,
+) -> JobRunner:
+    """Run the jobs of `service` in this process, for as long as it runs. `handlers` has one for each kind."""
+    messages = JobMessages(await mesh.connect_nats(), service)
+    runner = JobRunner(
+        messages,
+        mesh.channels.to(service),
+        store,
+        mesh.name,
+        handlers,
+        concurrency=concurrency,
+        on_dead=on_dead,
+        clock=mesh.clock,
+        metrics=mesh.metrics,
+    )
+    mesh.task(runner.run(), "job runner")
+    return runner
