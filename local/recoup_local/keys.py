@@ -54,7 +54,7 @@ def kek(sealing_folder: Path, broker_folder: Path) -> tuple[Path, Path]:
 
 
 def log_keys(signer_folder: Path, actions_folder: Path, origin: str) -> LogKeys:
-    """The log's key for the signer, the receipt key for actions, and the manifest in which the first names the second."""
+    """The log's key for the signer, the receipt key for actions, and the manifest that binds them."""
     signer, receipt = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     public = signer.public_key().public_bytes_raw()
     key_id = hashlib.sha256(origin.encode() + b"\n\x01" + public).digest()[:4]

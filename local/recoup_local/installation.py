@@ -1,0 +1,194 @@
+"""Writes an installation to disk: certificates, keys, passwords, and one configuration file for each process."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recoup_local import keys
+from recoup_local.ca import LocalCa, write_secret
+from recoup_local.embedded.nats import NatsUser, TlsFiles, free_port
+from recoup_local.embedded.postgres import PostgresHandle
+from recoup_local.issuer import AUDIENCE, ISSUER, Issuer, people_file
+from recoup_local.layout import LOGINS, PROCESSES, ProcessSpec
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where the parts around the processes are, once they run. `aws` is empty when there is no emulated cloud."""
+
+    postgres: PostgresHandle
+    nats_url: str
+    jwks: str
+    otlp: str
+    aws: str
+
+
+class Installation:
+    """The files of one installation under `state`."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.ca = LocalCa(state / "ca")
+        self.trust = state / "trust"
+        self.clock_file = state / "clock.json"
+        self.issuer = Issuer(state / "issuer")
+        self.ports = {spec.name: free_port() for spec in PROCESSES}
+        self.ports["gateway-rest"] = free_port()
+        self.passwords = {
+            f"{service}_{login}": secrets.token_urlsafe(24) for service, logins in LOGINS.items() for login in logins
+        }
+        self.nats_passwords = {spec.name: secrets.token_urlsafe(24) for spec in PROCESSES if spec.nats}
+        self._certificates()
+        self._keys()
+
+    def folder(self, process: str) -> Path:
+        """The folder of one process, closed to others."""
+        return self.state / "processes" / process
+
+    def config_file(self, process: str) -> Path:
+        """The configuration file of one process."""
+        return self.folder(process) / "config.toml"
+
+    def _certificates(self) -> None:
+        for spec in PROCESSES:
+            self.ca.issue(spec.name, self.folder(spec.name), dns=(spec.name,))
+            shutil.copyfile(self.ca.cert_file, self.folder(spec.name) / "ca.pem")
+        self.ca.issue("nats", self.state / "nats-tls", dns=("nats",))
+        for team in ("finops-tools", "tests"):
+            self.ca.issue(f"client/{team}", self.state / "clients" / team, dns=(team,))
+
+    def _keys(self) -> None:
+        self.trust.mkdir(exist_ok=True)
+        for spec in PROCESSES:
+            if spec.signs:
+                keys.signing_key(self.folder(spec.name), spec.name, self.trust)
+        self.kek_public, self.kek_private = keys.kek(self.folder("scanner"), self.folder("broker"))
+        origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
+        self.log = keys.log_keys(self.folder("audit-signer"), self.folder("actions"), origin)
+        (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")
+        for name in ("identity", "scanner", "pricing", "actions", "audit"):
+            write_secret(self.folder(name) / "page.key", secrets.token_bytes(32))
+
+    def nats_tls(self) -> TlsFiles:
+        """The NATS server's certificate."""
+        folder = self.state / "nats-tls"
+        return TlsFiles(self.ca.cert_file, folder / "tls.pem", folder / "tls.key")
+
+    def nats_users(self) -> list[NatsUser]:
+        """A user for each process that uses NATS, with its own subjects."""
+        return [
+            NatsUser(spec.name, self.nats_passwords[spec.name], spec.publishes, spec.subscribes)
+            for spec in PROCESSES
+            if spec.nats
+        ]
+
+    def people(self) -> Path:
+        """The organizations and people for identity's bootstrap."""
+        path = self.state / "people.toml"
+        path.write_text(people_file())
+        return path
+
+    def write_configs(self, around: Surroundings) -> None:
+        """Write every process's configuration."""
+        for spec in PROCESSES:
+            self._write(spec, around)
+
+    def _write(self, spec: ProcessSpec, around: Surroundings) -> None:
+        folder = self.folder(spec.name)
+        tables: dict[str, Table] = {
+            "process": {
+                "name": spec.name,
+                "profile": "local",
+                "listen": f"127.0.0.1:{self.ports[spec.name]}",
+                "log_level": os.environ.get("RECOUP_LOG_LEVEL", "info"),
+            },
+            "tls": {"ca": "ca.pem", "cert": "tls.pem", "key": "tls.key"},
+            "trust": {"dir": str(self.trust)},
+            "peers": {peer: f"127.0.0.1:{self.ports[peer]}" for peer in spec.peers},
+            "otlp": {"endpoint": around.otlp},
+            "clock": {"file": str(self.clock_file)},
+        }
+        if spec.schema:
+            tables |= self._database(spec, around.postgres)
+        if spec.nats:
+            write_secret(folder / "nats.password", self.nats_passwords[spec.name])
+            tables["nats"] = {"url": around.nats_url, "user": spec.name, "password_file": "nats.password"}
+        if spec.signs:
+            tables["signing"] = {"key": "signing.key"}
+        _join(tables, self._own(spec.name, around))
+        write_secret(self.config_file(spec.name), _toml(tables))
+
+    def _database(self, spec: ProcessSpec, postgres: PostgresHandle) -> dict[str, Table]:
+        folder, tables = self.folder(spec.name), {}
+
+        def role(login: str) -> Table:
+            user = f"{spec.schema}_{login}"
+            write_secret(folder / f"{login}.password", self.passwords[user])
+            return {"user": user, "password_file": f"{login}.password"}
+
+        tables["database"] = {
+            "host": str(postgres.socket_dir),
+            "port": postgres.port,
+            "dbname": postgres.dbname,
+            **role(spec.login),
+        }
+        for task in spec.tasks:
+            if task in ("relay", "dispatcher"):
+                tables[f"database.{task}"] = role(task)
+        return tables
+
+    def _own(self, name: str, around: Surroundings) -> dict[str, Table]:
+        """The sections that only one process has."""
+        aws = {"aws": {"endpoint_url": around.aws}}
+        own: Mapping[str, dict[str, Table]] = {
+            "identity": {
+                "sessions": {"issuer": ISSUER, "audience": AUDIENCE, "jwks": around.jwks},
+                "passports": {"page_key": "page.key"},
+            },
+            "audit": {"log": {"page_key": "page.key"}, "log.sequencer": self._sequencer()},
+            "audit-signer": {
+                "signer": {
+                    "origin": self.log.origin,
+                    "key": self.log.signer_key.name,
+                    "state": "signed.json",
+                    "manifest": self.log.manifest.name,
+                }
+            },
+            "scanner": {"scanner": {"page_key": "page.key", "kek": self.kek_public.name}},
+            "pricing": {"pricing": {"page_key": "page.key"}},
+            "actions": {"actions": {"page_key": "page.key", "receipt_key": self.log.receipt_key.name}},
+            "broker": {"broker": {"kek": self.kek_private.name}, **aws},
+            "scanner-worker": aws,
+            "pricing-worker": aws,
+            "actions-worker": aws,
+            "gateway": {"gateway": {"listen": f"127.0.0.1:{self.ports['gateway-rest']}"}},
+        }
+        return own.get(name, {})
+
+    def _sequencer(self) -> Table:
+        write_secret(self.folder("audit") / "sequencer.password", self.passwords["audit_sequencer"])
+        return {"user": "audit_sequencer", "password_file": "sequencer.password"}
+
+
+def _join(tables: dict[str, Table], more: Mapping[str, Table]) -> None:
+    for name, table in more.items():
+        tables.setdefault(name, {}).update(table)
+
+
+def _toml(tables: Mapping[str, Table]) -> str:
+    """TOML of flat tables; JSON's strings, numbers and lists are TOML's too."""
+    lines = []
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"
