@@ -41,23 +41,64 @@ $body$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 DO $body$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $body$;
 
--- The log's tables can't be dropped or altered, not even by their owner: only who may disable this trigger could, and
--- that needs a superuser. Migrations of the audit schema announce themselves through a setting that only a superuser's
--- session of `recoup` tools sets; on managed PostgreSQL without event triggers, the grants and row triggers remain.
-CREATE OR REPLACE FUNCTION public.recoup_refuse_log_ddl() RETURNS event_trigger LANGUAGE plpgsql
+-- A table whose comment is 'kind=log' is sealed: it can't be altered, dropped or unsealed, nor can its triggers, policies
+-- and the function behind them, not even by its owner. Only who may disable an event trigger could, and that needs a
+-- superuser (as would a later migration that changes such a table). Where a managed PostgreSQL has no event triggers,
+-- the grants and the row triggers remain.
+CREATE OR REPLACE FUNCTION public.recoup_refuse_alter() RETURNS event_trigger LANGUAGE plpgsql
+SET search_path = pg_catalog AS $body$
+DECLARE
+  command record;
+  relation oid;
+  is_sealed boolean;
+BEGIN
+  FOR command IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP
+    IF command.classid = 'pg_proc'::regclass THEN
+      SELECT t.tgrelid INTO relation FROM pg_trigger t
+      WHERE t.tgfoid = command.objid AND obj_description(t.tgrelid, 'pg_class') = 'kind=log' LIMIT 1;
+    ELSE
+      relation := CASE command.classid
+        WHEN 'pg_class'::regclass THEN command.objid
+        WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = command.objid)
+        WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = command.objid)
+        WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = command.objid)
+      END;
+    END IF;
+    CONTINUE WHEN relation IS NULL;
+    is_sealed := coalesce(obj_description(relation, 'pg_class') = 'kind=log', false);
+    IF command.command_tag = 'COMMENT' AND command.classid = 'pg_class'::regclass THEN
+      -- Sealing is allowed, unsealing isn't; what refuses changes tells a log from all other tables.
+      CONTINUE WHEN is_sealed OR NOT EXISTS (
+        SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE t.tgrelid = relation AND p.proname = 'refuse_change');
+    ELSE
+      CONTINUE WHEN NOT is_sealed;
+    END IF;
+    RAISE EXCEPTION 'the log is append-only: % of % refused', command.command_tag, relation::regclass
+      USING ERRCODE = 'RC002';
+  END LOOP;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION public.recoup_refuse_drop() RETURNS event_trigger LANGUAGE plpgsql
 SET search_path = pg_catalog AS $body$
 DECLARE
   object record;
 BEGIN
-  IF tg_event = 'sql_drop' THEN
-    FOR object IN SELECT * FROM pg_event_trigger_dropped_objects() LOOP
-      IF object.schema_name = 'audit' AND object.object_type IN ('table', 'trigger', 'policy') THEN
-        RAISE EXCEPTION 'the log is append-only: % can''t be dropped', object.object_identity
-          USING ERRCODE = 'RC002';
-      END IF;
-    END LOOP;
-  END IF;
+  FOR object IN SELECT * FROM pg_event_trigger_dropped_objects() LOOP
+    -- A table's own comment is gone by now, but its triggers are listed with it.
+    IF object.object_type = 'trigger' AND object.address_names[3] = 'append_only'
+      OR object.object_type IN ('trigger', 'policy', 'rule', 'table constraint', 'default value')
+        AND obj_description(to_regclass(format('%I.%I', object.address_names[1], object.address_names[2])), 'pg_class')
+          = 'kind=log'
+    THEN
+      RAISE EXCEPTION 'the log is append-only: % can''t be dropped', object.object_identity USING ERRCODE = 'RC002';
+    END IF;
+  END LOOP;
 END
 $body$;
-DROP EVENT TRIGGER IF EXISTS recoup_log_is_append_only;
-CREATE EVENT TRIGGER recoup_log_is_append_only ON sql_drop EXECUTE FUNCTION public.recoup_refuse_log_ddl();
+
+DROP EVENT TRIGGER IF EXISTS recoup_log_refuses_alter;
+CREATE EVENT TRIGGER recoup_log_refuses_alter ON ddl_command_end EXECUTE FUNCTION public.recoup_refuse_alter();
+DROP EVENT TRIGGER IF EXISTS recoup_log_refuses_drop;
+CREATE EVENT TRIGGER recoup_log_refuses_drop ON sql_drop EXECUTE FUNCTION public.recoup_refuse_drop();

@@ -24,6 +24,8 @@ def upgrade(connection: Connection, service: str) -> None:
     from alembic.config import Config
 
     connection.execute(text(f"SET ROLE {service}_owner"))
+    # Two installers at once: the second finds everything done.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"migrate {service}"})
     config = Config()
     config.set_main_option("script_location", str(SERVICES / service / "migrations"))
     config.attributes["connection"] = connection

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+TENANT_KINDS = frozenset({"state", "inventory", "dispatch", "lookup", "outbox"})
 CURRENT_ORGANIZATION = "(select nullif(current_setting('app.organization_id', true), '')::uuid)"
 
 
 def tenancy(schema: str, table: str, kind: str) -> list[str]:
-    """Force row-level security on a tenant table, and mark its kind."""
+    """Force row-level security on a tenant table, and mark its kind. Raises ValueError for a kind there isn't."""
+    if kind not in TENANT_KINDS:
+        raise ValueError(f"{schema}.{table}: {kind!r} isn't one of {sorted(TENANT_KINDS)}")
     name = f"{schema}.{table}"
     condition = f"organization_id = {CURRENT_ORGANIZATION}"
     statements = [
@@ -34,24 +37,32 @@ def tenancy(schema: str, table: str, kind: str) -> list[str]:
     return statements
 
 
-def append_only(schema: str, table: str) -> list[str]:
-    """Make a table a log: nothing in it is ever changed or dropped, not even by its owner. Say it last of all.
+def append_only(schema: str, *tables: str) -> list[str]:
+    """Make tables logs: nothing in them is ever changed or dropped, not even by their owner. Say it last of all.
 
     Grants keep honest processes out; the trigger fires ALWAYS, which keeps out the owner and session_replication_role;
     and the comment seals the table: from then on deploy/bootstrap.sql's event triggers refuse to alter or drop it.
     """
-    name = f"{schema}.{table}"
-    return [
-        f"""CREATE OR REPLACE FUNCTION {schema}.refuse_change() RETURNS trigger LANGUAGE plpgsql
-            SET search_path = pg_catalog AS $body$
-            BEGIN
-              RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'RC002';
-            END $body$""",
-        f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_change()",
-        f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER append_only",
-        f"COMMENT ON TABLE {name} IS 'kind=log'",
+    statements = [
+        f"""DO $do$ BEGIN
+            IF to_regprocedure('{schema}.refuse_change()') IS NULL THEN
+              CREATE FUNCTION {schema}.refuse_change() RETURNS trigger LANGUAGE plpgsql
+              SET search_path = pg_catalog AS $body$
+              BEGIN
+                RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME
+                  USING ERRCODE = 'RC002';
+              END $body$;
+            END IF;
+        END $do$"""
     ]
+    for name in (f"{schema}.{table}" for table in tables):
+        statements += [
+            f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {name} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_change()",
+            f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER append_only",
+            f"COMMENT ON TABLE {name} IS 'kind=log'",
+        ]
+    return statements
 
 
 def reference(schema: str, table: str) -> list[str]:

@@ -1,12 +1,14 @@
 """PostgreSQL for tests: one real cluster for each test process, a fresh database for whoever asks, real roles.
 
-Under xdist each worker has its own cluster (under a second to make), so that nothing is shared between processes.
+Under xdist each worker has its own cluster (under a second to make), so that nothing is shared between processes and
+nothing has to be counted. A set of migrations is run once, and copied as a template from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,18 +25,30 @@ from services._mesh.settings import DatabaseSettings
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "for-tests-only"
 
-_running: EmbeddedPostgres | None = None
+_folder: Path | None = None
 _handle: PostgresHandle | None = None
+_templates: dict[tuple[str, ...], str] = {}
 
 
 def cluster() -> PostgresHandle:
     """The cluster of this test process, started on first use and ended with the process."""
-    global _running, _handle
+    global _folder, _handle
     if _handle is None:
-        _running = EmbeddedPostgres(Path(tempfile.mkdtemp(prefix="recoup-test-")), fsync=False)
-        _handle = _running.start()
-        atexit.register(_running.stop)
+        _folder = Path(tempfile.mkdtemp(prefix="recoup-test-"))
+        running = EmbeddedPostgres(_folder, fsync=False)
+        atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+        atexit.register(running.stop)
+        _handle = running.start()
     return _handle
+
+
+def _password_file() -> Path:
+    assert _folder is not None
+    path = _folder / "password"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(PASSWORD)
+    return path
 
 
 @dataclass(frozen=True)
@@ -48,17 +62,12 @@ class TestDatabase:
 
     def settings(self, user: str, pool_size: int = 5) -> DatabaseSettings:
         """Settings of one role, as a process has them."""
-        password_file = Path(self.handle.socket_dir).parent / f"{self.handle.socket_dir.name}-password"
-        if not password_file.exists():
-            password_file.write_text(PASSWORD)
-            password_file.chmod(0o600)
-            atexit.register(password_file.unlink, missing_ok=True)
         return DatabaseSettings(
             host=str(self.handle.socket_dir),
             port=self.handle.port,
             dbname=self.name,
             user=user,
-            password_file=password_file,
+            password_file=_password_file(),
             pool_size=pool_size,
         )
 
@@ -83,16 +92,50 @@ class TestDatabase:
         dsn = f"postgresql+asyncpg://{service}_migrate@/{self.name}?host={host}&port={port}"
         await migrate(service, dsn, PASSWORD)
 
+    async def run_as_owner(self, service: str, statements: Sequence[str]) -> None:
+        """Run DDL as a service's owner, as its migrations do: for tables that only a test has."""
+        connection = await self.login(f"{service}_migrate")
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL ROLE {service}_owner")
+                for statement in statements:
+                    await connection.execute(statement)
+        finally:
+            await connection.close()
+
 
 async def new_database(services: Sequence[str] = ()) -> TestDatabase:
     """A fresh database, bootstrapped, with the given services' migrations."""
-    handle, name = cluster(), f"t{uuid4().hex[:12]}"
-    admin = await connect(handle, "postgres")
-    try:
-        await admin.execute(f'CREATE DATABASE "{name}"')
-    finally:
-        await admin.close()
-    database = TestDatabase(handle, name)
+    handle, wanted = cluster(), tuple(services)
+    if wanted not in _templates:
+        template = await _create(handle)
+        await _bootstrap(template)
+        for service in wanted:
+            await template.migrate(service)
+        _templates[wanted] = template.name
+    return await _create(handle, _templates[wanted])
+
+
+async def drop(database: TestDatabase) -> None:
+    """Drop a database, whoever is connected."""
+    await _as_admin(database.handle, f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
+
+
+async def _create(handle: PostgresHandle, template: str = "template1") -> TestDatabase:
+    name = f"t{uuid4().hex[:12]}"
+    await _as_admin(handle, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    if template != "template1":  # Privileges on a database itself aren't copied with it.
+        await _as_admin(handle, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC; {_CONNECT.format(name=name)}')
+    return TestDatabase(handle, name)
+
+
+_CONNECT = """DO $body$ DECLARE login name; BEGIN
+  FOR login IN SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper LOOP
+    EXECUTE format('GRANT CONNECT ON DATABASE "{name}" TO %I', login);
+  END LOOP; END $body$"""
+
+
+async def _bootstrap(database: TestDatabase) -> None:
     superuser = await database.superuser()
     try:
         await superuser.execute((ROOT / "deploy" / "bootstrap.sql").read_text())
@@ -103,16 +146,12 @@ async def new_database(services: Sequence[str] = ()) -> TestDatabase:
             await superuser.execute(f"ALTER ROLE {row['rolname']} PASSWORD '{PASSWORD}'")
     finally:
         await superuser.close()
-    for service in services:
-        await database.migrate(service)
-    return database
 
 
-async def drop(database: TestDatabase) -> None:
-    """Drop a database, whoever is connected."""
-    admin = await connect(database.handle, "postgres")
+async def _as_admin(handle: PostgresHandle, statement: str) -> None:
+    admin = await connect(handle, "postgres")
     try:
-        await admin.execute(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
+        await admin.execute(statement)
     finally:
         await admin.close()
 

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from services._mesh.schema import CURRENT_ORGANIZATION, run
+from services._mesh.schema import CURRENT_ORGANIZATION, append_only, run
 
 revision = "0001"
 down_revision = None
@@ -12,7 +12,7 @@ APPEND_ONLY = ("events", "nodes", "dedup", "checkpoints")
 
 def upgrade() -> None:
     """Make the log's tables."""
-    run(op.execute, [*_TABLES, *_GUARDS, *_RIGHTS])
+    run(op.execute, [*_TABLES, *_RIGHTS, *append_only("audit", *APPEND_ONLY)])
 
 
 _TABLES = [
@@ -46,24 +46,20 @@ _TABLES = [
     "ALTER TABLE audit.events FORCE ROW LEVEL SECURITY",
     f"CREATE POLICY tenant ON audit.events FOR SELECT USING (organization_id = {CURRENT_ORGANIZATION})",
     "CREATE POLICY sequencer ON audit.events FOR INSERT TO audit_sequencer WITH CHECK (true)",
-    "COMMENT ON TABLE audit.events IS 'kind=log'",
     """CREATE TABLE audit.nodes (
         height smallint NOT NULL,
         position bigint NOT NULL,
         hash bytea NOT NULL CHECK (length(hash) = 32),
         PRIMARY KEY (height, position))""",
-    "COMMENT ON TABLE audit.nodes IS 'kind=log'",
     """CREATE TABLE audit.dedup (
         event_id uuid PRIMARY KEY,
         payload_sha256 bytea NOT NULL,
         idx bigint NOT NULL UNIQUE)""",
-    "COMMENT ON TABLE audit.dedup IS 'kind=log'",
     """CREATE TABLE audit.checkpoints (
         size bigint PRIMARY KEY,
         root bytea NOT NULL,
         note text NOT NULL,
         signed_at timestamptz NOT NULL)""",
-    "COMMENT ON TABLE audit.checkpoints IS 'kind=log'",
     # One row: the head that the one sequencer in force moves. The epoch fences all others.
     """CREATE TABLE audit.head (
         singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -88,20 +84,6 @@ for _table in ("chains", "producers"):
         f"CREATE POLICY tenant ON audit.{_table} USING (organization_id = {CURRENT_ORGANIZATION})",
         f"CREATE POLICY sequencer ON audit.{_table} TO audit_sequencer USING (true) WITH CHECK (true)",
         f"COMMENT ON TABLE audit.{_table} IS 'kind=dispatch'",
-    ]
-
-# Grants keep honest processes out; triggers that fire ALWAYS keep out the owner, and session_replication_role.
-_GUARDS = [
-    """CREATE FUNCTION audit.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $body$
-       BEGIN
-         RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'RC002';
-       END $body$""",
-]
-for _table in APPEND_ONLY:
-    _GUARDS += [
-        f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.{_table}"
-        " FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change()",
-        f"ALTER TABLE audit.{_table} ENABLE ALWAYS TRIGGER append_only",
     ]
 
 _RIGHTS = [
