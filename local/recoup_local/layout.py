@@ -40,10 +40,11 @@ def _owner_of_jobs(service: str) -> dict[str, tuple[str, ...]]:
     stream = f"JOBS_{service.upper()}"
     return {
         "publishes": (
-            f"jobs.{service}.*",
+            f"jobs.{service}.>",
             f"$JS.API.STREAM.CREATE.{stream}",
             f"$JS.API.STREAM.UPDATE.{stream}",
             f"$JS.API.STREAM.INFO.{stream}",
+            f"$JS.API.CONSUMER.INFO.{stream}.{service}-worker",
             f"$JS.API.CONSUMER.CREATE.{stream}.>",
             f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.>",
         )
