@@ -1,0 +1,93 @@
+"""The gateway process: `python -m services.gateway --config FILE`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from recoup.actions.v1 import actions_service_pb2
+from recoup.audit.v1 import audit_service_pb2
+from recoup.identity.v1 import identity_service_pb2
+from recoup.pricing.v1 import pricing_service_pb2
+from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.process import Mesh, run
+from services.gateway.app import Gateway
+from services.gateway.config import EdgeSettings, GatewaySettings
+from services.gateway.passports import PassportOffice
+from services.gateway.routes import Router
+
+_SERVICES = (
+    ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
+    ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
+    ("pricing", pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"]),
+    ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
+    ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
+)
+_SECURITY_TXT = b"""Contact: mailto:security@recoup.invalid
+Expires: 2027-12-31T23:59:59Z
+Preferred-Languages: en
+"""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
+    """Wire the edge together and serve REST; the mesh side serves health only."""
+    edge = settings.gateway
+    gateway = Gateway(
+        Router(_SERVICES),
+        PassportOffice(mesh.channels.to("identity"), mesh.clock),
+        mesh.channels.to,
+        edge,
+        mesh.metrics,
+        mesh.revocations.is_fresh,
+        {"/.well-known/security.txt": ("text/plain; charset=utf-8", _SECURITY_TXT)},
+    )
+    mesh.follow_revocations()
+    server = _Server(_configuration(gateway, edge, settings))
+    mesh.task(_serve(mesh, server), "rest")
+    try:
+        await mesh.serve([])
+    finally:
+        server.should_exit = True
+
+
+async def _serve(mesh: Mesh, server: _Server) -> None:
+    await server.serve()
+    mesh.stop()
+
+
+def _configuration(gateway: Gateway, edge: EdgeSettings, settings: GatewaySettings) -> uvicorn.Config:
+    host, _, port = edge.listen.rpartition(":")
+    return uvicorn.Config(
+        gateway,
+        host=host,
+        port=int(port),
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=edge.concurrent_requests,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.limits.drain_seconds),
+        h11_max_incomplete_event_size=edge.header_bytes,
+        ssl_certfile=str(settings.tls.cert),
+        ssl_keyfile=str(settings.tls.key),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(GatewaySettings, compose, "Recoup's gateway"))

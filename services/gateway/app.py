@@ -1,0 +1,333 @@
+"""The ASGI application: one HTTP request into one RPC, with the edge's limits and headers around it.
+
+It authenticates and limits; whether a caller may do what they ask is the called service's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from opentelemetry.trace import SpanKind
+
+from services._mesh import passports as mesh_passports
+from services._mesh import telemetry
+from services._mesh.channel import REQUEST_ID_KEY
+from services._mesh.descriptors import Effect, Scope
+from services._mesh.errors import (
+    DeadlinePassed,
+    Exhausted,
+    Internal,
+    Invalid,
+    NotFound,
+    Problem,
+    Reason,
+    Unauthenticated,
+    from_rpc_error,
+)
+from services._mesh.ids import uuid7
+from services._mesh.metrics import Metrics
+from services.gateway import problems, transcode
+from services.gateway.config import EdgeSettings
+from services.gateway.passports import PassportOffice
+from services.gateway.ratelimit import Limiter, Verdict
+from services.gateway.routes import Route, Router
+
+log = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Channel = Callable[[str], grpc.aio.Channel]
+
+_JSON = "application/json"
+_MAX_REQUEST_ID = 100
+# An API answers nothing that a browser should run, frame, sniff, remember or refer from.
+SECURITY_HEADERS = (
+    (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+_STALE_PASSPORT = frozenset({Reason.ERROR_REASON_CREDENTIAL_REVOKED, Reason.ERROR_REASON_CREDENTIAL_EXPIRED})
+
+
+@dataclass
+class _Exchange:
+    """One request on its way, and what its answer will carry."""
+
+    method: str
+    raw_path: str
+    query: list[tuple[str, str]]
+    headers: Mapping[str, str]
+    client: str
+    request_id: str
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class Gateway:
+    """The application. `pages` are fixed documents by path, served to anybody."""
+
+    def __init__(
+        self,
+        router: Router,
+        office: PassportOffice,
+        channel: Channel,
+        settings: EdgeSettings,
+        metrics: Metrics,
+        ready: Callable[[], bool],
+        pages: Mapping[str, tuple[str, bytes]],
+    ) -> None:
+        self._router, self._office, self._settings, self._metrics = router, office, settings, metrics
+        self._ready, self._pages = ready, pages
+        self._reads = Limiter(settings.reads_a_second, settings.read_burst)
+        self._writes = Limiter(settings.writes_a_second, settings.write_burst)
+        self._strangers = Limiter(settings.strangers_a_second, settings.stranger_burst)
+        self._calls = {route.rule.name: _callable(channel(route.service), route) for route in router.routes}
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        exchange = _read(scope)
+        span = telemetry.active().start_span(
+            f"{exchange.method} (edge)", kind=SpanKind.SERVER, trace_parent=exchange.headers.get("traceparent")
+        )
+        token = telemetry.enter(span)
+        try:
+            status, media_type, body = await self._answer(exchange, receive)
+            span.set_attribute("http.response.status_code", status)
+            self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
+            await _send(send, exchange, status, media_type, body)
+        finally:
+            telemetry.leave(token)
+            span.end()
+
+    async def _answer(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
+        trace_id = telemetry.trace_id()
+        try:
+            return await self._serve(exchange, receive)
+        except Problem as problem:
+            if isinstance(problem, Unauthenticated):
+                exchange.answer_headers.append((b"www-authenticate", b"Bearer"))
+                self._strangers.take(exchange.client)
+            status, body = problems.render(problem, exchange.request_id, trace_id)
+        except Exception as error:
+            log.error("%s failed", exchange.raw_path, exc_info=error)
+            status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
+        return status, problems.MEDIA_TYPE, body
+
+    async def _serve(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
+        fixed = self._fixed(exchange)
+        if fixed is not None:
+            return fixed
+        route, variables = self._route(exchange)
+        session = self._session(exchange, route)
+        organization_id = _organization(route, variables)
+        self._limit(exchange, route, session, organization_id)
+        body = await self._body(exchange, receive)
+        request = _build(route, variables, exchange, body, self._settings.json_depth)
+        response = await self._call(exchange, route, session, organization_id, request)
+        return 200, _JSON, transcode.render(response)
+
+    def _fixed(self, exchange: _Exchange) -> tuple[int, str, bytes] | None:
+        """Health, and documents that anybody may read."""
+        if exchange.method not in ("GET", "HEAD"):
+            return None
+        if exchange.raw_path == "/healthz":
+            return 200, _JSON, b'{"status":"ok"}'
+        if exchange.raw_path == "/readyz":
+            return (200, _JSON, b'{"status":"ready"}') if self._ready() else (503, _JSON, b'{"status":"not ready"}')
+        page = self._pages.get(exchange.raw_path)
+        return (200, *page) if page else None
+
+    def _route(self, exchange: _Exchange) -> tuple[Route, dict[str, str]]:
+        try:
+            found = self._router.find(exchange.method, exchange.raw_path)
+        except UnicodeDecodeError as error:
+            raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "The path isn't UTF-8.") from error
+        if isinstance(found, tuple):
+            return found
+        if found:
+            exchange.answer_headers.append((b"allow", ", ".join(found).encode()))
+            raise Invalid(
+                Reason.ERROR_REASON_METHOD_NOT_ALLOWED,
+                f"This path is for {', '.join(found)}.",
+                {"allow": ", ".join(found)},
+            )
+        raise NotFound(
+            message="Nothing is served at this path.", reason=Reason.ERROR_REASON_ROUTE_NOT_FOUND, metadata={}
+        )
+
+    def _session(self, exchange: _Exchange, route: Route) -> str:
+        """The session token, where the route needs one. Strangers are slowed down by their address."""
+        if route.rule.scope is Scope.PUBLIC:
+            return ""
+        verdict = self._strangers.take(exchange.client, cost=0)
+        if not verdict.allowed or verdict.remaining == 0:
+            raise _limited(exchange, verdict)
+        header = exchange.headers.get("authorization", "")
+        if not header:
+            raise Unauthenticated(
+                Reason.ERROR_REASON_CREDENTIAL_MISSING, "Send a session token: Authorization: Bearer <token>."
+            )
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > 8192:
+            raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The session token can't be accepted.")
+        return token
+
+    def _limit(self, exchange: _Exchange, route: Route, session: str, organization_id: str) -> None:
+        """Per organization, session and class of permission."""
+        if not session:
+            return
+        limiter = self._reads if route.rule.effect is Effect.READ else self._writes
+        verdict = limiter.take(f"{organization_id}/{session[-43:]}")
+        exchange.answer_headers += _rate_headers(verdict)
+        if not verdict.allowed:
+            raise _limited(exchange, verdict)
+
+    async def _body(self, exchange: _Exchange, receive: Receive) -> bytes:
+        limit, body = self._settings.body_bytes, bytearray()
+        declared = exchange.headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(limit)
+        async with asyncio.timeout(self._settings.call_seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The caller went away.")
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if not message.get("more_body"):
+                    break
+        if body and exchange.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
+            raise Invalid(
+                Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED,
+                "Send the body as application/json.",
+                {"content_type": exchange.headers.get("content-type", "")[:100]},
+            )
+        return bytes(body)
+
+    async def _call(
+        self, exchange: _Exchange, route: Route, session: str, organization_id: str, request: Message
+    ) -> Message:
+        """The RPC, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
+        if not session:
+            return await self._invoke(exchange, route, (), request)
+        passport = await self._office.passport(session, route.service, organization_id)
+        try:
+            return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
+        except Unauthenticated as problem:
+            if problem.reason not in _STALE_PASSPORT:
+                raise
+        # The call was refused before it reached its handler, so making it again is safe.
+        passport = await self._office.renew(session, route.service, organization_id)
+        return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
+
+    async def _invoke(
+        self, exchange: _Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message
+    ) -> Message:
+        metadata = (*bearer, (REQUEST_ID_KEY, exchange.request_id))
+        try:
+            answer: Message = await self._calls[route.rule.name](
+                request, metadata=metadata, timeout=self._settings.call_seconds
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, route.service) from None
+        return answer
+
+
+def _callable(channel: grpc.aio.Channel, route: Route) -> Any:
+    return channel.unary_unary(
+        f"/{route.rule.name}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=route.rule.response.FromString,
+    )
+
+
+def _build(route: Route, variables: Mapping[str, str], exchange: _Exchange, body: bytes, depth: int) -> Message:
+    request = transcode.build_request(route, variables, exchange.query, body, depth)
+    key = exchange.headers.get("idempotency-key", "")
+    if key and "request_id" in route.rule.descriptor.input_type.fields_by_name:
+        given = request.request_id  # type: ignore[attr-defined]
+        if given and given != key:
+            raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "Idempotency-Key and request_id differ: send one of them.")
+        request.request_id = key  # type: ignore[attr-defined]
+    return request
+
+
+def _organization(route: Route, variables: Mapping[str, str]) -> str:
+    """The organization in the path, in its one spelling. A path that can't name one isn't found."""
+    value = variables.get("organization_id", "")
+    if not value:
+        return ""
+    try:
+        parsed = str(UUID(value))
+    except ValueError:
+        parsed = ""
+    if parsed != value:
+        raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "organization_id: must be a UUID in lower case with hyphens.")
+    return value
+
+
+def _read(scope: Mapping[str, Any]) -> _Exchange:
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").lower()
+        # What the mesh says to itself is never taken from outside.
+        if not key.startswith("recoup-") and key != "x-http-method-override":
+            headers.setdefault(key, value.decode("latin-1"))
+    given = headers.get("x-request-id", "")
+    usable = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    return _Exchange(
+        scope["method"],
+        raw_path.decode("latin-1"),
+        parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000),
+        headers,
+        scope["client"][0] if scope.get("client") else "",
+        given if usable else str(uuid7()),
+    )
+
+
+async def _send(send: Send, exchange: _Exchange, status: int, media_type: str, body: bytes) -> None:
+    headers = [
+        (b"content-type", media_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", exchange.request_id.encode()),
+        *SECURITY_HEADERS,
+        *exchange.answer_headers,
+    ]
+    parent = telemetry.trace_parent()
+    if parent:
+        headers.append((b"traceresponse", parent.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+
+
+def _rate_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
+    state = f'"default";r={verdict.remaining};t={max(0, round(verdict.reset_after))}'
+    return [(b"ratelimit-policy", f'"default";q={verdict.limit}'.encode()), (b"ratelimit", state.encode())]
+
+
+def _limited(exchange: _Exchange, verdict: Verdict) -> Exhausted:
+    seconds = max(1, round(verdict.retry_after + 0.5))
+    exchange.answer_headers.append((b"retry-after", str(seconds).encode()))
+    return Exhausted(
+        Reason.ERROR_REASON_RATE_LIMITED,
+        f"Too many calls. Try again in {seconds} s.",
+        {"retry_after_seconds": str(seconds)},
+    )
+
+
+def _too_large(limit: int) -> Exhausted:
+    return Exhausted(Reason.ERROR_REASON_TOO_LARGE, f"The body is larger than {limit} bytes.", {"limit": str(limit)})

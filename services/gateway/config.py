@@ -1,0 +1,36 @@
+"""The settings of the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from services._mesh.config import Address, Between, Seconds
+from services._mesh.settings import MeshSettings
+
+_Rate = Annotated[float, Between(0.1, 100_000)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeSettings:
+    """Where REST is served, and what bounds it. Rates are calls a second; bursts are calls."""
+
+    listen: Address
+    body_bytes: Annotated[int, Between(1024, 16 * 1024 * 1024)] = 256 * 1024
+    header_bytes: Annotated[int, Between(1024, 64 * 1024)] = 32 * 1024
+    json_depth: Annotated[int, Between(4, 100)] = 32
+    concurrent_requests: Annotated[int, Between(1, 10_000)] = 256
+    call_seconds: Seconds = 30.0
+    reads_a_second: _Rate = 50.0
+    read_burst: Annotated[int, Between(1, 100_000)] = 200
+    writes_a_second: _Rate = 10.0
+    write_burst: Annotated[int, Between(1, 100_000)] = 50
+    strangers_a_second: _Rate = 2.0
+    stranger_burst: Annotated[int, Between(1, 100_000)] = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings(MeshSettings):
+    """The gateway process."""
+
+    gateway: EdgeSettings
