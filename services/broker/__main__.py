@@ -1,0 +1,34 @@
+"""The broker process: `python -m services.broker --config FILE`."""
+
+from __future__ import annotations
+
+import sys
+
+from recoup.broker.v1 import broker_service_pb2
+from services._mesh.process import Mesh, run
+from services._mesh.threads import BoundedThreads
+from services.broker.clients import Sts
+from services.broker.config import BrokerSettings
+from services.broker.kms import FileKms
+from services.broker.model.replay import UsedGrants
+from services.broker.rpc import BrokerRpc
+from services.broker.usecases import Desk
+
+_THREADS = 8
+
+
+async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
+    """Wire the broker together and serve."""
+    threads = BoundedThreads(_THREADS, "sts")
+    desk = Desk(
+        FileKms(settings.broker.kek), Sts(threads, settings.aws), UsedGrants(mesh.clock.wall_seconds()), mesh.clock
+    )
+    mesh.follow_revocations()
+    try:
+        await mesh.serve([(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], BrokerRpc(desk))])
+    finally:
+        threads.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run(BrokerSettings, compose, "Recoup's credential broker"))

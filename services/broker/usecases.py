@@ -1,0 +1,129 @@
+"""What the broker does: open the one credential that a grant names, and give a session of no more than it allows."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+from services._mesh.aws import Failure
+from services._mesh.clock import Clock
+from services._mesh.context import current
+from services._mesh.envelope import EnvelopeBroken, SecretContext, Unwrapper, open_envelope
+from services._mesh.errors import Denied, Reason, Unavailable, WrongState
+from services._mesh.grants import CredentialScope, Grant
+from services.broker.clients import AssumeFailed, CloudSession, Sts
+from services.broker.model import base_key
+from services.broker.model.base_key import BaseKey
+from services.broker.model.purposes import ROLE_OF, session_policy
+from services.broker.model.replay import UsedGrants
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the broker works with."""
+
+    kms: Unwrapper
+    sts: Sts
+    used: UsedGrants
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session, and what the cloud's own trail will show of it."""
+
+    session: CloudSession
+    role_arn: str
+    source_identity: str
+
+
+async def open_credential(desk: Desk, sealed: bytes) -> Opened:
+    """Open the grant's credential and assume its role under its session policy.
+
+    Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE, CLOUD_REFUSED),
+    Unavailable (KMS_UNAVAILABLE, CLOUD_THROTTLED, CLOUD_UNREACHABLE).
+    """
+    grant, scope = _take_grant(desk)
+    policy = session_policy(scope.purpose, scope.statements)
+    base = _open(desk, sealed, grant.organization_id, scope.credential_id)
+    role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
+    identity = f"{scope.purpose}-{grant.subject}"
+    try:
+        session = await desk.sts.assume(base, role_arn, base.external_id, identity, policy)
+    except AssumeFailed as failed:
+        raise _cloud_problem(failed, scope.account) from None
+    log.info("opened a credential", extra={"purpose": scope.purpose, "grant": grant.jti, "role_arn": role_arn})
+    return Opened(session, role_arn, identity)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What came of assuming the role in three ways: "ALLOWED", "REFUSED" or "UNREACHABLE" each."""
+
+    role_arn: str
+    without_external_id: str
+    with_wrong_external_id: str
+    with_external_id: str
+    error_code: str
+
+
+async def probe_credential(desk: Desk, sealed: bytes) -> Probe:
+    """Try the grant's role without an external id, with a wrong one, and with the right one."""
+    grant, scope = _take_grant(desk)
+    base = _open(desk, sealed, grant.organization_id, scope.credential_id)
+    role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
+    identity = f"probe-{grant.subject}"
+    without, _ = await _attempt(desk, base, role_arn, None, identity)
+    wrong, _ = await _attempt(desk, base, role_arn, secrets.token_urlsafe(24), identity)
+    right, code = await _attempt(desk, base, role_arn, base.external_id, identity)
+    return Probe(role_arn, without, wrong, right, code)
+
+
+async def _attempt(desk: Desk, base: BaseKey, role_arn: str, external_id: str | None, identity: str) -> tuple[str, str]:
+    try:
+        await desk.sts.assume(base, role_arn, external_id, identity, None)
+    except AssumeFailed as failed:
+        refused = failed.failure in (Failure.DENIED, Failure.REFUSED)
+        return ("REFUSED" if refused else "UNREACHABLE"), failed.code
+    return "ALLOWED", ""
+
+
+def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
+    """The call's grant, used up by this call, and the credential that it names."""
+    grant = current().grant
+    if grant is None or grant.credential is None:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names no credential.")
+    if grant.credential.purpose not in ROLE_OF:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names an unknown purpose.")
+    desk.used.use(grant.jti, grant.issued_at, desk.clock.wall_seconds())
+    return grant, grant.credential
+
+
+def _open(desk: Desk, sealed: bytes, organization_id: UUID, credential_id: UUID) -> BaseKey:
+    """The base key. The context comes from the grant, never from the envelope or its row."""
+    context = SecretContext(organization_id, credential_id, base_key.PURPOSE)
+    try:
+        return base_key.parse(bytearray(open_envelope(sealed, context, desk.kms)))
+    except (EnvelopeBroken, ValueError, KeyError):
+        raise WrongState(
+            Reason.ERROR_REASON_CREDENTIAL_UNOPENABLE,
+            "The credential doesn't open. Connect the cloud scope again.",
+            {"credential_id": str(credential_id)},
+        ) from None
+
+
+def _cloud_problem(failed: AssumeFailed, account: str) -> WrongState | Unavailable:
+    metadata = {"code": failed.code, "account": account, "operation": "sts:AssumeRole"}
+    if failed.failure is Failure.THROTTLED:
+        return Unavailable(Reason.ERROR_REASON_CLOUD_THROTTLED, "AWS throttles sts:AssumeRole.", metadata)
+    if failed.failure in (Failure.UNREACHABLE, Failure.AMBIGUOUS):
+        return Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, "AWS doesn't answer sts:AssumeRole.", metadata)
+    return WrongState(
+        Reason.ERROR_REASON_CLOUD_REFUSED,
+        f"AWS refuses to let us assume the role ({failed.code}). Check its trust policy and external id.",
+        metadata,
+    )
