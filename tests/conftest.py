@@ -1,0 +1,39 @@
+"""Fixtures for all tests: real databases and a real NATS, made when first asked for and gone when the run ends.
+
+PostgreSQL is one cluster for each test process (see support/postgres.py); a database is a test's own, copied from a
+template. `services` chooses whose migrations it has: `@pytest.mark.services("identity", "audit")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.nats import TestNats
+from tests.support.postgres import TestDatabase, drop, new_database
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def services_with_migrations() -> list[str]:
+    """The services that have any migration."""
+    return sorted(path.parts[-4] for path in (ROOT / "services").glob("*/migrations/versions/0001_*.py"))
+
+
+@pytest.fixture
+async def database(request: pytest.FixtureRequest) -> AsyncIterator[TestDatabase]:
+    """A database of the test's own, with the migrations of the services that its mark names."""
+    mark = request.node.get_closest_marker("services")
+    made = await new_database(mark.args if mark else ())
+    yield made
+    await drop(made)
+
+
+@pytest.fixture
+async def nats_server() -> AsyncIterator[TestNats]:
+    """A NATS server of the test's own, with the users of the service "pricing"."""
+    server = TestNats("pricing")
+    yield server
+    await server.close()

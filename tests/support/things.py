@@ -1,0 +1,126 @@
+"""A service that only tests have: one state table in the schema of pricing, its calls, its keys.
+
+The mesh's own parts around it (outbox, jobs, roles, policies) are those of every service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import grpc.aio
+from joserfc.jwk import OKPKey
+from sqlalchemy import text
+
+from services._mesh import schema
+from services._mesh.clock import Clock
+from services._mesh.context import CallContext, entered
+from services._mesh.errors import DETAILS_KEY, Problem, to_status
+from services._mesh.tokens import SigningKey
+from services._mesh.trust import TrustStore
+from services._mesh.uow import UnitOfWork
+from tests.support.postgres import TestDatabase
+
+SERVICE = "pricing"
+ACME, GLOBEX, INITECH = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+async def install(database: TestDatabase) -> None:
+    """Make the service's tables, as its migration would."""
+    await database.run_as_owner(
+        SERVICE,
+        [
+            *schema.mesh_tables(SERVICE, jobs=True, worker=True),
+            f"CREATE TABLE {SERVICE}.things (organization_id uuid NOT NULL, thing_id uuid NOT NULL, name text NOT NULL,"
+            " PRIMARY KEY (organization_id, thing_id))",
+            *schema.tenancy(SERVICE, "things", "state"),
+            *schema.allow(SERVICE, "things", api="SELECT, INSERT, UPDATE, DELETE", worker="SELECT, INSERT, UPDATE"),
+        ],
+    )
+
+
+def context(organization: UUID | None = ACME, action: str = "", peer: str = "gateway", **more: Any) -> CallContext:
+    """The circumstances of a call, as the server would have verified them."""
+    facts: dict[str, Any] = {
+        "rpc": "test/Write",
+        "peer": peer,
+        "request_id": "r",
+        "trace_id": "",
+        "deadline": None,
+        "organization_id": organization,
+        "actor": "user:1",
+        "audit_action": action,
+    }
+    return CallContext(**{**facts, **more})
+
+
+async def add_thing(work: UnitOfWork, name: str, thing_id: UUID | None = None) -> UUID:
+    """Insert a thing; its event is the caller's business."""
+    thing = thing_id or uuid4()
+    await work.execute(
+        text(f"INSERT INTO {SERVICE}.things VALUES (:o, :t, :n)"), {"o": work.organization_id, "t": thing, "n": name}
+    )
+    return thing
+
+
+class MovableClock(Clock):
+    """Both clocks, each moved by hand from the moment of its making."""
+
+    def __init__(self) -> None:
+        self.ahead, self.wall_ahead = timedelta(), timedelta()
+        super().__init__(now=lambda: datetime.now(UTC) + self.ahead, wall=lambda: datetime.now(UTC) + self.wall_ahead)
+
+
+def keys(folder: Path, issuer: str = SERVICE) -> tuple[SigningKey, TrustStore]:
+    """A signing key of `issuer`, and a trust folder that knows it."""
+    key = SigningKey(OKPKey.generate_key("Ed25519"), env="local.invalid")
+    (folder / f"{issuer}.jwks.json").write_text(json.dumps(key.public_jwks()))
+    return key, TrustStore(folder)
+
+
+@asynccontextmanager
+async def serving(add: Callable[[grpc.aio.Server], None], peer: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A real gRPC server on loopback whose calls all come from `peer`; yields a channel to it.
+
+    It stands in for the mTLS server only, which has tests of its own.
+    """
+    server = grpc.aio.server(interceptors=[_AsPeer(peer)])
+    add(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    try:
+        yield channel
+    finally:
+        await channel.close()
+        await server.stop(None)
+
+
+class _AsPeer(grpc.aio.ServerInterceptor):
+    """Gives each call the context of a PEER call, and turns problems into statuses."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        peer = self._peer
+
+        async def handle(request: Any, wire: Any) -> Any:
+            call = context(None, peer=peer, rpc=details.method, actor=f"spiffe://recoup/{peer}", peer_thumbprint="x5t")
+            try:
+                with entered(call):
+                    return await handler.unary_unary(request, wire)
+            except Problem as problem:
+                status = to_status(problem).SerializeToString()
+                await wire.abort(problem.code, problem.message, ((DETAILS_KEY, status),))
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )
