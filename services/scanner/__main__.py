@@ -1,0 +1,33 @@
+"""The scanner's API process: `python -m services.scanner --config FILE`."""
+
+from __future__ import annotations
+
+import sys
+
+from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.envelope import FileWrapper
+from services._mesh.job_tasks import own_jobs
+from services._mesh.pages import PageTokens
+from services._mesh.process import Mesh, run
+from services._mesh.producing import produce
+from services.scanner.clients.peers import Identity
+from services.scanner.config import ScannerSettings
+from services.scanner.rpc import ScannerRpc
+from services.scanner.usecases import SCAN, VERIFY, Policies
+from services.scanner.working import give_up
+
+
+async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
+    """Wire the scanner together and serve."""
+    store = mesh.store("scanner")
+    mesh.follow_revocations()
+    produce(mesh, "scanner", store)
+    policies = Policies(store, Identity(mesh.channels.to("identity")))
+    office = await own_jobs(mesh, "scanner", store, {VERIFY: policies.verify, SCAN: policies.scan}, on_dead=give_up)
+    keys = settings.scanner
+    rpc = ScannerRpc(store, office.planner, FileWrapper(keys.kek), PageTokens.from_file(keys.page_key))
+    await mesh.serve([(scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc), office.service])
+
+
+if __name__ == "__main__":
+    sys.exit(run(ScannerSettings, compose, "Recoup's scanner"))

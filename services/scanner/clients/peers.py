@@ -1,0 +1,94 @@
+"""What the scanner asks of its peers: whether an organization is in use, what things cost, how a role behaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from uuid import UUID
+
+import grpc
+import grpc.aio
+
+from recoup.broker.v1 import broker_service_pb2, broker_service_pb2_grpc
+from recoup.identity.v1 import identity_pb2, identity_service_pb2, identity_service_pb2_grpc
+from recoup.pricing.v1 import pricing_pb2, pricing_service_pb2, pricing_service_pb2_grpc
+from services._mesh.errors import from_rpc_error
+from services._mesh.grants import metadata
+from services.scanner.model.connection import RoleCheck
+from services.scanner.model.finding import PriceBook
+
+PEER_SECONDS = 10.0
+PROBE_SECONDS = 60.0
+_KEYS_A_CALL = 500
+CURRENCY = "USD"
+
+
+class Identity:
+    """The identity service."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
+
+    async def is_active(self, organization_id: UUID) -> bool:
+        """Whether an organization may have work done. Raises Problem."""
+        request = identity_service_pb2.CheckOrganizationRequest(organization_id=str(organization_id))
+        try:
+            answer = await self._stub.CheckOrganization(request, timeout=PEER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "identity") from None
+        return bool(answer.state == identity_pb2.ORGANIZATION_STATE_ACTIVE)
+
+
+class Pricing:
+    """The pricing service's catalogue."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = pricing_service_pb2_grpc.PricingServiceStub(channel)
+
+    async def books(self, regions: Iterable[str], wanted: Iterable[tuple[str, str]]) -> dict[str, PriceBook]:
+        """A price book for each region, with the wanted (region, sku) that the catalogue knows. Raises Problem."""
+        keys = sorted(wanted)
+        prices: dict[str, dict[str, Decimal]] = {region: {} for region in regions}
+        version = ""
+        for start in range(0, len(keys), _KEYS_A_CALL):
+            answer = await self._lookup(keys[start : start + _KEYS_A_CALL])
+            version = answer.price_version
+            for price in answer.prices:
+                if price.unit_price.currency == CURRENCY:
+                    prices[price.region][price.sku] = Decimal(price.unit_price.amount)
+        return {region: PriceBook(known, CURRENCY, version) for region, known in prices.items()}
+
+    async def _lookup(self, keys: list[tuple[str, str]]) -> pricing_service_pb2.LookupPricesResponse:
+        request = pricing_service_pb2.LookupPricesRequest(
+            keys=[pricing_pb2.PriceKey(provider="aws", region=region, sku=sku) for region, sku in keys]
+        )
+        try:
+            return await self._stub.LookupPrices(request, timeout=PEER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "pricing") from None
+
+
+class Broker:
+    """The broker's probe."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
+
+    async def probe(self, grant: str, sealed: bytes) -> RoleCheck:
+        """How the grant's role answers without, with a wrong, and with the right external id. Raises Problem."""
+        request = broker_service_pb2.ProbeCredentialRequest(sealed_credential=sealed)
+        try:
+            answer = await self._stub.ProbeCredential(request, metadata=metadata(grant), timeout=PROBE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "broker") from None
+        return RoleCheck(
+            answer.role_arn,
+            _outcome(answer.without_external_id),
+            _outcome(answer.with_wrong_external_id),
+            _outcome(answer.with_external_id),
+            answer.error_code,
+        )
+
+
+def _outcome(value: broker_service_pb2.ProbeOutcome.ValueType) -> str:
+    return broker_service_pb2.ProbeOutcome.Name(value).removeprefix("PROBE_OUTCOME_")

@@ -1,0 +1,40 @@
+"""The settings of the scanner and of its worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from services._mesh.aws import AwsSettings
+from services._mesh.config import Between, SecretFile
+from services._mesh.settings import MeshSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannerKeys:
+    """The key that page tokens are sealed with, and the sealing half of the KEK: it can't open what it sealed."""
+
+    page_key: SecretFile
+    kek: SecretFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannerSettings(MeshSettings):
+    """The scanner's API process."""
+
+    scanner: ScannerKeys
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingSettings:
+    """How many calls to the cloud run at once."""
+
+    threads: Annotated[int, Between(1, 200)] = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannerWorkerSettings(MeshSettings):
+    """The scanner-worker process."""
+
+    aws: AwsSettings = field(default_factory=AwsSettings)
+    reading: ReadingSettings = field(default_factory=ReadingSettings)

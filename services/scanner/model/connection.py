@@ -1,0 +1,89 @@
+"""A connection to a cloud scope: its states, and what is judged of a verification. Pure."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+CREDENTIAL_PURPOSE = "aws.base_key"
+
+
+class ConnectionState(enum.StrEnum):
+    """Where a connection stands; the names are those of `recoup.scanner.v1.ConnectionState`."""
+
+    PENDING = "PENDING"
+    VERIFYING = "VERIFYING"
+    ACTIVE = "ACTIVE"
+    FAILED = "FAILED"
+    DISABLED = "DISABLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An AWS account and the roles in it; `act_role_arn` is empty when the account is only read."""
+
+    account_id: str
+    scan_role_arn: str
+    act_role_arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCheck:
+    """What a verification saw of one role: "ALLOWED", "REFUSED" or "UNREACHABLE" for each attempt."""
+
+    role_arn: str
+    without_external_id: str
+    with_wrong_external_id: str
+    with_external_id: str
+    error_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection. The sealed credential stands elsewhere; here is only its id."""
+
+    organization_id: UUID
+    connection_id: UUID
+    display_name: str
+    accounts: Sequence[Account]
+    regions: Sequence[str]
+    external_id: str
+    credential_id: UUID
+    access_key_id: str
+    state: ConnectionState
+    problem: str
+    role_checks: Sequence[RoleCheck]
+    version: int
+    created_at: datetime
+    verified_at: datetime | None
+
+    @property
+    def etag(self) -> str:
+        """Changes with every edit."""
+        return hashlib.sha256(f"{self.connection_id}/{self.version}".encode()).hexdigest()[:16]
+
+
+def judge(checks: Sequence[RoleCheck]) -> str:
+    """Why a connection can't be accepted, with the way out; empty when it can.
+
+    A role that lets us in without the external id, or with any, would let in every other customer of ours too (the
+    confused deputy problem, AWS IAM user guide).
+    """
+    for check in checks:
+        if "ALLOWED" in (check.without_external_id, check.with_wrong_external_id):
+            return (
+                f"{check.role_arn} can be assumed without the external id. Add the condition "
+                "StringEquals sts:ExternalId to its trust policy, then verify again."
+            )
+        if check.with_external_id == "REFUSED":
+            return (
+                f"{check.role_arn} refuses us ({check.error_code}). Let the base user assume it, with the external id, "
+                "in its trust policy, then verify again."
+            )
+        if "UNREACHABLE" in (check.without_external_id, check.with_wrong_external_id, check.with_external_id):
+            return f"AWS didn't answer for {check.role_arn}. Verify again in a moment."
+    return ""

@@ -1,0 +1,115 @@
+"""The scanner's RPCs: decode, call, encode."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from recoup.scanner.v1 import scanner_service_pb2 as pb
+from recoup.scanner.v1 import scanner_service_pb2_grpc
+from services._mesh.context import current
+from services._mesh.envelope import Wrapper
+from services._mesh.jobs import Planner
+from services._mesh.pages import PageTokens, size_of
+from services._mesh.uow import Store, UnitOfWork
+from services.scanner import usecases, wire
+
+Context = Any
+
+
+class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
+    """recoup.scanner.v1.ScannerService."""
+
+    def __init__(self, store: Store, planner: Planner, wrapper: Wrapper, pages: PageTokens) -> None:
+        self._store, self._planner, self._wrapper, self._pages = store, planner, wrapper, pages
+
+    async def CreateConnection(
+        self, request: pb.CreateConnectionRequest, context: Context
+    ) -> pb.CreateConnectionResponse:
+        async def decide(work: UnitOfWork) -> pb.CreateConnectionResponse:
+            made = await usecases.create_connection(work, self._wrapper, wire.new_connection(request))
+            return pb.CreateConnectionResponse(connection=wire.connection(made))
+
+        return await self._store.write(request, pb.CreateConnectionResponse, decide)
+
+    async def VerifyConnection(
+        self, request: pb.VerifyConnectionRequest, context: Context
+    ) -> pb.VerifyConnectionResponse:
+        async def decide(work: UnitOfWork) -> pb.VerifyConnectionResponse:
+            found = await usecases.verify_connection(work, self._planner, UUID(request.connection_id))
+            return pb.VerifyConnectionResponse(connection=wire.connection(found))
+
+        return await self._store.write(request, pb.VerifyConnectionResponse, decide)
+
+    async def DisableConnection(
+        self, request: pb.DisableConnectionRequest, context: Context
+    ) -> pb.DisableConnectionResponse:
+        async def decide(work: UnitOfWork) -> pb.DisableConnectionResponse:
+            found = await usecases.disable_connection(work, UUID(request.connection_id), request.etag)
+            return pb.DisableConnectionResponse(connection=wire.connection(found))
+
+        return await self._store.write(request, pb.DisableConnectionResponse, decide)
+
+    async def GetConnection(self, request: pb.GetConnectionRequest, context: Context) -> pb.GetConnectionResponse:
+        found = await usecases.get_connection(self._store, UUID(request.connection_id))
+        return pb.GetConnectionResponse(connection=wire.connection(found))
+
+    async def ListConnections(self, request: pb.ListConnectionsRequest, context: Context) -> pb.ListConnectionsResponse:
+        organization_id, limit = current().organization(), size_of(request)
+        position = self._pages.decode(organization_id, request)
+        found = await usecases.list_connections(self._store, UUID(position) if position else None, limit)
+        more = len(found) > limit
+        token = self._pages.encode(organization_id, request, str(found[limit - 1].connection_id)) if more else ""
+        return pb.ListConnectionsResponse(
+            connections=[wire.connection(each) for each in found[:limit]], next_page_token=token
+        )
+
+    async def StartScan(self, request: pb.StartScanRequest, context: Context) -> pb.StartScanResponse:
+        async def decide(work: UnitOfWork) -> pb.StartScanResponse:
+            row = await usecases.start_scan(work, self._planner, UUID(request.connection_id))
+            return pb.StartScanResponse(scan=wire.scan(row, (), with_coverage=False))
+
+        return await self._store.write(request, pb.StartScanResponse, decide)
+
+    async def GetScan(self, request: pb.GetScanRequest, context: Context) -> pb.GetScanResponse:
+        row, units = await usecases.get_scan(self._store, UUID(request.scan_id))
+        return pb.GetScanResponse(scan=wire.scan(row, units, with_coverage=True))
+
+    async def ListScans(self, request: pb.ListScansRequest, context: Context) -> pb.ListScansResponse:
+        organization_id, limit = current().organization(), size_of(request)
+        position = self._pages.decode(organization_id, request)
+        connection_id = UUID(request.connection_id) if request.connection_id else None
+        found = await usecases.list_scans(self._store, UUID(position) if position else None, limit, connection_id)
+        more = len(found) > limit
+        token = self._pages.encode(organization_id, request, str(found[limit - 1][0].scan_id)) if more else ""
+        scans = [wire.scan(row, units, with_coverage=False) for row, units in found[:limit]]
+        return pb.ListScansResponse(scans=scans, next_page_token=token)
+
+    async def GetFinding(self, request: pb.GetFindingRequest, context: Context) -> pb.GetFindingResponse:
+        row = await usecases.get_finding(self._store, UUID(request.finding_id))
+        return pb.GetFindingResponse(finding=wire.finding(row))
+
+    async def ListFindings(self, request: pb.ListFindingsRequest, context: Context) -> pb.ListFindingsResponse:
+        organization_id, limit = current().organization(), size_of(request)
+        position = self._pages.decode(organization_id, request)
+        rows = await usecases.list_findings(self._store, _after(position), limit, wire.finding_filter(request))
+        token = ""
+        if len(rows) > limit:
+            last = rows[limit - 1]
+            amount = "-1" if last.saving is None else f"{last.saving:f}"
+            token = self._pages.encode(organization_id, request, f"{amount} {last.finding_id}")
+        return pb.ListFindingsResponse(findings=[wire.finding(row) for row in rows[:limit]], next_page_token=token)
+
+    async def FetchSealedCredential(
+        self, request: pb.FetchSealedCredentialRequest, context: Context
+    ) -> pb.FetchSealedCredentialResponse:
+        sealed = await usecases.fetch_sealed_credential(self._store, UUID(request.credential_id))
+        return pb.FetchSealedCredentialResponse(sealed_credential=sealed)
+
+
+def _after(position: str) -> tuple[Decimal, UUID] | None:
+    if not position:
+        return None
+    amount, _, finding_id = position.partition(" ")
+    return Decimal(amount), UUID(finding_id)

@@ -1,0 +1,124 @@
+"""SQL of connections and their sealed credentials."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.errors import NotFound
+from services.scanner.model.connection import Account, Connection, ConnectionState, RoleCheck
+from services.scanner.tables import connections, credentials
+
+
+def _connection(row: Any) -> Connection:
+    return Connection(
+        row.organization_id,
+        row.connection_id,
+        row.display_name,
+        tuple(Account(**each) for each in row.accounts),
+        tuple(row.regions),
+        row.external_id,
+        row.credential_id,
+        row.access_key_id,
+        ConnectionState(row.state),
+        row.problem,
+        tuple(RoleCheck(**each) for each in row.role_checks),
+        row.version,
+        row.created_at,
+        row.verified_at,
+    )
+
+
+async def insert_connection(connection: AsyncConnection, made: Connection, envelope: bytes) -> None:
+    """Insert a connection with its sealed credential."""
+    await connection.execute(
+        insert(connections).values(
+            organization_id=made.organization_id,
+            connection_id=made.connection_id,
+            display_name=made.display_name,
+            provider="aws",
+            accounts=[asdict(account) for account in made.accounts],
+            regions=list(made.regions),
+            external_id=made.external_id,
+            credential_id=made.credential_id,
+            access_key_id=made.access_key_id,
+            state=made.state.value,
+            problem="",
+            role_checks=[],
+            version=made.version,
+            created_at=made.created_at,
+        )
+    )
+    await connection.execute(
+        insert(credentials).values(
+            organization_id=made.organization_id,
+            credential_id=made.credential_id,
+            connection_id=made.connection_id,
+            envelope=envelope,
+            created_at=made.created_at,
+        )
+    )
+
+
+async def get_connection(connection: AsyncConnection, connection_id: UUID, *, lock: bool = False) -> Connection:
+    """A connection of the transaction's organization. Raises NotFound."""
+    query = select(connections).where(connections.c.connection_id == connection_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    if row is None:
+        raise NotFound("connection")
+    return _connection(row)
+
+
+async def list_connections(connection: AsyncConnection, after: UUID | None, limit: int) -> list[Connection]:
+    """Connections by id, after `after`."""
+    query = select(connections).order_by(connections.c.connection_id).limit(limit)
+    if after is not None:
+        query = query.where(connections.c.connection_id > after)
+    return [_connection(row) for row in await connection.execute(query)]
+
+
+async def mark_connection(connection: AsyncConnection, connection_id: UUID, **values: Any) -> Connection:
+    """Change columns of a connection, and its version."""
+    changed = (
+        update(connections)
+        .where(connections.c.connection_id == connection_id)
+        .values(version=connections.c.version + 1, **values)
+        .returning(connections)
+    )
+    return _connection((await connection.execute(changed)).one())
+
+
+async def mark_verified(
+    connection: AsyncConnection, connection_id: UUID, checks: list[RoleCheck], problem: str, now: datetime
+) -> Connection:
+    """Record what a verification saw. A connection that was disabled meanwhile stays disabled."""
+    state = ConnectionState.FAILED if problem else ConnectionState.ACTIVE
+    current = await get_connection(connection, connection_id, lock=True)
+    if current.state is ConnectionState.DISABLED:
+        state = ConnectionState.DISABLED
+    return await mark_connection(
+        connection,
+        connection_id,
+        state=state.value,
+        problem=problem,
+        role_checks=[asdict(check) for check in checks],
+        verified_at=None if problem else now,
+    )
+
+
+async def get_envelope(connection: AsyncConnection, credential_id: UUID) -> bytes:
+    """A sealed credential whose connection is in use. Raises NotFound."""
+    query = (
+        select(credentials.c.envelope)
+        .join(connections, connections.c.connection_id == credentials.c.connection_id)
+        .where(credentials.c.credential_id == credential_id, connections.c.state != ConnectionState.DISABLED.value)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound("credential")
+    return bytes(row.envelope)

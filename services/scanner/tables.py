@@ -1,0 +1,115 @@
+"""The scanner's tables, as SQLAlchemy Core sees them. The migrations are what makes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Numeric, Table, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+metadata = MetaData(schema="scanner")
+_Id = UUID(as_uuid=True)
+_Moment = DateTime(timezone=True)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("connection_id", _Id, primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("accounts", JSONB, nullable=False),
+    Column("regions", ARRAY(Text), nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("credential_id", _Id, nullable=False),
+    Column("access_key_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("role_checks", JSONB, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("verified_at", _Moment),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("credential_id", _Id, primary_key=True),
+    Column("connection_id", _Id, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+)
+
+scans = Table(
+    "scans",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("scan_id", _Id, primary_key=True),
+    Column("connection_id", _Id, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("units_total", Integer, nullable=False),
+    Column("resources_seen", Integer, nullable=False),
+    Column("findings_open", Integer, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("started_at", _Moment),
+    Column("finished_at", _Moment),
+)
+
+scan_units = Table(
+    "scan_units",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("scan_id", _Id, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("region", Text, primary_key=True),
+    Column("api", Text, primary_key=True),
+    Column("outcome", Text, nullable=False),
+    Column("pages", Integer, nullable=False),
+    Column("resources", Integer, nullable=False),
+    Column("throttles", Integer, nullable=False),
+    Column("calls", Integer, nullable=False),
+    Column("error_code", Text, nullable=False),
+)
+
+_KEY = ("provider", "partition", "account", "region", "type", "id")
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("connection_id", _Id, primary_key=True),
+    *(Column(name, Text, primary_key=name not in ("provider", "partition"), nullable=False) for name in _KEY),
+    Column("name", Text, nullable=False),
+    Column("facts", JSONB, nullable=False),
+    Column("tags", JSONB, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("condition", Text, nullable=False),
+    Column("condition_since", _Moment, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("first_seen_at", _Moment, nullable=False),
+    Column("last_seen_at", _Moment, nullable=False),
+    Column("gone_at", _Moment),
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("finding_id", _Id, primary_key=True),
+    Column("connection_id", _Id, nullable=False),
+    Column("scan_id", _Id, nullable=False),
+    Column("detection_id", Text, nullable=False),
+    *(Column(name, Text, nullable=False) for name in _KEY),
+    Column("resource_name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("actionability", Text, nullable=False),
+    Column("saving", Numeric),
+    Column("currency", Text, nullable=False),
+    Column("price_version", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("confidence", Text, nullable=False),
+    Column("evidence", JSONB, nullable=False),
+    Column("action_type", Text, nullable=False),
+    Column("first_seen_at", _Moment, nullable=False),
+    Column("last_seen_at", _Moment, nullable=False),
+)

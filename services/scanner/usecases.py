@@ -1,0 +1,238 @@
+"""What the scanner's API decides, one function a decision."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from services._mesh.context import current
+from services._mesh.envelope import SecretContext, Wrapper, seal
+from services._mesh.errors import Conflict, Denied, NotFound, Reason, WrongState, invalid_field
+from services._mesh.grants import CredentialScope
+from services._mesh.ids import uuid7
+from services._mesh.jobs import Authority, Job, Planner
+from services._mesh.uow import Store, UnitOfWork
+from services.scanner.clients.peers import Identity
+from services.scanner.detections import READ_PERMISSIONS
+from services.scanner.model.connection import CREDENTIAL_PURPOSE, Account, Connection, ConnectionState
+from services.scanner.model.reading import APIS, units_of
+from services.scanner.store import connections, scans
+
+VERIFY, SCAN = "verify_connection", "scan"
+
+
+@dataclass(frozen=True, slots=True)
+class NewConnection:
+    """What a person gives to connect a cloud scope. The secret is sealed at once and kept nowhere else."""
+
+    display_name: str
+    access_key_id: str
+    secret_access_key: str
+    accounts: Sequence[Account]
+    regions: Sequence[str]
+
+    def __repr__(self) -> str:
+        return f"NewConnection({self.display_name!r})"
+
+
+async def create_connection(work: UnitOfWork, wrapper: Wrapper, given: NewConnection) -> Connection:
+    """Create a connection: generate the external id, seal the base key together with it and the roles.
+
+    Raises Invalid when a role isn't in the account that it is given for.
+    """
+    _check_accounts(given.accounts)
+    made = Connection(
+        work.organization_id,
+        uuid7(),
+        given.display_name,
+        given.accounts,
+        given.regions,
+        f"recoup-{secrets.token_hex(16)}",
+        uuid7(),
+        given.access_key_id,
+        ConnectionState.PENDING,
+        "",
+        (),
+        1,
+        work.now,
+        None,
+    )
+    context = SecretContext(work.organization_id, made.credential_id, CREDENTIAL_PURPOSE)
+    await connections.insert_connection(work.connection, made, seal(_plaintext(made, given), context, wrapper))
+    work.emit(
+        "scanner.connection.create",
+        f"connections/{made.connection_id}",
+        {
+            "accounts": [account.account_id for account in given.accounts],
+            "regions": list(given.regions),
+            "access_key_id": given.access_key_id,
+        },
+    )
+    return made
+
+
+def _check_accounts(accounts: Sequence[Account]) -> None:
+    seen: set[str] = set()
+    for place, account in enumerate(accounts):
+        if account.account_id in seen:
+            raise invalid_field(f"aws_accounts[{place}].account_id", "must be given once")
+        seen.add(account.account_id)
+        for name in ("scan_role_arn", "act_role_arn"):
+            arn = getattr(account, name)
+            if arn and arn.split(":")[4] != account.account_id:
+                raise invalid_field(f"aws_accounts[{place}].{name}", "must be a role of that account")
+        if account.scan_role_arn == account.act_role_arn:
+            raise invalid_field(f"aws_accounts[{place}].act_role_arn", "must be another role than scan_role_arn")
+
+
+def _plaintext(made: Connection, given: NewConnection) -> bytes:
+    roles = {a.account_id: {"scan": a.scan_role_arn, "act": a.act_role_arn} for a in given.accounts}
+    return json.dumps(
+        {
+            "access_key_id": given.access_key_id,
+            "secret_access_key": given.secret_access_key,
+            "external_id": made.external_id,
+            "roles": roles,
+        }
+    ).encode()
+
+
+async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Connection:
+    """Start a verification. Raises NotFound, WrongState while one runs or when the connection is disabled."""
+    found = await connections.get_connection(work.connection, connection_id, lock=True)
+    if found.state in (ConnectionState.DISABLED, ConnectionState.VERIFYING):
+        raise _wrong_state("verified", found.state, "PENDING, FAILED or ACTIVE")
+    marked = await connections.mark_connection(
+        work.connection, connection_id, state=ConnectionState.VERIFYING.value, problem=""
+    )
+    await work.enqueue(planner.plan(work.organization_id, VERIFY, connection_id, work.now))
+    work.emit("scanner.connection.verify", f"connections/{connection_id}")
+    return marked
+
+
+async def disable_connection(work: UnitOfWork, connection_id: UUID, etag: str) -> Connection:
+    """Switch a connection off. Raises NotFound, Conflict (ETAG_MISMATCH)."""
+    found = await connections.get_connection(work.connection, connection_id, lock=True)
+    if etag != found.etag:
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody changed it in between. Read it again, then repeat.")
+    marked = await connections.mark_connection(
+        work.connection, connection_id, state=ConnectionState.DISABLED.value, problem=""
+    )
+    work.emit("scanner.connection.disable", f"connections/{connection_id}")
+    return marked
+
+
+async def get_connection(reader: Store, connection_id: UUID) -> Connection:
+    """One connection. Raises NotFound."""
+    async with reader.read() as connection:
+        return await connections.get_connection(connection, connection_id)
+
+
+async def list_connections(reader: Store, after: UUID | None, limit: int) -> list[Connection]:
+    """Connections by id; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await connections.list_connections(connection, after, limit + 1)
+
+
+async def start_scan(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Any:
+    """Start a scan of a connection's whole scope. Raises NotFound, WrongState, AlreadyExists."""
+    found = await connections.get_connection(work.connection, connection_id, lock=True)
+    if found.state is not ConnectionState.ACTIVE:
+        raise _wrong_state("scanned", found.state, "ACTIVE")
+    scan_id = uuid7()
+    units = len(units_of([a.account_id for a in found.accounts], found.regions))
+    await scans.insert_scan(work.connection, work.organization_id, scan_id, connection_id, units, work.now)
+    await work.enqueue(planner.plan(work.organization_id, SCAN, scan_id, work.now))
+    work.emit("scanner.scan.start", f"scans/{scan_id}", {"connection_id": str(connection_id)})
+    return await scans.get_scan(work.connection, scan_id)
+
+
+def _wrong_state(what: str, state: ConnectionState, allowed: str) -> WrongState:
+    return WrongState(
+        Reason.ERROR_REASON_STATE_WRONG,
+        f"A connection that is {state.value} can't be {what}.",
+        {"state": state.value, "allowed": allowed},
+    )
+
+
+async def get_scan(reader: Store, scan_id: UUID) -> tuple[Any, Sequence[Any]]:
+    """A scan and the completeness records that it has so far. Raises NotFound."""
+    async with reader.read() as connection:
+        return await scans.get_scan(connection, scan_id), await scans.list_units(connection, [scan_id])
+
+
+async def list_scans(
+    reader: Store, before: UUID | None, limit: int, connection_id: UUID | None
+) -> list[tuple[Any, Sequence[Any]]]:
+    """Scans, newest first; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        rows = await scans.list_scans(connection, before, limit + 1, connection_id)
+        units = await scans.list_units(connection, [row.scan_id for row in rows])
+    return [(row, [unit for unit in units if unit.scan_id == row.scan_id]) for row in rows]
+
+
+async def get_finding(reader: Store, finding_id: UUID) -> Any:
+    """One finding. Raises NotFound."""
+    async with reader.read() as connection:
+        return await scans.get_finding(connection, finding_id)
+
+
+async def list_findings(
+    reader: Store, after: tuple[Decimal, UUID] | None, limit: int, narrowed: Mapping[str, Any]
+) -> Sequence[Any]:
+    """Findings, the largest saving first; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await scans.list_findings(connection, after, limit + 1, narrowed)
+
+
+async def fetch_sealed_credential(reader: Store, credential_id: UUID) -> bytes:
+    """The sealed credential that the caller's grant names. Raises Denied (GRANT_INVALID), NotFound."""
+    grant = current().grant
+    if grant is None or grant.credential is None or grant.credential.credential_id != credential_id:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names another credential.")
+    async with reader.read() as connection:
+        return await connections.get_envelope(connection, credential_id)
+
+
+class Policies:
+    """What the workers of this service may do, decided anew at each claim and renewal."""
+
+    def __init__(self, reader: Store, identity: Identity) -> None:
+        self._reader, self._identity = reader, identity
+
+    async def verify(self, job: Job) -> Authority:
+        """Both roles of every account may be probed."""
+        found = await self._connection(job.organization_id, job.subject_id)
+        scopes = [_scope(found, account.account_id, "scan", ()) for account in found.accounts]
+        scopes += [_scope(found, a.account_id, "act", ()) for a in found.accounts if a.act_role_arn]
+        return Authority(credentials=tuple(scopes))
+
+    async def scan(self, job: Job) -> Authority:
+        """The scan role of every account may list what the detections need, and nothing else."""
+        async with self._reader.read(job.organization_id) as connection:
+            row = await scans.get_scan(connection, job.subject_id)
+        found = await self._connection(job.organization_id, row.connection_id)
+        reads = ({"actions": sorted({*READ_PERMISSIONS, *APIS}), "resources": ["*"]},)
+        return Authority(
+            credentials=tuple(_scope(found, account.account_id, "scan", reads) for account in found.accounts)
+        )
+
+    async def _connection(self, organization_id: UUID, connection_id: UUID) -> Connection:
+        if not await self._identity.is_active(organization_id):
+            raise NotFound("organization")
+        async with self._reader.read(organization_id) as connection:
+            found = await connections.get_connection(connection, connection_id)
+        if found.state is ConnectionState.DISABLED:
+            raise _wrong_state("used", found.state, "ACTIVE")
+        return found
+
+
+def _scope(found: Connection, account: str, purpose: str, statements: Sequence[Any]) -> CredentialScope:
+    return CredentialScope(
+        credential_id=found.credential_id, purpose=purpose, account=account, statements=tuple(statements)
+    )

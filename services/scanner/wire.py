@@ -1,0 +1,135 @@
+"""Between the scanner's messages and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recoup.mesh.v1 import resource_pb2
+from recoup.scanner.v1 import scanner_pb2 as pb
+from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.times import stamp
+from services.scanner.model.connection import Account, Connection
+from services.scanner.usecases import NewConnection
+
+
+def new_connection(request: scanner_service_pb2.CreateConnectionRequest) -> NewConnection:
+    """What a person gives to connect a cloud scope."""
+    return NewConnection(
+        request.display_name,
+        request.aws_access_key_id,
+        request.aws_secret_access_key,
+        tuple(Account(a.account_id, a.scan_role_arn, a.act_role_arn) for a in request.aws_accounts),
+        tuple(request.regions),
+    )
+
+
+def connection(found: Connection) -> pb.Connection:
+    """A connection as it is read; never its secret."""
+    return pb.Connection(
+        connection_id=str(found.connection_id),
+        organization_id=str(found.organization_id),
+        display_name=found.display_name,
+        provider="aws",
+        aws_accounts=[
+            pb.AwsAccount(account_id=a.account_id, scan_role_arn=a.scan_role_arn, act_role_arn=a.act_role_arn)
+            for a in found.accounts
+        ],
+        regions=found.regions,
+        external_id=found.external_id,
+        credential_id=str(found.credential_id),
+        access_key_id=found.access_key_id,
+        state=pb.ConnectionState.Value(f"CONNECTION_STATE_{found.state.value}"),
+        problem=found.problem,
+        role_checks=[
+            pb.RoleCheck(
+                role_arn=check.role_arn,
+                without_external_id=check.without_external_id,
+                with_wrong_external_id=check.with_wrong_external_id,
+                with_external_id=check.with_external_id,
+            )
+            for check in found.role_checks
+        ],
+        etag=found.etag,
+        created_at=stamp(found.created_at),
+        verified_at=stamp(found.verified_at),
+    )
+
+
+def scan(row: Any, units: Sequence[Any], *, with_coverage: bool) -> pb.Scan:
+    """A scan with its progress, and its completeness record where asked for."""
+    return pb.Scan(
+        scan_id=str(row.scan_id),
+        organization_id=str(row.organization_id),
+        connection_id=str(row.connection_id),
+        state=pb.ScanState.Value(f"SCAN_STATE_{row.state}"),
+        units_total=row.units_total,
+        units_done=len(units),
+        resources_seen=max(row.resources_seen, sum(unit.resources for unit in units)),
+        findings_open=row.findings_open,
+        api_calls=sum(unit.calls for unit in units),
+        coverage=[_coverage(unit) for unit in units] if with_coverage else [],
+        created_at=stamp(row.created_at),
+        started_at=stamp(row.started_at),
+        finished_at=stamp(row.finished_at),
+        problem=row.problem,
+    )
+
+
+def _coverage(unit: Any) -> pb.Coverage:
+    return pb.Coverage(
+        account=unit.account,
+        region=unit.region,
+        api=unit.api,
+        outcome=unit.outcome,
+        pages=unit.pages,
+        resources=unit.resources,
+        throttles=unit.throttles,
+        error_code=unit.error_code,
+    )
+
+
+def finding(row: Any) -> pb.Finding:
+    """A finding as it is read."""
+    saving = None
+    if row.saving is not None:
+        saving = resource_pb2.Money(amount=f"{row.saving:f}", currency=row.currency)
+    return pb.Finding(
+        finding_id=str(row.finding_id),
+        organization_id=str(row.organization_id),
+        connection_id=str(row.connection_id),
+        scan_id=str(row.scan_id),
+        detection_id=row.detection_id,
+        resource=resource_pb2.ResourceKey(
+            provider=row.provider,
+            partition=row.partition,
+            account=row.account,
+            region=row.region,
+            type=row.type,
+            id=row.id,
+        ),
+        resource_name=row.resource_name,
+        state=pb.FindingState.Value(f"FINDING_STATE_{row.state}"),
+        actionability=pb.Actionability.Value(f"ACTIONABILITY_{row.actionability}"),
+        monthly_saving=saving,
+        price_version=row.price_version,
+        severity=row.severity,
+        confidence=row.confidence,
+        evidence=row.evidence,
+        action_type=row.action_type,
+        first_seen_at=stamp(row.first_seen_at),
+        last_seen_at=stamp(row.last_seen_at),
+    )
+
+
+def finding_filter(request: scanner_service_pb2.ListFindingsRequest) -> dict[str, Any]:
+    """What a list is narrowed to, column by column; open findings where no state is asked for."""
+    state = pb.FindingState.Name(request.state).removeprefix("FINDING_STATE_")
+    narrowed: dict[str, Any] = {"state": "OPEN" if state == "UNSPECIFIED" else state}
+    if request.detection_id:
+        narrowed["detection_id"] = request.detection_id
+    if request.connection_id:
+        narrowed["connection_id"] = request.connection_id
+    if request.actionability:
+        narrowed["actionability"] = pb.Actionability.Name(request.actionability).removeprefix("ACTIONABILITY_")
+    return narrowed
