@@ -115,9 +115,10 @@ class JobStream:
         self._client, self._service = client, service
         self._context = client.jetstream(timeout=PUBLISH_SECONDS)
         self._declared = False
+        self._lost = False
 
     async def ensure(self) -> bool:
-        """See that stream and consumer are there as declared; True when one had to be made.
+        """See that stream and consumer are there as declared; True when one had to be made since the last time.
 
         Raises OSError or a NATS error when the server doesn't answer.
         """
@@ -131,7 +132,8 @@ class JobStream:
             return True
         if not self._declared:  # There from an earlier run: bring its limits up to date.
             await self.declare()
-        return False
+        lost, self._lost = self._lost, False
+        return lost
 
     async def declare(self) -> None:
         """Make the stream and the consumer as they are declared here."""
@@ -168,6 +170,7 @@ class JobStream:
             await self._context.publish(target, job_id.bytes, headers=headers)
         except (nats.js.errors.NoStreamResponseError, nats.errors.NoRespondersError):
             await self.declare()
+            self._lost = True
             await self._context.publish(target, job_id.bytes, headers=headers)
 
 

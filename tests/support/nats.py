@@ -49,6 +49,15 @@ class TestNats:
             self._server.delete_store()
         self.handle = self._server.start()
 
+    def lose_consumers(self) -> None:
+        """Restart the server without any consumer; streams and their messages stay."""
+        self._server.stop()
+        consumers = list(self._server.store_dir.glob("jetstream/*/streams/*/obs/*"))
+        assert consumers
+        for folder in consumers:
+            shutil.rmtree(folder)
+        self.handle = self._server.start()
+
     def stop(self) -> None:
         """Stop the server; clients go on trying."""
         self._server.stop()
