@@ -77,14 +77,7 @@ PROCESSES: tuple[ProcessSpec, ...] = (
         **_API,  # type: ignore[arg-type]
         **_owner_of_jobs("scanner"),
     ),
-    ProcessSpec(
-        "pricing",
-        "services.pricing",
-        "pricing",
-        peers=("identity", "audit", "scanner"),
-        **_API,  # type: ignore[arg-type]
-        **_owner_of_jobs("pricing"),
-    ),
+    ProcessSpec("pricing", "services.pricing", peers=("identity",)),
     ProcessSpec(
         "actions",
         "services.actions",
@@ -124,6 +117,6 @@ PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec(
         "gateway",
         "services.gateway",
-        peers=("identity", "scanner", "pricing", "actions", "audit"),
+        peers=("identity", "scanner", "pricing", "audit"),
     ),
 )

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from recoup.actions.v1 import actions_service_pb2
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
@@ -23,7 +22,6 @@ _SERVICES = (
     ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
     ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
     ("pricing", pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"]),
-    ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
     ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
 )
 _SECURITY_TXT = b"""Contact: mailto:security@recoup.invalid

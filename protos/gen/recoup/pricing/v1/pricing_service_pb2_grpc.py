@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PricingServiceStub:
-    """Owns the price catalogue, the bills, and the method by which savings are measured.
+    """Owns the price catalogue.
     """
 
     def __init__(self, channel):
@@ -45,55 +45,10 @@ class PricingServiceStub:
                 request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListPricesRequest.SerializeToString,
                 response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListPricesResponse.FromString,
                 _registered_method=True)
-        self.CreateBillSource = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/CreateBillSource',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.CreateBillSourceRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.CreateBillSourceResponse.FromString,
-                _registered_method=True)
-        self.GetBillSource = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/GetBillSource',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillSourceRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillSourceResponse.FromString,
-                _registered_method=True)
-        self.ListBillSources = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/ListBillSources',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillSourcesRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillSourcesResponse.FromString,
-                _registered_method=True)
-        self.ImportBill = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/ImportBill',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ImportBillRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ImportBillResponse.FromString,
-                _registered_method=True)
-        self.GetBillImport = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/GetBillImport',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillImportRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillImportResponse.FromString,
-                _registered_method=True)
-        self.ListBillImports = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/ListBillImports',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillImportsRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillImportsResponse.FromString,
-                _registered_method=True)
-        self.ListDailyCosts = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/ListDailyCosts',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListDailyCostsRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListDailyCostsResponse.FromString,
-                _registered_method=True)
-        self.GetBaseline = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/GetBaseline',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBaselineRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBaselineResponse.FromString,
-                _registered_method=True)
-        self.MeasureSavings = channel.unary_unary(
-                '/recoup.pricing.v1.PricingService/MeasureSavings',
-                request_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.MeasureSavingsRequest.SerializeToString,
-                response_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.MeasureSavingsResponse.FromString,
-                _registered_method=True)
 
 
 class PricingServiceServicer:
-    """Owns the price catalogue, the bills, and the method by which savings are measured.
+    """Owns the price catalogue.
     """
 
     def LookupPrices(self, request, context):
@@ -105,69 +60,6 @@ class PricingServiceServicer:
 
     def ListPrices(self, request, context):
         """Lists catalogue prices.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CreateBillSource(self, request, context):
-        """Says where a provider's cost export lies. It is fetched every day from then on.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetBillSource(self, request, context):
-        """Reads one bill source.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListBillSources(self, request, context):
-        """Lists bill sources.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ImportBill(self, request, context):
-        """Fetches a bill source now.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetBillImport(self, request, context):
-        """Reads one import.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListBillImports(self, request, context):
-        """Lists imports, newest first.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListDailyCosts(self, request, context):
-        """Lists what a resource cost day by day, by the current bill.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetBaseline(self, request, context):
-        """Computes the baseline of a resource up to a day, for a plan. Called by actions with an exchanged passport.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def MeasureSavings(self, request, context):
-        """Measures the saving of a window against a frozen baseline. Called by actions-worker under its grant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,51 +78,6 @@ def add_PricingServiceServicer_to_server(servicer, server):
                     request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListPricesRequest.FromString,
                     response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListPricesResponse.SerializeToString,
             ),
-            'CreateBillSource': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateBillSource,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.CreateBillSourceRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.CreateBillSourceResponse.SerializeToString,
-            ),
-            'GetBillSource': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetBillSource,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillSourceRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillSourceResponse.SerializeToString,
-            ),
-            'ListBillSources': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListBillSources,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillSourcesRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillSourcesResponse.SerializeToString,
-            ),
-            'ImportBill': grpc.unary_unary_rpc_method_handler(
-                    servicer.ImportBill,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ImportBillRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ImportBillResponse.SerializeToString,
-            ),
-            'GetBillImport': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetBillImport,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillImportRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillImportResponse.SerializeToString,
-            ),
-            'ListBillImports': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListBillImports,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillImportsRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillImportsResponse.SerializeToString,
-            ),
-            'ListDailyCosts': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListDailyCosts,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListDailyCostsRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListDailyCostsResponse.SerializeToString,
-            ),
-            'GetBaseline': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetBaseline,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBaselineRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBaselineResponse.SerializeToString,
-            ),
-            'MeasureSavings': grpc.unary_unary_rpc_method_handler(
-                    servicer.MeasureSavings,
-                    request_deserializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.MeasureSavingsRequest.FromString,
-                    response_serializer=recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.MeasureSavingsResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'recoup.pricing.v1.PricingService', rpc_method_handlers)
@@ -240,7 +87,7 @@ def add_PricingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PricingService:
-    """Owns the price catalogue, the bills, and the method by which savings are measured.
+    """Owns the price catalogue.
     """
 
     @staticmethod
@@ -287,249 +134,6 @@ class PricingService:
             '/recoup.pricing.v1.PricingService/ListPrices',
             recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListPricesRequest.SerializeToString,
             recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListPricesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CreateBillSource(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/CreateBillSource',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.CreateBillSourceRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.CreateBillSourceResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetBillSource(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/GetBillSource',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillSourceRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillSourceResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListBillSources(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/ListBillSources',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillSourcesRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillSourcesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ImportBill(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/ImportBill',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ImportBillRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ImportBillResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetBillImport(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/GetBillImport',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillImportRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBillImportResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListBillImports(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/ListBillImports',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillImportsRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListBillImportsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListDailyCosts(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/ListDailyCosts',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListDailyCostsRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.ListDailyCostsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetBaseline(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/GetBaseline',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBaselineRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.GetBaselineResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def MeasureSavings(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/recoup.pricing.v1.PricingService/MeasureSavings',
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.MeasureSavingsRequest.SerializeToString,
-            recoup_dot_pricing_dot_v1_dot_pricing__service__pb2.MeasureSavingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

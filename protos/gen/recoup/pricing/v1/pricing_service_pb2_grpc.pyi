@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PricingServiceStub:
-    """Owns the price catalogue, the bills, and the method by which savings are measured."""
+    """Owns the price catalogue."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,55 +37,19 @@ class PricingServiceStub:
     """Looks prices up for the mesh: scanner-worker and actions. Unknown prices are left out, never zero."""
     ListPrices: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.ListPricesRequest, _pricing_service_pb2.ListPricesResponse]
     """Lists catalogue prices."""
-    CreateBillSource: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.CreateBillSourceRequest, _pricing_service_pb2.CreateBillSourceResponse]
-    """Says where a provider's cost export lies. It is fetched every day from then on."""
-    GetBillSource: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.GetBillSourceRequest, _pricing_service_pb2.GetBillSourceResponse]
-    """Reads one bill source."""
-    ListBillSources: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.ListBillSourcesRequest, _pricing_service_pb2.ListBillSourcesResponse]
-    """Lists bill sources."""
-    ImportBill: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.ImportBillRequest, _pricing_service_pb2.ImportBillResponse]
-    """Fetches a bill source now."""
-    GetBillImport: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.GetBillImportRequest, _pricing_service_pb2.GetBillImportResponse]
-    """Reads one import."""
-    ListBillImports: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.ListBillImportsRequest, _pricing_service_pb2.ListBillImportsResponse]
-    """Lists imports, newest first."""
-    ListDailyCosts: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.ListDailyCostsRequest, _pricing_service_pb2.ListDailyCostsResponse]
-    """Lists what a resource cost day by day, by the current bill."""
-    GetBaseline: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.GetBaselineRequest, _pricing_service_pb2.GetBaselineResponse]
-    """Computes the baseline of a resource up to a day, for a plan. Called by actions with an exchanged passport."""
-    MeasureSavings: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.MeasureSavingsRequest, _pricing_service_pb2.MeasureSavingsResponse]
-    """Measures the saving of a window against a frozen baseline. Called by actions-worker under its grant."""
 
 @_typing.type_check_only
 class PricingServiceAsyncStub(PricingServiceStub):
-    """Owns the price catalogue, the bills, and the method by which savings are measured."""
+    """Owns the price catalogue."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LookupPrices: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.LookupPricesRequest, _pricing_service_pb2.LookupPricesResponse]  # type: ignore[assignment]
     """Looks prices up for the mesh: scanner-worker and actions. Unknown prices are left out, never zero."""
     ListPrices: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.ListPricesRequest, _pricing_service_pb2.ListPricesResponse]  # type: ignore[assignment]
     """Lists catalogue prices."""
-    CreateBillSource: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.CreateBillSourceRequest, _pricing_service_pb2.CreateBillSourceResponse]  # type: ignore[assignment]
-    """Says where a provider's cost export lies. It is fetched every day from then on."""
-    GetBillSource: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.GetBillSourceRequest, _pricing_service_pb2.GetBillSourceResponse]  # type: ignore[assignment]
-    """Reads one bill source."""
-    ListBillSources: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.ListBillSourcesRequest, _pricing_service_pb2.ListBillSourcesResponse]  # type: ignore[assignment]
-    """Lists bill sources."""
-    ImportBill: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.ImportBillRequest, _pricing_service_pb2.ImportBillResponse]  # type: ignore[assignment]
-    """Fetches a bill source now."""
-    GetBillImport: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.GetBillImportRequest, _pricing_service_pb2.GetBillImportResponse]  # type: ignore[assignment]
-    """Reads one import."""
-    ListBillImports: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.ListBillImportsRequest, _pricing_service_pb2.ListBillImportsResponse]  # type: ignore[assignment]
-    """Lists imports, newest first."""
-    ListDailyCosts: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.ListDailyCostsRequest, _pricing_service_pb2.ListDailyCostsResponse]  # type: ignore[assignment]
-    """Lists what a resource cost day by day, by the current bill."""
-    GetBaseline: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.GetBaselineRequest, _pricing_service_pb2.GetBaselineResponse]  # type: ignore[assignment]
-    """Computes the baseline of a resource up to a day, for a plan. Called by actions with an exchanged passport."""
-    MeasureSavings: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.MeasureSavingsRequest, _pricing_service_pb2.MeasureSavingsResponse]  # type: ignore[assignment]
-    """Measures the saving of a window against a frozen baseline. Called by actions-worker under its grant."""
 
 class PricingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Owns the price catalogue, the bills, and the method by which savings are measured."""
+    """Owns the price catalogue."""
 
     @_abc_1.abstractmethod
     def LookupPrices(
@@ -102,77 +66,5 @@ class PricingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pricing_service_pb2.ListPricesResponse, _abc.Awaitable[_pricing_service_pb2.ListPricesResponse]]:
         """Lists catalogue prices."""
-
-    @_abc_1.abstractmethod
-    def CreateBillSource(
-        self,
-        request: _pricing_service_pb2.CreateBillSourceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.CreateBillSourceResponse, _abc.Awaitable[_pricing_service_pb2.CreateBillSourceResponse]]:
-        """Says where a provider's cost export lies. It is fetched every day from then on."""
-
-    @_abc_1.abstractmethod
-    def GetBillSource(
-        self,
-        request: _pricing_service_pb2.GetBillSourceRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.GetBillSourceResponse, _abc.Awaitable[_pricing_service_pb2.GetBillSourceResponse]]:
-        """Reads one bill source."""
-
-    @_abc_1.abstractmethod
-    def ListBillSources(
-        self,
-        request: _pricing_service_pb2.ListBillSourcesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.ListBillSourcesResponse, _abc.Awaitable[_pricing_service_pb2.ListBillSourcesResponse]]:
-        """Lists bill sources."""
-
-    @_abc_1.abstractmethod
-    def ImportBill(
-        self,
-        request: _pricing_service_pb2.ImportBillRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.ImportBillResponse, _abc.Awaitable[_pricing_service_pb2.ImportBillResponse]]:
-        """Fetches a bill source now."""
-
-    @_abc_1.abstractmethod
-    def GetBillImport(
-        self,
-        request: _pricing_service_pb2.GetBillImportRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.GetBillImportResponse, _abc.Awaitable[_pricing_service_pb2.GetBillImportResponse]]:
-        """Reads one import."""
-
-    @_abc_1.abstractmethod
-    def ListBillImports(
-        self,
-        request: _pricing_service_pb2.ListBillImportsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.ListBillImportsResponse, _abc.Awaitable[_pricing_service_pb2.ListBillImportsResponse]]:
-        """Lists imports, newest first."""
-
-    @_abc_1.abstractmethod
-    def ListDailyCosts(
-        self,
-        request: _pricing_service_pb2.ListDailyCostsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.ListDailyCostsResponse, _abc.Awaitable[_pricing_service_pb2.ListDailyCostsResponse]]:
-        """Lists what a resource cost day by day, by the current bill."""
-
-    @_abc_1.abstractmethod
-    def GetBaseline(
-        self,
-        request: _pricing_service_pb2.GetBaselineRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.GetBaselineResponse, _abc.Awaitable[_pricing_service_pb2.GetBaselineResponse]]:
-        """Computes the baseline of a resource up to a day, for a plan. Called by actions with an exchanged passport."""
-
-    @_abc_1.abstractmethod
-    def MeasureSavings(
-        self,
-        request: _pricing_service_pb2.MeasureSavingsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_pricing_service_pb2.MeasureSavingsResponse, _abc.Awaitable[_pricing_service_pb2.MeasureSavingsResponse]]:
-        """Measures the saving of a window against a frozen baseline. Called by actions-worker under its grant."""
 
 def add_PricingServiceServicer_to_server(servicer: PricingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
