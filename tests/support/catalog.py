@@ -53,7 +53,8 @@ async def _tables(connection: asyncpg.Connection) -> list[Any]:
         """SELECT c.oid, n.nspname AS schema, n.nspname || '.' || c.relname AS name, c.relkind::text AS relkind,
              c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced, o.rolname AS owner,
              substring(obj_description(c.oid, 'pg_class') FROM '^kind=([a-z]+)$') AS kind,
-             (SELECT format_type(a.atttypid, NULL) || CASE WHEN a.attnotnull THEN '' ELSE ' NULL' END FROM pg_attribute a
+             (SELECT format_type(a.atttypid, NULL) || CASE WHEN a.attnotnull THEN '' ELSE ' NULL' END
+              FROM pg_attribute a
               WHERE a.attrelid = c.oid AND a.attname = 'organization_id' AND NOT a.attisdropped) AS organization
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
            WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f', 'v', 'm') ORDER BY 2, 3""",
