@@ -1,0 +1,1 @@
+"""Typed client of Recoup's mesh, and the `recoup` command line."""

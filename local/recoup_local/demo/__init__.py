@@ -1,0 +1,1 @@
+"""The main job as a story, told while it happens: `recoup local demo`."""

@@ -1,0 +1,51 @@
+"""Runs the story on a mesh of its own and leaves what it did in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from recoup_local.demo.story import Teller
+from recoup_local.otlp import tree
+from recoup_local.supervisor import LocalMesh
+
+
+def _clean(output: Path) -> Path:
+    """Empty the output folder; returns a new folder for the mesh, so that every run starts clean."""
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    return Path(tempfile.mkdtemp(prefix="recoup-demo-"))
+
+
+async def run(output: Path, console: Console) -> None:
+    """Bring a mesh up, tell the story, write the files, take the mesh down. Raises StartError, StoryBroken."""
+    began = time.monotonic()
+    state = await asyncio.to_thread(_clean, output)
+    mesh = LocalMesh(state)
+    try:
+        console.print("[bold]Recoup[/]: the main job on this machine. LOCAL: not evidence.")
+        await mesh.start(lambda text: console.print(f"  {text} …"))
+        up = time.monotonic() - began
+        teller = Teller(mesh, console)
+        story = await teller.tell()
+        story.seconds = {"start": round(up, 2), **story.seconds, "all": round(time.monotonic() - began, 2)}
+        (output / "story.json").write_text(json.dumps(story.document(), indent=1) + "\n")
+        shutil.copyfile(state / "log.vkey", output / "log.vkey")
+        await asyncio.to_thread(mesh.stop)  # The last spans arrive as the processes end.
+        spans = mesh.spans.all()
+        ordered = [{"depth": depth, **asdict(span)} for depth, span in tree(spans)]
+        (output / "trace.json").write_text(json.dumps({"spans": ordered}) + "\n")
+    finally:
+        await asyncio.shield(asyncio.to_thread(mesh.stop))
+        shutil.rmtree(state, ignore_errors=True)
+    console.print(
+        f"\nDone in {time.monotonic() - began:.0f} s. What was done: {output / 'story.json'}; spans: trace.json"
+    )
+    console.print("Not in this story yet: approving, executing and proving a saving from the bill.")
