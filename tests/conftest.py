@@ -6,11 +6,12 @@ template. `services` chooses whose migrations it has: `@pytest.mark.services("id
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.mesh import TestMesh, running_mesh
 from tests.support.nats import TestNats
 from tests.support.postgres import TestDatabase, drop, new_database
 
@@ -37,3 +38,10 @@ async def nats_server() -> AsyncIterator[TestNats]:
     server = TestNats("pricing")
     yield server
     await server.close()
+
+
+@pytest.fixture(scope="session")
+def made() -> Iterator[TestMesh]:
+    """The whole mesh, once for each test process; tests that use it stand in one xdist group."""
+    with running_mesh() as mesh:
+        yield mesh

@@ -171,7 +171,14 @@ class Installation:
             "scanner-worker": aws,
             "pricing-worker": aws,
             "actions-worker": aws,
-            "gateway": {"gateway": {"listen": f"127.0.0.1:{self.ports['gateway-rest']}"}},
+            # One machine is one address: what slows strangers down elsewhere would slow down everybody here.
+            "gateway": {
+                "gateway": {
+                    "listen": f"127.0.0.1:{self.ports['gateway-rest']}",
+                    "strangers_a_second": 500.0,
+                    "stranger_burst": 5000,
+                }
+            },
         }
         return own.get(name, {})
 

@@ -83,8 +83,9 @@ class LocalMesh:
     async def _start(self, tell: Tell) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
         tell("starting PostgreSQL and NATS")
-        self.postgres = await asyncio.to_thread(self._postgres.start)
-        nats = await asyncio.to_thread(self._nats.start)
+        # From this thread and no other: children end when the thread that started them does (embedded/child.py).
+        self.postgres = self._postgres.start()
+        nats = self._nats.start()
         jwks_server, jwks = people.serve_jwks(self.installation.issuer)
         otlp_server, endpoint = otlp.serve(self.spans)
         self._servers += [jwks_server, otlp_server]

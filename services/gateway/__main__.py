@@ -78,7 +78,7 @@ def _configuration(gateway: Gateway, edge: EdgeSettings, settings: GatewaySettin
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=edge.concurrent_requests,
+        limit_concurrency=edge.connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(settings.limits.drain_seconds),
         h11_max_incomplete_event_size=edge.header_bytes,

@@ -31,6 +31,7 @@ from services._mesh.errors import (
     Problem,
     Reason,
     Unauthenticated,
+    Unavailable,
     from_rpc_error,
 )
 from services._mesh.ids import uuid7
@@ -91,6 +92,7 @@ class Gateway:
         self._reads = Limiter(settings.reads_a_second, settings.read_burst)
         self._writes = Limiter(settings.writes_a_second, settings.write_burst)
         self._strangers = Limiter(settings.strangers_a_second, settings.stranger_burst)
+        self._running = 0
         self._calls = {route.rule.name: _callable(channel(route.service), route) for route in router.routes}
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -113,6 +115,7 @@ class Gateway:
 
     async def _answer(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
         trace_id = telemetry.trace_id()
+        self._running += 1
         try:
             return await self._serve(exchange, receive)
         except Problem as problem:
@@ -123,12 +126,15 @@ class Gateway:
         except Exception as error:
             log.error("%s failed", exchange.raw_path, exc_info=error)
             status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
+        finally:
+            self._running -= 1
         return status, problems.MEDIA_TYPE, body
 
     async def _serve(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
         fixed = self._fixed(exchange)
         if fixed is not None:
             return fixed
+        self._shed(exchange)
         route, variables = self._route(exchange)
         session = self._session(exchange, route)
         organization_id = _organization(route, variables)
@@ -137,6 +143,16 @@ class Gateway:
         request = _build(route, variables, exchange, body, self._settings.json_depth)
         response = await self._call(exchange, route, session, organization_id, request)
         return 200, _JSON, transcode.render(response)
+
+    def _shed(self, exchange: _Exchange) -> None:
+        """Refuse what would only wait: an answer now is worth more than one after the caller gave up."""
+        if self._running > self._settings.concurrent_requests:
+            exchange.answer_headers.append((b"retry-after", b"1"))
+            raise Unavailable(
+                Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE,
+                "The gateway is busy. Try again in a moment.",
+                {"dependency": "gateway"},
+            )
 
     def _fixed(self, exchange: _Exchange) -> tuple[int, str, bytes] | None:
         """Health, and documents that anybody may read."""
@@ -168,12 +184,9 @@ class Gateway:
         )
 
     def _session(self, exchange: _Exchange, route: Route) -> str:
-        """The session token, where the route needs one. Strangers are slowed down by their address."""
+        """The session token, where the route needs one. Who was never let in is slowed down by address."""
         if route.rule.scope is Scope.PUBLIC:
             return ""
-        verdict = self._strangers.take(exchange.client, cost=0)
-        if not verdict.allowed or verdict.remaining == 0:
-            raise _limited(exchange, verdict)
         header = exchange.headers.get("authorization", "")
         if not header:
             raise Unauthenticated(
@@ -182,6 +195,10 @@ class Gateway:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > 8192:
             raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The session token can't be accepted.")
+        verdict = self._strangers.take(exchange.client, cost=0)
+        if verdict.remaining == 0 and not self._office.knows(token):
+            # Only who was never let in waits: people behind one address don't pay for a stranger among them.
+            raise _limited(exchange, verdict)
         return token
 
     def _limit(self, exchange: _Exchange, route: Route, session: str, organization_id: str) -> None:

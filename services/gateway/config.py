@@ -20,6 +20,7 @@ class EdgeSettings:
     header_bytes: Annotated[int, Between(1024, 64 * 1024)] = 32 * 1024
     json_depth: Annotated[int, Between(4, 100)] = 32
     concurrent_requests: Annotated[int, Between(1, 10_000)] = 256
+    connections: Annotated[int, Between(1, 100_000)] = 5000
     call_seconds: Seconds = 30.0
     reads_a_second: _Rate = 50.0
     read_burst: Annotated[int, Between(1, 100_000)] = 200

@@ -12,6 +12,7 @@ from services._mesh.limits import BoundedCache
 
 _CACHED = 10_000
 _MARGIN_SECONDS = 30.0
+_SEEN_SECONDS = 600.0
 Key = tuple[str, str, str]
 
 
@@ -22,6 +23,11 @@ class PassportOffice:
         self._stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
         self._clock = clock
         self._known: BoundedCache[Key, str] = BoundedCache(_CACHED)
+        self._seen: BoundedCache[str, bool] = BoundedCache(_CACHED)
+
+    def knows(self, session: str) -> bool:
+        """Whether identity has accepted this session lately."""
+        return self._seen.get(session) is not None
 
     async def passport(self, session: str, audience: str, organization_id: str) -> str:
         """A passport for `audience`. Raises Problem."""
@@ -40,6 +46,7 @@ class PassportOffice:
             answer = await self._stub.IssuePassport(request, timeout=10.0)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "identity") from None
+        self._seen.put(session, True, _SEEN_SECONDS)
         left = answer.expires_at.seconds - self._clock.wall_seconds() - _MARGIN_SECONDS
         if left > 0:
             self._known.put((session, audience, organization_id), answer.passport, left)
