@@ -203,6 +203,11 @@ class LocalMesh:
         self._nats.delete_store()
         self._nats.start()
 
+    @property
+    def nats_port(self) -> int:
+        """Where NATS listens, on loopback."""
+        return self._nats.port
+
     def token(self, organization: str, role: str, *, aal: int = 2) -> str:
         """A session token of whoever has `role` in `organization`."""
         return self.installation.issuer.token(people.find_person(organization, role), aal=aal)

@@ -158,10 +158,7 @@ _HELD = f"SELECT 1 FROM {{schema}}.jobs WHERE {_MINE} FOR UPDATE"
 _FAILURES = f"SELECT failures FROM {{schema}}.jobs WHERE {_MINE}"
 _FINISH = f"UPDATE {{schema}}.jobs SET status = 'DONE', lease_until = NULL, last_error = '' WHERE {_MINE}"
 _POSTPONE = f"UPDATE {{schema}}.jobs SET status = 'READY', due_at = :due_at, failures = 0, {_BACK} WHERE {_MINE}"
-_RETRY = (
-    "UPDATE {schema}.jobs SET status = 'READY', due_at = :due_at, last_error = :error,"
-    f" {_BACK} WHERE {_MINE}"
-)
+_RETRY = f"UPDATE {{schema}}.jobs SET status = 'READY', due_at = :due_at, last_error = :error, {_BACK} WHERE {_MINE}"
 _FAIL = (
     "UPDATE {schema}.jobs SET status = :status, due_at = :due_at, last_error = :error, failures = failures + 1,"
     f" {_BACK} WHERE {_MINE}"

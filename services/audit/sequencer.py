@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services._mesh.clock import Clock
@@ -19,9 +18,6 @@ from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, R
 from services.audit import store
 from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
 from services.audit.model.merkle import Frontier
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +158,7 @@ class Sequencer:
         )
         self._refuse([waiting], problem)
 
-    async def _batch(self, connection: AsyncConnection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
+    async def _batch(self, connection: store.Connection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
         organizations, _ = touched(fresh)
         return Batch(
             frontier,

@@ -16,6 +16,7 @@ from services.audit.model.merkle import Frontier, Node, nodes_of, peaks
 from services.audit.tables import checkpoints, events, nodes
 
 EventRow = Row[Any]
+Connection = AsyncConnection
 
 
 async def get_event(connection: AsyncConnection, event_id: UUID) -> EventRow:

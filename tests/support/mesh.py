@@ -45,9 +45,9 @@ class TestMesh:
     connection_id: str = ""
     _people: dict[Any, Person] = field(default_factory=dict)
 
-    def go_to(self, day: int) -> None:
-        """Move the clock to a day of the story."""
-        self.mesh.clock.set_now(self.day0 + timedelta(days=day))
+    def go_to(self, day: int, minutes: int = 0) -> None:
+        """Move the clock to a day of the story, so many minutes after nine."""
+        self.mesh.clock.set_now(self.day0 + timedelta(days=day, minutes=minutes))
 
     def rest(self, organization: str, role: str, **session: Any) -> Person:
         """Somebody who talks REST; the same session each time for the same somebody."""

@@ -30,7 +30,7 @@ from recoup_local.otlp import SeenSpan, tree
 from recoup_local.supervisor import LocalMesh
 
 FIRST_SCAN_DAY = -35
-SCAN_DAYS = (-35, -28, -21, -14, -8, 0)
+SCAN_DAYS = (-35, -28, -21, -14, -11, -8, -4, 0)
 POLL_SECONDS = 0.15
 WAIT_SECONDS = 120.0
 _OVER = {"SCAN_STATE_COMPLETE", "SCAN_STATE_PARTIAL", "SCAN_STATE_FAILED"}

@@ -59,7 +59,7 @@ class EmbeddedNats:
 
     def __init__(self, state_dir: Path, users: Sequence[NatsUser], tls: TlsFiles | None = None, port: int = 0) -> None:
         self._folder, self._users, self._tls = state_dir / "nats", users, tls
-        self._port = port or free_port()
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,12 +77,12 @@ class EmbeddedNats:
         with log_path.open("ab") as log:
             self._process = child.start([_binary(), "-c", config], log)
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(self._port):
+        while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise NatsError(f"nats-server didn't start; see {log_path}")
             time.sleep(0.01)
         scheme = "tls" if self._tls else "nats"
-        return NatsHandle(f"{scheme}://127.0.0.1:{self._port}", self._port, self._process.pid, self.store_dir)
+        return NatsHandle(f"{scheme}://127.0.0.1:{self.port}", self.port, self._process.pid, self.store_dir)
 
     def stop(self) -> None:
         """End the server; its store stays."""
@@ -97,7 +97,7 @@ class EmbeddedNats:
     def _configuration(self) -> dict[str, object]:
         configuration: dict[str, object] = {
             "host": "127.0.0.1",
-            "port": self._port,
+            "port": self.port,
             "server_name": "recoup-local",
             "jetstream": {"store_dir": str(self.store_dir), "sync_interval": "always", "max_file_store": 1 << 30},
             "max_payload": 65536,

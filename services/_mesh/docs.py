@@ -1,0 +1,93 @@
+"""Writes the permission table from the protos: `python -m services._mesh.docs [--check]`.
+
+The same descriptors are what every process enforces, so the page can't say anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor import ServiceDescriptor
+
+from recoup.actions.v1 import actions_service_pb2
+from recoup.audit.v1 import audit_service_pb2, signer_service_pb2
+from recoup.broker.v1 import broker_service_pb2
+from recoup.identity.v1 import identity_service_pb2
+from recoup.mesh.v1 import job_service_pb2
+from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
+from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.descriptors import MethodRule, method_rules, permission_rules
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "PERMISSIONS.md"
+_ROLES = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEWER")
+SERVICES: tuple[ServiceDescriptor, ...] = (
+    identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
+    pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
+    bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
+    actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"],
+    broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+)
+# Declared, so that what is built next fits; no process serves them yet.
+UNSERVED = frozenset({"recoup.pricing.v1.BillService", "recoup.actions.v1.ActionsService"})
+
+
+def page() -> str:
+    """The page's text."""
+    lines = [
+        "# Permissions",
+        "Generated from the protos by `make docs`; never edited. Every service enforces exactly this.",
+        "",
+        "## Who may do what",
+        f"| permission | {' | '.join(role.title() for role in _ROLES)} | what it lets a person do |",
+        f"|---|{'---|' * len(_ROLES)}---|",
+    ]
+    for service in SERVICES:
+        for rule in permission_rules(service):
+            marks = " | ".join("●" if role in rule.roles else "" for role in _ROLES)
+            lines.append(f"| `{rule.name}` | {marks} | {rule.description} |")
+    lines += ["", "## Every RPC", "| RPC | REST | scope | permission | effect | event |", "|---|---|---|---|---|---|"]
+    lines += [_row(rule, service) for service in SERVICES for rule in method_rules(service)]
+    lines += ["", "RPCs marked * are declared and not served yet.", ""]
+    return "\n".join(lines)
+
+
+def _row(rule: MethodRule, service: ServiceDescriptor) -> str:
+    name = rule.name.removeprefix("recoup.") + (" *" if service.full_name in UNSERVED else "")
+    scope = (
+        rule.scope.name + (" + grant" if rule.needs_grant else "") + (f", aal{rule.min_aal}" if rule.min_aal else "")
+    )
+    cells = [f"`{name}`", _rest(rule), scope, _code(rule.permission), rule.effect.name, _code(rule.audit_action)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _rest(rule: MethodRule) -> str:
+    options = rule.descriptor.GetOptions()
+    if not options.HasExtension(annotations_pb2.http):
+        return ""
+    binding = options.Extensions[annotations_pb2.http]
+    verb = binding.WhichOneof("pattern")
+    return f"`{verb.upper()} {getattr(binding, verb)}`"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def write_or_check(path: Path, text: str, arguments: Iterable[str]) -> int:
+    """Write a generated page, or with --check compare it. Returns the exit code."""
+    if "--check" in arguments:
+        return 0 if path.exists() and path.read_text("utf-8") == text else 1
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(write_or_check(PAGE, page(), sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The calls that actions make to the cloud."""

@@ -1,0 +1,268 @@
+"""What must survive: killed processes, a lost JetStream, revocations that must reach everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import asyncpg
+import nats
+import pytest
+
+from recoup_local.cloud import ProxyControl
+from recoup_local.embedded.postgres import connect
+from tests.support import mesh as support
+from tests.support.mesh import TestMesh
+
+pytestmark = pytest.mark.xdist_group("mesh")
+
+
+def rows(made: TestMesh, query: str) -> list[asyncpg.Record]:
+    async def read() -> list[asyncpg.Record]:
+        assert made.mesh.postgres is not None
+        connection = await connect(made.mesh.postgres)
+        try:
+            found: list[asyncpg.Record] = await connection.fetch(query)
+            return found
+        finally:
+            await connection.close()
+
+    return asyncio.run(read())
+
+
+def everything_relayed(made: TestMesh) -> bool | None:
+    behind = [
+        row["n"]
+        for schema in ("identity", "scanner")
+        for row in rows(made, f"SELECT count(*) AS n FROM {schema}.outbox WHERE log_index IS NULL")
+    ]
+    return True if sum(behind) == 0 else None
+
+
+def nothing_is_lost_or_twice(made: TestMesh) -> None:
+    """Every event of every outbox is in the log exactly once, and every counter is gapless."""
+    support.until(lambda: everything_relayed(made))
+    for schema in ("identity", "scanner"):
+        gaps = rows(
+            made,
+            f"SELECT organization_id FROM {schema}.outbox GROUP BY organization_id"
+            " HAVING max(counter) <> count(*) OR min(counter) <> 1",
+        )
+        assert not gaps
+        missing = rows(
+            made,
+            f"SELECT o.event_id FROM {schema}.outbox o LEFT JOIN audit.events e USING (organization_id, event_id)"
+            " WHERE e.event_id IS NULL OR e.idx <> o.log_index OR e.producer_counter <> o.counter",
+        )
+        assert not missing
+    twice = rows(made, "SELECT event_id FROM audit.events GROUP BY event_id HAVING count(*) > 1")
+    assert not twice
+
+
+def test_a_worker_killed_in_the_middle_of_a_scan_is_followed_by_another(made: TestMesh) -> None:
+    control, finops = ProxyControl.of(made.mesh.cloud), made.rest("acme", "FinOps")
+    rule = control.add_fault(action="DescribeVolumes", hold="before")
+    scan_id = finops.post("/scans", {"connectionId": made.connection_id})["scan"]["scanId"]
+    control.wait_until_held(rule, 30.0)
+    made.mesh.kill("scanner-worker")
+    control.remove_fault(rule)
+    asyncio.run(made.mesh.restart("scanner-worker"))
+    # The lease of the killed one runs out, and the job is announced anew.
+    scan = support.scan_ended(finops, scan_id)
+    assert (scan["state"], scan["unitsDone"]) == ("SCAN_STATE_PARTIAL", 36)
+    assert rows(made, f"SELECT fence FROM scanner.jobs WHERE subject_id = '{scan_id}'")[0]["fence"] == 2
+    nothing_is_lost_or_twice(made)
+
+
+def test_losing_all_of_jetstream_with_work_in_flight_loses_nothing(made: TestMesh) -> None:
+    control, finops = ProxyControl.of(made.mesh.cloud), made.rest("acme", "FinOps")
+    rule = control.add_fault(action="DescribeVolumes", hold="before")
+    running = finops.post("/scans", {"connectionId": made.connection_id})["scan"]["scanId"]
+    control.wait_until_held(rule, 30.0)
+    made.mesh.lose_jetstream()
+    control.remove_fault(rule)
+    assert support.scan_ended(finops, running)["state"] == "SCAN_STATE_PARTIAL"
+    assert support.scan(made, finops)["state"] == "SCAN_STATE_PARTIAL"
+    nothing_is_lost_or_twice(made)
+
+
+@pytest.mark.parametrize("process", ["scanner", "audit", "identity"])
+def test_an_api_killed_with_its_relay_loses_no_event(made: TestMesh, process: str) -> None:
+    admin = made.rest("acme", "Admin")
+    etag = admin.get("")["organization"]["etag"]
+    for number in range(5):
+        answer = admin.call("PATCH", "", json={"displayName": f"Acme {number}", "etag": etag})
+        assert answer.status_code == 200
+        etag = answer.json()["organization"]["etag"]
+    made.mesh.kill(process)
+    asyncio.run(made.mesh.restart(process))
+    nothing_is_lost_or_twice(made)
+    support.until(lambda: True if admin.call("GET", "").status_code == 200 else None)
+
+
+def test_a_revocation_reaches_everybody_within_five_seconds(made: TestMesh) -> None:
+    admin, security = made.rest("acme", "Admin"), made.rest("acme", "Security")
+    member = next(m for m in admin.get("/members", pageSize=500)["members"] if m["role"] == "ROLE_AUDITOR")
+    support.until(lambda: True if made.rest("acme", "Auditor").call("GET", "/events").status_code == 200 else None)
+    security.post(f"/members/{member['memberId']}:revokeSessions")
+    began = time.monotonic()
+
+    # The gateway asks for a new passport when the old one is refused; the old one itself is refused within 5 s.
+    def refused() -> bool | None:
+        found = rows(made, "SELECT max(seq) AS seq FROM identity.revocations")[0]["seq"]
+        return True if found else None
+
+    support.until(refused, 5.0)
+    admin.client.delete(f"/v1/organizations/{admin.organization_id}/members/{member['memberId']}").raise_for_status()
+    gone = support.until(
+        lambda: True if made.rest("acme", "Auditor").call("GET", "/events").status_code == 404 else None, 5.0
+    )
+    assert gone
+    assert time.monotonic() - began < 10.0
+    body = {"userId": member["userId"], "email": member["email"], "role": "ROLE_AUDITOR"}
+    admin.post("/members", body)
+    support.until(lambda: True if made.rest("acme", "Auditor").call("GET", "/events").status_code == 200 else None)
+
+
+def test_while_identity_is_down_reads_go_on_and_nothing_changes(made: TestMesh) -> None:
+    admin = made.rest("acme", "Admin")
+    etag = admin.get("")["organization"]["etag"]
+    finops = made.rest("acme", "FinOps")
+    finops.get("/scans")
+    made.rest("acme", "FinOps").call("POST", "/scans", json={"connectionId": "00000000-0000-4000-8000-000000000000"})
+    made.mesh.kill("identity")
+    try:
+
+        def stale() -> bool | None:
+            body = {"connectionId": "00000000-0000-4000-8000-000000000000"}
+            answer = finops.call("POST", "/scans", json=body)
+            return True if answer.json()["reason"] == "REVOCATION_FEED_STALE" else None
+
+        support.until(stale, 15.0)
+        assert finops.call("GET", "/scans").status_code == 200
+    finally:
+        asyncio.run(made.mesh.restart("identity"))
+    same = support.until(lambda: admin.call("GET", "").json().get("organization"))
+    assert same["etag"] == etag
+
+
+# Data plane: each process's own identity against what is and isn't its own.
+LOGINS = (
+    "identity_api",
+    "identity_relay",
+    "scanner_api",
+    "scanner_relay",
+    "scanner_dispatcher",
+    "scanner_worker",
+    "audit_api",
+    "audit_sequencer",
+)
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_a_database_role_reaches_its_own_schema_and_no_other(made: TestMesh, login: str) -> None:
+    own = login.partition("_")[0]
+
+    async def reach() -> dict[str, bool]:
+        handle = made.mesh.postgres
+        assert handle is not None
+        connection = await asyncpg.connect(
+            host=str(handle.socket_dir),
+            port=handle.port,
+            user=login,
+            password=made.mesh.installation.passwords[login],
+            database=handle.dbname,
+        )
+        reached = {}
+        try:
+            for schema, table in (("identity", "members"), ("scanner", "credentials"), ("audit", "events")):
+                try:
+                    await connection.fetch(f"SELECT * FROM {schema}.{table}")
+                    reached[schema] = True
+                except asyncpg.InsufficientPrivilegeError:
+                    reached[schema] = False
+        finally:
+            await connection.close()
+        return reached
+
+    reached = asyncio.run(reach())
+    expected = {schema: schema == own and login.endswith("_api") for schema in reached}
+    assert reached == expected
+
+
+def test_a_nats_user_may_use_its_own_subjects_and_no_others(made: TestMesh) -> None:
+    installation = made.mesh.installation
+
+    async def attempt(user: str, subject: str) -> list[str]:
+        errors: list[str] = []
+
+        async def noticed(error: Exception) -> None:
+            errors.append(str(error))
+
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(installation.ca.cert_file))
+        folder = installation.folder(user)
+        context.load_cert_chain(str(folder / "tls.pem"), str(folder / "tls.key"))
+        client = await nats.connect(
+            f"tls://127.0.0.1:{made.mesh.nats_port}",
+            user=user,
+            password=installation.nats_passwords[user],
+            tls=context,
+            tls_hostname="localhost",
+            error_cb=noticed,
+            allow_reconnect=False,
+        )
+        await client.publish(subject, b"x")
+        await client.flush()
+        await asyncio.sleep(0.05)
+        await client.close()
+        return errors
+
+    assert asyncio.run(attempt("scanner-worker", "jobs.scanner.scan.x"))
+    assert asyncio.run(attempt("scanner-worker", "$JS.API.STREAM.DELETE.JOBS_SCANNER"))
+    assert not asyncio.run(attempt("scanner", "jobs.scanner.scan.x"))
+
+
+def test_the_api_that_seals_cannot_open(made: TestMesh) -> None:
+    """With all that the scanner's API process holds: its files, its certificate, its database role."""
+    envelope = bytes(rows(made, "SELECT envelope FROM scanner.credentials LIMIT 1")[0]["envelope"])
+    folder = made.mesh.installation.folder("scanner")
+    held = {path.name for path in folder.iterdir()}
+    assert "kek.public.json" in held
+    assert "kek.private.json" not in held
+    script = (
+        "import json, sys; from pathlib import Path; from uuid import UUID\n"
+        "from services._mesh.envelope import SecretContext, open_envelope\n"
+        "from services.broker.kms import FileKms\n"
+        "folder, sealed = Path(sys.argv[1]), bytes.fromhex(sys.argv[2])\n"
+        "context = SecretContext(UUID(int=1), UUID(int=2), 'aws.base_key')\n"
+        "for path in folder.iterdir():\n"
+        "    try:\n"
+        "        open_envelope(sealed, context, FileKms(path)); print('OPENED')\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder), envelope.hex()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "OPENED" not in done.stdout
+    assert done.stdout.count("\n") == len(held)
+
+
+def test_no_long_lived_secret_is_in_logs_database_or_spans(made: TestMesh) -> None:
+    """The canary is the base user's secret key, which went through the gateway and the scanner into its envelope."""
+    canary = made.base_user.secret_access_key
+    for path in made.mesh.logs.glob("*.log"):
+        assert canary not in path.read_text(errors="replace"), path.name
+    assert canary not in (made.mesh.state / "spans.jsonl").read_text()
+    for table in (
+        "scanner.outbox",
+        "scanner.connections",
+        "scanner.credentials",
+        "scanner.idempotency",
+        "audit.events",
+    ):
+        found = rows(made, f"SELECT count(*) AS n FROM {table} t WHERE t::text LIKE '%{canary}%'")
+        assert found[0]["n"] == 0, table

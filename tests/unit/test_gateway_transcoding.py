@@ -1,0 +1,138 @@
+"""Routes and transcoding: strict, decided at the start, the same for every message."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from recoup.audit.v1 import audit_service_pb2
+from recoup.identity.v1 import identity_service_pb2
+from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.errors import Invalid
+from services.gateway import transcode
+from services.gateway.ratelimit import Limiter
+from services.gateway.routes import Route, RouteError, Router, compile_template
+
+ROUTER = Router(
+    [
+        ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
+        ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
+        ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
+    ]
+)
+ORG = "3dcd07a2-aef7-54d0-b11c-6638c1b15e53"
+
+
+def found(method: str, path: str) -> tuple[Route, dict[str, str]]:
+    answer = ROUTER.find(method, path)
+    assert isinstance(answer, tuple), answer
+    return answer
+
+
+def build(method: str, path: str, body: object = None, query: list[tuple[str, str]] | None = None):  # type: ignore[no-untyped-def]
+    route, variables = found(method, path)
+    raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    return transcode.build_request(route, variables, query or [], raw, 32)
+
+
+def test_literals_beat_variables_and_verbs_are_split_off() -> None:
+    assert found("GET", f"/v1/organizations/{ORG}/scans/x")[0].rule.method == "GetScan"
+    assert found("POST", f"/v1/organizations/{ORG}/connections/c:verify")[0].rule.method == "VerifyConnection"
+    assert ROUTER.find("POST", f"/v1/organizations/{ORG}/connections/c:explode") == []
+    assert ROUTER.find("DELETE", f"/v1/organizations/{ORG}/scans") == ["GET", "POST"]
+    assert ROUTER.find("GET", "/v2/anything") == []
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "values"),
+    [
+        ("/v1/{name=shelves/*}/books", "/v1/shelves/a%2Fb/books", {"name": "shelves/a/b"}),
+        ("/v1/{name=files/**}", "/v1/files/a/b%2Fc", {"name": "files/a/b%2Fc"}),
+        ("/v1/{a}/{b}:go", "/v1/x%20y/z:go", {"a": "x y", "b": "z"}),
+    ],
+)
+def test_paths_are_decoded_once(template: str, path: str, values: dict[str, str]) -> None:
+    pattern, names, multi, rank, verb = compile_template(template)
+    route = Route("s", None, "GET", template, "", pattern, names, multi, rank, verb)  # type: ignore[arg-type]
+    decoded = route.match(path)
+    # A variable of several segments keeps encoded slashes, one of a single segment decodes everything.
+    assert decoded == ({"name": "shelves/a%2Fb"} if "shelves" in template else values)
+
+
+@pytest.mark.parametrize("template", ["v1/x", "/v1//x", "/v1/{x", "/v1/a*b"])
+def test_a_broken_template_is_refused_at_the_start(template: str) -> None:
+    with pytest.raises(RouteError):
+        compile_template(template)
+
+
+def test_body_path_and_query_become_one_request() -> None:
+    made = build("POST", f"/v1/organizations/{ORG}/scans", {"connectionId": "c", "request_id": "r"})
+    assert (made.organization_id, made.connection_id, made.request_id) == (ORG, "c", "r")
+    listed = build(
+        "GET",
+        f"/v1/organizations/{ORG}/events",
+        query=[("pageSize", "7"), ("occurred_after", "2026-01-01T00:00:00Z"), ("action", "a")],
+    )
+    assert (listed.page_size, listed.action, listed.occurred_after.seconds) == (7, "a", 1767225600)
+    findings = build("GET", f"/v1/organizations/{ORG}/findings", query=[("state", "FINDING_STATE_RESOLVED")])
+    assert findings.state == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"connectionId": "c", "conectionId": "d"}, "conectionId"),
+        ({"connectionId": "c", "organizationId": ORG}, "organization_id"),
+        (b'{"connectionId": "c", "connectionId": "d"}', "connectionId"),
+    ],
+)
+def test_an_unknown_or_double_field_is_named(body: object, field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        build("POST", f"/v1/organizations/{ORG}/scans", body)
+    assert refused.value.metadata["field"] == field
+
+
+def test_a_nested_unknown_field_is_named_with_its_place() -> None:
+    body = {"displayName": "x", "awsAccounts": [{"accountId": "1"}, {"acountId": "2"}]}
+    with pytest.raises(Invalid) as refused:
+        build("POST", f"/v1/organizations/{ORG}/connections", body)
+    assert refused.value.metadata["field"] == "awsAccounts[1].acountId"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ([("nope", "1")], "nope"),
+        ([("page_size.x", "1")], "page_size.x"),
+        ([("organization_id", "x")], "organization_id"),
+    ],
+)
+def test_an_unknown_parameter_is_named(query: list[tuple[str, str]], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        build("GET", f"/v1/organizations/{ORG}/scans", query=query)
+    assert refused.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"', b"{" * 50 + b"}" * 50, b'{"connectionId": 5}'])
+def test_a_body_that_is_not_one_is_refused(body: bytes) -> None:
+    with pytest.raises(Invalid):
+        build("POST", f"/v1/organizations/{ORG}/scans", body)
+
+
+def test_a_parameter_given_twice_or_of_the_wrong_type_is_refused() -> None:
+    for query in ([("pageSize", "1"), ("pageSize", "2")], [("pageSize", "many")]):
+        with pytest.raises(Invalid):
+            build("GET", f"/v1/organizations/{ORG}/scans", query=query)
+
+
+def test_the_limiter_lets_a_burst_through_and_then_the_rate() -> None:
+    now = 0.0
+    limiter = Limiter(rate=2.0, burst=3, clock=lambda: now)
+    assert [limiter.take("a").allowed for _ in range(4)] == [True, True, True, False]
+    assert limiter.take("b").allowed
+    refused = limiter.take("a")
+    assert (refused.remaining, round(refused.retry_after, 3)) == (0, 0.5)
+    now = 0.5
+    assert limiter.take("a").allowed
+    assert not limiter.take("a").allowed
