@@ -27,7 +27,7 @@ lint: setup ## style, types, layers, protos, and whether anything generated is s
 	@tools/lint.sh
 
 format: setup ## format Python and protos
-	@$(VENV)/bin/ruff check --quiet --fix-only . ; $(VENV)/bin/ruff format --quiet . ; $(VENV)/bin/buf format -w
+	@$(VENV)/bin/ruff check --quiet --fix-only . ; $(VENV)/bin/ruff format --quiet . ; $(VENV)/bin/buf format -w protos
 
 test: setup ## all tests
 	@$(VENV)/bin/pytest -q -n 2 --dist loadgroup tests

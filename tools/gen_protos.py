@@ -89,7 +89,9 @@ def main() -> int:
 
 def _compare(fresh: Path) -> int:
     names = {str(path.relative_to(fresh)) for path in fresh.rglob("*") if path.is_file()}
-    here = {str(path.relative_to(GENERATED)) for path in GENERATED.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    here = {
+        str(path.relative_to(GENERATED)) for path in GENERATED.rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }
     stale = sorted(names ^ here) + [
         name for name in sorted(names & here) if not filecmp.cmp(fresh / name, GENERATED / name, shallow=False)
     ]

@@ -17,10 +17,10 @@ check() {
 }
 check "ruff check" ruff check --quiet .
 check "ruff format" ruff format --quiet --check .
-check "mypy strict" mypy services clients/recoup_client verifier/recoup_verify local/recoup_local tools bench tests/support
+check "mypy strict" mypy services clients/recoup_client verifier/recoup_verify local/recoup_local tools tests/support
 check "import layers" lint-imports
 check "buf lint" buf lint
-check "buf format" buf format --diff --exit-code
+check "buf format" buf format protos --diff --exit-code
 check "buf breaking" buf breaking protos --against protos/released.binpb
 check "stubs are fresh" python tools/gen_protos.py --check
 check "locks are fresh" python tools/lock.py --check

@@ -25,6 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recoup_local import issuer as people
 from recoup_local import otlp
+from recoup_local.cloud.launch import Cloud, CloudEndpoints, start_cloud
 from recoup_local.cloud.simclock import SimClock
 from recoup_local.embedded import child
 from recoup_local.embedded.nats import EmbeddedNats
@@ -68,7 +69,8 @@ class LocalMesh:
         self._nats = EmbeddedNats(state, self.installation.nats_users(), self.installation.nats_tls())
         self._servers: list[ThreadingHTTPServer] = []
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._with_cloud, self._cloud = cloud, None
+        self._with_cloud = cloud
+        self._cloud: Cloud | None = None
         self.specs = [spec for spec in PROCESSES if (not only or spec.name in only) and _exists(spec)]
         self.postgres: PostgresHandle | None = None
 
@@ -100,13 +102,11 @@ class LocalMesh:
         await self._await_all()
 
     def _start_cloud(self) -> str:
-        from recoup_local.cloud import start_cloud
-
         self._cloud = start_cloud(self.state / "cloud", self.installation.clock_file)
         return str(self._cloud.endpoints.url)
 
     @property
-    def cloud(self):  # type: ignore[no-untyped-def]
+    def cloud(self) -> CloudEndpoints:
         """The emulated cloud's endpoints. Raises RuntimeError without one."""
         if self._cloud is None:
             raise RuntimeError("this mesh runs without an emulated cloud")

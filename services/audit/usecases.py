@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +13,7 @@ from services._mesh.uow import Store
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.batch import Submission
+from services.audit.model.events import EventFilter, Produced, Proven
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.merkle import (
     consistency_ranges,
@@ -30,35 +29,6 @@ from services.audit.signer_state import SignerState
 PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions"})
 MAX_SUMMARY = 10_000
 CHECKPOINT_WAIT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Produced:
-    """An event as a producer hands it over, not yet checked."""
-
-    event_id: UUID
-    organization_id: UUID
-    producer_counter: int
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Which events are listed; empty parts don't narrow."""
-
-    action: str = ""
-    target: str = ""
-    request_id: str = ""
-    occurred_after: datetime | None = None
-    occurred_before: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """An event's row with its inclusion proof."""
-
-    row: Any
-    proof: Sequence[bytes]
 
 
 async def append_events(sequencer: Sequencer, producer: str, events: Sequence[Produced]) -> list[int]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.times import moment, stamp
-from services.audit.usecases import EventFilter, Produced, Proven
+from services.audit.model.events import EventFilter, Produced, Proven
 
 
 def produced(message: audit_pb2.ProducedEvent) -> Produced:

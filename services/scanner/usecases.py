@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -19,25 +18,17 @@ from services._mesh.jobs import Authority, Job, Planner
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.clients.peers import Identity
 from services.scanner.detections import READ_PERMISSIONS
-from services.scanner.model.connection import CREDENTIAL_PURPOSE, Account, Connection, ConnectionState
+from services.scanner.model.connection import (
+    CREDENTIAL_PURPOSE,
+    Account,
+    Connection,
+    ConnectionState,
+    NewConnection,
+)
 from services.scanner.model.reading import APIS, units_of
 from services.scanner.store import connections, scans
 
 VERIFY, SCAN = "verify_connection", "scan"
-
-
-@dataclass(frozen=True, slots=True)
-class NewConnection:
-    """What a person gives to connect a cloud scope. The secret is sealed at once and kept nowhere else."""
-
-    display_name: str
-    access_key_id: str
-    secret_access_key: str
-    accounts: Sequence[Account]
-    regions: Sequence[str]
-
-    def __repr__(self) -> str:
-        return f"NewConnection({self.display_name!r})"
 
 
 async def create_connection(work: UnitOfWork, wrapper: Wrapper, given: NewConnection) -> Connection:

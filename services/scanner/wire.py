@@ -9,8 +9,7 @@ from recoup.mesh.v1 import resource_pb2
 from recoup.scanner.v1 import scanner_pb2 as pb
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.times import stamp
-from services.scanner.model.connection import Account, Connection
-from services.scanner.usecases import NewConnection
+from services.scanner.model.connection import Account, Connection, NewConnection
 
 
 def new_connection(request: scanner_service_pb2.CreateConnectionRequest) -> NewConnection:

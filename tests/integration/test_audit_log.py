@@ -16,8 +16,8 @@ from services._mesh.clock import Clock
 from services._mesh.errors import AlreadyExists, Conflict, Denied, Invalid
 from services.audit import store, usecases
 from services.audit.model import merkle
+from services.audit.model.events import Produced
 from services.audit.sequencer import Sequencer
-from services.audit.usecases import Produced
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")

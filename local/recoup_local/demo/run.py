@@ -37,6 +37,7 @@ async def run(output: Path, console: Console) -> None:
         story = await teller.tell()
         story.seconds = {"start": round(up, 2), **story.seconds, "all": round(time.monotonic() - began, 2)}
         (output / "story.json").write_text(json.dumps(story.document(), indent=1) + "\n")
+        (output / "event-proof.json").write_bytes(teller.proof)
         shutil.copyfile(state / "log.vkey", output / "log.vkey")
         await asyncio.to_thread(mesh.stop)  # The last spans arrive as the processes end.
         spans = mesh.spans.all()

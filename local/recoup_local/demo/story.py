@@ -6,13 +6,16 @@ It decides nothing about savings: what it shows is what the services answered.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -62,6 +65,7 @@ class Teller:
         self.estate = Estate(self._clients, build_plan(scale=scale))
         self._base: BaseUser | None = None
         self._connection_id = ""
+        self.proof = b""
         self._people: list[Somebody] = []
 
     def person(self, organization: str, role: str) -> Somebody:
@@ -264,11 +268,25 @@ class Teller:
         for action, count in counts.most_common(8):
             self.say(f"  {action:32} {count:4}")
         proof = await auditor.get(f"/events/{events[0]['eventId']}/proof")
-        _check_inclusion(proof)
         size = proof["checkpoint"]["size"]
-        self.say(f"  proved offline: event {events[0]['eventId']} is leaf {proof['event']['index']} of {size}")
+        self.proof = json.dumps(proof).encode()
+        await self._verify_offline()
         self.story.facts["events"] = {"count": len(events), "by_action": dict(counts), "log_size": int(size)}
         self._some_event = events[0]["eventId"]
+
+    async def _verify_offline(self) -> None:
+        """The offline verifier on the proof, and on the proof with one byte changed."""
+        key = self.mesh.installation.log.verifier_key
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in (("the proof", self.proof), ("one byte changed", _change_one_byte(self.proof))):
+                file = Path(folder) / "proof.json"
+                await asyncio.to_thread(file.write_bytes, content)
+                code, told = await asyncio.to_thread(_recoup_verify, file, key)
+                self.say(f"  recoup-verify, {name}: exit {code}")
+                for line in told.splitlines():
+                    self.console.print(f"    {line}", markup=False)
+                if code != (0 if name == "the proof" else 1):
+                    raise StoryBroken(f"recoup-verify answered {code} for {name}")
 
     async def _isolation(self) -> None:
         """Globex tries to read what is acme's, by id."""
@@ -330,22 +348,14 @@ def _widest_trace(spans: list[SeenSpan]) -> list[SeenSpan]:
     return max(traces.values(), key=lambda trace: (len({span.process for span in trace}), len(trace)))
 
 
-def _check_inclusion(answer: dict[str, Any]) -> None:
-    """Check an inclusion proof with nothing but SHA-256 (RFC 9162, 2.1.3.2). Raises StoryBroken."""
-    event, head = answer["event"], answer["checkpoint"]
-    leaf, payload = base64.b64decode(event["leaf"]), base64.b64decode(event["payload"])
-    committed = hashlib.sha256(base64.b64decode(event["salt"]) + payload).hexdigest().encode()
-    if committed not in leaf:
-        raise StoryBroken("the leaf doesn't commit to the payload")
-    position, last = int(event["index"]), int(head["size"]) - 1
-    digest = hashlib.sha256(b"\x00" + leaf).digest()
-    for item in map(base64.b64decode, event["proof"]):
-        if position & 1 or position == last:
-            digest = hashlib.sha256(b"\x01" + item + digest).digest()
-            while not position & 1 and position:
-                position, last = position >> 1, last >> 1
-        else:
-            digest = hashlib.sha256(b"\x01" + digest + item).digest()
-        position, last = position >> 1, last >> 1
-    if digest != base64.b64decode(head["root"]):
-        raise StoryBroken("the proof doesn't lead to the signed root")
+def _change_one_byte(proof: bytes) -> bytes:
+    """The proof with one byte of the payload's base64 changed."""
+    place = proof.index(b'"payload": "') + 40
+    return proof[:place] + (b"A" if proof[place : place + 1] != b"A" else b"B") + proof[place + 1 :]
+
+
+def _recoup_verify(file: Path, key: str) -> tuple[int, str]:
+    """Run the verifier as an auditor would; its exit code and what it said."""
+    command = [sys.executable, "-m", "recoup_verify.cli", "event", str(file), "--key", key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout + done.stderr

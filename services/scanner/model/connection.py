@@ -32,6 +32,20 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class NewConnection:
+    """What a person gives to connect a cloud scope. The secret is sealed at once and kept nowhere else."""
+
+    display_name: str
+    access_key_id: str
+    secret_access_key: str
+    accounts: Sequence[Account]
+    regions: Sequence[str]
+
+    def __repr__(self) -> str:
+        return f"NewConnection({self.display_name!r})"
+
+
+@dataclass(frozen=True, slots=True)
 class RoleCheck:
     """What a verification saw of one role: "ALLOWED", "REFUSED" or "UNREACHABLE" for each attempt."""
 

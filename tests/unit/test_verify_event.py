@@ -1,0 +1,127 @@
+"""The offline verifier on a genuine proof, and on that proof with any one byte changed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from recoup_verify.cli import main
+from recoup_verify.documents import CannotTell, Disproved, canonical
+from recoup_verify.event import check_event
+from recoup_verify.log import parse_key
+from services.audit.model import merkle
+from services.audit.model.leaf import Leaf, commitment
+from services.audit.model.notes import Signer, TreeHead
+
+ORIGIN = "recoup-test.local.invalid/log"
+
+
+def b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+@pytest.fixture(scope="module")
+def genuine() -> tuple[bytes, str]:
+    """A proof as the audit service makes it, and the key."""
+    signer, event_id, salt = Signer(ORIGIN, Ed25519PrivateKey.generate()), uuid4(), b"s" * 32
+    content = {"event_id": str(event_id), "organization_id": str(UUID(int=1)), "action": "x.y.z", "target": "t/1"}
+    payload = rfc8785.dumps({**content, "result": "OK", "actor": "user:1", "role": "ADMIN", "occurred_at": "now"})
+    leaf = Leaf(
+        event_id, UUID(int=1), 3, b"\x07" * 32, "identity", 3, datetime.now(UTC), commitment(payload, salt)
+    ).encode()
+    frontier, nodes = merkle.Frontier(), {}
+    for each in (b"a", b"b", leaf, b"c", b"d"):
+        nodes |= {(h, p): d for h, p, d in frontier.append(merkle.leaf_hash(each))}
+    proof = merkle.hash_ranges(merkle.inclusion_ranges(2, 5), nodes)
+    document = {
+        "event": {
+            "leaf": b64(leaf),
+            "index": "2",
+            "payload": b64(payload),
+            "salt": b64(salt),
+            "proof": [b64(item) for item in proof],
+        },
+        "checkpoint": {
+            "note": signer.sign(TreeHead(ORIGIN, 5, frontier.root()).text()),
+            "size": "5",
+            "root": b64(frontier.root()),
+        },
+    }
+    return json.dumps(document).encode(), signer.verifier_key.text()
+
+
+def test_a_genuine_proof_is_proved(
+    genuine: tuple[bytes, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, key = tmp_path / "proof.json", tmp_path / "log.vkey"
+    file.write_bytes(genuine[0])
+    key.write_text(genuine[1] + "\n")
+    assert main(["event", str(file), "--key", f"@{key}"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("LOCAL: not evidence")
+    assert "is leaf 2 of 5" in told
+    assert "Not proved" in told
+    assert main(["event", str(file), "--key", genuine[1], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "proved"
+
+
+def test_any_changed_byte_is_never_proved(genuine: tuple[bytes, str]) -> None:
+    raw, key = genuine[0], parse_key(genuine[1])
+    check_event(raw, key)
+    whitespace = {place for place, byte in enumerate(raw) if byte == 0x20 and raw[place - 1 : place] in (b",", b":")}
+    for place in range(len(raw)):
+        if place in whitespace:
+            continue  # JSON's own spacing says nothing.
+        for flip in (0x01, 0x20):
+            changed = bytearray(raw)
+            changed[place] ^= flip
+            with pytest.raises((Disproved, CannotTell)):
+                check_event(bytes(changed), key)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (("event", "index"), "3", "doesn't lead to the signed root"),
+        (("event", "index"), "9", "outside of the signed tree"),
+        (("event", "proof"), [], "doesn't lead to the signed root"),
+        (("event", "salt"), b64(b"t" * 32), "isn't the one that the leaf commits to"),
+        (("event", "payload"), b64(b"{}"), "isn't the one that the leaf commits to"),
+        (("checkpoint", "size"), "6", "isn't what the signed note says"),
+    ],
+)
+def test_what_is_wrong_is_named(genuine: tuple[bytes, str], path: tuple[str, str], value: object, why: str) -> None:
+    document = json.loads(genuine[0])
+    document[path[0]][path[1]] = value
+    with pytest.raises(Disproved, match=why):
+        check_event(json.dumps(document).encode(), parse_key(genuine[1]))
+
+
+def test_another_logs_key_proves_nothing(genuine: tuple[bytes, str]) -> None:
+    other = Signer(ORIGIN, Ed25519PrivateKey.generate()).verifier_key.text()
+    with pytest.raises(Disproved, match="isn't signed by the key"):
+        check_event(genuine[0], parse_key(other))
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"event": 1, "checkpoint": 2}', b'{"a":1,"a":2}', b"\xff"])
+def test_what_is_no_proof_cannot_be_told(genuine: tuple[bytes, str], raw: bytes) -> None:
+    with pytest.raises(CannotTell):
+        check_event(raw, parse_key(genuine[1]))
+
+
+def test_wrong_use_is_said(genuine: tuple[bytes, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["event", str(tmp_path / "nothing"), "--key", genuine[1]]) == 2
+    assert "can't be read" in capsys.readouterr().err
+    assert main(["event", str(tmp_path / "nothing"), "--key", "nonsense"]) == 2
+
+
+def test_both_canonicalizations_agree() -> None:
+    for document in ({"b": [1, "é\n\u2028", {"ä": None, "a": True}], "a": ""}, {"\U0001f600": 1, "\ufb33": 2}):
+        assert canonical(document) == rfc8785.dumps(document)

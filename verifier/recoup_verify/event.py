@@ -1,0 +1,88 @@
+"""Checks the proof of one event, as the gateway's `…/events/{event_id}/proof` gives it: every byte of it.
+
+What is proved: the event, exactly as disclosed, stood in the log when its head was signed. What isn't: that what the
+event says is true, nor that no other event was left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recoup_verify.documents import CannotTell, Disproved, canonical, decode, fields, read_json
+from recoup_verify.log import Key, check_inclusion, verified_head
+
+_LEAF_FIELDS = (
+    *("v", "event_id", "organization_id", "org_seq", "prev_leaf"),
+    *("producer", "producer_counter", "appended_at", "payload_commitment"),
+)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What was proved of an event."""
+
+    payload: Mapping[str, Any]
+    leaf: Mapping[str, Any]
+    index: int
+    size: int
+    origin: str
+
+
+def check_event(raw: bytes, key: Key) -> Proved:
+    """Check a proof document. Raises Disproved, CannotTell."""
+    if len(raw) > MAX_BYTES:
+        raise CannotTell("the file is larger than any proof")
+    document = fields(read_json(raw), "the document", ("event", "checkpoint"))
+    event = fields(document["event"], "event", ("leaf", "index", "payload", "salt", "proof"))
+    checkpoint = fields(document["checkpoint"], "checkpoint", ("note", "size", "root"))
+    head = verified_head(_text(checkpoint["note"], "checkpoint.note"), key)
+    if checkpoint["size"] != str(head.size) or decode(checkpoint["root"], "checkpoint.root") != head.root:
+        raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
+    leaf_bytes, payload_bytes = decode(event["leaf"], "event.leaf"), decode(event["payload"], "event.payload")
+    leaf = fields(read_json(leaf_bytes), "the leaf", _LEAF_FIELDS)
+    payload = read_json(payload_bytes)
+    index = _number(event["index"])
+    check_inclusion(leaf_bytes, index, [decode(item, "event.proof") for item in _list(event["proof"])], head)
+    _check_leaf(leaf, leaf_bytes)
+    _check_payload(payload, payload_bytes, decode(event["salt"], "event.salt"), leaf)
+    return Proved(payload, leaf, index, head.size, head.origin)
+
+
+def _check_leaf(leaf: Mapping[str, Any], raw: bytes) -> None:
+    if leaf["v"] != 1:
+        raise CannotTell(f"leaves of version {leaf['v']} are unknown to this verifier")
+    if canonical(dict(leaf)) != raw or not _MOMENT.fullmatch(str(leaf["appended_at"])):
+        raise Disproved("the leaf isn't canonical")
+
+
+def _check_payload(payload: Any, raw: bytes, salt: bytes, leaf: Mapping[str, Any]) -> None:
+    if len(salt) != 32 or hashlib.sha256(salt + raw).hexdigest() != leaf["payload_commitment"]:
+        raise Disproved("the payload isn't the one that the leaf commits to: payload or salt was changed")
+    for name in ("event_id", "organization_id"):
+        if not isinstance(payload, dict) or payload.get(name) != leaf[name]:
+            raise Disproved(f"the payload's {name} isn't the leaf's")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise CannotTell(f"{where} must be a text")
+    return value
+
+
+def _number(value: Any) -> int:
+    """A 64-bit integer as proto3 JSON spells it. Raises Disproved."""
+    if not isinstance(value, str) or not value.isdecimal() or str(int(value)) != value:
+        raise Disproved("event.index isn't a whole number")
+    return int(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 64:
+        raise CannotTell("event.proof must be a list of at most 64 hashes")
+    return value
