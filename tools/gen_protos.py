@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from importlib.resources import files
 from pathlib import Path
+
+from google.api import annotations_pb2
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOS = ROOT / "protos"
@@ -23,7 +24,7 @@ VALIDATE = "buf/validate/validate.proto"
 
 def third_party() -> None:
     """Lay out google/{api,rpc,type,longrunning} and buf/validate as a local module."""
-    google = Path(str(files("google.api"))).parent
+    google = Path(annotations_pb2.__file__).parents[1]
     for package in ("api", "rpc", "type", "longrunning"):
         target = THIRD_PARTY / "google" / package
         target.mkdir(parents=True, exist_ok=True)
