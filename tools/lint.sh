@@ -17,7 +17,7 @@ check() {
 }
 check "ruff check" ruff check --quiet .
 check "ruff format" ruff format --quiet --check .
-check "mypy strict" mypy services clients/recoup_client verifier/recoup_verify local/recoup_local tools tests/support
+check "mypy strict" mypy services clients/recoup_client verifier/recoup_verify local/recoup_local tools bench tests/support
 check "import layers" lint-imports
 check "buf lint" buf lint
 check "buf format" buf format protos --diff --exit-code

@@ -1,6 +1,6 @@
 """Every RPC × every role × every way to be somebody else, generated from the descriptors.
 
-An RPC is covered the day it is written: without a factory in `requests.py`, or without a rule, these tests fail.
+An RPC is covered the day it is written: without a factory in `valid_requests.py`, or without a rule, these tests fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recoup_local.issuer import ROLES, organization_id
 from services._mesh.descriptors import MethodRule, Scope, faults, method_rules, permission_rules
 from services._mesh.errors import from_rpc_error
 from services.gateway.routes import Route, Router
-from tests.isolation.requests import FACTORIES, Case
+from tests.isolation.valid_requests import FACTORIES, Case
 from tests.support.mesh import Person, TestMesh
 
 pytestmark = pytest.mark.xdist_group("mesh")

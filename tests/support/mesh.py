@@ -104,10 +104,10 @@ class Person:
 
 
 @contextmanager
-def running_mesh() -> Iterator[TestMesh]:
+def running_mesh(*, fsync: bool = False) -> Iterator[TestMesh]:
     """A mesh with a seeded estate, connected and ready to scan; taken down at the end."""
     state = Path(tempfile.mkdtemp(prefix="recoup-mesh-"))
-    mesh = LocalMesh(state, fsync=False)
+    mesh = LocalMesh(state, fsync=fsync)
     try:
         asyncio.run(mesh.start())
         yield _seeded(mesh)

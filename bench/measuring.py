@@ -1,0 +1,47 @@
+"""How a benchmark measures: subject and floor in turn, several runs, medians and their ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+RUNS = 5
+Measure = Callable[[], Awaitable[float]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One benchmark's outcome; `ratio` is subject / floor in the same unit."""
+
+    name: str
+    median: float
+    unit: str
+    floor: str
+    floor_median: float
+    ratio: float
+    runs: list[dict[str, float]]
+
+    def document(self) -> dict[str, Any]:
+        """The result as JSON."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """The result for a person."""
+        return (
+            f"{self.name:22} {self.median:10.1f} {self.unit:9} floor {self.floor_median:10.1f}"
+            f"  ratio {self.ratio:.3f}  ({self.floor})"
+        )
+
+
+async def compare(name: str, unit: str, floor: str, subject: Measure, baseline: Measure, runs: int = RUNS) -> Result:
+    """Measure subject and floor alternately, after one warm-up of each that isn't counted."""
+    await baseline()
+    await subject()
+    found = []
+    for _ in range(runs):
+        below = await baseline()
+        found.append({"subject": round(await subject(), 3), "floor": round(below, 3)})
+    middle, below = median(run["subject"] for run in found), median(run["floor"] for run in found)
+    return Result(name, middle, unit, floor, below, round(middle / below, 4), found)
