@@ -1,0 +1,91 @@
+"""The typed client, as an internal team uses it: its own certificate, passports, pages, typed errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from recoup.identity.v1 import identity_service_pb2
+from recoup.pricing.v1 import pricing_service_pb2
+from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
+from recoup_client.errors import Denied, InvalidRequest, NotFound, SignInNeeded
+from recoup_client.mesh import Certificate, MeshClient, pages
+from recoup_local.issuer import find_person, organization_id
+from tests.support.mesh import TestMesh
+
+pytestmark = pytest.mark.xdist_group("mesh")
+ACME = str(organization_id("acme"))
+
+
+def client(made: TestMesh, token: str, organization: str = ACME) -> MeshClient:
+    installation = made.mesh.installation
+    folder = made.mesh.state / "clients" / "finops-tools"
+    addresses = {name: f"127.0.0.1:{installation.ports[name]}" for name in ("identity", "scanner", "pricing", "audit")}
+    certificate = Certificate(installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
+    return MeshClient(addresses, certificate, token, organization)
+
+
+@pytest.fixture
+async def finops(made: TestMesh) -> AsyncIterator[MeshClient]:
+    async with client(made, made.mesh.token("acme", "FinOps")) as mesh:
+        yield mesh
+
+
+async def test_a_list_is_read_page_by_page(finops: MeshClient) -> None:
+    request = pricing_service_pb2.ListPricesRequest(organization_id=ACME, page_size=7, sku_prefix="ebs.")
+    prices = [price async for price in pages(finops.pricing.ListPrices, request, "prices")]
+    keys = [(price.region, price.sku) for price in prices]
+    assert len(keys) > 7
+    assert len(keys) == len(set(keys))
+    assert all(price.unit_price.amount and price.source and price.source_date for price in prices)
+
+
+async def test_long_work_is_awaited_with_its_progress(made: TestMesh, finops: MeshClient) -> None:
+    started = await finops.scanner.StartScan(
+        scanner_service_pb2.StartScanRequest(
+            organization_id=ACME, connection_id=made.connection_id, request_id=str(uuid4())
+        )
+    )
+    seen: list[int] = []
+    scan = await finops.wait_for_scan(started.scan.scan_id, 120.0, lambda each: seen.append(each.units_done))
+    assert scan.state == scanner_pb2.SCAN_STATE_PARTIAL
+    assert seen == sorted(seen)
+    assert seen[-1] == scan.units_total == 36
+
+
+async def test_errors_are_typed_and_say_why(finops: MeshClient) -> None:
+    with pytest.raises(NotFound) as missing:
+        await finops.scanner.GetScan(scanner_service_pb2.GetScanRequest(organization_id=ACME, scan_id=str(uuid4())))
+    assert (missing.value.reason, missing.value.metadata) == ("RESOURCE_NOT_FOUND", {"resource": "scan"})
+    with pytest.raises(InvalidRequest) as invalid:
+        await finops.scanner.GetScan(scanner_service_pb2.GetScanRequest(organization_id=ACME, scan_id="x"))
+    assert set(invalid.value.fields) == {"scan_id"}
+    with pytest.raises(Denied) as denied:
+        await finops.identity.ListMembers(identity_service_pb2.ListMembersRequest(organization_id=ACME))
+    assert denied.value.metadata == {"permission": "identity.member.read"}
+
+
+async def test_a_bad_session_or_somebody_elses_organization_is_refused(made: TestMesh) -> None:
+    request = identity_service_pb2.GetOrganizationRequest(organization_id=ACME)
+    expired = made.mesh.installation.issuer.token(find_person("acme", "FinOps"), seconds=-5)
+    async with client(made, expired) as mesh:
+        with pytest.raises(SignInNeeded):
+            await mesh.identity.GetOrganization(request)
+    async with client(made, made.mesh.token("globex", "Admin")) as mesh:
+        with pytest.raises(NotFound):
+            await mesh.identity.GetOrganization(request)
+
+
+async def test_a_passport_that_was_revoked_is_replaced_once(made: TestMesh) -> None:
+    request = identity_service_pb2.ListMembersRequest(organization_id=ACME, page_size=500)
+    async with client(made, made.mesh.token("acme", "Security")) as mesh:
+        members = (await mesh.identity.ListMembers(request)).members
+        me = next(m for m in members if m.user_id == str(find_person("acme", "Security").user_id))
+        old = await mesh.passport("identity")
+        revoke = identity_service_pb2.RevokeMemberSessionsRequest(organization_id=ACME, member_id=me.member_id)
+        await mesh.identity.RevokeMemberSessions(revoke)
+        # The session itself is good: a member's passports are void, and a new one is asked for.
+        assert (await mesh.identity.ListMembers(request)).members
+        assert old
