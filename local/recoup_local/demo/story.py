@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,8 +26,9 @@ from recoup_local.cloud.estate.roles import BaseUser, create_base_user, install_
 from recoup_local.cloud.estate.seeder import Estate
 from recoup_local.cloud.launch import ACCOUNTS, DENIED_REGION, REGIONS
 from recoup_local.demo.rest import Refused, Somebody
+from recoup_local.demo.showing import change_one_byte, money, recoup_verify, widest_trace
 from recoup_local.issuer import organization_id
-from recoup_local.otlp import SeenSpan, tree
+from recoup_local.otlp import tree
 from recoup_local.supervisor import LocalMesh
 
 FIRST_SCAN_DAY = -35
@@ -240,7 +239,7 @@ class Teller:
                 finding["detectionId"],
                 finding["resource"]["id"],
                 finding["resourceName"],
-                _money(finding),
+                money(finding),
                 finding["actionability"].removeprefix("ACTIONABILITY_").replace("_", " ").lower(),
             )
         self.console.print(table)
@@ -278,10 +277,10 @@ class Teller:
         """The offline verifier on the proof, and on the proof with one byte changed."""
         key = self.mesh.installation.log.verifier_key
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in (("the proof", self.proof), ("one byte changed", _change_one_byte(self.proof))):
+            for name, content in (("the proof", self.proof), ("one byte changed", change_one_byte(self.proof))):
                 file = Path(folder) / "proof.json"
                 await asyncio.to_thread(file.write_bytes, content)
-                code, told = await asyncio.to_thread(_recoup_verify, file, key)
+                code, told = await asyncio.to_thread(recoup_verify, file, key)
                 self.say(f"  recoup-verify, {name}: exit {code}")
                 for line in told.splitlines():
                     self.console.print(f"    {line}", markup=False)
@@ -313,7 +312,7 @@ class Teller:
         """The trace of one scan, of received spans only."""
         await asyncio.sleep(0)
         spans = self.mesh.spans.all()
-        chosen = _widest_trace(spans)
+        chosen = widest_trace(spans)
         processes = sorted({span.process for span in chosen})
         self.say(f"\n[bold]One scan's trace[/]: {len(chosen)} spans over {len(processes)} processes")
         for depth, span in tree(chosen)[:18]:
@@ -331,31 +330,3 @@ class Teller:
                 return answer
             await asyncio.sleep(POLL_SECONDS)
         raise StoryBroken(f"{what} didn't end within {WAIT_SECONDS:.0f} s")
-
-
-def _money(finding: dict[str, Any]) -> str:
-    saving = finding.get("monthlySaving")
-    return f"{Decimal(saving['amount']):.2f}" if saving else "unknown"
-
-
-def _widest_trace(spans: list[SeenSpan]) -> list[SeenSpan]:
-    """The spans of the trace that went through the most processes; the longest of those."""
-    traces: dict[str, list[SeenSpan]] = {}
-    for span in spans:
-        traces.setdefault(span.trace_id, []).append(span)
-    if not traces:
-        return []
-    return max(traces.values(), key=lambda trace: (len({span.process for span in trace}), len(trace)))
-
-
-def _change_one_byte(proof: bytes) -> bytes:
-    """The proof with one byte of the payload's base64 changed."""
-    place = proof.index(b'"payload": "') + 40
-    return proof[:place] + (b"A" if proof[place : place + 1] != b"A" else b"B") + proof[place + 1 :]
-
-
-def _recoup_verify(file: Path, key: str) -> tuple[int, str]:
-    """Run the verifier as an auditor would; its exit code and what it said."""
-    command = [sys.executable, "-m", "recoup_verify.cli", "event", str(file), "--key", key]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return done.returncode, done.stdout + done.stderr
