@@ -187,7 +187,7 @@ def demo(output: Path) -> None:
     from recoup_local.demo.story import StoryBroken
     from recoup_local.supervisor import StartError
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(110, Console().width))
     try:
         asyncio.run(run(output, console))
     except (StartError, StoryBroken) as error:

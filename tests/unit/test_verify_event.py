@@ -86,6 +86,17 @@ def test_any_changed_byte_is_never_proved(genuine: tuple[bytes, str]) -> None:
                 check_event(bytes(changed), key)
 
 
+def test_a_changed_byte_of_leaf_payload_or_note_is_disproved_by_name(genuine: tuple[bytes, str]) -> None:
+    document = json.loads(genuine[0])
+    for part, why in (("leaf", "signed root"), ("payload", "commits to"), ("salt", "commits to")):
+        for place in range(0, len(base64.b64decode(document["event"][part])), 7):
+            raw = bytearray(base64.b64decode(document["event"][part]))
+            raw[place] ^= 0x80
+            changed = {**document, "event": {**document["event"], part: b64(bytes(raw))}}
+            with pytest.raises(Disproved, match=why):
+                check_event(json.dumps(changed).encode(), parse_key(genuine[1]))
+
+
 @pytest.mark.parametrize(
     ("path", "value", "why"),
     [

@@ -44,13 +44,17 @@ def check_event(raw: bytes, key: Key) -> Proved:
     head = verified_head(_text(checkpoint["note"], "checkpoint.note"), key)
     if checkpoint["size"] != str(head.size) or decode(checkpoint["root"], "checkpoint.root") != head.root:
         raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
+    # Bytes are read as documents only after they're proved: what was changed is disproved, whatever it has become.
     leaf_bytes, payload_bytes = decode(event["leaf"], "event.leaf"), decode(event["payload"], "event.payload")
-    leaf = fields(read_json(leaf_bytes), "the leaf", _LEAF_FIELDS)
-    payload = read_json(payload_bytes)
     index = _number(event["index"])
     check_inclusion(leaf_bytes, index, [decode(item, "event.proof") for item in _list(event["proof"])], head)
+    leaf = fields(read_json(leaf_bytes), "the leaf", _LEAF_FIELDS)
     _check_leaf(leaf, leaf_bytes)
-    _check_payload(payload, payload_bytes, decode(event["salt"], "event.salt"), leaf)
+    _check_commitment(payload_bytes, decode(event["salt"], "event.salt"), leaf)
+    payload = read_json(payload_bytes)
+    for name in ("event_id", "organization_id"):
+        if not isinstance(payload, dict) or payload.get(name) != leaf[name]:
+            raise Disproved(f"the payload's {name} isn't the leaf's")
     return Proved(payload, leaf, index, head.size, head.origin)
 
 
@@ -61,12 +65,9 @@ def _check_leaf(leaf: Mapping[str, Any], raw: bytes) -> None:
         raise Disproved("the leaf isn't canonical")
 
 
-def _check_payload(payload: Any, raw: bytes, salt: bytes, leaf: Mapping[str, Any]) -> None:
-    if len(salt) != 32 or hashlib.sha256(salt + raw).hexdigest() != leaf["payload_commitment"]:
+def _check_commitment(payload: bytes, salt: bytes, leaf: Mapping[str, Any]) -> None:
+    if len(salt) != 32 or hashlib.sha256(salt + payload).hexdigest() != leaf["payload_commitment"]:
         raise Disproved("the payload isn't the one that the leaf commits to: payload or salt was changed")
-    for name in ("event_id", "organization_id"):
-        if not isinstance(payload, dict) or payload.get(name) != leaf[name]:
-            raise Disproved(f"the payload's {name} isn't the leaf's")
 
 
 def _text(value: Any, where: str) -> str:

@@ -233,7 +233,9 @@ class Teller:
         viewer = self.person("acme", "Viewer")
         found = await viewer.all("/findings", "findings")
         self.say(f"\n[bold]{len(found)} findings[/], the largest saving first")
-        table = Table("detection", "resource", "name", "USD a month", "may be acted on", header_style="dim")
+        table = Table(box=None, header_style="dim")
+        for column in ("detection", "resource", "name", "USD a month", "may be acted on"):
+            table.add_column(column, no_wrap=True, justify="right" if column == "USD a month" else "left")
         for finding in found[:12]:
             table.add_row(
                 finding["detectionId"],
