@@ -103,8 +103,8 @@ class Teller:
         """A line of the story."""
         self.console.print(text)
 
-    def _go_to(self, day: int) -> None:
-        self.mesh.clock.set_now(self._day0 + timedelta(days=day))
+    def _go_to(self, day: int, minutes: int = 0) -> None:
+        self.mesh.clock.set_now(self._day0 + timedelta(days=day, minutes=minutes))
 
     async def _seed_through(self, day: int) -> int:
         """Let the estate change as it did, up to a day; the clock stands on each day as its changes happen."""
@@ -186,6 +186,8 @@ class Teller:
         found = []
         for day in SCAN_DAYS:
             await self._seed_through(day)
+            # A little later each time, so that what was first seen on a threshold's day is past it on day 0.
+            self._go_to(day, minutes=60 + day)
             self.say(f"\n[bold]Day {day}[/]: scan")
             found.append(await self._scan(finops, day))
         last = found[-1]
@@ -263,7 +265,14 @@ class Teller:
     async def _evidence(self) -> None:
         """What an auditor sees: events, and the proof of one of them."""
         auditor = self.person("acme", "Auditor")
-        events = await auditor.all("/events", "events")
+
+        async def complete() -> dict[str, Any] | None:
+            """The events once the last scan's own has been relayed."""
+            found = await auditor.all("/events", "events")
+            ended = [event for event in found if event["action"] == "scanner.scan.complete"]
+            return {"events": found} if len(ended) == len(SCAN_DAYS) else None
+
+        events = (await self._until(complete, "the relay"))["events"]
         counts = Counter(event["action"] for event in events)
         self.say(f"\n[bold]{len(events)} events[/] in the log, each with its place in the organization's chain")
         for action, count in counts.most_common(8):
