@@ -88,6 +88,35 @@ def test_losing_all_of_jetstream_with_work_in_flight_loses_nothing(made: TestMes
     nothing_is_lost_or_twice(made)
 
 
+def test_losing_every_database_connection_in_mid_flight_loses_nothing(made: TestMesh) -> None:
+    control, finops = ProxyControl.of(made.mesh.cloud), made.rest("acme", "FinOps")
+    rule = control.add_fault(action="DescribeVolumes", hold="before")
+    scan_id = finops.post("/scans", {"connectionId": made.connection_id})["scan"]["scanId"]
+    control.wait_until_held(rule, 30.0)
+    ended = rows(
+        made,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename <> 'postgres'",
+    )
+    assert len(ended) > 5
+    control.remove_fault(rule)
+
+    def back() -> bool | None:
+        answer = finops.call("GET", f"/scans/{scan_id}")
+        # Until the pools have noticed, the answer is an honest 503, and nothing else.
+        assert answer.status_code in (200, 503), answer.text
+        return True if answer.status_code == 200 else None
+
+    support.until(back)
+    assert support.until(lambda: over(made, scan_id), 120.0) == "PARTIAL"
+    nothing_is_lost_or_twice(made)
+
+
+def over(made: TestMesh, scan_id: str) -> str | None:
+    state = str(rows(made, f"SELECT state FROM scanner.scans WHERE scan_id = '{scan_id}'")[0]["state"])
+    return state if state not in ("QUEUED", "RUNNING") else None
+
+
 @pytest.mark.parametrize("process", ["scanner", "audit", "identity"])
 def test_an_api_killed_with_its_relay_loses_no_event(made: TestMesh, process: str) -> None:
     admin = made.rest("acme", "Admin")
