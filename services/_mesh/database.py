@@ -38,6 +38,8 @@ _AWAY = ("08", "57P", "53300", "40001", "40P01")
 _STATEMENT_TIMEOUT = "57014"
 # What a connection that died in the pool fails with, at the first thing that it is asked.
 _DEAD = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, ConnectionError)
+# The same, where the server's farewell is being read just as the connection is asked: the question was never sent.
+_DEAD_AT_BEGIN = (*_DEAD, asyncpg.InternalClientError)
 
 
 def address(settings: DatabaseSettings, user: str) -> str:
@@ -58,7 +60,10 @@ class Database:
     def __init__(
         self, settings: DatabaseSettings, user: str, password_file: Path, pool_size: int | None = None
     ) -> None:
-        self._engine = _engine(settings, user, password_file, pool_size or settings.pool_size)
+        size = pool_size or settings.pool_size
+        self._engine = _engine(settings, user, password_file, size)
+        # All of the pool's connections may have died at once; the one after them is new.
+        self._attempts = size + 1
 
     def scoped(self, organization_id: UUID, *, read_only: bool = False) -> _Transaction:
         """A transaction that sees and writes one organization's rows; committed at the end, rolled back on error."""
@@ -86,24 +91,24 @@ class Database:
             await asyncio.shield(asyncio.create_task(connection.close()))
 
     async def _begun(self, begin: str) -> tuple[AsyncConnection, asyncpg.Connection[Any]]:
-        """A connection in a fresh transaction. One that died in the pool is replaced, once: nothing was done on it."""
-        for last in (False, True):
+        """A connection in a fresh transaction. Those that died in the pool are replaced: nothing was done on them."""
+        for left in range(self._attempts - 1, -1, -1):
             connection = await self._connected()
             try:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
                 await driver.execute(begin)
                 return connection, driver
-            except _DEAD:
+            except _DEAD_AT_BEGIN as error:
                 await connection.invalidate()
                 await connection.close()
-                if last:
-                    raise
+                if not left:
+                    raise ConnectionError("PostgreSQL ends every connection") from error
             except BaseException:
                 await connection.invalidate()
                 await connection.close()
                 raise
-        raise AssertionError("the second failure is raised")
+        raise AssertionError("the last failure is raised")
 
     async def _connected(self) -> AsyncConnection:
         try:

@@ -122,6 +122,15 @@ async def test_connections_that_died_in_the_pool_are_replaced(things: TestDataba
     assert await count(store) == 10
 
 
+async def test_one_call_gets_past_a_whole_pool_of_dead_connections(things: TestDatabase, store: Store) -> None:
+    await asyncio.gather(*(add_with_event(store) for _ in range(5)))
+    superuser = await things.superuser()
+    await superuser.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pricing_api'")
+    await superuser.close()
+    await add_with_event(store)
+    assert await count(store) == 6
+
+
 async def test_a_connection_that_dies_in_mid_flight_is_a_dependency_that_is_down(
     things: TestDatabase, store: Store
 ) -> None:
