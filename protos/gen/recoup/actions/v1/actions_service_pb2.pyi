@@ -612,7 +612,7 @@ class IssueReceiptRequest(_message.Message):
     organization_id: _builtins.str
     """The organization, a UUID; must be the grant's."""
     action_id: _builtins.str
-    """The action, a UUID; must be the grant's subject."""
+    """The action, a UUID; its checkpoint must be the grant's subject."""
     days: _builtins.int
     """The checkpoint: 7, 14 or 30."""
     def __init__(

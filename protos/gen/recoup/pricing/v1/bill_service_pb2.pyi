@@ -516,6 +516,7 @@ class MeasureSavingsRequest(_message.Message):
     CONFIRMED_GONE_FIELD_NUMBER: _builtins.int
     LEAKAGE_FIELD_NUMBER: _builtins.int
     CONFIRMED_AT_FIELD_NUMBER: _builtins.int
+    EXPECTED_GONE_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID; must be the grant's."""
     baseline_document: _builtins.bytes
@@ -528,6 +529,8 @@ class MeasureSavingsRequest(_message.Message):
     """The plan's hash, hexadecimal: the seed of the interval together with `days`."""
     confirmed_gone: _builtins.bool
     """Whether the cloud was read just now and the resource is gone."""
+    expected_gone: _builtins.bool
+    """Whether the action removes the resource, so that it must be gone."""
     @_builtins.property
     def estimate(self) -> _resource_pb2.Money:
         """The estimated monthly saving that the plan froze."""
@@ -552,10 +555,11 @@ class MeasureSavingsRequest(_message.Message):
         confirmed_gone: _builtins.bool = ...,
         leakage: _abc.Iterable[_resource_pb2.ResourceKey] | None = ...,
         confirmed_at: _timestamp_pb2.Timestamp | None = ...,
+        expected_gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confirmed_at", b"confirmed_at", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_document", b"baseline_document", "confirmed_at", b"confirmed_at", "confirmed_gone", b"confirmed_gone", "days", b"days", "estimate", b"estimate", "from_day", b"from_day", "leakage", b"leakage", "organization_id", b"organization_id", "plan_hash", b"plan_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_document", b"baseline_document", "confirmed_at", b"confirmed_at", "confirmed_gone", b"confirmed_gone", "days", b"days", "estimate", b"estimate", "expected_gone", b"expected_gone", "from_day", b"from_day", "leakage", b"leakage", "organization_id", b"organization_id", "plan_hash", b"plan_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
