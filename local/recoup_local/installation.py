@@ -74,9 +74,9 @@ class Installation:
                 keys.signing_key(self.folder(spec.name), spec.name, self.trust)
         self.kek_public, self.kek_private = keys.kek(self.folder("scanner"), self.folder("broker"))
         origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
-        self.log = keys.log_keys(self.folder("audit-signer"), self.state / "receipts", origin)
+        self.log = keys.log_keys(self.folder("audit-signer"), self.folder("actions"), origin)
         (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")
-        for name in ("identity", "scanner", "pricing", "audit"):
+        for name in ("identity", "scanner", "pricing", "actions", "audit"):
             write_secret(self.folder(name) / "page.key", secrets.token_bytes(32))
 
     def nats_tls(self) -> TlsFiles:
@@ -166,6 +166,10 @@ class Installation:
             },
             "scanner": {"scanner": {"page_key": "page.key", "kek": self.kek_public.name}},
             "pricing": {"pricing": {"page_key": "page.key"}},
+            "pricing-worker": aws,
+            "actions": {"actions": {"page_key": "page.key", "receipt_key": self.log.receipt_key.name}},
+            # The emulated cloud is consistent at once, so that an unknown outcome is looked at again soon.
+            "actions-worker": {**aws, "execution": {"settle_seconds": 1.0}},
             "broker": {"broker": {"kek": self.kek_private.name}, **aws},
             "scanner-worker": aws,
             # One machine is one address: what slows strangers down elsewhere would slow down everybody here.

@@ -14,6 +14,8 @@ from services._mesh.streams import api_permissions, stream_name, worker_permissi
 LOGINS: Mapping[str, tuple[str, ...]] = {
     "identity": ("migrate", "api", "relay"),
     "scanner": ("migrate", "api", "relay", "dispatcher", "worker"),
+    "pricing": ("migrate", "api", "relay", "dispatcher", "worker"),
+    "actions": ("migrate", "api", "relay", "dispatcher", "worker"),
     "audit": ("migrate", "api", "sequencer"),
 }
 
@@ -61,8 +63,11 @@ PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec("audit", "services.audit", "audit", "api", tasks=("sequencer",), peers=("audit-signer", "identity")),
     ProcessSpec("identity", "services.identity", "identity", "api", tasks=("relay",), peers=("audit",), signs=True),
     _api_with_jobs("scanner", peers=("identity", "audit")),
-    ProcessSpec("pricing", "services.pricing", peers=("identity",)),
+    _api_with_jobs("pricing", peers=("identity", "audit", "scanner")),
+    _api_with_jobs("actions", peers=("identity", "audit", "scanner", "pricing")),
     ProcessSpec("broker", "services.broker", peers=("identity",)),
     _worker("scanner", peers=("scanner", "broker", "pricing")),
-    ProcessSpec("gateway", "services.gateway", peers=("identity", "scanner", "pricing", "audit")),
+    _worker("pricing", peers=("pricing", "scanner", "broker")),
+    _worker("actions", peers=("actions", "pricing", "scanner", "broker")),
+    ProcessSpec("gateway", "services.gateway", peers=("identity", "scanner", "pricing", "actions", "audit")),
 )

@@ -279,6 +279,7 @@ _SERVICES = (
     "recoup.identity.v1.IdentityService",
     "recoup.scanner.v1.ScannerService",
     "recoup.pricing.v1.PricingService",
+    "recoup.pricing.v1.BillService",
     "recoup.actions.v1.ActionsService",
     "recoup.audit.v1.AuditService",
     "recoup.audit.v1.SignerService",

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from recoup.actions.v1 import actions_service_pb2
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
-from recoup.pricing.v1 import pricing_service_pb2
+from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
@@ -22,6 +23,8 @@ _SERVICES = (
     ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
     ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
     ("pricing", pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"]),
+    ("pricing", bill_service_pb2.DESCRIPTOR.services_by_name["BillService"]),
+    ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
     ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
 )
 _SECURITY_TXT = b"""Contact: mailto:security@recoup.invalid

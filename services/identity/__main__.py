@@ -8,7 +8,7 @@ from collections import defaultdict
 from recoup.actions.v1 import actions_service_pb2
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
-from recoup.pricing.v1 import pricing_service_pb2
+from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.descriptors import permission_rules
 from services._mesh.pages import PageTokens
@@ -23,24 +23,29 @@ from services.identity.config import IdentitySettings
 from services.identity.rpc import IdentityRpc
 from services.identity.usecases import Authority, PermissionTable
 
-_SERVICES = {
-    "identity": identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
-    "scanner": scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
-    "pricing": pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
-    "actions": actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
-    "audit": audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+_IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+# What a passport for a process may hold: the permissions of all services that it serves.
+_SERVED = {
+    "identity": (_IDENTITY,),
+    "scanner": (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],),
+    "pricing": (
+        pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
+        bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
+    ),
+    "actions": (actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],),
+    "audit": (audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],),
 }
 
 
 def permission_table() -> PermissionTable:
-    """service -> role -> permissions, from the protos."""
+    """process -> role -> permissions, from the protos."""
     table: dict[str, dict[str, frozenset[str]]] = {}
-    for service, descriptor in _SERVICES.items():
+    for process, services in _SERVED.items():
         roles: dict[str, set[str]] = defaultdict(set)
-        for rule in permission_rules(descriptor):
+        for rule in (rule for service in services for rule in permission_rules(service)):
             for role in rule.roles:
                 roles[role].add(rule.name)
-        table[service] = {role: frozenset(names) for role, names in roles.items()}
+        table[process] = {role: frozenset(names) for role, names in roles.items()}
     return table
 
 
@@ -81,7 +86,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     produce(mesh, "identity", store)
     pages = PageTokens.from_file(settings.passports.page_key)
     rpc = IdentityRpc(authority, store, mesh.clock, pages)
-    await mesh.serve([(_SERVICES["identity"], rpc)])
+    await mesh.serve([(_IDENTITY, rpc)])
 
 
 if __name__ == "__main__":
