@@ -6,7 +6,9 @@ ResourceId is as AWS writes it: the bare id of volumes and instances, the ARN of
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable
@@ -68,7 +70,7 @@ def usage_row(payer: Payer, resource: Metered, usage: Usage, day: date) -> Row:
     list_cost, cost = usage.quantity * usage.unit_price, usage.quantity * contracted
     service = "Amazon Virtual Private Cloud" if resource.kind == "address" else "Amazon Elastic Compute Cloud"
     category = "Networking" if network else "Compute" if resource.kind == "instance" else "Storage"
-    sku = f"{usage.usage_type}".upper().replace(":", "").replace(".", "").replace("-", "")[:16]
+    sku = sku_id(resource.region, usage)
     return _row(payer, resource.account, day, day + timedelta(days=1), "Usage") | {
         "AvailabilityZone": resource.zone or "NULL",
         "BilledCost": money(cost), "EffectiveCost": money(cost), "ContractedCost": money(cost),
@@ -83,6 +85,12 @@ def usage_row(payer: Payer, resource: Metered, usage: Usage, day: date) -> Row:
         "x_Operation": usage.operation, "x_UsageType": usage.usage_type,
         "x_ServiceCode": "AmazonVPC" if resource.kind == "address" else "AmazonEC2",
     }  # fmt: skip
+
+
+def sku_id(region: str, usage: Usage) -> str:
+    """The SKU of a usage line: 16 capitals and digits, another one for each region, usage type and operation."""
+    digest = hashlib.sha256(f"{region}/{usage.usage_type}/{usage.operation}".encode()).digest()
+    return base64.b32encode(digest)[:16].decode("ascii")
 
 
 def month_rows(payer: Payer, day: date, billed: dict[str, Decimal]) -> list[Row]:
