@@ -26,9 +26,11 @@ def given(**changes: object) -> PlanInput:
         "credential_id": "k",
         "resource": VOLUME,
         "preconditions": {"state": "available", "size_gib": "10"},
+        "evidence": {},
         "parameters": {},
         "estimate": Estimate("3.00", "USD", "v1"),
         "baseline_digest": "b",
+        "removes_resource": True,
         "quarantine_hours": 24,
         "made_at": datetime(2026, 1, 1, tzinfo=UTC),
     }

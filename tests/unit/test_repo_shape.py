@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("identity", "scanner", "pricing", "audit", "broker")  # actions has no process yet
+SERVICES = ("identity", "scanner", "pricing", "actions", "audit", "broker")
 MANDATORY = ("__main__.py", "config.py", "README.md")
 ROOMS = ("rpc", "usecases", "model")
 FORBIDDEN_NAMES = re.compile(r"(^|/)(utils?|helpers?|common|managers?|misc)(\.py)?(/|$)")

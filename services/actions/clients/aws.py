@@ -12,10 +12,19 @@ from typing import Any
 import rfc8785
 from botocore.exceptions import ClientError
 
-from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, client
+from services._mesh.aws import (
+    CALL_DEADLINE_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    READ_TIMEOUT_SECONDS,
+    AwsCredentials,
+    AwsSettings,
+    client,
+)
 from services._mesh.threads import BoundedThreads
 from services.actions.model.plan import Plan, ResourceKey, timestamp
 
+# The longest that sending one change can take, with room for what comes around it.
+CHANGE_SECONDS = float(CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS + 5)
 _GONE = frozenset({"InvalidVolume.NotFound", "InvalidAllocationID.NotFound", "InvalidSnapshot.NotFound"})
 _DELETED = frozenset({"deleting", "deleted"})
 ACTION_TAG, PLAN_TAG = "recoup:action", "recoup:plan"
@@ -85,15 +94,18 @@ class Ec2:
             return resource.id if facts is not None and facts["volume_type"] == "gp3" else None
         return resource.id if facts is None else None
 
-    async def is_complete(self, step: str, result_id: str, resource: ResourceKey) -> bool:
+    async def is_complete(self, step: str, result_id: str, plan: Plan) -> bool:
         """Whether what a step began is finished. Raises ValueError when it ended badly or isn't what was meant."""
         if step != "create_snapshot":
             return True
         snapshot = await self._one(self._read.describe_snapshots, "Snapshots", SnapshotIds=[result_id])
         if snapshot is None or snapshot["State"] == "error":
             raise ValueError(f"snapshot {result_id} failed")
-        if snapshot["VolumeId"] != resource.id:
+        if snapshot["VolumeId"] != plan.resource.id:
             raise ValueError(f"snapshot {result_id} is of another volume")
+        # What was written before the last detach must be in it.
+        if timestamp(snapshot["StartTime"]) <= plan.evidence.get("available_since", ""):
+            raise ValueError(f"snapshot {result_id} is older than the volume's last detach")
         return bool(snapshot["State"] == "completed")
 
     async def _one(self, call: Any, key: str, **arguments: Any) -> dict[str, Any] | None:

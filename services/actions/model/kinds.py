@@ -102,6 +102,11 @@ def preconditions(evidence: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(FACT_PREFIX): value for key, value in evidence.items() if key.startswith(FACT_PREFIX)}
 
 
+def basis(evidence: Mapping[str, str]) -> dict[str, str]:
+    """What else a finding rested on: shown to the approver and frozen, but not compared again."""
+    return {key: value for key, value in evidence.items() if not key.startswith(FACT_PREFIX)}
+
+
 def parameters(kind: ActionKind, evidence: Mapping[str, str]) -> dict[str, str]:
     """What the change will set, taken from the finding; raises KeyError when the finding doesn't say."""
     return {name: evidence[key] for key, name in kind.parameter_keys.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import orjson
 import rfc8785
 
 PLAN_VERSION = 1
@@ -81,6 +82,17 @@ class Plan:
         values: Mapping[str, str] = self.content["parameters"]
         return values
 
+    @property
+    def evidence(self) -> Mapping[str, str]:
+        """What else the finding rested on, such as since when a volume has been available."""
+        found: Mapping[str, str] = self.content["evidence"]
+        return found
+
+    @property
+    def valid_until(self) -> datetime:
+        """When the plan is too old to be begun."""
+        return datetime.fromisoformat(self.content["valid_until"])
+
 
 @dataclass(frozen=True, slots=True)
 class PlanInput:
@@ -95,9 +107,11 @@ class PlanInput:
     credential_id: str
     resource: ResourceKey
     preconditions: Mapping[str, str]
+    evidence: Mapping[str, str]
     parameters: Mapping[str, str]
     estimate: Estimate
     baseline_digest: str
+    removes_resource: bool
     quarantine_hours: int
     made_at: datetime
 
@@ -115,6 +129,7 @@ def freeze_plan(given: PlanInput) -> Plan:
         "credential_id": given.credential_id,
         "resource": given.resource.document(),
         "preconditions": dict(given.preconditions),
+        "evidence": dict(given.evidence),
         "parameters": dict(given.parameters),
         "quarantine_hours": given.quarantine_hours,
         "made_at": timestamp(given.made_at),
@@ -123,6 +138,7 @@ def freeze_plan(given: PlanInput) -> Plan:
             "method": METHOD,
             "windows_days": list(WINDOWS_DAYS),
             "baseline_sha256": given.baseline_digest,
+            "removes_resource": given.removes_resource,
             "estimate": {
                 "amount": given.estimate.amount,
                 "currency": given.estimate.currency,
@@ -137,8 +153,6 @@ def freeze_plan(given: PlanInput) -> Plan:
 
 def load_plan(document: bytes, plan_hash: str) -> Plan:
     """Read a stored plan back; raises ValueError when the document isn't the one that was hashed."""
-    import orjson
-
     if hashlib.sha256(document).hexdigest() != plan_hash:
         raise ValueError("the stored plan isn't the one that was hashed")
     return Plan(document, plan_hash, orjson.loads(document))

@@ -33,7 +33,7 @@ TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
     S.REQUESTED: frozenset({S.APPROVED, S.REJECTED, S.CANCELLED, S.EXPIRED}),
     S.APPROVED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
     S.EXECUTING: frozenset({S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN}),
-    S.QUARANTINED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE}),
+    S.QUARANTINED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
     S.UNKNOWN: frozenset({S.EXECUTING, S.EXECUTED, S.QUARANTINED, S.STALE, S.FAILED}),
     S.EXECUTED: frozenset({S.CLOSED}),
     S.REJECTED: frozenset(),
@@ -46,6 +46,12 @@ TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
 
 # While an action is in one of these, its resource can have no other: the partial unique index names the same list.
 OPEN_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED, S.EXECUTING, S.QUARANTINED, S.UNKNOWN})
+
+
+# What an execution goes on from.
+RUNNABLE_STATES: frozenset[ActionState] = frozenset({S.APPROVED, S.EXECUTING, S.QUARANTINED, S.UNKNOWN})
+# What a person may still withdraw from: nothing irreversible was done, and nothing is on its way to the cloud.
+WITHDRAWABLE_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED, S.QUARANTINED})
 
 
 def predecessors(target: ActionState) -> list[ActionState]:

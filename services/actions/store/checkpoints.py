@@ -1,0 +1,182 @@
+"""SQL of checkpoints, receipts and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, and_, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.errors import NotFound
+from services.actions.model.action import Checkpoint
+from services.actions.model.ledger import Line
+from services.actions.model.states import OPEN_STATES
+from services.actions.tables import actions, checkpoints, jobs, receipts
+
+
+async def insert_checkpoints(
+    connection: AsyncConnection,
+    organization_id: UUID,
+    action_id: UUID,
+    planned: Sequence[tuple[UUID, int]],
+    currency: str,
+) -> None:
+    """Insert the checkpoints of an action: (id, days) each. Their windows follow with the execution."""
+    rows = [
+        {
+            "organization_id": organization_id,
+            "checkpoint_id": checkpoint_id,
+            "action_id": action_id,
+            "days": days,
+            "currency": currency,
+            "decision": "",
+            "provisional": False,
+            "explanation": "",
+            "measurement": b"",
+            "measurement_digest": "",
+            "revision": 0,
+        }
+        for checkpoint_id, days in planned
+    ]
+    await connection.execute(insert(checkpoints), rows)
+
+
+def _with_due_date() -> Select[Any]:
+    """Checkpoints with when their job looks next. For the API's role, which may see jobs' due dates."""
+    due = and_(
+        jobs.c.organization_id == checkpoints.c.organization_id,
+        jobs.c.subject_id == checkpoints.c.checkpoint_id,
+        jobs.c.kind == "checkpoint",
+        jobs.c.status.in_(["READY", "LEASED"]),
+    )
+    return select(checkpoints, jobs.c.due_at).select_from(checkpoints.outerjoin(jobs, due))
+
+
+async def list_checkpoints(connection: AsyncConnection, action_ids: Sequence[UUID]) -> list[Checkpoint]:
+    """The checkpoints of actions, by action and length."""
+    query = (
+        _with_due_date()
+        .where(checkpoints.c.action_id.in_(action_ids))
+        .order_by(checkpoints.c.action_id, checkpoints.c.days)
+    )
+    return [_checkpoint(row) for row in await connection.execute(query)]
+
+
+async def get_checkpoint(connection: AsyncConnection, checkpoint_id: UUID, *, lock: bool = False) -> Checkpoint:
+    """A checkpoint of the transaction's organization. Raises NotFound."""
+    query = _with_due_date().where(checkpoints.c.checkpoint_id == checkpoint_id)
+    row = (await connection.execute(query.with_for_update(of=checkpoints) if lock else query)).one_or_none()
+    if row is None:
+        raise NotFound("checkpoint")
+    return _checkpoint(row)
+
+
+async def find_checkpoint(connection: AsyncConnection, action_id: UUID, days: int) -> Checkpoint | None:
+    """The checkpoint of an action and length; None where there is none."""
+    query = _with_due_date().where(checkpoints.c.action_id == action_id, checkpoints.c.days == days)
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _checkpoint(row)
+
+
+async def mark_checkpoint(connection: AsyncConnection, checkpoint_id: UUID, **values: Any) -> None:
+    """Change columns of a checkpoint."""
+    await connection.execute(update(checkpoints).where(checkpoints.c.checkpoint_id == checkpoint_id).values(**values))
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    return Checkpoint(
+        row.checkpoint_id,
+        row.action_id,
+        row.days,
+        row.from_day,
+        row.to_day,
+        row.decision,
+        row.economic,
+        row.cash,
+        row.currency,
+        row.provisional,
+        row.explanation,
+        bytes(row.measurement),
+        row.measurement_digest,
+        row.decided_at,
+        row.decide_event_id,
+        row.revision,
+        row.receipt_id,
+        row.due_at,
+    )
+
+
+# A list shows receipts without the documents behind them.
+_LISTED = [c for c in receipts.c if c.name not in ("document", "measurement", "envelope", "event_ids")]
+
+
+async def insert_receipt(connection: AsyncConnection, **values: Any) -> None:
+    """Insert a receipt. The unique key keeps a decision from having two."""
+    await connection.execute(insert(receipts).values(**values))
+
+
+async def find_receipt(connection: AsyncConnection, action_id: UUID, days: int, revision: int) -> Any | None:
+    """The receipt of one decision, without its documents; None where there is none."""
+    query = select(*_LISTED).where(
+        receipts.c.action_id == action_id, receipts.c.days == days, receipts.c.revision == revision
+    )
+    return (await connection.execute(query)).one_or_none()
+
+
+async def get_receipt(connection: AsyncConnection, receipt_id: UUID) -> Any:
+    """A receipt's row with its documents, and the plan and baseline of its action. Raises NotFound."""
+    query = (
+        select(receipts, actions.c.plan, actions.c.baseline)
+        .join(actions, and_(actions.c.organization_id == receipts.c.organization_id,
+                            actions.c.action_id == receipts.c.action_id))
+        .where(receipts.c.receipt_id == receipt_id)
+    )  # fmt: skip
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound("receipt")
+    return row
+
+
+async def list_receipts(
+    connection: AsyncConnection, before: UUID | None, limit: int, action_id: UUID | None
+) -> Sequence[Any]:
+    """Receipts, newest first (their ids are UUIDv7), before `before`."""
+    query = select(*_LISTED).order_by(receipts.c.receipt_id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(receipts.c.receipt_id < before)
+    if action_id is not None:
+        query = query.where(receipts.c.action_id == action_id)
+    return (await connection.execute(query)).all()
+
+
+async def read_ledger(connection: AsyncConnection, currency: str) -> list[Line]:
+    """What the checkpoints of executed actions say, by length and decision, in one currency."""
+    query = (
+        select(
+            checkpoints.c.days,
+            checkpoints.c.decision,
+            func.count().label("decisions"),
+            func.coalesce(func.sum(checkpoints.c.economic), 0).label("economic"),
+            func.coalesce(func.sum(checkpoints.c.cash), 0).label("cash"),
+            func.sum(actions.c.estimate).label("estimate"),
+        )
+        .join(actions, and_(actions.c.organization_id == checkpoints.c.organization_id,
+                            actions.c.action_id == checkpoints.c.action_id))
+        .where(actions.c.state.in_(["EXECUTED", "CLOSED"]), checkpoints.c.currency == currency)
+        .group_by(checkpoints.c.days, checkpoints.c.decision)
+    )  # fmt: skip
+    rows = await connection.execute(query)
+    return [Line(r.days, r.decision, r.decisions, r.economic, r.cash, r.estimate) for r in rows]
+
+
+async def count_actions(connection: AsyncConnection) -> tuple[int, int]:
+    """How many actions are open, and how many were executed."""
+    is_open = actions.c.state.in_([state.value for state in OPEN_STATES])
+    query = select(
+        func.count().filter(is_open).label("open"),
+        func.count().filter(actions.c.state.in_(["EXECUTED", "CLOSED"])).label("executed"),
+    )
+    row = (await connection.execute(query.select_from(actions))).one()
+    return row.open, row.executed

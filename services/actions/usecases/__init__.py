@@ -1,0 +1,1 @@
+"""What the API of actions decides, one function a decision."""

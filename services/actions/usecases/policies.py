@@ -1,0 +1,64 @@
+"""What the worker of actions may do, decided anew at each claim and renewal."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services._mesh.errors import NotFound
+from services._mesh.grants import CredentialScope
+from services._mesh.jobs import Authority, Job
+from services._mesh.uow import Store
+from services.actions.clients.peers import Identity
+from services.actions.model.action import Action, progress
+from services.actions.model.kinds import READS, Statement, step_statements
+from services.actions.model.states import RUNNABLE_STATES, ActionState
+from services.actions.store import actions, checkpoints
+
+
+class Policies:
+    """The authority of each kind of job. The plan's hash must be the one that the approval's warrant names."""
+
+    def __init__(self, reader: Store, identity: Identity) -> None:
+        self._reader, self._identity = reader, identity
+
+    async def execute(self, job: Job) -> Authority:
+        """The act role may make the next change of the plan, on its one resource, and read around it."""
+        await self._require_active(job.organization_id)
+        async with self._reader.read(job.organization_id) as connection:
+            action = await actions.get_action(connection, job.subject_id)
+            steps = await actions.list_steps(connection, [job.subject_id])
+        if action.state not in RUNNABLE_STATES:
+            raise actions.wrong_state(action, sorted(state.value for state in RUNNABLE_STATES))
+        following = progress(action.kind, steps).step
+        statements = (READS,) if following is None else step_statements(action.kind, following, action.plan.resource)
+        return Authority(credentials=(_scope(action, "act", statements),), plan=action.plan.plan_hash)
+
+    async def checkpoint(self, job: Job) -> Authority:
+        """The scan role may look whether the resource is gone; pricing may measure; the API may sign the receipt."""
+        await self._require_active(job.organization_id)
+        async with self._reader.read(job.organization_id) as connection:
+            checkpoint = await checkpoints.get_checkpoint(connection, job.subject_id)
+            action = await actions.get_action(connection, checkpoint.action_id)
+        was_executed = action.state in (ActionState.EXECUTED, ActionState.CLOSED)
+        credentials = (_scope(action, "verify", (READS,)),) if was_executed else ()
+        return Authority(audience=("pricing", "actions"), credentials=credentials, plan=action.plan.plan_hash)
+
+    async def expire(self, job: Job) -> Authority:
+        """Nothing outside of our own database."""
+        async with self._reader.read(job.organization_id) as connection:
+            action = await actions.get_action(connection, job.subject_id)
+        return Authority(plan=action.plan.plan_hash)
+
+    async def _require_active(self, organization_id: UUID) -> None:
+        if not await self._identity.is_active(organization_id):
+            raise NotFound("organization")
+
+
+def _scope(action: Action, purpose: str, statements: tuple[Statement, ...]) -> CredentialScope:
+    return CredentialScope(
+        credential_id=action.credential_id,
+        purpose=purpose,
+        account=action.plan.resource.account,
+        region=action.plan.resource.region,
+        statements=tuple({"actions": list(s.actions), "resources": list(s.resources)} for s in statements),
+    )

@@ -1,0 +1,265 @@
+"""Requesting, approving, rejecting and cancelling actions, and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from services._mesh.context import current
+from services._mesh.errors import Denied, Reason, WrongState
+from services._mesh.ids import uuid7
+from services._mesh.jobs import Planner
+from services._mesh.uow import Store, UnitOfWork
+from services.actions.clients.peers import Bills, Scanner
+from services.actions.model import kinds
+from services.actions.model.action import Action, Approval, Whole
+from services.actions.model.plan import APPROVAL_PERIOD, WINDOWS_DAYS, PlanInput, checkpoint_windows, freeze_plan
+from services.actions.model.request import Finding, FrozenBaseline, NotActionable, Scope, actionable, is_too_old
+from services.actions.model.states import WITHDRAWABLE_STATES, ActionState
+from services.actions.store import actions, checkpoints
+
+EXECUTE, CHECKPOINT, EXPIRE = "execute", "checkpoint", "expire"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a request rests on, read from peers before anything is written."""
+
+    finding: Finding
+    scope: Scope
+    baseline: FrozenBaseline
+
+
+async def gather_request(scanner: Scanner, bills: Bills, finding_id: UUID, now: datetime) -> Gathered:
+    """Read the finding, what its connection allows, and the baseline up to yesterday.
+
+    Raises NotFound, WrongState (STATE_WRONG, PLAN_STALE, FINDING_NOT_ACTIONABLE, BASELINE_INSUFFICIENT).
+    """
+    finding = await scanner.get_finding(finding_id)
+    if finding.state != "OPEN":
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            f"The finding is {finding.state}: there is nothing left to recover.",
+            {"state": finding.state, "allowed": "OPEN"},
+        )
+    if is_too_old(finding, now):
+        raise WrongState(
+            Reason.ERROR_REASON_PLAN_STALE,
+            "The finding was last seen too long ago. Scan the connection again.",
+            {"difference": f"last seen at {finding.last_seen_at.isoformat()}"},
+        )
+    scope = await scanner.get_scope(finding.connection_id, finding.resource.account)
+    _, estimate = _actionable(finding, scope)
+    baseline = await bills.get_baseline(finding.resource, now.date() - timedelta(days=1))
+    if baseline.currency != estimate.currency:
+        message = f"The bill is in {baseline.currency}, the estimate in {estimate.currency}: they can't be compared."
+        raise _not_actionable(NotActionable("CURRENCY_MISMATCH", message))
+    return Gathered(finding, scope, baseline)
+
+
+def _actionable(finding: Finding, scope: Scope) -> tuple[kinds.ActionKind, Any]:
+    try:
+        return actionable(finding, scope)
+    except NotActionable as error:
+        raise _not_actionable(error) from error
+
+
+def _not_actionable(error: NotActionable) -> WrongState:
+    return WrongState(Reason.ERROR_REASON_FINDING_NOT_ACTIONABLE, error.message, {"cause": error.cause})
+
+
+async def request_action(work: UnitOfWork, planner: Planner, gathered: Gathered) -> Whole:
+    """Freeze and hash a plan; it waits for an approver from now on. Raises AlreadyExists (ACTION_OPEN)."""
+    action_id, context = uuid7(), current()
+    plan = freeze_plan(_plan_input(work, gathered, action_id))
+    person = context.responsible_person
+    if person is None:
+        raise Denied(Reason.ERROR_REASON_PERMISSION_MISSING, "Nobody answers for this request.", {"permission": ""})
+    event_id = work.emit(
+        "actions.action.request",
+        f"actions/{action_id}",
+        {
+            "plan_hash": plan.plan_hash,
+            "action_type": plan.content["action_type"],
+            "finding_id": str(gathered.finding.finding_id),
+            "resource": gathered.finding.resource.id,
+        },
+    )
+    assert gathered.finding.estimate is not None
+    made = Action(
+        work.organization_id,
+        action_id,
+        gathered.finding.finding_id,
+        gathered.finding.connection_id,
+        gathered.scope.credential_id,
+        plan,
+        gathered.finding.estimate,
+        ActionState.REQUESTED,
+        context.actor,
+        person,
+        context.role,
+        work.now,
+        event_id,
+        work.now + APPROVAL_PERIOD,
+        None,
+        None,
+        "",
+        1,
+    )
+    await actions.insert_action(work.connection, made, gathered.baseline.document)
+    await work.enqueue(planner.plan(work.organization_id, EXPIRE, action_id, made.approve_before, plan=plan.plan_hash))
+    return Whole(made, (), (), ())
+
+
+def _plan_input(work: UnitOfWork, gathered: Gathered, action_id: UUID) -> PlanInput:
+    finding = gathered.finding
+    kind, estimate = _actionable(finding, gathered.scope)
+    return PlanInput(
+        organization_id=str(work.organization_id),
+        action_id=str(action_id),
+        action_type=kind.action_type,
+        finding_id=str(finding.finding_id),
+        detection_id=finding.detection_id,
+        connection_id=str(finding.connection_id),
+        credential_id=str(gathered.scope.credential_id),
+        resource=finding.resource,
+        preconditions=kinds.preconditions(finding.evidence),
+        evidence=kinds.basis(finding.evidence),
+        parameters=kinds.parameters(kind, finding.evidence),
+        estimate=estimate,
+        baseline_digest=gathered.baseline.digest,
+        removes_resource=kind.removes_resource,
+        quarantine_hours=kind.quarantine_hours,
+        made_at=work.now,
+    )
+
+
+async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, plan_hash: str, comment: str) -> Whole:
+    """Approve the plan with the hash that was displayed, and plan its execution and its checkpoints.
+
+    Raises NotFound, WrongState (STATE_WRONG, PLAN_HASH_MISMATCH), Denied (REQUESTER_IS_APPROVER).
+    """
+    action = await _requested(work, action_id)
+    if current().responsible_person in (None, action.requester_person):
+        raise Denied(
+            Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
+            "Who requested an action can't approve it. Ask somebody else who may.",
+            {"action_id": str(action_id)},
+        )
+    if plan_hash != action.plan.plan_hash:
+        raise WrongState(
+            Reason.ERROR_REASON_PLAN_HASH_MISMATCH,
+            "That isn't the hash of this action's plan. Read the action again, and approve what you see.",
+            {"plan_hash": action.plan.plan_hash},
+        )
+    await _decide(work, action, "APPROVED", "actions.action.approve", comment)
+    approved = await actions.mark_action(work.connection, action, ActionState.APPROVED)
+    await work.cancel_jobs(EXPIRE, action_id)
+    await work.enqueue(planner.plan(work.organization_id, EXECUTE, action_id, work.now, plan=plan_hash))
+    await _plan_checkpoints(work, planner, approved)
+    return await _whole(work, approved)
+
+
+async def _requested(work: UnitOfWork, action_id: UUID) -> Action:
+    """An action that waits for a decision, locked. Raises NotFound, WrongState."""
+    action = await actions.get_action(work.connection, action_id, lock=True)
+    if action.state is not ActionState.REQUESTED or work.now >= action.approve_before:
+        raise actions.wrong_state(action, ["REQUESTED, within the time to approve"])
+    return action
+
+
+async def _decide(work: UnitOfWork, action: Action, decision: str, audit_action: str, comment: str) -> None:
+    context = current()
+    person = context.responsible_person
+    if person is None:
+        raise Denied(Reason.ERROR_REASON_PERMISSION_MISSING, "Nobody answers for this decision.", {"permission": ""})
+    event_id = work.emit(audit_action, action.target, {"plan_hash": action.plan.plan_hash, "comment": comment})
+    made = Approval(
+        action.action_id,
+        context.actor,
+        person,
+        context.role,
+        decision,
+        action.plan.plan_hash,
+        comment,
+        work.now,
+        event_id,
+    )
+    await actions.insert_approval(work.connection, action, made)
+
+
+async def _plan_checkpoints(work: UnitOfWork, planner: Planner, action: Action) -> None:
+    """The approval covers what follows the execution too: a worker can't make jobs.
+
+    A checkpoint that comes before its action was executed puts itself off.
+    """
+    planned = [(uuid7(), days) for days in WINDOWS_DAYS]
+    await checkpoints.insert_checkpoints(
+        work.connection, work.organization_id, action.action_id, planned, action.estimate.currency
+    )
+    due = {window.days: window.earliest_due_at for window in checkpoint_windows(work.now)}
+    for checkpoint_id, days in planned:
+        job = planner.plan(work.organization_id, CHECKPOINT, checkpoint_id, due[days], plan=action.plan.plan_hash)
+        await work.enqueue(job)
+
+
+async def reject_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whole:
+    """Reject an action. Raises NotFound, WrongState."""
+    action = await _requested(work, action_id)
+    await _decide(work, action, "REJECTED", "actions.action.reject", comment)
+    rejected = await actions.mark_action(work.connection, action, ActionState.REJECTED, problem=comment)
+    await work.cancel_jobs(EXPIRE, action_id)
+    return await _whole(work, rejected)
+
+
+async def cancel_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whole:
+    """Withdraw an action before anything irreversible was done. Raises NotFound, WrongState."""
+    action = await actions.get_action(work.connection, action_id, lock=True)
+    if action.state not in WITHDRAWABLE_STATES:
+        raise actions.wrong_state(action, sorted(state.value for state in WITHDRAWABLE_STATES))
+    work.emit("actions.action.cancel", action.target, {"plan_hash": action.plan.plan_hash, "comment": comment})
+    cancelled = await actions.mark_action(work.connection, action, ActionState.CANCELLED, problem=comment)
+    for kind in (EXPIRE, EXECUTE):
+        await work.cancel_jobs(kind, action_id)
+    for checkpoint in await checkpoints.list_checkpoints(work.connection, [action_id]):
+        await work.cancel_jobs(CHECKPOINT, checkpoint.checkpoint_id)
+    return await _whole(work, cancelled)
+
+
+async def _whole(work: UnitOfWork, action: Action) -> Whole:
+    (found,) = await _wholes(work.connection, [action])
+    return found
+
+
+async def _wholes(connection: Any, found: Sequence[Action]) -> list[Whole]:
+    """Actions with all that belongs to them, in three queries however many they are."""
+    ids = [action.action_id for action in found]
+    approvals = await actions.list_approvals(connection, ids)
+    steps = await actions.list_steps(connection, ids)
+    planned = await checkpoints.list_checkpoints(connection, ids)
+    return [
+        Whole(
+            action,
+            [each for each in approvals if each.action_id == action.action_id],
+            [each for each in steps if each.action_id == action.action_id],
+            [each for each in planned if each.action_id == action.action_id],
+        )
+        for action in found
+    ]
+
+
+async def get_action(reader: Store, action_id: UUID) -> Whole:
+    """One action. Raises NotFound."""
+    async with reader.read() as connection:
+        action = await actions.get_action(connection, action_id)
+        (found,) = await _wholes(connection, [action])
+    return found
+
+
+async def list_actions(reader: Store, before: UUID | None, limit: int, narrowed: Mapping[str, Any]) -> list[Whole]:
+    """Actions, newest first; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await _wholes(connection, await actions.list_actions(connection, before, limit + 1, narrowed))

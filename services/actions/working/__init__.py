@@ -1,0 +1,1 @@
+"""What the worker of actions does: execute, check, let expire. Each may run again after any line."""
