@@ -23,10 +23,16 @@ import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
+from recoup.actions.v1 import actions_pb2, actions_service_pb2, actions_service_pb2_grpc
 from recoup.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import access_pb2
-from recoup.pricing.v1 import pricing_service_pb2, pricing_service_pb2_grpc
+from recoup.pricing.v1 import (
+    bill_service_pb2,
+    bill_service_pb2_grpc,
+    pricing_service_pb2,
+    pricing_service_pb2_grpc,
+)
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
 from recoup_client.errors import SignInNeeded, typed
 
@@ -35,11 +41,21 @@ POLL_SECONDS = 0.5
 _MARGIN_SECONDS = 30.0
 _STALE = frozenset({"CREDENTIAL_EXPIRED", "CREDENTIAL_REVOKED"})
 _OVER = frozenset({scanner_pb2.SCAN_STATE_COMPLETE, scanner_pb2.SCAN_STATE_PARTIAL, scanner_pb2.SCAN_STATE_FAILED})
-_SERVICES: Mapping[str, ServiceDescriptor] = {
-    "identity": identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
-    "scanner": scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
-    "pricing": pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
-    "audit": audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+# Nothing more happens to an action in these but its checkpoints.
+_SETTLED = frozenset(
+    getattr(actions_pb2, f"ACTION_STATE_{state}")
+    for state in ("REJECTED", "CANCELLED", "EXPIRED", "EXECUTED", "STALE", "FAILED", "CLOSED")
+)
+# The services of each process.
+_SERVICES: Mapping[str, tuple[ServiceDescriptor, ...]] = {
+    "identity": (identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],),
+    "scanner": (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],),
+    "pricing": (
+        pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
+        bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
+    ),
+    "actions": (actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],),
+    "audit": (audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],),
 }
 T = TypeVar("T", bound=Message)
 
@@ -73,7 +89,10 @@ class MeshClient:
         self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._open("identity", []))
         self.identity = identity_service_pb2_grpc.IdentityServiceStub(self._channel("identity"))
         self.scanner = scanner_service_pb2_grpc.ScannerServiceStub(self._channel("scanner"))
-        self.pricing = pricing_service_pb2_grpc.PricingServiceStub(self._channel("pricing"))
+        pricing = self._channel("pricing")
+        self.pricing = pricing_service_pb2_grpc.PricingServiceStub(pricing)
+        self.bills = bill_service_pb2_grpc.BillServiceStub(pricing)
+        self.actions = actions_service_pb2_grpc.ActionsServiceStub(self._channel("actions"))
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel("audit"))
 
     async def passport(self, service: str, *, fresh: bool = False) -> str:
@@ -103,6 +122,20 @@ class MeshClient:
                     progress(scan)
                 if scan.state in _OVER:
                     return scan
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def wait_for_action(
+        self, action_id: str, seconds: float, progress: Callable[[actions_pb2.Action], None] | None = None
+    ) -> actions_pb2.Action:
+        """Wait until an action is executed or over, telling `progress` how far it is. Raises TimeoutError."""
+        request = actions_service_pb2.GetActionRequest(organization_id=self._organization_id, action_id=action_id)
+        async with asyncio.timeout(seconds):
+            while True:
+                action = (await self.actions.GetAction(request)).action
+                if progress is not None:
+                    progress(action)
+                if action.state in _SETTLED:
+                    return action
                 await asyncio.sleep(POLL_SECONDS)
 
     def _channel(self, service: str) -> grpc.aio.Channel:
@@ -170,10 +203,11 @@ async def pages(call: Callable[[Any], Awaitable[Any]], request: T, items: str) -
         asked.page_token = answer.next_page_token  # type: ignore[attr-defined]
 
 
-def _service_config(service: ServiceDescriptor) -> str:
+def _service_config(services: tuple[ServiceDescriptor, ...]) -> str:
     """Retries of UNAVAILABLE, and only for RPCs that change nothing."""
     reads = [
         {"service": service.full_name, "method": method.name}
+        for service in services
         for method in service.methods
         if method.GetOptions().Extensions[access_pb2.access].effect == access_pb2.EFFECT_READ
         and not method.server_streaming

@@ -17,12 +17,13 @@ from tests.support.mesh import TestMesh
 
 pytestmark = pytest.mark.xdist_group("mesh")
 ACME = str(organization_id("acme"))
+SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
 
 
 def client(made: TestMesh, token: str, organization: str = ACME) -> MeshClient:
     installation = made.mesh.installation
     folder = made.mesh.state / "clients" / "finops-tools"
-    addresses = {name: f"127.0.0.1:{installation.ports[name]}" for name in ("identity", "scanner", "pricing", "audit")}
+    addresses = {name: f"127.0.0.1:{installation.ports[name]}" for name in SERVICES}
     certificate = Certificate(installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
     return MeshClient(addresses, certificate, token, organization)
 

@@ -1,0 +1,218 @@
+"""Commands from a finding to a receipt: bills, actions, receipts, the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recoup_client.session import Session
+
+
+def _short(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()
+
+
+def _money(amount: dict[str, Any] | None) -> str:
+    return f"{amount['amount']} {amount['currency']}" if amount else "unknown"
+
+
+@click.group()
+def bill() -> None:
+    """Say where the provider's bills lie, and see what was fetched."""
+
+
+@bill.command("add")
+@click.argument("connection_id")
+@click.option("--account", required=True, help="the account that the bucket belongs to")
+@click.option("--region", required=True, help="the bucket's region")
+@click.option("--bucket", required=True)
+@click.option("--prefix", required=True, help="the export's prefix in the bucket")
+@click.pass_obj
+def bill_add(session: Session, connection_id: str, account: str, region: str, bucket: str, prefix: str) -> None:
+    """Have a FOCUS export fetched every day with a connection's credential."""
+    body = {
+        "connectionId": connection_id, "account": account, "region": region, "bucket": bucket, "prefix": prefix,
+    }  # fmt: skip
+    found = session.call("POST", "/billSources", body)
+    session.show(found, [(found["billSource"]["billSourceId"], bucket)], "bill source", "bucket")
+
+
+@bill.command("sources")
+@click.pass_obj
+def bill_sources(session: Session) -> None:
+    """List bill sources."""
+    found = session.call("GET", "/billSources", pageSize=500)
+    rows = [(s["billSourceId"], f"s3://{s['bucket']}/{s['prefix']}", s["account"]) for s in found["billSources"]]
+    session.show(found, rows, "bill source", "export", "account")
+
+
+@bill.command("fetch")
+@click.argument("bill_source_id")
+@click.pass_obj
+def bill_fetch(session: Session, bill_source_id: str) -> None:
+    """Fetch a bill source now."""
+    found = session.call("POST", f"/billSources/{bill_source_id}:import", {})
+    rows = [(found["billImport"]["billImportId"], _short(found["billImport"]["state"], "BILL_IMPORT_STATE_"))]
+    session.show(found, rows, "import", "state")
+
+
+@bill.command("imports")
+@click.pass_obj
+def bill_imports(session: Session) -> None:
+    """List imports, newest first."""
+    found = session.call("GET", "/billImports")
+    rows = [
+        (
+            i["billImportId"],
+            i["createdAt"][:19],
+            _short(i["state"], "BILL_IMPORT_STATE_"),
+            ", ".join(f"{b['billingPeriod']} ({b['rows']} rows)" for b in i["batches"]),
+            i["problem"],
+        )
+        for i in found["billImports"]
+    ]
+    session.show(found, rows, "import", "at", "state", "bills", "problem")
+
+
+@click.group()
+def action() -> None:
+    """Request, approve and follow actions."""
+
+
+@action.command("request")
+@click.argument("finding_id")
+@click.pass_obj
+def action_request(session: Session, finding_id: str) -> None:
+    """Request the action of a finding: its plan is frozen and hashed."""
+    _show(session, session.call("POST", "/actions", {"findingId": finding_id}))
+
+
+@action.command("show")
+@click.argument("action_id")
+@click.pass_obj
+def action_show(session: Session, action_id: str) -> None:
+    """Show an action with its plan, its steps and its checkpoints."""
+    _show(session, session.call("GET", f"/actions/{action_id}"))
+
+
+@action.command("approve")
+@click.argument("action_id")
+@click.argument("plan_hash")
+@click.option("--comment", default="")
+@click.pass_obj
+def action_approve(session: Session, action_id: str, plan_hash: str, comment: str) -> None:
+    """Approve the plan whose hash you were shown."""
+    body = {"planHash": plan_hash, "comment": comment}
+    _show(session, session.call("POST", f"/actions/{action_id}:approve", body))
+
+
+@action.command("reject")
+@click.argument("action_id")
+@click.option("--comment", required=True, help="why")
+@click.pass_obj
+def action_reject(session: Session, action_id: str, comment: str) -> None:
+    """Reject an action."""
+    _show(session, session.call("POST", f"/actions/{action_id}:reject", {"comment": comment}))
+
+
+@action.command("cancel")
+@click.argument("action_id")
+@click.option("--comment", default="")
+@click.pass_obj
+def action_cancel(session: Session, action_id: str, comment: str) -> None:
+    """Withdraw an action before anything irreversible is done."""
+    _show(session, session.call("POST", f"/actions/{action_id}:cancel", {"comment": comment}))
+
+
+@action.command("list")
+@click.pass_obj
+def action_list(session: Session) -> None:
+    """List actions, newest first."""
+    found = session.call("GET", "/actions")
+    rows = [
+        (a["actionId"], _short(a["state"], "ACTION_STATE_"), a["resource"]["id"], _money(a["plan"]["estimate"]))
+        for a in found["actions"]
+    ]
+    session.show(found, rows, "action", "state", "resource", "a month")
+
+
+def _show(session: Session, found: dict[str, Any]) -> None:
+    """An action as a person reads it: what, the hash, where it stands, what was done, what the bill said."""
+    made = found["action"]
+    rows = [
+        ("action", made["actionId"]),
+        ("what", made["plan"]["summary"]),
+        ("taken back by", made["plan"]["rollback"]),
+        ("estimate a month", _money(made["plan"]["estimate"])),
+        ("plan hash", made["plan"]["planHash"]),
+        ("state", _short(made["state"], "ACTION_STATE_")),
+    ]
+    if made["problem"]:
+        rows.append(("problem", made["problem"]))
+    rows += [(a["decision"].lower(), f"{a['actor']} {a['decidedAt'][:19]} {a['comment']}") for a in made["approvals"]]
+    rows += [(s["name"], f"{_short(s['state'], 'STEP_STATE_')} {s['resultId']}") for s in made["steps"]]
+    rows += [(f"after {c['days']} days", _checkpoint(c)) for c in made["checkpoints"]]
+    session.show(found, rows, "", "")
+
+
+def _checkpoint(found: dict[str, Any]) -> str:
+    if found["state"] == "CHECKPOINT_STATE_WAITING":
+        return f"waiting, next look {found['dueAt'][:10]}" if found.get("dueAt") else "waiting"
+    state = "provisional" if found["provisional"] else "final"
+    decision = _short(found["decision"], "DECISION_")
+    return f"{decision}, {_money(found.get('economic'))}, {state}; receipt {found['receiptId']}"
+
+
+@click.group()
+def receipt() -> None:
+    """List receipts, and fetch them for recoup-verify."""
+
+
+@receipt.command("list")
+@click.pass_obj
+def receipt_list(session: Session) -> None:
+    """List receipts, newest first."""
+    found = session.call("GET", "/receipts", pageSize=200)
+    rows = [
+        (
+            r["receiptId"],
+            str(r["days"]),
+            _short(r["decision"], "DECISION_"),
+            _money(r.get("economic")),
+            "provisional" if r["provisional"] else "final",
+        )
+        for r in found["receipts"]
+    ]
+    session.show(found, rows, "receipt", "days", "decision", "economic", "")
+
+
+@receipt.command("fetch")
+@click.argument("receipt_id")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="the file for recoup-verify receipt")
+@click.pass_obj
+def receipt_fetch(session: Session, receipt_id: str, output: Path) -> None:
+    """Fetch a receipt with everything that proves it offline."""
+    found = session.call("GET", f"/receipts/{receipt_id}")
+    try:
+        output.write_text(found["bundle"], "utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{output} can't be written: {error.strerror}") from error
+    session.show(found, [(receipt_id, str(output))], "receipt", "file")
+
+
+@click.command()
+@click.pass_obj
+def ledger(session: Session) -> None:
+    """Sum up what was verified, is waiting, or came back."""
+    found = session.call("GET", "/ledger")
+    counts = ("days", "verified", "partial", "waiting", "regressed", "inconclusive", "notRealized")
+    rows = [
+        (*(str(line[name]) for name in counts), *(_money(line[name]) for name in ("economic", "cash", "estimated")))
+        for line in found["lines"]
+    ]
+    session.show(found, rows, *(*counts[:-1], "not realized"), "economic", "cash", "estimated")
+
+
+COMMANDS: tuple[click.Command, ...] = (bill, action, receipt, ledger)
