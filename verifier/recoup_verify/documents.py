@@ -17,8 +17,20 @@ class CannotTell(Exception):
     """The input isn't something that this verifier can judge; says why."""
 
 
+class NotJson(CannotTell):
+    """The bytes aren't JSON; `place` is about where they stop being it, counted from 0."""
+
+    def __init__(self, why: str, place: int = 0) -> None:
+        super().__init__(why)
+        self.place = place
+
+
+class UnknownVersion(CannotTell):
+    """A document is of a version that this verifier doesn't know; what it says may still be true."""
+
+
 def read_json(raw: bytes) -> Any:
-    """JSON without duplicate keys. Raises CannotTell."""
+    """JSON without duplicate keys or broken characters. Raises CannotTell, NotJson."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -29,9 +41,18 @@ def read_json(raw: bytes) -> Any:
         return found
 
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CannotTell(f"this isn't JSON: {error}") from error
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        # "\\ud800" is JSON's half of a character; it has no UTF-8, so nothing could be compared with it.
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as error:
+        raise NotJson(f"this isn't JSON: {error}", error.pos) from error
+    except UnicodeDecodeError as error:
+        raise NotJson("this isn't JSON: it isn't UTF-8", error.start) from error
+    except (ValueError, RecursionError) as error:
+        raise NotJson(
+            "this isn't JSON that can be read: numbers too long, nested too deep, or half a character"
+        ) from error
+    return found
 
 
 def fields(document: Any, where: str, wanted: tuple[str, ...]) -> Mapping[str, Any]:
@@ -56,14 +77,55 @@ def decode(text: Any, where: str) -> bytes:
     return raw
 
 
+# The fields that a document has, and the type of each.
+Shape = Mapping[str, type]
+_WORDS: Mapping[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def shape(*, texts: str = "", numbers: str = "", flags: str = "", lists: str = "", objects: str = "") -> Shape:
+    """A shape from the names of its fields, by their type."""
+    kinds: tuple[tuple[str, type], ...] = ((texts, str), (numbers, int), (flags, bool), (lists, list), (objects, dict))
+    return {name: kind for names, kind in kinds for name in names.split()}
+
+
+def shaped(document: Any, where: str, kinds: Shape) -> Mapping[str, Any]:
+    """An object with exactly these fields, each of exactly this type. Raises CannotTell."""
+    found = fields(document, where, tuple(kinds))
+    for name, kind in kinds.items():
+        if type(found[name]) is not kind:
+            raise CannotTell(f"{where}'s {name} must be {_WORDS[kind]}")
+    return found
+
+
 def canonical(document: Any) -> bytes:
     """RFC 8785 for documents of texts, whole numbers, lists and objects; other values are refused."""
+    try:
+        return _canonical(document)
+    except RecursionError:
+        raise CannotTell("the document is nested too deep") from None
+
+
+def read_canonical(raw: bytes, where: str) -> Any:
+    """JSON in its one canonical spelling (RFC 8785). Raises CannotTell."""
+    document = read_json(raw)
+    if canonical(document) != raw:
+        raise CannotTell(f"{where} isn't canonical JSON")
+    return document
+
+
+def _canonical(document: Any) -> bytes:
     if isinstance(document, dict):
         # RFC 8785 orders keys by their UTF-16 code units.
         keys = sorted(document, key=lambda key: key.encode("utf-16-be"))
-        return b"{" + b",".join(_text(key) + b":" + canonical(document[key]) for key in keys) + b"}"
+        return b"{" + b",".join(_text(key) + b":" + _canonical(document[key]) for key in keys) + b"}"
     if isinstance(document, list):
-        return b"[" + b",".join(canonical(item) for item in document) + b"]"
+        return b"[" + b",".join(_canonical(item) for item in document) + b"]"
     if isinstance(document, str):
         return _text(document)
     if isinstance(document, bool) or document is None:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recoup_verify.documents import CannotTell, Disproved, canonical, decode, fields, read_json
-from recoup_verify.log import Key, check_inclusion, verified_head
+from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, canonical, decode, fields, read_json
+from recoup_verify.log import Key, check_inclusion, verified_head, whole_number
 
 _LEAF_FIELDS = (
     *("v", "event_id", "organization_id", "org_seq", "prev_leaf"),
@@ -48,9 +48,8 @@ def check_event(raw: bytes, key: Key) -> Proved:
     leaf_bytes, payload_bytes = decode(event["leaf"], "event.leaf"), decode(event["payload"], "event.payload")
     index = _number(event["index"])
     check_inclusion(leaf_bytes, index, [decode(item, "event.proof") for item in _list(event["proof"])], head)
-    leaf = fields(read_json(leaf_bytes), "the leaf", _LEAF_FIELDS)
-    _check_leaf(leaf, leaf_bytes)
-    _check_commitment(payload_bytes, decode(event["salt"], "event.salt"), leaf)
+    leaf = read_leaf(leaf_bytes)
+    check_commitment(payload_bytes, decode(event["salt"], "event.salt"), leaf)
     payload = read_json(payload_bytes)
     for name in ("event_id", "organization_id"):
         if not isinstance(payload, dict) or payload.get(name) != leaf[name]:
@@ -58,14 +57,18 @@ def check_event(raw: bytes, key: Key) -> Proved:
     return Proved(payload, leaf, index, head.size, head.origin)
 
 
-def _check_leaf(leaf: Mapping[str, Any], raw: bytes) -> None:
+def read_leaf(raw: bytes) -> Mapping[str, Any]:
+    """The leaf's content, from bytes that are proved. Raises Disproved, CannotTell."""
+    leaf = fields(read_json(raw), "the leaf", _LEAF_FIELDS)
     if leaf["v"] != 1:
-        raise CannotTell(f"leaves of version {leaf['v']} are unknown to this verifier")
+        raise UnknownVersion(f"leaves of version {leaf['v']} are unknown to this verifier")
     if canonical(dict(leaf)) != raw or not _MOMENT.fullmatch(str(leaf["appended_at"])):
         raise Disproved("the leaf isn't canonical")
+    return leaf
 
 
-def _check_commitment(payload: bytes, salt: bytes, leaf: Mapping[str, Any]) -> None:
+def check_commitment(payload: bytes, salt: bytes, leaf: Mapping[str, Any]) -> None:
+    """Raise Disproved unless the leaf commits to this payload with this salt."""
     if len(salt) != 32 or hashlib.sha256(salt + payload).hexdigest() != leaf["payload_commitment"]:
         raise Disproved("the payload isn't the one that the leaf commits to: payload or salt was changed")
 
@@ -78,9 +81,10 @@ def _text(value: Any, where: str) -> str:
 
 def _number(value: Any) -> int:
     """A 64-bit integer as proto3 JSON spells it. Raises Disproved."""
-    if not isinstance(value, str) or not value.isdecimal() or str(int(value)) != value:
+    number = whole_number(value) if isinstance(value, str) else None
+    if number is None:
         raise Disproved("event.index isn't a whole number")
-    return int(value)
+    return number
 
 
 def _list(value: Any) -> list[Any]:

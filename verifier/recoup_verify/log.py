@@ -1,4 +1,4 @@
-"""Checks signed tree heads (C2SP signed notes, Ed25519) and inclusion proofs (RFC 9162, section 2.1.3.2)."""
+"""Checks signed notes and tree heads (C2SP, Ed25519) and inclusion proofs (RFC 9162, section 2.1.3.2)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from recoup_verify.documents import CannotTell, Disproved, decode
 
 _ALGORITHM = b"\x01"
 _DASH = "\u2014 "
+_PROOF = "c2sp.org/tlog-proof@v1"
+# A tree has at most 2^63 leaves, so no proof is longer.
+MAX_HASHES = 63
 LOCAL = ".local.invalid"
 
 
@@ -39,12 +42,22 @@ def parse_key(text: str) -> Key:
     try:
         name, key_id, encoded = text.strip().split("+", 2)
         raw = decode(encoded, "the key")
+        key = Key(name, raw[1:])
+        genuine = bool(name) and raw[:1] == _ALGORITHM and len(key.public) == 32 and key.key_id.hex() == key_id
     except (ValueError, Disproved) as error:
         raise CannotTell("this isn't a verifier key: <name>+<id>+<base64>") from error
-    key = Key(name, raw[1:])
-    if raw[:1] != _ALGORITHM or len(key.public) != 32 or key.key_id.hex() != key_id:
+    if not genuine:
         raise CannotTell("this isn't an Ed25519 verifier key")
     return key
+
+
+def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the 32 bytes of an Ed25519 key verify the signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -56,31 +69,66 @@ class Head:
     root: bytes
 
 
-def verified_head(note: str, key: Key) -> Head:
-    """The tree head in a note that `key` signed, alone. Raises Disproved."""
+def verified_note(note: str, key: Key, what: str) -> str:
+    """The text of a note that `key` signed, alone. Raises Disproved."""
     body, separator, signatures = note.rpartition("\n\n")
     if not separator or signatures.count("\n") != 1 or not signatures.endswith("\n"):
-        raise Disproved("the checkpoint isn't a note with one signature line")
+        raise Disproved(f"{what} isn't a note with one signature line")
     body += "\n"
     name, _, encoded = signatures.rstrip("\n").removeprefix(_DASH).partition(" ")
-    raw = decode(encoded, "the checkpoint's signature")
+    raw = decode(encoded, f"{what}'s signature")
     if not signatures.startswith(_DASH) or name != key.name or raw[:4] != key.key_id:
-        raise Disproved("the checkpoint isn't signed by the key that you gave")
-    try:
-        Ed25519PublicKey.from_public_bytes(key.public).verify(raw[4:], body.encode())
-    except InvalidSignature:
-        raise Disproved("the checkpoint's signature is wrong: its text was changed, or another key signed it") from None
-    return _head(body, key)
+        raise Disproved(f"{what} isn't signed by the key that you gave")
+    if not is_signed_by(key.public, raw[4:], body.encode()):
+        raise Disproved(f"{what}'s signature is wrong: its text was changed, or another key signed it")
+    return body
 
 
-def _head(body: str, key: Key) -> Head:
-    lines = body.split("\n")
-    if len(lines) != 4 or lines[0] != key.name or not lines[1].isdecimal() or str(int(lines[1])) != lines[1]:
+def verified_head(note: str, key: Key) -> Head:
+    """The tree head in a note that `key` signed, alone. Raises Disproved."""
+    lines = verified_note(note, key, "the checkpoint").split("\n")
+    size = whole_number(lines[1]) if len(lines) == 4 else None
+    if size is None or lines[0] != key.name or lines[3]:
         raise Disproved("the checkpoint's text isn't a tree head of this log")
     root = decode(lines[2], "the checkpoint's root")
-    if len(root) != 32 or int(lines[1]) == 0:
+    if len(root) != 32 or size == 0:
         raise Disproved("the checkpoint's root or size can't be")
-    return Head(lines[0], int(lines[1]), root)
+    return Head(lines[0], size, root)
+
+
+def whole_number(text: str) -> int | None:
+    """A number from 0 to 2^63 - 1 in its one spelling, or None."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        return None
+    number = int(text)
+    return number if str(number) == text and number < 2**63 else None
+
+
+@dataclass(frozen=True)
+class Inclusion:
+    """A C2SP tlog-proof: where the leaf stands, and how to come from there to the head, which isn't verified yet."""
+
+    index: int
+    hashes: Sequence[bytes]
+    note: str
+
+
+def parse_proof(text: str) -> Inclusion:
+    """Read a tlog-proof in its one spelling, without an extra line. Raises Disproved."""
+    top, separator, note = text.partition("\n\n")
+    first, _, rest = top.partition("\n")
+    numbered, *hashes = rest.split("\n")
+    index = whole_number(numbered.removeprefix("index "))
+    if not separator or first != _PROOF or not numbered.startswith("index ") or index is None:
+        raise Disproved("the proof isn't a tlog-proof")
+    if len(hashes) > MAX_HASHES:
+        raise Disproved("the proof is longer than any tree is high")
+    return Inclusion(index, [decode(item, "a hash of the proof") for item in hashes], note)
+
+
+def leaf_hash(leaf: bytes) -> bytes:
+    """SHA-256(0x00 ‖ leaf)."""
+    return hashlib.sha256(b"\x00" + leaf).digest()
 
 
 def check_inclusion(leaf: bytes, index: int, proof: Sequence[bytes], head: Head) -> None:
@@ -90,7 +138,7 @@ def check_inclusion(leaf: bytes, index: int, proof: Sequence[bytes], head: Head)
     if any(len(item) != 32 for item in proof):
         raise Disproved("a hash of the proof hasn't 32 bytes")
     position, last = index, head.size - 1
-    digest = hashlib.sha256(b"\x00" + leaf).digest()
+    digest = leaf_hash(leaf)
     for item in proof:
         if last == 0:
             raise Disproved("the proof is longer than the tree is high")

@@ -1,0 +1,105 @@
+"""A log of its own for the verifier's tests: leaves, proofs and signatures, by the services' code and by hand."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from services.audit.model import merkle
+from services.audit.model.leaf import Leaf, commitment
+from services.audit.model.notes import Signer, TreeHead
+from tests.support.bills import Document
+
+ORIGIN = "recoup-test.local.invalid/log"
+ORGANIZATION = str(UUID(int=1))
+_APPENDED = datetime(2026, 6, 1, tzinfo=UTC)
+_PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+def sha256(raw: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def b64(raw: bytes) -> str:
+    """Base64 with padding."""
+    return base64.b64encode(raw).decode()
+
+
+@dataclass
+class Signatories:
+    """The log's key and the receipt key, with the range that the manifest gives to the latter."""
+
+    log: Signer = field(default_factory=lambda: Signer(ORIGIN, Ed25519PrivateKey.generate()))
+    receipt: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    valid: str = "0 -"
+
+    @property
+    def receipt_public(self) -> bytes:
+        """The receipt key's 32 bytes."""
+        return self.receipt.public_key().public_bytes_raw()
+
+    def manifest(self) -> str:
+        """The key manifest, signed by the log's key."""
+        return self.log.sign(
+            f"{ORIGIN}/keys\nrecoup-keys/v1\nreceipt ed25519 {b64(self.receipt_public)} {self.valid}\n"
+        )
+
+
+@dataclass
+class LoggedEvent:
+    """An event on its way into the log. `before` are leaves of others that come before it."""
+
+    payload: Document
+    organization_id: str = ORGANIZATION
+    producer: str = "actions"
+    before: int = 1
+
+
+def envelope(statement: bytes, signatories: Signatories) -> Document:
+    """The DSSE envelope of a statement."""
+    signed = b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(statement), statement)
+    signature = {"keyid": sha256(signatories.receipt_public), "sig": b64(signatories.receipt.sign(signed))}
+    return {"payloadType": _PAYLOAD_TYPE, "payload": b64(statement), "signatures": [signature]}
+
+
+def log(events: list[LoggedEvent], signer: Signer) -> list[Document]:
+    """The events in a log among those of others, with their proofs; two more events follow."""
+    frontier, nodes, placed, previous = merkle.Frontier(), dict[merkle.Node, bytes](), [], b""
+    for number, event in enumerate(events):
+        leaves = [f"{number}/{other}".encode() for other in range(event.before)]
+        payload, salt = rfc8785.dumps(event.payload), hashlib.sha256(b"%d" % number).digest()
+        leaf = _leaf(event, number, previous, commitment(payload, salt))
+        for each in (*leaves, leaf):
+            nodes |= {(h, p): digest for h, p, digest in frontier.append(merkle.leaf_hash(each))}
+        placed.append((frontier.size - 1, leaf, payload, salt))
+        previous = merkle.leaf_hash(leaf)
+    for each in (b"y", b"z"):
+        nodes |= {(h, p): digest for h, p, digest in frontier.append(merkle.leaf_hash(each))}
+    head = signer.sign(TreeHead(ORIGIN, frontier.size, frontier.root()).text())
+    return [
+        {
+            "leaf": leaf.decode(),
+            "payload": payload.decode(),
+            "salt": b64(salt),
+            "proof": _proof(index, merkle.hash_ranges(merkle.inclusion_ranges(index, frontier.size), nodes), head),
+        }
+        for index, leaf, payload, salt in placed
+    ]
+
+
+def _leaf(event: LoggedEvent, number: int, previous: bytes, committed: str) -> bytes:
+    event_id, organization = UUID(event.payload["event_id"]), UUID(event.organization_id)
+    at = _APPENDED
+    return Leaf(event_id, organization, number + 1, previous, event.producer, number + 1, at, committed).encode()
+
+
+def _proof(index: int, hashes: list[bytes], head: str) -> str:
+    lines = "".join(f"{b64(each)}\n" for each in hashes)
+    return f"c2sp.org/tlog-proof@v1\nindex {index}\n{lines}\n{head}"

@@ -1,0 +1,106 @@
+"""The offline verifier on genuine receipts: every decision, with amounts that were worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recoup_verify.cli import main
+from recoup_verify.log import parse_key
+from recoup_verify.receipt import check_receipt
+from tests.support import bills
+from tests.support.bills import Case
+from tests.support.receipt_log import Signatories
+from tests.support.receipts import issue
+
+CASES = {
+    "deleted": bills.deleted_volume(),
+    "deleted, provisional": bills.deleted_volume(closed=False),
+    "deleted, less than estimated": bills.deleted_volume("PARTIAL", estimate="400"),
+    "deleted, but still there": bills.deletion_that_failed(),
+    "deleted, charged by the month": bills.deleted_volume("INCONCLUSIVE", spanning=True),
+    "deleted, the bill never came": bills.unclear(bills.deleted_volume(missing=2)),
+    "deleted, other currency": bills.unclear(bills.deleted_volume(currency="EUR")),
+    "converted": bills.conversion("VERIFIED", "2.24", "3.92"),
+    "converted, two months": bills.conversion_over_two_months(),
+    "converted, nothing saved": bills.conversion("NOT_REALIZED", "2.8", "0"),
+    "converted, costs more": bills.conversion("NEGATIVE", "3.5", "-4.9"),
+    "converted, fading": bills.fading_conversion(),
+    "variable": bills.variable_resource("70.5", "75"),
+}
+
+
+@pytest.fixture(scope="module")
+def signatories() -> Signatories:
+    return Signatories()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_genuine_receipt_is_proved(name: str, signatories: Signatories) -> None:
+    case = CASES[name]
+    proved = check_receipt(issue(case, signatories), parse_key(signatories.log.verifier_key.text()))
+    assert proved.papers.receipt["decision"] == case.result["decision"]
+
+
+def written(folder: Path, case: Case, signatories: Signatories) -> list[str]:
+    """The receipt in a file, and the command's arguments for it."""
+    file = folder / "receipt.json"
+    file.write_bytes(issue(case, signatories))
+    return ["receipt", str(file), "--key", signatories.log.verifier_key.text()]
+
+
+def test_what_was_proved_is_said_in_plain_words(
+    signatories: Signatories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(written(tmp_path, bills.deleted_volume(closed=False), signatories)) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("LOCAL: not evidence")
+    for words in (
+        "by user:requester as ENGINEER",
+        "by user:approver as APPROVER, another person",
+        "create_snapshot: intended",
+        "which gave snap-1",
+        "28 days from 2026-02-08 to 2026-03-07",
+        "7 days from 2026-03-11 to 2026-03-17; the resource was confirmed gone",
+        "VERIFIED: the money stopped being spent, by recoup-savings/1",
+        "economic   59.5 USD",
+        "cash       46.9 USD",
+        "90 % interval 59.5 to 59.5 USD",
+        "PROVIDER_FETCHED s3://bill/2026-03.parquet version v1",
+        "provisional",
+        "Not proved: that the rows are what the provider billed",
+    ):
+        assert words in told
+
+
+def test_what_was_proved_is_printed_as_facts(
+    signatories: Signatories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*written(tmp_path, bills.deleted_volume(), signatories), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["verdict"] == "proved"
+    assert facts["local"] is True
+    assert facts["receipt"]["economic"] == {"amount": "59.5", "currency": "USD"}
+    assert facts["requested_by_person"] != facts["approvals"][0]["person"]
+    assert facts["not_proved"]
+
+
+def test_an_upload_is_told_apart(signatories: Signatories) -> None:
+    from recoup_verify.words import receipt_lines
+    from tests.support.receipts import Issuing
+
+    def uploaded(issuing: Issuing) -> None:
+        issuing.measurement["batches"][0]["provenance"] = "USER_UPLOADED"
+
+    raw = issue(bills.deleted_volume(), signatories, hash=uploaded)
+    lines = "\n".join(receipt_lines(check_receipt(raw, parse_key(signatories.log.verifier_key.text()))))
+    assert "Not proved: anything of the inputs that are USER_UPLOADED" in lines
+
+
+def test_a_key_of_production_has_no_banner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The banner hangs on the key's name alone, never on what the file says."""
+    signatories = Signatories()
+    assert main([*written(tmp_path, bills.deleted_volume(), signatories)[:-1], "example.com/log+00000000+AQ=="]) == 2
+    assert "LOCAL" not in capsys.readouterr().out

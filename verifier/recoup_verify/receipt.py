@@ -1,0 +1,57 @@
+"""Checks a receipt: every byte of its bundle, who did what in which order, and that the amounts follow from the rows.
+
+What is proved and what isn't stands in FORMAT.md; how the amounts follow in METHOD.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recoup_verify.agreement import check_agreement
+from recoup_verify.bundle import VERSION, Bundle, read_bundle
+from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
+from recoup_verify.keys import receipt_keys
+from recoup_verify.log import Key
+from recoup_verify.measurement import check_measurement
+from recoup_verify.papers import Papers, read_papers
+from recoup_verify.statement import expected_statement, open_envelope, signed_digest
+from recoup_verify.trail import Trail, check_trail
+
+
+@dataclass(frozen=True)
+class ProvedReceipt:
+    """What was proved of a receipt: its documents, and the events that the log holds of it."""
+
+    papers: Papers
+    trail: Trail
+
+
+def check_receipt(raw: bytes, key: Key) -> ProvedReceipt:
+    """Check a bundle. Raises Disproved, CannotTell."""
+    bundle = read_bundle(raw)
+    try:
+        proved = _check(bundle, key)
+    except (Disproved, CannotTell) as error:
+        if bundle.version > VERSION:
+            raise UnknownVersion(f"bundles of version {bundle.version} are unknown to this verifier") from error
+        if isinstance(error, UnknownVersion | Disproved):
+            raise
+        raise Disproved(str(error)) from error
+    if bundle.version != VERSION:
+        raise Disproved(f"the bundle says that it is version {bundle.version}, but all in it is of version {VERSION}")
+    return proved
+
+
+def _check(bundle: Bundle, key: Key) -> ProvedReceipt:
+    """From the key that was given to what it vouches for, each thing before it is read."""
+    keys = receipt_keys(bundle.key_manifest, key)
+    statement, receipt_key = open_envelope(bundle.envelope, keys)
+    papers = read_papers(bundle, signed_digest(read_canonical(statement, "the statement")))
+    check_agreement(papers)
+    if expected_statement(papers) != statement:
+        raise Disproved("the signed statement isn't the one that the receipt's documents give")
+    trail = check_trail(bundle, papers, statement, key)
+    if not receipt_key.covers(trail.issue.index):
+        raise Disproved("the receipt's key wasn't good for that part of the log: the issue is outside of its range")
+    check_measurement(papers)
+    return ProvedReceipt(papers, trail)
