@@ -32,7 +32,7 @@ _MEMBERS = shape(
 _EVENT = shape(texts="leaf payload salt proof")
 # A text inside of the bundle has its quotes escaped, so these are members of the bundle itself.
 _SIGNS = tuple(f'"{name}":'.encode() for name in (*_DOCUMENTS, "envelope", "events", "key_manifest"))
-_ENOUGH_SIGNS = 4
+_ENOUGH_SIGNS = 3
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ def read_bundle(raw: bytes) -> Bundle:
         document = read_json(raw)
         spelled = canonical(document)
     except CannotTell as error:
-        if not _is_recognizable(raw):
+        if not _was_bundle(raw):
             raise CannotTell(f"this isn't a receipt: {error}") from error
         raise Disproved(_changed_near(error.place) if isinstance(error, NotJson) else _changed(str(error))) from error
-    if not isinstance(document, dict) or not (document.get("type") == TYPE or _is_recognizable(raw)):
-        raise CannotTell(f'this isn\'t a receipt: its "type" isn\'t "{TYPE}"')
+    if not _is_bundle(document):
+        raise CannotTell(f'this isn\'t a receipt\'s bundle itself: its "type" isn\'t "{TYPE}"')
     if spelled != raw:
         raise Disproved(_changed_near(_first_difference(spelled, raw)))
     return _bundle(document)
@@ -100,8 +100,15 @@ def _event(document: Any, number: int) -> LoggedEvent:
     return LoggedEvent(found["leaf"].encode(), found["payload"].encode(), salt, found["proof"])
 
 
-def _is_recognizable(raw: bytes) -> bool:
-    """Whether this is, or was, a bundle: a change anywhere leaves enough signs of it."""
+def _is_bundle(document: Any) -> bool:
+    """Whether this is a bundle, or one of which a member's name was changed."""
+    if not isinstance(document, dict):
+        return False
+    return document.get("type") == TYPE or len(_MEMBERS.keys() & document.keys()) >= _ENOUGH_SIGNS
+
+
+def _was_bundle(raw: bytes) -> bool:
+    """Whether what isn't JSON any more was a bundle once: a change anywhere leaves enough signs of it."""
     return TYPE.encode() in raw or sum(sign in raw for sign in _SIGNS) >= _ENOUGH_SIGNS
 
 

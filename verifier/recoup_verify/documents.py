@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
 class Disproved(Exception):
     """Something that is claimed isn't so; says which part."""
 
@@ -136,4 +139,4 @@ def _canonical(document: Any) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False).encode("utf-8")
+    return _ENCODER.encode(text).encode("utf-8")
