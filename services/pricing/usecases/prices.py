@@ -1,4 +1,4 @@
-"""What pricing decides, one function a decision."""
+"""What pricing decides about catalogue prices, one function a decision."""
 
 from __future__ import annotations
 

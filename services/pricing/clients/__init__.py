@@ -1,0 +1,1 @@
+"""Whom pricing asks: its peers, and the provider's bucket."""

@@ -1,0 +1,220 @@
+"""SQL of bill sources, imports, and the records of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.errors import AlreadyExists, NotFound, Reason
+from services.pricing.model.bill import Batch, BillImport, BillImportState, BillSource, BillSourceState
+from services.pricing.tables import bill_batches, bill_imports, bill_sources
+
+_OPEN = (BillImportState.QUEUED.value, BillImportState.RUNNING.value)
+
+
+def _source(row: Any) -> BillSource:
+    return BillSource(**{**row._mapping, "state": BillSourceState(row.state)})
+
+
+def _import(row: Any) -> BillImport:
+    return BillImport(**{**row._mapping, "state": BillImportState(row.state)})
+
+
+def _batch(row: Any) -> Batch:
+    return Batch(**{name: row._mapping[name] for name in Batch.__slots__})
+
+
+async def insert_source(connection: AsyncConnection, made: BillSource) -> None:
+    """Insert a bill source. Raises AlreadyExists for one with the same bucket and prefix."""
+    values = {name: getattr(made, name) for name in BillSource.__slots__}
+    try:
+        async with connection.begin_nested():
+            await connection.execute(insert(bill_sources).values(values))
+    except IntegrityError as error:
+        raise _exists(
+            "bill source", "A bill source with this bucket and prefix exists. List them to find it."
+        ) from error
+
+
+async def get_source(connection: AsyncConnection, bill_source_id: UUID, *, lock: bool = False) -> BillSource:
+    """A bill source. Raises NotFound."""
+    query = select(bill_sources).where(bill_sources.c.bill_source_id == bill_source_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    if row is None:
+        raise NotFound("bill source")
+    return _source(row)
+
+
+async def list_sources(connection: AsyncConnection, after: UUID | None, limit: int) -> list[BillSource]:
+    """Bill sources by id, after `after`."""
+    query = select(bill_sources).order_by(bill_sources.c.bill_source_id).limit(limit)
+    if after is not None:
+        query = query.where(bill_sources.c.bill_source_id > after)
+    return [_source(row) for row in await connection.execute(query)]
+
+
+async def insert_import(
+    connection: AsyncConnection, organization_id: UUID, bill_import_id: UUID, bill_source_id: UUID, now: datetime
+) -> BillImport:
+    """Insert a queued import. Raises AlreadyExists while another one of the source is open."""
+    values = {
+        "organization_id": organization_id,
+        "bill_import_id": bill_import_id,
+        "bill_source_id": bill_source_id,
+        "state": BillImportState.QUEUED.value,
+        "problem": "",
+        "problem_row": 0,
+        "problem_column": "",
+        "created_at": now,
+    }
+    try:
+        async with connection.begin_nested():
+            made = await connection.execute(insert(bill_imports).values(values).returning(bill_imports))
+            return _import(made.one())
+    except IntegrityError as error:
+        raise import_open() from error
+
+
+def import_open() -> AlreadyExists:
+    """The AlreadyExists of a source that is being fetched."""
+    return _exists("bill import", "An import of this bill source is under way. Wait for its end.")
+
+
+async def get_import(connection: AsyncConnection, bill_import_id: UUID) -> BillImport:
+    """An import. Raises NotFound."""
+    query = select(bill_imports).where(bill_imports.c.bill_import_id == bill_import_id)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound("bill import")
+    return _import(row)
+
+
+async def find_open_import(connection: AsyncConnection, bill_source_id: UUID) -> BillImport | None:
+    """The import of a source that isn't over."""
+    query = select(bill_imports).where(bill_imports.c.bill_source_id == bill_source_id, bill_imports.c.state.in_(_OPEN))
+    row = (await connection.execute(query)).one_or_none()
+    return _import(row) if row else None
+
+
+async def list_imports(
+    connection: AsyncConnection, before: UUID | None, limit: int, bill_source_id: UUID | None
+) -> list[BillImport]:
+    """Imports, newest first (their ids are UUIDv7), before `before`."""
+    query = select(bill_imports).order_by(bill_imports.c.bill_import_id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(bill_imports.c.bill_import_id < before)
+    if bill_source_id is not None:
+        query = query.where(bill_imports.c.bill_source_id == bill_source_id)
+    return [_import(row) for row in await connection.execute(query)]
+
+
+async def mark_import(connection: AsyncConnection, bill_import_id: UUID, **values: Any) -> None:
+    """Change columns of an import."""
+    await connection.execute(
+        update(bill_imports).where(bill_imports.c.bill_import_id == bill_import_id).values(**values)
+    )
+
+
+async def current_versions(connection: AsyncConnection, bill_source_id: UUID) -> dict[date, str]:
+    """The version of the manifest behind each billing period's current batch."""
+    query = select(bill_batches.c.billing_period, bill_batches.c.object_version).where(
+        bill_batches.c.bill_source_id == bill_source_id, bill_batches.c.is_current
+    )
+    return {row.billing_period: row.object_version for row in await connection.execute(query)}
+
+
+# Two imports of one organization's sources are made current one after the other, so that each sees the other's.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pricing.bill_batches ' || :organization_id, 0))"
+
+
+async def lock_batches(connection: AsyncConnection, organization_id: UUID) -> None:
+    """Let nobody else make batches of the organization current until this transaction ends."""
+    await connection.execute(text(_LOCK), {"organization_id": str(organization_id)})
+
+
+async def find_rival(
+    connection: AsyncConnection, bill_source_id: UUID, billing_period: date, accounts: Collection[str]
+) -> Any | None:
+    """A current batch of another source that bills one of the accounts in the period: both would count twice."""
+    query = (
+        select(bill_batches.c.bill_source_id, bill_batches.c.accounts)
+        .where(
+            bill_batches.c.is_current,
+            bill_batches.c.billing_period == billing_period,
+            bill_batches.c.bill_source_id != bill_source_id,
+            bill_batches.c.accounts.overlap(sorted(accounts)),
+        )
+        .limit(1)
+    )
+    return (await connection.execute(query)).one_or_none()
+
+
+async def supersede_batch(connection: AsyncConnection, bill_source_id: UUID, billing_period: date) -> UUID | None:
+    """Let the current batch of a source and period be current no longer; returns its id. Its rows are the caller's."""
+    changed = (
+        update(bill_batches)
+        .where(
+            bill_batches.c.bill_source_id == bill_source_id,
+            bill_batches.c.billing_period == billing_period,
+            bill_batches.c.is_current,
+        )
+        .values(is_current=False)
+        .returning(bill_batches.c.batch_id)
+    )
+    superseded: UUID | None = (await connection.execute(changed)).scalar_one_or_none()
+    return superseded
+
+
+async def insert_batch(
+    connection: AsyncConnection,
+    organization_id: UUID,
+    bill_source_id: UUID,
+    bill_import_id: UUID,
+    batch: Batch,
+    accounts: Collection[str],
+) -> None:
+    """Insert the record of a batch, current from now on."""
+    values = {name: getattr(batch, name) for name in Batch.__slots__}
+    keys = {
+        "organization_id": organization_id,
+        "bill_source_id": bill_source_id,
+        "bill_import_id": bill_import_id,
+        "accounts": sorted(accounts),
+        "is_current": True,
+    }
+    await connection.execute(insert(bill_batches).values({**values, **keys}))
+
+
+async def list_batches(connection: AsyncConnection, batch_ids: Collection[UUID]) -> list[Batch]:
+    """The records of batches."""
+    query = select(bill_batches).where(bill_batches.c.batch_id.in_(batch_ids))
+    return [_batch(row) for row in await connection.execute(query)]
+
+
+async def list_batches_of(connection: AsyncConnection, import_ids: Sequence[UUID]) -> dict[UUID, list[Batch]]:
+    """The batches that each import made current, by period."""
+    query = (
+        select(bill_batches)
+        .where(bill_batches.c.bill_import_id.in_(import_ids))
+        .order_by(bill_batches.c.billing_period)
+    )
+    found: dict[UUID, list[Batch]] = {import_id: [] for import_id in import_ids}
+    for row in await connection.execute(query):
+        found[row.bill_import_id].append(_batch(row))
+    return found
+
+
+async def current_ids(connection: AsyncConnection) -> frozenset[UUID]:
+    """The organization's current batches."""
+    query = select(bill_batches.c.batch_id).where(bill_batches.c.is_current)
+    return frozenset((await connection.execute(query)).scalars())
+
+
+def _exists(resource: str, message: str) -> AlreadyExists:
+    return AlreadyExists(Reason.ERROR_REASON_RESOURCE_EXISTS, message, {"resource": resource})

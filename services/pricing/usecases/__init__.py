@@ -1,0 +1,1 @@
+"""What pricing decides: about prices, about bills, and about savings."""
