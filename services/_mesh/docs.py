@@ -35,7 +35,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
 )
 # Declared, so that what is built next fits; no process serves them yet.
-UNSERVED = frozenset({"recoup.pricing.v1.BillService", "recoup.actions.v1.ActionsService"})
+UNSERVED = frozenset({"recoup.actions.v1.ActionsService"})
 
 
 def page() -> str:
