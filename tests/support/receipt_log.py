@@ -54,12 +54,17 @@ class Signatories:
 
 @dataclass
 class LoggedEvent:
-    """An event on its way into the log. `before` are leaves of others that come before it."""
+    """An event on its way into the log. `before` are leaves of others that come before it.
+
+    `number` and `previous` are its place in the organization's chain, where it isn't the honest one.
+    """
 
     payload: Document
     organization_id: str = ORGANIZATION
     producer: str = "actions"
     before: int = 1
+    number: int | None = None
+    previous: bytes | None = None
 
 
 def envelope(statement: bytes, signatories: Signatories) -> Document:
@@ -96,8 +101,9 @@ def log(events: list[LoggedEvent], signer: Signer) -> list[Document]:
 
 def _leaf(event: LoggedEvent, number: int, previous: bytes, committed: str) -> bytes:
     event_id, organization = UUID(event.payload["event_id"]), UUID(event.organization_id)
-    at = _APPENDED
-    return Leaf(event_id, organization, number + 1, previous, event.producer, number + 1, at, committed).encode()
+    place = number + 1 if event.number is None else event.number
+    chained = previous if event.previous is None else event.previous
+    return Leaf(event_id, organization, place, chained, event.producer, number + 1, _APPENDED, committed).encode()
 
 
 def _proof(index: int, hashes: list[bytes], head: str) -> str:

@@ -184,6 +184,8 @@ class Issuing:
                 "event_ids": [event.payload["event_id"] for event in self.events],
             },
         }
+        # Nothing of it may change with the documents later.
+        self.statement = json.loads(json.dumps(self.statement))
 
     def issue(self) -> None:
         """Write the event of the issue, the last one."""
@@ -242,7 +244,7 @@ def _event(
             "request_id": "",
             "trace_id": "",
             "authority": "passport",
-            "metadata": metadata,
+            "metadata": dict(metadata),
         }
     )
 
