@@ -77,7 +77,7 @@ class Case:
     window_days: int = 7
     baseline_days: int = 28
     closed: bool = True
-    currency: str = "USD"
+    currency: str = "USD"  # of the bills of the window
     spanning: bool = False
     leakage: list[Document] = field(default_factory=list)
     missing: int = 0
@@ -170,6 +170,14 @@ def fading_conversion() -> Case:
     for each, day in list(zip(case.rows, case.result["daily"], strict=True))[-3:]:
         each.update(dict.fromkeys(("effective_cost", "billed_cost", "list_cost"), "2.7"))
         day.update({"actual": "2.7"})
+    return case
+
+
+def conversion_with_a_hole() -> Case:
+    """A day without a row isn't $0: the figures are there (6 × $0.56 + $2.80), but they say nothing."""
+    case = conversion("INCONCLUSIVE", "2.24", "6.16")
+    case.rows.pop()
+    case.result["daily"][-1]["actual"] = "0"
     return case
 
 

@@ -82,7 +82,7 @@ class Issuing:
             "plan_hash": "",
             "baseline_sha256": "",
             "resource": self.resource,
-            "currency": case.currency,
+            "currency": "USD",
             "from_day": window[0].isoformat(),
             "to_day": window[-1].isoformat(),
             "days": case.window_days,

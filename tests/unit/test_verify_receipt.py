@@ -28,6 +28,7 @@ CASES = {
     "converted, nothing saved": bills.conversion("NOT_REALIZED", "2.8", "0"),
     "converted, costs more": bills.conversion("NEGATIVE", "3.5", "-4.9"),
     "converted, fading": bills.fading_conversion(),
+    "converted, a day without a row": bills.conversion_with_a_hole(),
     "variable": bills.variable_resource("70.5", "75"),
 }
 

@@ -62,15 +62,16 @@ DOCUMENTS = [
     ("measurement", "complete_days", [], "but its rows give"),
     ("measurement", "complete_days.6", "2026-03-18", "days outside of its window"),
     ("measurement", "complete_days.6", "2026-03-16", "ascending order"),
-    ("measurement", "currency", "EUR", "in another currency"),
-    ("measurement", "currency", "usd", "isn't a currency"),
+    ("measurement", "currency", "EUR", "its currency isn't the baseline's"),
+    ("baseline", "currency", "usd", "isn't a currency"),
     ("measurement", "from_day", "2026-03-10", "its days aren't 7, 14 or 30"),
     ("measurement", "to_day", "2026-03-18", "its days aren't 7, 14 or 30"),
     ("measurement", "days", 8, "its days isn't the receipt's|its days aren't 7, 14 or 30|none of the plan's windows"),
     ("measurement", "provisional", True, "provisional isn't what its batches say"),
     ("measurement", "batches.0.period_closed", False, "provisional isn't what its batches say"),
-    ("measurement", "batches", [], "none of its batches is of a month"),
-    ("measurement", "batches.0.currency", "EUR", "in another currency"),
+    ("measurement", "batches", [], "no batch that the bill came from is named"),
+    ("baseline", "batches", [], "no batch that the bill came from is named"),
+    ("measurement", "batches.0.currency", "EUR", "but its rows give"),
     ("measurement", "batches.0.rows", -1, "a negative count"),
     ("measurement", "batches.0.provenance", "MADE_UP", "an unknown provenance"),
     ("measurement", "estimate.amount", "1", "its estimate isn't the plan's"),
@@ -115,6 +116,7 @@ DOCUMENTS = [
     ("plan", "measurement.removes_resource", False, "expected_gone isn't what was planned"),
     ("plan", "measurement.estimate.amount", "NaN", "isn't an amount"),
     ("plan", "measurement.estimate.amount", "1e400", "its estimate isn't the plan's"),
+    ("plan", "measurement.estimate.currency", "EUR", "its estimate isn't the plan's"),
     ("plan", "resource.id", 7, "isn't the key of one"),
 ]
 
@@ -476,6 +478,13 @@ def test_numbers_that_no_method_can_hold_are_disproved() -> None:
             each["quantity"] = "9" * 60
 
     lie("too large for the method", hash=huge)
+
+
+def test_an_estimate_in_another_currency_is_disproved() -> None:
+    def change(issuing: Issuing) -> None:
+        issuing.plan["measurement"]["estimate"]["currency"] = issuing.measurement["estimate"]["currency"] = "EUR"
+
+    lie("its estimate is in another currency", hash=change)
 
 
 def test_the_price_of_what_is_still_used_is_that_of_the_reporting_period() -> None:

@@ -38,7 +38,7 @@ def result_of(evidence: Evidence, given: Circumstances) -> dict[str, Any]:
         common = {"cv_rmse": judged.text, "model": judged.name}
         if not _is_complete(evidence, given):
             return {**_without_amounts("INCONCLUSIVE" if given.is_late else "PENDING"), **common}
-        if not given.same_currency or _lacks_a_row(evidence, given):
+        if not given.same_currency:
             return {**_without_amounts("INCONCLUSIVE"), **common}
         return {**_with_amounts(evidence, given, judged.name), **common}
 
@@ -53,7 +53,7 @@ def _with_amounts(evidence: Evidence, given: Circumstances, model_name: str) -> 
     days = {measure: daily(evidence, costs, measure) for measure in MEASURES}
     amounts = {measure: a12(sum((day.saving for day in days[measure]), Decimal(0))) for measure in MEASURES}
     bounds, economic = interval(evidence, costs, given.plan_hash), days["effective"]
-    if given.spanning or _is_committed(evidence) or model_name == "UNFIT":
+    if given.spanning or _is_committed(evidence) or model_name == "UNFIT" or _lacks_a_row(evidence, given):
         decision = "INCONCLUSIVE"
     elif _is_regressed(economic, given):
         decision = "REGRESSED"

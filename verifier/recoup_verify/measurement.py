@@ -74,7 +74,7 @@ def _circumstances(papers: Papers) -> Circumstances:
         plan_hash=measurement["plan_hash"],
         estimate=decimal_of(measurement["estimate"]["amount"], "measurement: estimate"),
         complete_days=complete,
-        same_currency=measurement["currency"] == papers.baseline["currency"],
+        same_currency=all(batch["currency"] == measurement["currency"] for batch in measurement["batches"]),
         spanning=measurement["spanning"],
         expected_gone=measurement["expected_gone"],
         confirmed_gone=measurement["confirmed_gone"],

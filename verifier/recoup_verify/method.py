@@ -14,6 +14,7 @@ from recoup_verify.rows import Line, Price, Row, Sums
 MEASURES = ("effective", "billed", "list")
 _CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow])
 _TWELVE_PLACES, _FOUR_PLACES, _ZERO = Decimal("1e-12"), Decimal("1e-4"), Decimal(0)
+_NOTHING = Sums(_ZERO, _ZERO, _ZERO, _ZERO)
 _HOLDOUT = 7
 _STABLE, _VARIABLE = Decimal("0.05"), Decimal("0.25")
 
@@ -51,8 +52,8 @@ def total(rows: Iterable[Row]) -> dict[Line, Sums]:
     """The sums of each line."""
     found: dict[Line, Sums] = {}
     for row in rows:
-        old = found.get(row.line)
-        found[row.line] = row.sums if old is None else Sums(*(a + b for a, b in zip(old, row.sums, strict=True)))
+        old = found.get(row.line, _NOTHING)
+        found[row.line] = Sums(*(one + other for one, other in zip(old, row.sums, strict=True)))
     return found
 
 
@@ -169,7 +170,7 @@ def model(evidence: Evidence) -> Model:
     observed = [costs.of(d, d, "effective") for d in holdout]
     predicted = [median(costs.of(t, d, "effective") for t in pool(training, d.weekday())) for d in holdout]
     mean = sum(observed, _ZERO) / len(holdout)
-    squares = [(one - other) ** 2 for one, other in zip(observed, predicted, strict=True)]
     if mean == 0:
-        return Model(None if any(squares) else _ZERO)
+        return Model(None if any(observed) or any(predicted) else _ZERO)
+    squares = [(one - other) ** 2 for one, other in zip(observed, predicted, strict=True)]
     return Model((sum(squares, _ZERO) / len(holdout)).sqrt() / mean)

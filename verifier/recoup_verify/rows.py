@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from recoup_verify.documents import Disproved, shape, shaped
 
 MAX_ROWS, MAX_BATCHES, MAX_LEAKING = 20_000, 1_000, 100
-_MAX_DIGITS = 60
-_DECIMAL = re.compile(r"0|-?(?:[1-9][0-9]*|(?:0|[1-9][0-9]*)\.[0-9]*[1-9])")
+# At most 60 digits before the point, and 60 after it.
+_WHOLE, _FRACTION = "(?:0|[1-9][0-9]{0,59})", r"\.[0-9]{0,59}[1-9]"
+_DECIMAL = re.compile(f"0|-?(?:[1-9][0-9]{{0,59}}|{_WHOLE}{_FRACTION})")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -60,7 +61,7 @@ class Row:
 
 def decimal_of(text: Any, where: str) -> Decimal:
     """A decimal as METHOD.md writes it. Raises Disproved."""
-    if not isinstance(text, str) or len(text) > _MAX_DIGITS + 2 or not _DECIMAL.fullmatch(text):
+    if not isinstance(text, str) or not _DECIMAL.fullmatch(text):
         raise Disproved(f"{where} isn't a decimal in its plain spelling")
     return Decimal(text)
 

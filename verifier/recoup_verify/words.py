@@ -19,7 +19,8 @@ NEXT: Mapping[str, str] = {
     " as its operator publishes it, and that this is the newest recoup-verify.",
 }
 _NOT_PROVED = (
-    "that the rows are what the provider billed: fetch each input by object and version, and compare its SHA-256",
+    "that the rows are what the provider billed, and all of it: fetch each input by object and version, and compare"
+    " its SHA-256",
     "that the sums behind the unit prices are those of the whole bill",
     "that the cloud really is as the log says",
     "that no later receipt supersedes this one",
@@ -151,7 +152,7 @@ def _amounts(papers: Papers) -> Iterator[str]:
         yield f"             90 % interval {receipt['interval']['low']} to {receipt['interval']['high']} {currency}"
         yield f"  cash       {receipt['cash']['amount']} {currency} (BilledCost)"
     else:
-        yield "  amounts    none: days are missing, or the currency changed"
+        yield "  amounts    none: days of the bill are missing, or the currency changed"
     estimate = papers.measurement["estimate"]
     yield f"  estimate   {estimate['amount']} {estimate['currency']} a month, as approved"
     yield f"  model      {result['model']}, CV(RMSE) {result['cv_rmse'] or 'infinite'}"
