@@ -169,7 +169,7 @@ class Installation:
             "pricing-worker": aws,
             "actions": {"actions": {"page_key": "page.key", "receipt_key": self.log.receipt_key.name}},
             # The emulated cloud is consistent at once, so that an unknown outcome is looked at again soon.
-            "actions-worker": {**aws, "execution": {"settle_seconds": 1.0}},
+            "actions-worker": {**aws, "execution": {"settle_seconds": 1.0, "poll_seconds": 0.5}},
             "broker": {"broker": {"kek": self.kek_private.name}, **aws},
             "scanner-worker": aws,
             # One machine is one address: what slows strangers down elsewhere would slow down everybody here.

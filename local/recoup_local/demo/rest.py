@@ -27,8 +27,10 @@ class Refused(Exception):
 class Somebody:
     """A signed-in person of one organization."""
 
-    def __init__(self, gateway: str, ca: Path, token: str, organization_id: str, name: str) -> None:
-        self.name, self.organization_id = name, organization_id
+    def __init__(self, gateway: str, ca: Path, token: str, organization_id: str) -> None:
+        self.organization_id = organization_id
+        # The trace of the last call.
+        self.trace_id = ""
         self._client = httpx.AsyncClient(
             base_url=gateway,
             verify=ssl.create_default_context(cafile=str(ca)),
@@ -62,6 +64,7 @@ class Somebody:
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         answer = await self._client.request(method, f"/v1/organizations/{self.organization_id}{path}", **arguments)
         document: dict[str, Any] = answer.json()
+        self.trace_id = (answer.headers.get("traceresponse", "") + "--").split("-")[1]
         if answer.is_error:
             raise Refused(answer.status_code, document)
         return document

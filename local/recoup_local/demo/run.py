@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recoup_local.demo.story import Teller
+from recoup_local.demo.story import Teller, tell
 from recoup_local.otlp import tree
 from recoup_local.supervisor import LocalMesh
 
@@ -34,10 +34,10 @@ async def run(output: Path, console: Console) -> None:
         await mesh.start(lambda text: console.print(f"  {text} …"))
         up = time.monotonic() - began
         teller = Teller(mesh, console)
-        story = await teller.tell()
+        story = await tell(teller)
         story.seconds = {"start": round(up, 2), **story.seconds, "all": round(time.monotonic() - began, 2)}
         (output / "story.json").write_text(json.dumps(story.document(), indent=1) + "\n")
-        (output / "event-proof.json").write_bytes(teller.proof)
+        (output / "receipt.json").write_text(teller.receipt)
         shutil.copyfile(state / "log.vkey", output / "log.vkey")
         await asyncio.to_thread(mesh.stop)  # The last spans arrive as the processes end.
         spans = mesh.spans.all()
@@ -46,7 +46,6 @@ async def run(output: Path, console: Console) -> None:
     finally:
         await asyncio.shield(asyncio.to_thread(mesh.stop))
         shutil.rmtree(state, ignore_errors=True)
-    console.print(
-        f"\nDone in {time.monotonic() - began:.0f} s. What was done: {output / 'story.json'}; spans: trace.json"
-    )
-    console.print("Not in this story yet: approving, executing and proving a saving from the bill.")
+    console.print(f"\nDone in {time.monotonic() - began:.0f} s. In {output}: story.json (what was done),")
+    console.print("  trace.json (all spans), receipt.json and log.vkey. Check them yourself:")
+    console.print(f"  recoup-verify receipt {output / 'receipt.json'} --key @{output / 'log.vkey'}", markup=False)

@@ -1,4 +1,4 @@
-"""What the story shows and how: amounts, the trace worth showing, the offline verifier at work."""
+"""What the story shows and how: amounts, spans worth a line, the offline verifier at work."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from recoup_local.otlp import SeenSpan
 
 
 def money(finding: dict[str, Any]) -> str:
+    """A finding's monthly saving."""
     saving = finding.get("monthlySaving")
     return f"{Decimal(saving['amount']):.2f}" if saving else "unknown"
 
 
-def widest_trace(spans: list[SeenSpan]) -> list[SeenSpan]:
-    """The spans of the trace that went through the most processes; the longest of those."""
-    traces: dict[str, list[SeenSpan]] = {}
-    for span in spans:
-        traces.setdefault(span.trace_id, []).append(span)
-    if not traces:
-        return []
-    return max(traces.values(), key=lambda trace: (len({span.process for span in trace}), len(trace)))
+def with_processes(span: SeenSpan) -> bool:
+    """Whether a span is worth a line: calls between processes and to the cloud are, statements aren't."""
+    return not span.name.startswith("sql")
 
 
-def change_one_byte(proof: bytes) -> bytes:
-    """The proof with one byte of the payload's base64 changed."""
-    place = proof.index(b'"payload": "') + 40
-    return proof[:place] + (b"A" if proof[place : place + 1] != b"A" else b"B") + proof[place + 1 :]
+def change_one_byte(bundle: bytes) -> bytes:
+    """The bundle with one digit of the verified amount changed."""
+    place = bundle.index(b'\\"economic\\":\\"') + len(b'\\"economic\\":\\"')
+    digit = bundle[place : place + 1]
+    return bundle[:place] + (b"9" if digit != b"9" else b"8") + bundle[place + 1 :]
 
 
 def recoup_verify(file: Path, key: str) -> tuple[int, str]:
     """Run the verifier as an auditor would; its exit code and what it said."""
-    command = [sys.executable, "-m", "recoup_verify.cli", "event", str(file), "--key", key]
+    command = [sys.executable, "-m", "recoup_verify.cli", "receipt", str(file), "--key", key]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stdout + done.stderr
