@@ -1,192 +1,196 @@
-"""Bills by hand for the verifier's tests: rows, prices, inputs, and cases whose amounts were worked out on paper.
+"""Pricing's API and worker around a test's own database and an emulated S3 that a provider delivers bills into.
 
-Nothing here is computed by what is tested.
+The broker and identity are stood in for: who may open what is the mesh tests' business.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+import gzip
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-Document = dict[str, Any]
+import boto3
+from botocore.config import Config
 
-EXECUTED = datetime(2026, 3, 10, 12, 30, 0, 250_000, UTC)
-_DAY = timedelta(days=1)
+from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.claimed import ClaimedJob
+from services._mesh.context import entered
+from services._mesh.job_rpc import leased
+from services._mesh.jobs import JobDesk, Planner
+from services._mesh.threads import BoundedThreads
+from services._mesh.uow import Store
+from services.pricing import working
+from services.pricing.clients.peers import ConnectionFacts
+from services.pricing.model.bill import Batch, BillImport, NewBillSource
+from services.pricing.store import bills as bill_store
+from services.pricing.usecases import bills
+from tests.support.postgres import TestDatabase
+from tests.support.things import ACME, MovableClock, context, keys
+
+ACCOUNT, REGION, PREFIX = "222222222222", "us-east-1", "billing/focus"
+CREDENTIAL = UUID(int=99)
+COLUMNS = (
+    *("BilledCost", "BillingAccountId", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart", "ChargeCategory"),
+    *("ChargeClass", "ChargePeriodEnd", "ChargePeriodStart", "ContractedCost", "EffectiveCost", "ListCost"),
+    *("PricingCategory", "PricingQuantity", "PricingUnit", "ProviderName", "RegionId", "ResourceId", "SkuId"),
+    *("SkuPriceId", "SubAccountId"),
+)
 
 
-def days(first: date, count: int) -> list[date]:
-    """So many days from the first on."""
-    return [first + _DAY * number for number in range(count)]
-
-
-def row(day: date, quantity: str, effective: str, **other: str) -> Document:
-    """One row of a bill; billed and list cost are the effective one's unless said."""
-    line = {"sku_id": "gp2", "sku_price_id": "gp2-1", "pricing_category": "Standard", "unit": "GB-Hours"}
-    costs = {"effective_cost": effective, "billed_cost": effective, "list_cost": effective, "contracted_cost": ""}
-    return {"day": day.isoformat(), **line, "quantity": quantity, **costs, **other}
-
-
-def price(quantity: str, effective: str, source: str = "REPORTING", **other: str) -> Document:
-    """The sums behind the unit price of a line."""
-    found = row(EXECUTED.date(), quantity, effective, **other)
-    return {name: value for name, value in found.items() if name not in ("day", "contracted_cost")} | {"source": source}
-
-
-def batch(period: str, number: int, *, closed: bool = True, **other: str) -> Document:
-    """An input."""
+def charge(day: date, cost: str = "0.1", resource: str = "vol-1", **changes: str) -> dict[str, str]:
+    """One charge of a FOCUS bill, as AWS writes it."""
+    first = day.replace(day=1)
+    after = (first + timedelta(days=31)).replace(day=1)
     return {
-        "batch_id": str(UUID(int=100 + number)),
-        "billing_period": period,
-        "sha256": hashlib.sha256(f"{period}/{number}".encode()).hexdigest(),
-        "provenance": "PROVIDER_FETCHED",
-        "object": f"s3://bill/{period}.parquet",
-        "object_version": "v1",
-        "rows": 1000,
-        "currency": "USD",
-        "complete_through": f"{period}-28",
-        "period_closed": closed,
-        **other,
-    }
+        "BilledCost": cost, "BillingAccountId": "111111111111", "BillingCurrency": "USD",
+        "BillingPeriodEnd": f"{after} 00:00:00", "BillingPeriodStart": f"{first} 00:00:00",
+        "ChargeCategory": "Usage", "ChargeClass": "NULL", "ChargePeriodEnd": f"{day + timedelta(days=1)} 00:00:00",
+        "ChargePeriodStart": f"{day} 00:00:00", "ContractedCost": cost, "EffectiveCost": cost, "ListCost": cost,
+        "PricingCategory": "Standard", "PricingQuantity": "1", "PricingUnit": "Hours", "ProviderName": "AWS",
+        "RegionId": REGION, "ResourceId": resource, "SkuId": "SKU", "SkuPriceId": "SKU.1", "SubAccountId": ACCOUNT,
+    } | changes  # fmt: skip
 
 
-def resource(kind: str, name: str) -> Document:
-    place = {"provider": "aws", "partition": "aws", "account": "111122223333", "region": "eu-west-1"}
-    return {**place, "type": kind, "id": name}
-
-
-def periods(covered: list[date]) -> list[str]:
-    return sorted({f"{day:%Y-%m}" for day in covered})
+def csv(*charges: dict[str, str]) -> bytes:
+    lines = [",".join(COLUMNS), *(",".join(each[name] for name in COLUMNS) for each in charges)]
+    return ("\n".join(lines) + "\n").encode()
 
 
 @dataclass
-class Case:
-    """What happened to one resource, and what the method must make of it. `result` lacks the explanation."""
+class Bucket:
+    """A versioned bucket that a provider delivers into."""
 
-    baseline_rows: list[Document]
-    rows: list[Document]
-    prices: list[Document]
-    result: Document
-    action_type: str = "aws.ebs.delete_volume"
-    steps: tuple[str, ...] = ("create_snapshot", "delete_volume")
-    expected_gone: bool = True
-    confirmed_gone: bool = True
-    estimate: str = "30"
-    window_days: int = 7
-    baseline_days: int = 28
-    closed: bool = True
-    currency: str = "USD"  # of the bills of the window
-    spanning: bool = False
-    leakage: list[Document] = field(default_factory=list)
-    missing: int = 0
+    client: Any
+    name: str
+    period: date = date(2026, 2, 1)
+    delivered: int = 0
 
-    @property
-    def before(self) -> list[date]:
-        """The baseline's days: up to the third day before the execution."""
-        return days(EXECUTED.date() - _DAY * (self.baseline_days + 2), self.baseline_days)
-
-    @property
-    def window(self) -> list[date]:
-        """The window's days."""
-        return days(EXECUTED.date() + _DAY, self.window_days)
+    def deliver(
+        self, *files: bytes, closed: bool = True, created_at: str = "2026-03-05T00:00:00+00:00", **changes: Any
+    ) -> str:
+        """Deliver a period's files; returns the manifest's version. `changes` are what the manifest says otherwise."""
+        self.delivered += 1
+        month = f"billing_period={self.period:%Y-%m}"
+        keys = [f"{PREFIX}/data/{month}/{self.delivered}/{number}.csv.gz" for number in range(len(files))]
+        for key, content in zip(keys, files, strict=True):
+            self.client.put_object(Bucket=self.name, Key=key, Body=gzip.compress(content, mtime=0))
+        end = (self.period + timedelta(days=31)).replace(day=1)
+        manifest = {
+            "executionId": str(self.delivered), "createdAt": created_at, "format": "TEXT_OR_CSV", "compression": "GZIP",
+            "billingPeriod": {"start": str(self.period), "end": str(end)}, "tomorrow": {"more": 1},
+            "billingPeriodStatus": "CLOSED" if closed else "OPEN",
+            "dataFiles": [f"s3://{self.name}/{key}" for key in keys], **changes,
+        }  # fmt: skip
+        key = f"{PREFIX}/metadata/{month}/focus-Manifest.json"
+        put = self.client.put_object(Bucket=self.name, Key=key, Body=json.dumps(manifest).encode())
+        return str(put["VersionId"])
 
 
-def _result(decision: str, amounts: tuple[str, str, str], interval: tuple[str, str], daily: list[Document]) -> Document:
-    economic, cash, listed = amounts
-    return {
-        "decision": decision,
-        "economic": economic,
-        "cash": cash,
-        "list": listed,
-        "interval_low": interval[0],
-        "interval_high": interval[1],
-        "cv_rmse": "0",
-        "model": "STABLE",
-        "daily": daily,
-    }
+class Desk:
+    """Stands in for the broker: whoever may have a session gets one."""
+
+    async def open(self, grant: str, credential_id: str) -> AwsCredentials:
+        assert UUID(credential_id) == CREDENTIAL
+        return AwsCredentials("AKIAIOSFODNN7EXAMPLE", "secret", "")
 
 
-def _daily(case: Case, counterfactual: str, actual: str, leakage: str) -> list[Document]:
-    figures = {"counterfactual": counterfactual, "actual": actual, "leakage": leakage}
-    return [{"day": day.isoformat(), **figures} for day in case.window]
+class Active:
+    """Stands in for identity: every organization is in use."""
+
+    async def is_active(self, organization_id: UUID) -> bool:
+        return True
 
 
-def deleted_volume(decision: str = "VERIFIED", **other: Any) -> Case:
-    """A volume of $10 a day; a price cut makes it worth $9; gone, but for a snapshot of $0.50: 7 × $8.50."""
-    case = Case([], [], [], {}, **other)
-    costs = {"billed_cost": "8", "list_cost": "12"}
-    case.baseline_rows = [row(day, "2400", "10", **costs) for day in case.before]
-    case.prices = [price("24000", "90", billed_cost="72", list_cost="120")]
-    case.leakage = [row(day, "120", "0.5", sku_id="snapshot", sku_price_id="s-1") for day in case.window]
-    case.result = _result(decision, ("59.5", "46.9", "80.5"), ("59.5", "59.5"), _daily(case, "9", "0", "0.5"))
-    return case
+@dataclass
+class Office:
+    """Pricing's API and worker on one database and one emulated S3."""
+
+    database: TestDatabase
+    clock: MovableClock
+    api: Store
+    worker: Store
+    planner: Planner
+    desk: JobDesk
+    tools: working.Tools
+    bucket: Bucket
+
+    # What people ask for.
+    async def connect(self, prefix: str = PREFIX, organization: UUID = ACME) -> UUID:
+        given = NewBillSource(UUID(int=1), ACCOUNT, REGION, self.bucket.name, prefix)
+        facts = ConnectionFacts(CREDENTIAL, frozenset({ACCOUNT}), False)
+        async with self.api.begin(organization, context(organization)) as work:
+            return (await bills.create_bill_source(work, self.planner, given, facts)).bill_source_id
+
+    async def ask(self, source: UUID) -> BillImport:
+        async with self.api.begin(ACME, context()) as work:
+            return await bills.import_bill(work, self.planner, source)
+
+    async def claim(self, source: UUID) -> ClaimedJob:
+        (job_id,) = await self.fetch(
+            "SELECT job_id FROM pricing.jobs WHERE subject_id = $1 AND status IN ('READY', 'LEASED')", source
+        )
+        with entered(context(None, peer="pricing-worker", peer_thumbprint="x5t")):
+            return ClaimedJob(leased(await self.desk.claim(job_id)), self.worker, "pricing-worker")
+
+    async def run(self, source: UUID) -> BillImport:
+        """Run the job of a source as it is due now; returns the newest import."""
+        job = await self.claim(source)
+        with entered(job.context()):
+            await working.import_bill(self.tools, job)
+        return await self.newest(source)
+
+    async def newest(self, source: UUID) -> BillImport:
+        async with self.api.read(ACME) as connection:
+            return (await bill_store.list_imports(connection, None, 1, source))[0]
+
+    async def batches(self) -> list[Batch]:
+        async with self.api.read(ACME) as connection:
+            return await bill_store.list_batches(connection, await bill_store.current_ids(connection))
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """The first column of what a superuser sees."""
+        superuser = await self.database.superuser()
+        rows = await superuser.fetch(statement, *arguments)
+        await superuser.close()
+        return [row[0] for row in rows]
+
+    async def total(self) -> Decimal | None:
+        """What all rows cost together, current or not."""
+        (found,) = await self.fetch("SELECT sum(effective_cost) FROM pricing.daily_costs")
+        return Decimal(found) if found is not None else None
 
 
-def deletion_that_failed() -> Case:
-    """The same volume, which is still there and costs $2 a day: 7 × $6.50, and nothing that counts."""
-    case = deleted_volume("REGRESSED", confirmed_gone=False)
-    case.rows = [row(day, "480", "2", billed_cost="1", list_cost="3") for day in case.window]
-    case.result = _result("REGRESSED", ("45.5", "39.9", "59.5"), ("45.5", "45.5"), _daily(case, "9", "2", "0.5"))
-    return case
-
-
-def unclear(case: Case) -> Case:
-    """The same without amounts: days are missing, or the currency is another."""
-    case.result = _result("INCONCLUSIVE", ("", "", ""), ("", ""), [])
-    return case
-
-
-def conversion(decision: str, actual: str, saved: str, **other: Any) -> Case:
-    """868 GiB of gp2 at $0.10 a GiB and month: $2.80 a day in March, whatever the length of the baseline's months."""
-    case = Case(
-        [], [], [], {}, "aws.ebs.convert_gp3", ("modify_volume",), False, False, **{"estimate": "17.36", **other}
+@asynccontextmanager
+async def opened(database: TestDatabase, endpoint: str, folder: Path) -> AsyncIterator[Office]:
+    """Pricing at work on a database that has its migrations, and on the S3 at `endpoint`."""
+    clock = MovableClock()
+    api, worker = database.role("pricing_api"), database.role("pricing_worker")
+    dispatch, threads = database.role("pricing_dispatcher"), BoundedThreads(2, "test")
+    key, trust = keys(folder)
+    store = Store(api, "pricing", clock)
+    policies = bills.Policies(store, Active())  # type: ignore[arg-type]
+    desk = JobDesk(
+        store, dispatch, key, trust, clock, {bills.IMPORT_BILL: policies.import_bill}, issuer="pricing", profile="local"
     )
-    monthly = {"unit": "GB-Month"}
-    case.baseline_rows = [
-        row(day, "31", "3.1", **monthly) if day.month == 2 else row(day, "28", "2.8", **monthly) for day in case.before
-    ]
-    case.rows = [row(day, "28", actual, sku_id="gp3", sku_price_id="gp3-1", **monthly) for day in case.window]
-    case.prices = [price("1000", "100", **monthly)]
-    case.leakage = []
-    case.result = _result(decision, (saved,) * 3, (saved,) * 2, _daily(case, "2.8", actual, "0"))
-    return case
-
-
-def conversion_over_two_months() -> Case:
-    """21 days of March at $2.80 − $2.24, 9 of April at 868 / 30 × $0.10 − $2.31, which has no end and is cut to A12."""
-    case = conversion("VERIFIED", "2.24", "17.009999999997", window_days=30)
-    for each, day in zip(case.rows, case.result["daily"], strict=True):
-        if each["day"].startswith("2026-04"):
-            each.update(dict.fromkeys(("effective_cost", "billed_cost", "list_cost"), "2.31"))
-            day.update({"counterfactual": "2.893333333333", "actual": "2.31"})
-    return case
-
-
-def fading_conversion() -> Case:
-    """Saves $0.56 a day at first and $0.10 in the end: 4 × $0.56 + 3 × $0.10."""
-    case = conversion("REGRESSED", "2.24", "2.54")
-    for each, day in list(zip(case.rows, case.result["daily"], strict=True))[-3:]:
-        each.update(dict.fromkeys(("effective_cost", "billed_cost", "list_cost"), "2.7"))
-        day.update({"actual": "2.7"})
-    return case
-
-
-def conversion_with_a_hole() -> Case:
-    """A day without a row isn't $0: the figures are there (6 × $0.56 + $2.80), but they say nothing."""
-    case = conversion("INCONCLUSIVE", "2.24", "6.16")
-    case.rows.pop()
-    case.result["daily"][-1]["actual"] = "0"
-    return case
-
-
-def variable_resource(low: str, high: str) -> Case:
-    """$10 a day, $11 in the last week: predicted 10, so CV(RMSE) = 1 / 11; the medians are 10: 7 × $10."""
-    case = deleted_volume()
-    costs = ["11" if day in case.before[-7:] else "10" for day in case.before]
-    case.baseline_rows = [row(day, cost, cost) for day, cost in zip(case.before, costs, strict=True)]
-    case.prices, case.leakage = [price("1000", "1000")], []
-    case.result = _result("VERIFIED", ("70", "70", "70"), (low, high), _daily(case, "10", "0", "0"))
-    case.result |= {"cv_rmse": "0.0909", "model": "VARIABLE"}
-    return case
+    style = Config(s3={"addressing_style": "path"})
+    s3 = boto3.client(
+        "s3", REGION, endpoint_url=endpoint, aws_access_key_id="x", aws_secret_access_key="x", config=style
+    )
+    bucket = Bucket(s3, f"bills-{uuid4().hex[:8]}")
+    s3.create_bucket(Bucket=bucket.name)
+    s3.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    tools = working.Tools(Desk(), threads, AwsSettings(endpoint), timedelta(hours=24), 10_000_000)  # type: ignore[arg-type]
+    yield Office(
+        database, clock, store, Store(worker, "pricing", clock), Planner(key, "pricing", clock), desk, tools, bucket
+    )
+    threads.close()
+    s3.close()
+    for role in (api, worker, dispatch):
+        await role.close()
