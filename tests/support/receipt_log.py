@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services.audit.model import merkle
 from services.audit.model.leaf import Leaf, commitment
 from services.audit.model.notes import Signer, TreeHead
-from tests.support.bills import Document
+from tests.support.receipt_cases import Document
 
 ORIGIN = "recoup-test.local.invalid/log"
 ORGANIZATION = str(UUID(int=1))

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import rfc8785
 
-from tests.support.bills import EXECUTED, Case, Document, batch, periods, resource
+from tests.support.receipt_cases import EXECUTED, Case, Document, batch, periods, resource
 from tests.support.receipt_log import ORGANIZATION, LoggedEvent, Signatories, envelope, log, sha256
 
 Change = Callable[["Issuing"], None]

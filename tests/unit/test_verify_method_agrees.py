@@ -18,8 +18,8 @@ from services.pricing.model.baseline import Baseline
 from services.pricing.model.bill import PROVIDER_FETCHED, Batch
 from services.pricing.model.measurement import Leak, Measurement, Observation, Question, measure
 from services.pricing.model.rows import CostRow, Line, ResourceKey, Sums, in_order, sums_of
-from tests.support import bills
-from tests.support.bills import EXECUTED
+from tests.support import receipt_cases as cases
+from tests.support.receipt_cases import EXECUTED
 from tests.support.receipt_log import Signatories, sha256
 from tests.support.receipts import Issuing, issue
 
@@ -27,8 +27,8 @@ SIGNATORIES = Signatories()
 KEY = parse_key(SIGNATORIES.log.verifier_key.text())
 UNITS = ("GB-Month", "Hours", "GB-months", "IOPS-MONTH", "Requests")
 SEEDS = range(48)
-RESOURCE = ResourceKey(**bills.resource("ec2.volume", "vol-0123"))
-SNAPSHOT = ResourceKey(**bills.resource("ec2.snapshot", "snap-1"))
+RESOURCE = ResourceKey(**cases.resource("ec2.volume", "vol-0123"))
+SNAPSHOT = ResourceKey(**cases.resource("ec2.snapshot", "snap-1"))
 
 
 class Bill:
@@ -43,14 +43,14 @@ class Bill:
         self.places = draw.choice((0, 2, 9, 17))
         self.gone, self.confirmed = draw.random() < 0.5, draw.random() < 0.9
         self.remains = draw.choice((0, 0, 0.05, 0.5, 0.8, 1, 1.2))
-        self.window = bills.days(EXECUTED.date() + timedelta(days=1), draw.choice((7, 7, 14, 30)))
+        self.window = cases.days(EXECUTED.date() + timedelta(days=1), draw.choice((7, 7, 14, 30)))
         self.days = self._baseline_days()
         self.level = {line: draw.uniform(0.5, 400) for line in self.lines}
         self.weekend = draw.choice((1, 1, 0.4))
 
     def _baseline_days(self) -> list[date]:
         through = EXECUTED.date() - timedelta(days=3)
-        possible = bills.days(through - timedelta(days=34), 35)
+        possible = cases.days(through - timedelta(days=34), 35)
         return sorted(self.random.sample(possible, self.random.randint(14, 35)))[-28:]
 
     def decimal(self, value: float) -> Decimal:
@@ -159,7 +159,7 @@ def measuring(seed: int, found: list[Measurement]) -> Callable[[Issuing], None]:
 def test_what_pricing_measures_the_verifier_repeats(seed: int) -> None:
     """Every field of the result is compared as text by the verifier itself."""
     found: list[Measurement] = []
-    case = bills.deleted_volume()
+    case = cases.deleted_volume()
     check_receipt(issue(case, SIGNATORIES, write=measuring(seed, found)), KEY)
 
 
@@ -167,6 +167,6 @@ def test_the_random_bills_lead_to_each_decision() -> None:
     """The comparison would mean little if all bills were alike."""
     decisions = Counter[str]()
     for seed in SEEDS:
-        decisions[measured(Bill(seed), Issuing(bills.deleted_volume(), SIGNATORIES)).decision] += 1
+        decisions[measured(Bill(seed), Issuing(cases.deleted_volume(), SIGNATORIES)).decision] += 1
     wanted = {"VERIFIED", "PARTIAL", "NOT_REALIZED", "NEGATIVE", "REGRESSED", "INCONCLUSIVE", "PENDING"}
     assert decisions.keys() == wanted, decisions

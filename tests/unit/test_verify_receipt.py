@@ -10,26 +10,26 @@ import pytest
 from recoup_verify.cli import main
 from recoup_verify.log import parse_key
 from recoup_verify.receipt import check_receipt
-from tests.support import bills
-from tests.support.bills import Case
+from tests.support import receipt_cases as cases
+from tests.support.receipt_cases import Case
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import issue
 
 CASES = {
-    "deleted": bills.deleted_volume(),
-    "deleted, provisional": bills.deleted_volume(closed=False),
-    "deleted, less than estimated": bills.deleted_volume("PARTIAL", estimate="400"),
-    "deleted, but still there": bills.deletion_that_failed(),
-    "deleted, charged by the month": bills.deleted_volume("INCONCLUSIVE", spanning=True),
-    "deleted, the bill never came": bills.unclear(bills.deleted_volume(missing=2)),
-    "deleted, other currency": bills.unclear(bills.deleted_volume(currency="EUR")),
-    "converted": bills.conversion("VERIFIED", "2.24", "3.92"),
-    "converted, two months": bills.conversion_over_two_months(),
-    "converted, nothing saved": bills.conversion("NOT_REALIZED", "2.8", "0"),
-    "converted, costs more": bills.conversion("NEGATIVE", "3.5", "-4.9"),
-    "converted, fading": bills.fading_conversion(),
-    "converted, a day without a row": bills.conversion_with_a_hole(),
-    "variable": bills.variable_resource("70.5", "75"),
+    "deleted": cases.deleted_volume(),
+    "deleted, provisional": cases.deleted_volume(closed=False),
+    "deleted, less than estimated": cases.deleted_volume("PARTIAL", estimate="400"),
+    "deleted, but still there": cases.deletion_that_failed(),
+    "deleted, charged by the month": cases.deleted_volume("INCONCLUSIVE", spanning=True),
+    "deleted, the bill never came": cases.unclear(cases.deleted_volume(missing=2)),
+    "deleted, other currency": cases.unclear(cases.deleted_volume(currency="EUR")),
+    "converted": cases.conversion("VERIFIED", "2.24", "3.92"),
+    "converted, two months": cases.conversion_over_two_months(),
+    "converted, nothing saved": cases.conversion("NOT_REALIZED", "2.8", "0"),
+    "converted, costs more": cases.conversion("NEGATIVE", "3.5", "-4.9"),
+    "converted, fading": cases.fading_conversion(),
+    "converted, a day without a row": cases.conversion_with_a_hole(),
+    "variable": cases.variable_resource("70.5", "75"),
 }
 
 
@@ -55,7 +55,7 @@ def written(folder: Path, case: Case, signatories: Signatories) -> list[str]:
 def test_what_was_proved_is_said_in_plain_words(
     signatories: Signatories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(written(tmp_path, bills.deleted_volume(closed=False), signatories)) == 0
+    assert main(written(tmp_path, cases.deleted_volume(closed=False), signatories)) == 0
     told = capsys.readouterr().out
     assert told.startswith("LOCAL: not evidence")
     for words in (
@@ -79,7 +79,7 @@ def test_what_was_proved_is_said_in_plain_words(
 def test_what_was_proved_is_printed_as_facts(
     signatories: Signatories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*written(tmp_path, bills.deleted_volume(), signatories), "--json"]) == 0
+    assert main([*written(tmp_path, cases.deleted_volume(), signatories), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["verdict"] == "proved"
     assert facts["local"] is True
@@ -95,7 +95,7 @@ def test_an_upload_is_told_apart(signatories: Signatories) -> None:
     def uploaded(issuing: Issuing) -> None:
         issuing.measurement["batches"][0]["provenance"] = "USER_UPLOADED"
 
-    raw = issue(bills.deleted_volume(), signatories, hash=uploaded)
+    raw = issue(cases.deleted_volume(), signatories, hash=uploaded)
     lines = "\n".join(receipt_lines(check_receipt(raw, parse_key(signatories.log.verifier_key.text()))))
     assert "Not proved: anything of the inputs that are USER_UPLOADED" in lines
 
@@ -103,5 +103,5 @@ def test_an_upload_is_told_apart(signatories: Signatories) -> None:
 def test_a_key_of_production_has_no_banner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The banner hangs on the key's name alone, never on what the file says."""
     signatories = Signatories()
-    assert main([*written(tmp_path, bills.deleted_volume(), signatories)[:-1], "example.com/log+00000000+AQ=="]) == 2
+    assert main([*written(tmp_path, cases.deleted_volume(), signatories)[:-1], "example.com/log+00000000+AQ=="]) == 2
     assert "LOCAL" not in capsys.readouterr().out

@@ -11,7 +11,7 @@ from recoup_verify.cli import main
 from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.log import Key, parse_key
 from recoup_verify.receipt import check_receipt
-from tests.support import bills
+from tests.support import receipt_cases as cases
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import issue, load
 
@@ -22,7 +22,7 @@ STEP = 13
 @pytest.fixture(scope="module")
 def genuine() -> tuple[bytes, Key]:
     signatories = Signatories()
-    return issue(bills.deleted_volume(), signatories), parse_key(signatories.log.verifier_key.text())
+    return issue(cases.deleted_volume(), signatories), parse_key(signatories.log.verifier_key.text())
 
 
 def places(raw: bytes) -> list[int]:

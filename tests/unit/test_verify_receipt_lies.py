@@ -14,8 +14,8 @@ from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.log import parse_key
 from recoup_verify.receipt import check_receipt
 from services.audit.model.notes import Signer
-from tests.support import bills
-from tests.support.bills import Case, Document
+from tests.support import receipt_cases as cases
+from tests.support.receipt_cases import Case, Document
 from tests.support.receipt_log import ORIGIN, Signatories, b64, envelope, sha256
 from tests.support.receipts import REQUESTER, Issuing, issue, load
 
@@ -25,7 +25,7 @@ KEY = parse_key(SIGNATORIES.log.verifier_key.text())
 
 def lie(why: str, case: Case | None = None, **changes: Callable[[Issuing], None]) -> None:
     """Issue with these changes, and expect to be found out."""
-    raw = issue(case or bills.deleted_volume(), SIGNATORIES, **changes)
+    raw = issue(case or cases.deleted_volume(), SIGNATORIES, **changes)
     with pytest.raises(Disproved, match=why):
         check_receipt(raw, KEY)
 
@@ -80,9 +80,10 @@ DOCUMENTS = [
     ("measurement", "confirmed_at", "2026-03-09T00:00:00Z", "confirmed gone before it was removed"),
     ("measurement", "confirmed_at", "2026-07-09T00:00:00Z", "or after the decision"),
     ("measurement", "confirmed_at", "2026-02-30T00:00:00Z", "isn't a moment"),
-    ("measurement", "rows", [bills.row(bills.EXECUTED.date(), "1", "1")], "isn't one of its days"),
+    ("measurement", "rows", [cases.row(cases.EXECUTED.date(), "1", "1")], "isn't one of its days"),
     ("measurement", "leakage.0.rows.0.effective_cost", "0.4", "but its rows give|isn't what its rows give"),
-    ("measurement", "leakage.0.resource", bills.resource("ec2.volume", "vol-0123"), "the resource itself"),
+    ("measurement", "leakage", [], "what the snapshot snap-1 cost isn't netted"),
+    ("measurement", "leakage.0.resource", cases.resource("ec2.volume", "vol-0123"), "isn't netted"),
     ("measurement", "prices", [], "its prices aren't those of the baseline's lines"),
     ("measurement", "prices.0.effective_cost", "91", "isn't what its rows give"),
     ("measurement", "prices.0.source", "BASELINE", "its sums aren't those of the baseline's rows"),
@@ -151,7 +152,10 @@ RECEIPT = [
     ("receipt", "decided.at", "2026-03-17T23:59:59.999999Z", "decided before the window was over"),
     ("receipt", "decided.at", "2026-03-18T01:00:00+01:00", "isn't a moment"),
     ("receipt", "supersedes", str(UUID(int=3)), "supersedes itself"),
-    ("receipt", "receipt_id", "", "is empty or too long"),
+    ("receipt", "receipt_id", "", "one of its ids isn't a UUID"),
+    ("receipt", "supersedes", "R-1", "one of its ids isn't a UUID"),
+    ("receipt", "execution.steps.0.outcome_event_id", str(UUID(int=1000)), "names an event twice"),
+    ("receipt", "execution.steps.0.result_id", "snap-2", "what the snapshot snap-2 cost isn't netted"),
     ("receipt", "requested.at", "2026-03-07T12:00:00.000000Z", "weren't over when the action was requested"),
     ("receipt", "requested.extra", "", "unknown field extra"),
     ("receipt", "v", True, "must be a whole number"),
@@ -285,7 +289,7 @@ def test_events_of_two_heads_are_disproved(before: int) -> None:
     """A log that shows different people different trees could put events together that never stood in one."""
 
     def forked(issuing: Issuing) -> None:
-        other = Issuing(bills.deleted_volume(), SIGNATORIES)
+        other = Issuing(cases.deleted_volume(), SIGNATORIES)
         other.events = [*issuing.events]
         other.events[0].payload["trace_id"] = "other"
         other.events[0].before = before
@@ -333,7 +337,7 @@ def test_a_key_outside_of_its_range_is_disproved() -> None:
         ("0 1", False),
     ):
         key.valid = valid
-        raw = issue(bills.deleted_volume(), key)
+        raw = issue(cases.deleted_volume(), key)
         if good:
             check_receipt(raw, KEY)
         else:
@@ -346,7 +350,7 @@ def test_a_key_outside_of_its_range_is_disproved() -> None:
 )
 def test_a_manifest_that_cannot_be_is_disproved(valid: str) -> None:
     with pytest.raises(Disproved, match="key manifest"):
-        check_receipt(issue(bills.deleted_volume(), Signatories(SIGNATORIES.log, valid=valid)), KEY)
+        check_receipt(issue(cases.deleted_volume(), Signatories(SIGNATORIES.log, valid=valid)), KEY)
 
 
 def test_a_manifest_by_another_key_is_disproved() -> None:
@@ -449,7 +453,7 @@ def test_a_document_in_another_spelling_is_disproved(part: str) -> None:
         document["v"] = 1.0
 
     stage = {"receipt": "state", "measurement": "write"}.get(part, "hash")
-    raw = issue(bills.deleted_volume(), SIGNATORIES, **{stage: change})
+    raw = issue(cases.deleted_volume(), SIGNATORIES, **{stage: change})
     spaced = raw.decode().replace('\\"v\\":1}', '\\"v\\":1 }').encode()
     with pytest.raises(Disproved):
         check_receipt(spaced, KEY)
@@ -467,7 +471,7 @@ def test_a_document_in_another_spelling_is_disproved(part: str) -> None:
     ],
 )
 def test_what_a_later_version_signed_cannot_be_told(stage: str, part: str, path: str, value: object) -> None:
-    raw = issue(bills.deleted_volume(), SIGNATORIES, **{stage: setting(part, path, value)})
+    raw = issue(cases.deleted_volume(), SIGNATORIES, **{stage: setting(part, path, value)})
     with pytest.raises(CannotTell, match="unknown to this verifier"):
         check_receipt(raw, KEY)
 
@@ -478,6 +482,16 @@ def test_numbers_that_no_method_can_hold_are_disproved() -> None:
             each["quantity"] = "9" * 60
 
     lie("too large for the method", hash=huge)
+
+
+def test_leakage_of_one_resource_twice_or_of_the_measured_one_is_disproved() -> None:
+    """Whose cost is netted twice, or as its own leakage, isn't measured any more."""
+
+    def also(resource: Document) -> Callable[[Issuing], None]:
+        return lambda issuing: issuing.measurement["leakage"].append({"resource": resource, "rows": []})
+
+    for resource in (cases.resource("ec2.snapshot", "snap-1"), cases.resource("ec2.volume", "vol-0123")):
+        lie("its leakage has a resource twice, or the resource itself", hash=also(resource))
 
 
 def test_an_estimate_in_another_currency_is_disproved() -> None:
@@ -493,16 +507,16 @@ def test_the_price_of_what_is_still_used_is_that_of_the_reporting_period() -> No
     def own_price(issuing: Issuing) -> None:
         rows = issuing.baseline["rows"]
         costs = {f"{name}_cost": str(sum(int(row[f"{name}_cost"]) for row in rows)) for name in ("billed", "list")}
-        issuing.measurement["prices"] = [bills.price(str(2400 * 28), "280", "BASELINE", **costs)]
+        issuing.measurement["prices"] = [cases.price(str(2400 * 28), "280", "BASELINE", **costs)]
 
-    lie("the resource was charged for it in the window", bills.deletion_that_failed(), hash=own_price)
+    lie("the resource was charged for it in the window", cases.deletion_that_failed(), hash=own_price)
 
 
 def test_sums_below_the_resources_own_are_disproved() -> None:
     """$9 a day at 3,359 units: the resource alone had 7 × 480 = 3,360."""
     lie(
         "less than the resource's own rows have",
-        bills.deletion_that_failed(),
+        cases.deletion_that_failed(),
         hash=setting("measurement", "prices.0.quantity", "3359"),
     )
 
@@ -517,7 +531,7 @@ def test_baseline_and_measurement_must_agree_on_a_batch() -> None:
 
 def test_the_bundles_of_these_tests_are_what_they_seem() -> None:
     """Without a lie the same issuer is believed, so that each test above rests on its lie alone."""
-    raw = issue(bills.deleted_volume(), SIGNATORIES)
+    raw = issue(cases.deleted_volume(), SIGNATORIES)
     check_receipt(raw, KEY)
-    check_receipt(issue(bills.deletion_that_failed(), SIGNATORIES), KEY)
+    check_receipt(issue(cases.deletion_that_failed(), SIGNATORIES), KEY)
     assert load(raw)["v"] == 1

@@ -20,6 +20,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "aws.ebs.convert_gp3": ("modify_volume",),
     "aws.ec2.release_address": ("release_address",),
 }
+_SNAPSHOT_STEP = "create_snapshot"
 
 
 def check_agreement(papers: Papers) -> None:
@@ -29,6 +30,7 @@ def check_agreement(papers: Papers) -> None:
     _check_baseline(papers)
     _check_window(papers)
     _check_gone(papers)
+    _check_leakage(papers)
     _check_batches(papers)
     _check_provisional(papers.measurement)
     _check_result(papers)
@@ -124,6 +126,14 @@ def _check_gone(papers: Papers) -> None:
     decided = moment_of(receipt["decided"]["at"], "receipt: decided.at")
     if measurement["confirmed_gone"] and not intended <= confirmed <= decided:
         raise Disproved("measurement: it was confirmed gone before it was removed, or after the decision")
+
+
+def _check_leakage(papers: Papers) -> None:
+    """A snapshot that an action left behind costs money: leaving it out would claim that as saved."""
+    netted = {leak["resource"].get("id") for leak in papers.measurement["leakage"]}
+    for step in papers.steps:
+        if step["name"] == _SNAPSHOT_STEP and step["result_id"] not in netted:
+            raise Disproved(f"measurement: what the snapshot {step['result_id'][:80]} cost isn't netted")
 
 
 def _check_batches(papers: Papers) -> None:

@@ -18,6 +18,7 @@ from recoup_verify.documents import CannotTell, Disproved, Shape, UnknownVersion
 METHOD = "recoup-savings/1"
 _MAX_TEXT = 4_096
 _MICROSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _MONEY = shape(texts="amount currency")
 _RECEIPT = shape(
@@ -96,7 +97,22 @@ def read_papers(bundle: Bundle, signed: str) -> Papers:
     _check_measurement(measurement)
     for document, name in ((receipt, "receipt"), (plan, "plan"), (baseline, "baseline"), (measurement, "measurement")):
         check_resource(document["resource"], name)
-    return Papers(signed, receipt, plan, baseline, measurement)
+    papers = Papers(signed, receipt, plan, baseline, measurement)
+    _check_ids(papers)
+    return papers
+
+
+def _check_ids(papers: Papers) -> None:
+    """Raise Disproved unless what is named by an id has one, and no two events the same."""
+    receipt, events = papers.receipt, papers.event_ids
+    named = [receipt[name] for name in ("receipt_id", "organization_id", "action_id")]
+    superseded = [receipt["supersedes"]] if receipt["supersedes"] else []
+    if not all(_ID.fullmatch(each) for each in (*named, *superseded, *events)):
+        raise Disproved("receipt: one of its ids isn't a UUID")
+    if len(set(events)) != len(events):
+        raise Disproved("receipt: it names an event twice")
+    if receipt["supersedes"] == receipt["receipt_id"]:
+        raise Disproved("receipt: it says that it supersedes itself")
 
 
 def moment_of(text: str, where: str, *, seconds: bool = False) -> datetime:
@@ -146,10 +162,7 @@ def _check_receipt(receipt: Mapping[str, Any]) -> None:
         _named(step["name"], f"receipt: step {number}: its name")
     for name in ("economic", "cash"):
         shaped(receipt[name], f"receipt: {name}", _MONEY)
-    for name in ("receipt_id", "organization_id", "action_id", "action_type"):
-        _named(receipt[name], f"receipt: {name}")
-    if receipt["supersedes"] == receipt["receipt_id"]:
-        raise Disproved("receipt: it says that it supersedes itself")
+    _named(receipt["action_type"], "receipt: action_type")
 
 
 def _check_plan(plan: Mapping[str, Any]) -> None:
