@@ -105,3 +105,10 @@ def test_a_key_of_production_has_no_banner(tmp_path: Path, capsys: pytest.Captur
     signatories = Signatories()
     assert main([*written(tmp_path, cases.deleted_volume(), signatories)[:-1], "example.com/log+00000000+AQ=="]) == 2
     assert "LOCAL" not in capsys.readouterr().out
+
+
+def test_the_readme_quotes_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["receipt", "--help"])
+    quoted = (Path(__file__).parents[2] / "verifier" / "README.md").read_text("utf-8")
+    assert capsys.readouterr().out in quoted
