@@ -27,6 +27,8 @@ SIGNATORIES = Signatories()
 KEY = parse_key(SIGNATORIES.log.verifier_key.text())
 UNITS = ("GB-Month", "Hours", "GB-months", "IOPS-MONTH", "Requests")
 SEEDS = range(48)
+# The day before the request.
+THROUGH = EXECUTED.date() - timedelta(days=3)
 RESOURCE = ResourceKey(**cases.resource("ec2.volume", "vol-0123"))
 SNAPSHOT = ResourceKey(**cases.resource("ec2.snapshot", "snap-1"))
 
@@ -49,8 +51,7 @@ class Bill:
         self.weekend = draw.choice((1, 1, 0.4))
 
     def _baseline_days(self) -> list[date]:
-        through = EXECUTED.date() - timedelta(days=3)
-        possible = cases.days(through - timedelta(days=34), 35)
+        possible = cases.days(THROUGH - timedelta(days=34), 35)
         return sorted(self.random.sample(possible, self.random.randint(14, 35)))[-28:]
 
     def decimal(self, value: float) -> Decimal:
@@ -72,7 +73,7 @@ class Bill:
 
     def baseline(self) -> Baseline:
         rows = self.rows(self.days, 1) or (CostRow(self.days[0], self.lines[0], *[Decimal(1)] * 4, None),)
-        return Baseline(RESOURCE, "USD", self.days[-1], tuple(self.days), rows)
+        return Baseline(RESOURCE, "USD", THROUGH, tuple(self.days), rows)
 
     def observation(self) -> Observation:
         draw = self.random

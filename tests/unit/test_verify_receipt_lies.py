@@ -16,7 +16,7 @@ from recoup_verify.receipt import check_receipt
 from services.audit.model.notes import Signer
 from tests.support import receipt_cases as cases
 from tests.support.receipt_cases import Case, Document
-from tests.support.receipt_log import ORIGIN, Signatories, b64, envelope, sha256
+from tests.support.receipt_log import ORIGIN, LoggedEvent, Signatories, b64, envelope, sha256
 from tests.support.receipts import REQUESTER, Issuing, issue, load
 
 SIGNATORIES = Signatories()
@@ -107,7 +107,9 @@ DOCUMENTS = [
     ("baseline", "days.0", "2026-01-31", "in the 35 days up to through_day"),
     ("baseline", "days", ["2026-02-08"], "it must have 14 to 28 days"),
     ("baseline", "through_day", "2026-03-06", "in the 35 days up to through_day"),
-    ("baseline", "through_day", "2026-03-09", "weren't over when the action was requested"),
+    ("baseline", "through_day", "2026-03-08", "through_day isn't the day before the request"),
+    ("baseline", "through_day", "0001-01-01", "isn't a day"),
+    ("measurement", "to_day", "9999-12-31", "isn't a day|its days aren't 7, 14 or 30"),
     ("baseline", "currency", "EUR", "in another currency"),
     ("baseline", "batches.0.billing_period", "2026-13", "no billing period"),
     ("baseline", "batches.0.sha256", "0", "no digest"),
@@ -156,7 +158,8 @@ RECEIPT = [
     ("receipt", "supersedes", "R-1", "one of its ids isn't a UUID"),
     ("receipt", "execution.steps.0.outcome_event_id", str(UUID(int=1000)), "names an event twice"),
     ("receipt", "execution.steps.0.result_id", "snap-2", "what the snapshot snap-2 cost isn't netted"),
-    ("receipt", "requested.at", "2026-03-07T12:00:00.000000Z", "weren't over when the action was requested"),
+    ("receipt", "requested.at", "2026-03-07T12:00:00.000000Z", "through_day isn't the day before the request"),
+    ("receipt", "requested.at", "2026-03-10T12:00:00.000000Z", "through_day isn't the day before the request"),
     ("receipt", "requested.extra", "", "unknown field extra"),
     ("receipt", "v", True, "must be a whole number"),
 ]
@@ -251,6 +254,16 @@ def test_an_event_of_another_organization_or_producer_is_disproved() -> None:
     lie("it is of another organization", pack=foreign)
     lie("scanner wrote it, not actions", pack=produced)
     lie("the event of approval 1: it isn't the event that the receipt names", pack=renamed)
+
+
+def test_one_person_approving_twice_is_disproved() -> None:
+    def twice(issuing: Issuing) -> None:
+        again = {**issuing.receipt["approvals"][0], "event_id": str(uuid4())}
+        issuing.receipt["approvals"].append(again)
+        payload = {**issuing.events[1].payload, "event_id": again["event_id"]}
+        issuing.events.insert(2, LoggedEvent(payload))
+
+    lie("two approvals are of one person", state=twice)
 
 
 def test_events_out_of_order_are_disproved() -> None:

@@ -17,9 +17,9 @@ from recoup_verify.documents import CannotTell, Disproved, Shape, UnknownVersion
 
 METHOD = "recoup-savings/1"
 _MAX_TEXT = 4_096
-_MICROSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_MICROSECONDS = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_SECONDS = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _MONEY = shape(texts="amount currency")
 _RECEIPT = shape(
     numbers="v days",

@@ -16,7 +16,8 @@ MAX_ROWS, MAX_BATCHES, MAX_LEAKING = 20_000, 1_000, 100
 # At most 60 digits before the point, and 60 after it.
 _WHOLE, _FRACTION = "(?:0|[1-9][0-9]{0,59})", r"\.[0-9]{0,59}[1-9]"
 _DECIMAL = re.compile(f"0|-?(?:[1-9][0-9]{{0,59}}|{_WHOLE}{_FRACTION})")
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# Of this millennium: a window around a day is then always days, too.
+_DAY = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}")
 _PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CURRENCY = re.compile(r"[A-Z]{3}")

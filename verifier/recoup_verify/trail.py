@@ -173,3 +173,5 @@ def _check_people(request: Logged, approvals: Sequence[Logged]) -> None:
         raise Disproved("nobody answers for the request or an approval")
     if any(approval.person == request.person for approval in approvals):
         raise Disproved("whoever requested the action approved it too")
+    if len({approval.person for approval in approvals}) != len(approvals):
+        raise Disproved("two approvals are of one person")

@@ -24,6 +24,7 @@ _NOT_PROVED = (
     "that the sums behind the unit prices are those of the whole bill",
     "that the cloud really is as the log says",
     "that no later receipt supersedes this one",
+    "that the log's operator, who holds its key, shows everybody the same log: nobody else has countersigned its head",
 )
 _NOT_PROVED_OF_STEPS = "that these steps are all of such an action: its type is unknown to this verifier"
 _NOT_PROVED_OF_UPLOADS = "anything of the inputs that are USER_UPLOADED: a person of the organization vouches for them"
