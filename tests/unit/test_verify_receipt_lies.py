@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -118,6 +119,13 @@ DOCUMENTS = [
     ("plan", "measurement.windows_days", ["7"], "none of the plan's windows"),
     ("plan", "measurement.removes_resource", False, "expected_gone isn't what was planned"),
     ("plan", "measurement.estimate.amount", "NaN", "isn't an amount"),
+    ("plan", "measurement.estimate.amount", "much", "isn't an amount"),
+    ("plan", "action_type", "", "is empty or too long"),
+    ("measurement", "rows", [{}] * 20_001, "are more than 20000"),
+    ("measurement", "leakage", [{"resource": {"id": "snap-1"}, "rows": []}] * 101, "nets more than 100"),
+    ("measurement", "batches", [cases.batch("2026-03", number) for number in range(1_001)], "are more than 1000"),
+    ("measurement", "batches", [cases.batch("2026-03", 10)] * 2, "in the order of period and id, each once"),
+    ("measurement", "prices", [cases.price("1", "1")] * 2, "in the order of their lines, each once"),
     ("plan", "measurement.estimate.amount", "1e400", "its estimate isn't the plan's"),
     ("plan", "measurement.estimate.currency", "EUR", "its estimate isn't the plan's"),
     ("plan", "resource.id", 7, "isn't the key of one"),
@@ -168,6 +176,31 @@ RECEIPT = [
 @pytest.mark.parametrize(("part", "path", "value", "why"), BINDINGS[1:] + RECEIPT, ids=lambda value: str(value)[:40])
 def test_a_lie_in_the_receipt_is_disproved(part: str, path: str, value: object, why: str) -> None:
     lie(why, state=setting(part, path, value))
+
+
+@pytest.mark.parametrize("days", [-1, 1, 7])
+def test_a_window_that_does_not_follow_the_execution_is_disproved(days: int) -> None:
+    """The best week after the action isn't the week after the action."""
+
+    def moved(issuing: Issuing) -> None:
+        shifted = [day + timedelta(days=days) for day in issuing.case.window]
+        issuing.measurement |= {"from_day": shifted[0].isoformat(), "to_day": shifted[-1].isoformat()}
+
+    lie("from_day isn't the day after the execution", hash=moved)
+
+
+def test_a_day_is_one_of_utc() -> None:
+    """The last moment of a day and the first of the next differ by a whole day of the window."""
+    for last, why in (
+        ("2026-03-10T23:59:59.999999Z", "occurred_at isn't"),
+        ("2026-03-11T00:00:00.000000Z", "from_day"),
+    ):
+
+        def moved(issuing: Issuing, last: str = last) -> None:
+            execution = issuing.receipt["execution"]
+            execution["executed_at"] = execution["steps"][-1]["confirmed_at"] = last
+
+        lie(why, state=moved)
 
 
 def test_another_plan_or_baseline_than_the_measured_is_disproved() -> None:
@@ -364,6 +397,38 @@ def test_a_key_outside_of_its_range_is_disproved() -> None:
 def test_a_manifest_that_cannot_be_is_disproved(valid: str) -> None:
     with pytest.raises(Disproved, match="key manifest"):
         check_receipt(issue(cases.deleted_volume(), Signatories(SIGNATORIES.log, valid=valid)), KEY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ORIGIN}/keys\nrecoup-keys/v1\n",
+        f"{ORIGIN}\nrecoup-keys/v1\nKEY",
+        f"{ORIGIN}/keys\nrecoup-keys/v2\nKEY",
+        f"{ORIGIN}/keys\nrecoup-keys/v1\nKEYKEY",
+        f"{ORIGIN}/keys\nrecoup-keys/v1\n\nKEY",
+    ],
+)
+def test_another_text_than_a_manifest_is_disproved(text: str) -> None:
+    """The log's key signs other notes too: none of them may be taken for a manifest."""
+    line = f"receipt ed25519 {b64(SIGNATORIES.receipt_public)} 0 -\n"
+
+    def change(issuing: Issuing) -> None:
+        issuing.bundle["key_manifest"] = SIGNATORIES.log.sign(text.replace("KEY", line))
+
+    lie("key manifest", end=change)
+
+
+def test_a_checkpoint_is_no_manifest_and_the_other_way_round() -> None:
+    def swapped(issuing: Issuing) -> None:
+        for event in issuing.bundle["events"]:
+            event["proof"] = event["proof"].partition("\n\n")[0] + "\n\n" + issuing.bundle["key_manifest"]
+
+    def checkpoint(issuing: Issuing) -> None:
+        issuing.bundle["key_manifest"] = issuing.bundle["events"][0]["proof"].partition("\n\n")[2]
+
+    lie("the checkpoint's text isn't a tree head of this log", end=swapped)
+    lie("the key manifest's text isn't that of this log", end=checkpoint)
 
 
 def test_a_manifest_by_another_key_is_disproved() -> None:
