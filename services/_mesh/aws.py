@@ -7,6 +7,8 @@ lost answer means a lost change is for the caller to find out by reading.
 from __future__ import annotations
 
 import enum
+import functools
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,21 +97,30 @@ def client(
     Untyped because botocore builds its classes at run time; callers narrow what comes back.
     """
     retries: Any = {"total_max_attempts": 1} if changes_state else {"total_max_attempts": 5, "mode": "adaptive"}
-    session = boto3.session.Session(
-        aws_access_key_id=credentials.access_key_id,
-        aws_secret_access_key=credentials.secret_access_key,
-        aws_session_token=credentials.session_token or None,
-        region_name=region,
-    )
-    return session.client(
-        service,  # type: ignore[call-overload]  # The name isn't a literal here.
-        endpoint_url=settings.endpoint_url or None,
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
-            retries=retries,
-            max_pool_connections=8,
-            # The emulator serves buckets under its own address only; AWS accepts both styles.
-            s3={"addressing_style": "path"} if settings.endpoint_url else None,
-        ),
-    )
+    with _making_a_client:
+        return _models().client(
+            service,  # type: ignore[call-overload]  # The name isn't a literal here.
+            region_name=region,
+            endpoint_url=settings.endpoint_url or None,
+            aws_access_key_id=credentials.access_key_id,
+            aws_secret_access_key=credentials.secret_access_key,
+            aws_session_token=credentials.session_token or None,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=READ_TIMEOUT_SECONDS,
+                retries=retries,
+                max_pool_connections=8,
+                # The emulator serves buckets under its own address only; AWS accepts both styles.
+                s3={"addressing_style": "path"} if settings.endpoint_url else None,
+            ),
+        )
+
+
+# Making clients isn't thread-safe (boto3, "Multithreading or multiprocessing with sessions"); using them is.
+_making_a_client = threading.Lock()
+
+
+@functools.cache
+def _models() -> boto3.session.Session:
+    """One session for the process, which reads each service's model once; it holds no credential, clients do."""
+    return boto3.session.Session()
