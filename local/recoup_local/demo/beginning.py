@@ -127,7 +127,7 @@ async def live(teller: Teller) -> None:
     ):
         teller.say(f"  [yellow]not read[/]: {account} {region}: {count} listings {outcome}")
     teller.story.facts["not_read"] = missing
-    await _imported(teller)
+    await _tell_bills(teller)
 
 
 async def _scan(teller: Teller, person: Somebody, day: int) -> dict[str, Any]:
@@ -152,24 +152,13 @@ async def _scan(teller: Teller, person: Somebody, day: int) -> dict[str, Any]:
     return scan
 
 
-async def _imported(teller: Teller) -> None:
-    """Wait until the bill of day -2 is there: what a baseline is frozen from."""
-    finance = teller.person("acme", "Finance")
-    last = f"{teller.mesh.clock.now().date().replace(day=1):%Y-%m}"
-
-    async def ended() -> list[dict[str, Any]] | None:
-        found = await finance.get("/billImports", pageSize=500)
-        broken = [each for each in found["billImports"] if each["state"] == "BILL_IMPORT_STATE_FAILED"]
-        if broken:
-            raise StoryBroken(f"a bill was refused: {broken[0]['problem']}")
-        done = [each for each in found["billImports"] if each["state"] == "BILL_IMPORT_STATE_IMPORTED"]
-        return done if any(b["billingPeriod"] == last for each in done for b in each["batches"]) else None
-
-    done = await teller.until(ended, "the import of the bill")
-    batches = [batch for each in done for batch in each["batches"]]
+async def _tell_bills(teller: Teller) -> None:
+    """What was fetched so far: what baselines are frozen from."""
+    found = await teller.person("acme", "Finance").all("/billImports", "billImports")
+    batches = [batch for each in found for batch in each["batches"]]
     newest = max(batches, key=lambda batch: (batch["billingPeriod"], int(batch["rows"])))
     teller.say(
-        f"\n[bold]{len(batches)} bills fetched[/], the newest with {newest['rows']} rows, "
+        f"\n[bold]{len(batches)} bills fetched[/] in {len(found)} days, the newest with {newest['rows']} rows, "
         f"complete through {newest['completeThrough']}"
     )
-    teller.story.facts["bills"] = {"imports": len(done), "batches": len(batches), "newest": newest}
+    teller.story.facts["bills"] = {"imports": len(found), "batches": len(batches), "newest": newest}

@@ -114,11 +114,24 @@ class Teller:
         return steps
 
     async def live_through(self, day: int) -> None:
-        """One day: the provider's bill in the early morning, what changes in the estate, then work."""
+        """One day: the provider's bill in the early morning, what changes in the estate, then work.
+
+        Returns once the day's bill was fetched, by itself, from its row.
+        """
         self.go_to(day, BILL_MINUTES)
         await asyncio.to_thread(self.bills.run_day)
         await self.seed_through(day)
         self.work_hours(day)
+        await self.until(self._bill_fetched, f"the import of day {day}")
+
+    async def _bill_fetched(self) -> bool | None:
+        """Whether today's fetch of the bill is over. Raises StoryBroken when a bill was refused."""
+        found = await self.person("acme", "Finance").get("/billImports", pageSize=1)
+        newest = found["billImports"][0]
+        if newest["state"] == "BILL_IMPORT_STATE_FAILED":
+            raise StoryBroken(f"a bill was refused: {newest['problem']}")
+        today = newest["createdAt"][:10] == f"{self.mesh.clock.now().date()}"
+        return True if today and newest.get("finishedAt") else None
 
     async def until(self, ended: Callable[[], Awaitable[T | None]], what: str, seconds: float = WAIT_SECONDS) -> T:
         """Ask until there is an answer. Raises StoryBroken when none comes."""
