@@ -41,7 +41,11 @@ async def own_jobs(
     if settings is None or settings.dispatcher is None or mesh.key is None:
         raise RuntimeError(f"{mesh.name} needs [database.dispatcher] and [signing]")
     database = mesh.database(settings.dispatcher, pool_size=_DISPATCHER_POOL)
-    stream = JobStream(await mesh.connect_nats(), service)
+    link = mesh.nats()
+    # Once it was there, it isn't waited for again: the rows are the jobs, and what is planned while it is away is
+    # announced when it is back. Refusing reads and changes meanwhile would only widen the outage.
+    mesh.health.needs("NATS", link.was_connected)
+    stream = JobStream(link.client, service)
     dispatcher = Dispatcher(database, service, mesh.clock, stream, mesh.metrics)
     mesh.task(dispatcher.run(), "dispatcher")
     store.on_jobs = dispatcher.wake
@@ -70,7 +74,9 @@ async def work_on(
     on_dead: OnDead | None = None,
 ) -> JobRunner:
     """Run the jobs of `service` in this process, for as long as it runs. `handlers` has one for each kind."""
-    messages = JobMessages(await mesh.connect_nats(), service)
+    link = mesh.nats()
+    mesh.health.needs("NATS", link.is_connected)
+    messages = JobMessages(link.client, service)
     runner = JobRunner(
         messages,
         mesh.channels.to(service),

@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from services._mesh.listening import listening_socket
+
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _READ_SECONDS = 5.0
 _MAX_HEADER_BYTES = 8192
@@ -104,8 +106,10 @@ class Metrics:
 
 
 async def serve(metrics: Metrics, address: str) -> asyncio.Server:
-    """Answers every HTTP request at `address` with the exposition. The settings allow loopback only."""
-    host, _, port = address.rpartition(":")
+    """Answers every HTTP request at `address` with the exposition. The settings allow loopback only.
+
+    Raises Unlistenable.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -120,7 +124,8 @@ async def serve(metrics: Metrics, address: str) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, host.strip("[]"), int(port), limit=_MAX_HEADER_BYTES)
+    listener = listening_socket(address, "process.metrics")
+    return await asyncio.start_server(answer, sock=listener, limit=_MAX_HEADER_BYTES)
 
 
 def _render(labels: Sequence[tuple[str, str]]) -> str:

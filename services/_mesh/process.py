@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
-from nats.aio.client import Client as NatsClient
-from sqlalchemy import text
 
-from services._mesh import logs, metrics, streams, telemetry
+from services._mesh import logs, metrics, telemetry
 from services._mesh.access import Checks
 from services._mesh.channel import Channels
 from services._mesh.clock import open_clock
@@ -29,11 +27,14 @@ from services._mesh.denials import DenialLedger
 from services._mesh.exchange import Exchange
 from services._mesh.feed import follow
 from services._mesh.grants import GrantVerifier
+from services._mesh.health import Health
+from services._mesh.listening import Unlistenable
 from services._mesh.passports import PassportVerifier
 from services._mesh.peers import PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.server import MeshServer, Refused, Service
 from services._mesh.settings import DatabaseRole, MeshSettings
+from services._mesh.streams import Link
 from services._mesh.tls import CertificateFiles
 from services._mesh.tokens import SigningKey
 from services._mesh.trust import TrustStore
@@ -43,11 +44,7 @@ from services._mesh.validation import RequestValidator
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=MeshSettings)
 
-# A process whose clock is further than this from the database's serves nothing (SECURITY-MODEL, production).
-_MAX_CLOCK_SECONDS = 2.0
-_HEALTH_SECONDS = 1.0
-_PROBE_SECONDS = 3.0
-EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_ADDRESS = 0, 1, 2, 3
 
 
 class Mesh:
@@ -69,10 +66,10 @@ class Mesh:
         )
         self.channels = Channels(self.files, settings.peers, _known_services())
         self.key = SigningKey.load(settings.signing.key, self.profile) if settings.signing else None
-        self.nats: NatsClient | None = None
+        self.health = Health(self.clock)
+        self._nats: Link | None = None
         self._databases: list[Database] = []
         self._tasks: list[asyncio.Task[Any]] = []
-        self._ready: list[Callable[[], bool]] = []
         self._stop = asyncio.Event()
 
     def database(self, role: DatabaseRole | None = None, pool_size: int | None = None) -> Database:
@@ -83,6 +80,7 @@ class Mesh:
         user, password_file = (role.user, role.password_file) if role else (settings.user, settings.password_file)
         made = Database(settings, user, password_file, pool_size)
         self._databases.append(made)
+        self.health.needs_database(made)
         return made
 
     def store(self, schema: str) -> Store:
@@ -93,32 +91,25 @@ class Mesh:
         """Passports for calls on behalf of the caller."""
         return Exchange(self.channels.to("identity"), self.clock)
 
-    async def connect_nats(self) -> NatsClient:
-        """The process's NATS connection; tried until it stands."""
+    def nats(self) -> Link:
+        """The process's NATS connection. It is made in the background: a server that is away holds up nothing."""
         if self.settings.nats is None:
             raise RuntimeError(f"{self.name} has no NATS")
-        while self.nats is None:
-            try:
-                self.nats = await streams.connect(self.settings.nats, self.name, self.settings.tls)
-            except (OSError, TimeoutError) as error:
-                log.warning("NATS can't be reached yet: %s", type(error).__name__)
-                await asyncio.sleep(0.5)
-        return self.nats
+        if self._nats is None:
+            self._nats = Link(self.settings.nats, self.name, self.settings.tls)
+            self.task(self._nats.run(), "NATS")
+        return self._nats
 
     def follow_revocations(self) -> None:
         """Keep the revocation feed open, and be unready while it is stale."""
         self.task(follow(self.channels.to("identity"), self.revocations), "revocation feed")
-        self.needs(self.revocations.is_fresh)
+        self.health.needs("the revocation feed", self.revocations.is_fresh)
 
     def task(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         """Run `work` for as long as the process runs. A task that ends by itself ends the process: fail closed."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._task_ended)
         self._tasks.append(task)
-
-    def needs(self, ready: Callable[[], bool]) -> None:
-        """Health says NOT_SERVING while `ready` says no."""
-        self._ready.append(ready)
 
     def checks(self) -> Checks:
         """What all RPCs of this process are checked with."""
@@ -147,7 +138,7 @@ class Mesh:
         assert self.settings.process.listen is not None
         server = MeshServer(services, self.checks(), self.settings.callers, self.files, self.profile)
         await server.start(self.settings.process.listen)
-        self.task(self._watch_health(server), "health")
+        self.task(self.health.watch(server.set_serving), "health")
         try:
             await self.until_stopped()
         finally:
@@ -162,8 +153,8 @@ class Mesh:
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.nats is not None:
-            await self.nats.close()
+        if self._nats is not None:
+            await self._nats.close()
         await self.channels.close()
         for database in self._databases:
             await database.close()
@@ -182,30 +173,6 @@ class Mesh:
             log.critical("the task %s ended", task.get_name(), exc_info=task.exception())
             self._stop.set()
 
-    async def _watch_health(self, server: MeshServer) -> None:
-        """SERVING while every dependency answers; checked each second."""
-        serving = None
-        while True:
-            now = all(ready() for ready in self._ready) and await self._database_answers()
-            if now != serving:
-                await server.set_serving(now)
-                log.info("serving" if now else "not serving: a dependency is missing")
-                serving = now
-            await asyncio.sleep(_HEALTH_SECONDS if now else 0.1)
-
-    async def _database_answers(self) -> bool:
-        if not self._databases:
-            return True
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS), self._databases[0].unscoped() as connection:
-                theirs = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-        except Exception:  # Whatever it is, the database doesn't answer us.
-            return False
-        apart = abs((theirs - self.clock.wall_now()).total_seconds())
-        if apart > _MAX_CLOCK_SECONDS:
-            log.error("our clock is %.1f s from the database's", apart)
-        return bool(apart <= _MAX_CLOCK_SECONDS)
-
 
 Compose = Callable[[Mesh, S], Awaitable[None]]
 
@@ -213,7 +180,8 @@ Compose = Callable[[Mesh, S], Awaitable[None]]
 def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
     """The `main` of a process: read the settings, compose, serve, end. Returns the exit code.
 
-    0 ended as asked, 1 a part of it failed, 2 the configuration can't be used.
+    0 ended as asked, 1 a part of it failed, 2 the configuration can't be used, 3 an address can't be listened at.
+    What is merely missing when it starts isn't a failure: it is waited for, unready.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, required=True, help="the installation's configuration of this process")
@@ -222,8 +190,7 @@ def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
     try:
         settings = load_settings(settings_class, given.config)
     except ConfigError as error:
-        print(f"configuration: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        return _unusable(error)
     if given.check:
         print(f"{given.config}: ok")
         return EXIT_OK
@@ -241,10 +208,31 @@ def _run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _main(settings: S, compose: Compose[S]) -> int:
-    mesh = Mesh(settings)
+    try:
+        mesh = Mesh(settings)
+    except ConfigError as error:
+        return _unusable(error)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, mesh.stop)
+    try:
+        return await _composed(mesh, settings, compose)
+    except ConfigError as error:
+        return _unusable(error)
+    except Refused as refused:
+        log.critical("refusing to start: %s", refused)
+        return EXIT_CONFIG
+    except Unlistenable as error:
+        log.critical("%s", error)
+        return EXIT_ADDRESS
+    except Exception as error:
+        log.critical("the process can't go on", exc_info=error)
+        return EXIT_FAILED
+    finally:
+        await mesh.close()
+
+
+async def _composed(mesh: Mesh, settings: S, compose: Compose[S]) -> int:
     exposed = None
     try:
         if settings.process.metrics:
@@ -252,13 +240,14 @@ async def _main(settings: S, compose: Compose[S]) -> int:
         mesh.task(mesh.denials.run(), "denials")
         await compose(mesh, settings)
         return EXIT_FAILED if mesh.failed() else EXIT_OK
-    except Refused as refused:
-        log.critical("refusing to start: %s", refused)
-        return EXIT_CONFIG
     finally:
         if exposed is not None:
             exposed.close()
-        await mesh.close()
+
+
+def _unusable(error: ConfigError) -> int:
+    print(f"configuration: {error}", file=sys.stderr)
+    return EXIT_CONFIG
 
 
 def _known_services() -> list[ServiceDescriptor]:

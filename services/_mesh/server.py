@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from services._mesh.access import Checks, Gate
 from services._mesh.descriptors import MethodRule, faults, method_rules
 from services._mesh.interceptors import Draining, Handler
+from services._mesh.listening import Unlistenable, listening_socket
 from services._mesh.peers import allowed_callers
 from services._mesh.settings import CallersSettings
 from services._mesh.tls import CertificateFiles
@@ -57,9 +58,13 @@ class MeshServer:
         self._files = files
 
     async def start(self, address: str) -> int:
-        """Listen at `address`; returns the port. NOT_SERVING until `set_serving(True)`."""
+        """Listen at `address`; returns the port. NOT_SERVING until `set_serving(True)`. Raises Unlistenable."""
         await self.set_serving(False)
-        port = self._server.add_secure_port(address, self._files.server_credentials())
+        listening_socket(address, "process.listen").close()  # gRPC takes no socket, and doesn't say what is wrong.
+        try:
+            port = self._server.add_secure_port(address, self._files.server_credentials())
+        except RuntimeError as error:
+            raise Unlistenable(address, "process.listen", "it was taken just now") from error
         await self._server.start()
         return port
 

@@ -68,37 +68,68 @@ def worker_permissions(service: str) -> tuple[str, ...]:
     return (f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", f"$JS.ACK.{stream}.{consumer}.>")
 
 
-async def connect(settings: NatsSettings, process: str, tls: TlsSettings | None) -> Client:
-    """A connection that never gives up, with a private inbox. Raises OSError or TimeoutError when there is no server.
+class Link:
+    """A process's one connection, with a private inbox; it never gives up.
 
-    Later losses of the server are made good by the client itself.
+    `client` can be handed out before there is a server: whoever uses it looks at `is_connected` first, since nats-py
+    would keep what it is told meanwhile and say it late.
     """
 
-    async def noticed(error: Exception) -> None:
-        # Permission violations arrive nowhere else.
-        log.warning("NATS: %s", error)
+    def __init__(self, settings: NatsSettings, process: str, tls: TlsSettings | None) -> None:
+        self._settings, self._process, self._tls = settings, process, tls
+        self.client = Client()
+        self._begun = self._was_connected = False
+        self._trouble = ""
 
-    client = Client()
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await client.connect(
-                settings.url,
-                user=settings.user,
-                password=settings.password_file.read_text("utf-8").strip(),
-                name=process,
-                inbox_prefix=f"_INBOX.{settings.user}".encode(),
-                tls=_context(tls) if settings.url.startswith("tls://") and tls else None,
-                tls_hostname="localhost" if settings.url.startswith("tls://127.") else None,
-                connect_timeout=CONNECT_SECONDS,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # Seconds; fractions are fine with it.
-                allow_reconnect=True,
-                error_cb=noticed,
-            )
-    except BaseException:
-        await client.close()
-        raise
-    return client
+    def is_connected(self) -> bool:
+        """Whether the server is there now."""
+        return bool(self.client.is_connected)
+
+    def was_connected(self) -> bool:
+        """Whether the server has ever been there: address, certificate and password are right."""
+        return self._was_connected
+
+    async def run(self) -> None:
+        """Connect, and stay so until cancelled."""
+        await self.connect()
+        await asyncio.Event().wait()
+
+    async def connect(self) -> None:
+        """Connect, however long it takes; later losses of the server are made good by the client itself."""
+        settings, self._begun = self._settings, True
+        await self.client.connect(
+            settings.url,
+            user=settings.user,
+            password=settings.password_file.read_text("utf-8").strip(),
+            name=self._process,
+            inbox_prefix=f"_INBOX.{settings.user}".encode(),
+            tls=_context(self._tls) if settings.url.startswith("tls://") and self._tls else None,
+            tls_hostname="localhost" if settings.url.startswith("tls://127.") else None,
+            connect_timeout=CONNECT_SECONDS,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.2,  # type: ignore[arg-type]  # Seconds; fractions are fine with it.
+            allow_reconnect=True,
+            error_cb=self._noticed,
+            reconnected_cb=self._returned,
+        )
+        self._was_connected = True
+        await self._returned()
+
+    async def close(self) -> None:
+        """End the connection, or the attempts at one."""
+        if self._begun:
+            await self.client.close()
+
+    async def _noticed(self, error: Exception) -> None:
+        if self.client.is_connected:
+            log.warning("NATS: %s", error)  # Permission violations arrive nowhere else.
+        elif type(error).__name__ != self._trouble:  # Said once, not at each of five attempts a second.
+            self._trouble = type(error).__name__
+            log.warning("NATS can't be reached, and is tried until it can be: %s", error or self._trouble)
+
+    async def _returned(self) -> None:
+        self._trouble = ""
+        log.info("NATS is connected")
 
 
 def _context(tls: TlsSettings) -> ssl.SSLContext:
@@ -106,6 +137,12 @@ def _context(tls: TlsSettings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(str(Path(tls.cert)), str(Path(tls.key)))
     return context
+
+
+def _require_connected(client: Client) -> None:
+    """Raise ConnectionError at once, where nats-py would wait for an answer that can't come."""
+    if not client.is_connected:
+        raise ConnectionError("NATS isn't connected")
 
 
 class JobStream:
@@ -122,6 +159,7 @@ class JobStream:
 
         Raises OSError or a NATS error when the server doesn't answer.
         """
+        _require_connected(self._client)
         name = stream_name(self._service)
         try:
             await self._context.stream_info(name)
@@ -164,6 +202,7 @@ class JobStream:
 
     async def publish(self, kind: str, job_id: UUID, trace_parent: str) -> None:
         """Announce a job. A stream that was lost is declared again, once, before giving up."""
+        _require_connected(self._client)
         headers = {TRACE_HEADER: trace_parent} if trace_parent else None
         target = subject(self._service, kind, job_id)
         try:
@@ -184,6 +223,10 @@ class JobMessages:
 
     async def fetch(self, count: int, seconds: float) -> list[Msg]:
         """At most `count` messages, waiting at most `seconds`; an empty list when there are none."""
+        if not self._client.is_connected:
+            await self.rebuild()
+            await asyncio.sleep(min(seconds, 0.5))
+            return []
         try:
             if self._subscription is None:
                 self._subscription = await self._client.jetstream().pull_subscribe_bind(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from services._mesh.clock import monotonic
+from services._mesh.config import ConfigError
 from services._mesh.settings import TlsSettings
 
 Stamp = tuple[int, int]
@@ -22,14 +23,26 @@ class Material:
 
 
 class CertificateFiles:
-    """The files behind `[tls]`. `generation` rises when they change; a pair that doesn't load is never taken."""
+    """The files behind `[tls]`. `generation` rises when they change; a pair that doesn't load is never taken.
+
+    Raises ConfigError where there is no such pair to begin with.
+    """
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
         self._stamps = self._look()
         self._looked_at = monotonic()
-        self.material = self._read()
+        self.material = self._first()
         self.generation = 1
+
+    def _first(self) -> Material:
+        material = self._read()
+        try:
+            _check(material)
+        except ValueError as error:
+            rule = "isn't the certificate's key, or one of [tls] isn't PEM"
+            raise ConfigError(self._settings.key, "(file)", rule, "Put the pair there that was issued.") from error
+        return material
 
     def refresh(self) -> int:
         """Look for changed files, at most every `check_seconds`; returns the generation."""
@@ -84,12 +97,13 @@ class CertificateFiles:
 
 
 def _check(material: Material) -> None:
-    """Raise ValueError unless key and certificate belong together."""
+    """Raise ValueError unless key and certificate belong together, and the CA's certificates can be read."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
     certified = x509.load_pem_x509_certificate(material.cert).public_key()
     held = load_pem_private_key(material.key, None).public_key()
+    x509.load_pem_x509_certificates(material.ca)
     spki = PublicFormat.SubjectPublicKeyInfo
     if certified.public_bytes(Encoding.DER, spki) != held.public_bytes(Encoding.DER, spki):
         raise ValueError("the key isn't the certificate's")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services._mesh.config import ConfigError
+
 if TYPE_CHECKING:
     from joserfc.jwk import OKPKey
 
@@ -58,12 +60,16 @@ class SigningKey:
 
     @classmethod
     def load(cls, path: Path, profile: str) -> SigningKey:
-        """The key in the PEM file (PKCS #8). Raises ValueError if it is another kind of key."""
+        """The key in the PEM file (PKCS #8). Raises ConfigError if it is another kind of key, or none."""
+        from joserfc.errors import JoseError
         from joserfc.jwk import OKPKey
 
-        key = OKPKey.import_key(path.read_bytes())
+        try:
+            key = OKPKey.import_key(path.read_bytes())
+        except (JoseError, ValueError, TypeError) as error:
+            raise _no_key(path) from error
         if not key.is_private or key.curve_name != "Ed25519":
-            raise ValueError(f"{path} must hold an Ed25519 private key")
+            raise _no_key(path)
         return cls(key, LOCAL_ENV if profile == "local" else None)
 
     def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
@@ -78,6 +84,10 @@ class SigningKey:
         """The JWKS document that belongs into the trust folders of others."""
         public = {**self._key.as_dict(private=False), "kid": self.kid, "alg": ALGORITHM, "use": "sig"}
         return {"keys": [public]}
+
+
+def _no_key(path: Path) -> ConfigError:
+    return ConfigError(path, "(file)", "must hold an Ed25519 private key", "Put one there, as PEM (PKCS #8).")
 
 
 def peek(token: str, typ: str) -> Unverified:

@@ -23,8 +23,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     checkpointer = Checkpointer(
         database, sequencer, mesh.clock, signer.sign, signer.last_signed, settings.log.checkpoint_seconds
     )
-    await sequencer.take_over()
     mesh.task(sequencer.run(), "sequencer")
+    mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     mesh.task(checkpointer.run(), "checkpointer")
     mesh.follow_revocations()
     rpc = AuditRpc(reader, sequencer, checkpointer, PageTokens.from_file(settings.log.page_key), signer.key_manifest)

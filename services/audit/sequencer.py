@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FLUSH_EVENTS = 2000
 FLUSH_SECONDS = 0.005
 MAX_QUEUED_EVENTS = 20_000
+_AGAIN_SECONDS = 0.5
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Sequencer:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued = 0
         self._epoch: int | None = None
+        self._taken_over = False
         self._frontier = Frontier()
         self.grown = asyncio.Event()
         self.gaps = 0
@@ -52,21 +54,24 @@ class Sequencer:
 
     @property
     def ready(self) -> bool:
-        """Whether this sequencer is in force, as far as it knows."""
-        return self._epoch is not None
+        """Whether this sequencer has taken over since it began."""
+        return self._taken_over
 
     async def take_over(self) -> None:
         """Become the sequencer in force."""
         async with self._database.unscoped() as connection:
             epoch, frontier = await store.take_over(connection)
-        self._epoch, self._frontier = epoch, frontier
+        self._epoch, self._frontier, self._taken_over = epoch, frontier, True
         self.grown.set()
 
     async def append(self, submissions: Sequence[Submission]) -> list[int]:
         """Append events, all or none; returns their indexes once they are durable.
 
-        Raises Exhausted when too much is queued, AlreadyExists (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED).
+        Raises Unavailable before the first take-over, Exhausted when too much is queued, AlreadyExists
+        (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED).
         """
+        if not self._taken_over:
+            raise dependency_down("log's database")
         if self._queued + len(submissions) > MAX_QUEUED_EVENTS:
             raise Exhausted(
                 Reason.ERROR_REASON_QUOTA_EXCEEDED,
@@ -79,7 +84,8 @@ class Sequencer:
         return await waiting.answer
 
     async def run(self) -> None:
-        """Flush until cancelled. A failed flush is answered to those in it, and tried again by them."""
+        """Take over, then flush until cancelled. A failed flush is answered to those in it, and tried by them again."""
+        await self._begin()
         while True:
             group = await self._collect()
             self._queued -= sum(len(waiting.submissions) for waiting in group)
@@ -94,6 +100,15 @@ class Sequencer:
                 log.warning("a flush failed: %s", type(error).__name__, exc_info=error)
                 self._epoch = None  # Whether it was committed isn't known: read the head again before the next.
                 self._refuse(group, dependency_down("log's database"))
+
+    async def _begin(self) -> None:
+        """Take over as soon as the database is there; an older sequencer is fenced then, not at the first append."""
+        while not self._taken_over:
+            try:
+                await self.take_over()
+            except Exception as error:
+                log.info("taking over will be tried again: %s", type(error.__cause__ or error).__name__)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _collect(self) -> list[_Waiting]:
         """Wait for work, then for a moment more, so that one commit carries many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.listening import listening_socket
 from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings, GatewaySettings
@@ -44,6 +46,7 @@ class _Server(uvicorn.Server):
 async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
     """Wire the edge together and serve REST; the mesh side serves health only."""
     edge = settings.gateway
+    listener = listening_socket(edge.listen, "gateway.listen")
     gateway = Gateway(
         Router(_SERVICES),
         PassportOffice(mesh.channels.to("identity"), mesh.clock),
@@ -55,24 +58,21 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
     )
     mesh.follow_revocations()
     server = _Server(_configuration(gateway, edge, settings))
-    mesh.task(_serve(mesh, server), "rest")
+    mesh.task(_serve(mesh, server, listener), "rest")
     try:
         await mesh.serve([])
     finally:
         server.should_exit = True
 
 
-async def _serve(mesh: Mesh, server: _Server) -> None:
-    await server.serve()
+async def _serve(mesh: Mesh, server: _Server, listener: socket.socket) -> None:
+    await server.serve([listener])
     mesh.stop()
 
 
 def _configuration(gateway: Gateway, edge: EdgeSettings, settings: GatewaySettings) -> uvicorn.Config:
-    host, _, port = edge.listen.rpartition(":")
     return uvicorn.Config(
         gateway,
-        host=host,
-        port=int(port),
         loop="none",
         http="httptools",
         ws="none",

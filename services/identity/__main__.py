@@ -70,7 +70,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     assert mesh.key is not None
     store = mesh.store("identity")
     mesh.task(_own_feed(mesh, store), "own feed")
-    mesh.needs(mesh.revocations.is_fresh)
+    mesh.health.needs("its own revocation feed", mesh.revocations.is_fresh)
     authority = Authority(
         reader=store,
         sessions=SessionKeys(settings.sessions.jwks, settings.sessions.ca),

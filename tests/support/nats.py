@@ -36,11 +36,10 @@ class TestNats:
 
     async def connect(self, user: str) -> Client:
         """A connection as one of the users; closed with the server."""
-        client = await streams.connect(
-            NatsSettings(url=self.handle.url, user=user, password_file=self._password_file), user, None
-        )
-        self._clients.append(client)
-        return client
+        link = streams.Link(NatsSettings(url=self.handle.url, user=user, password_file=self._password_file), user, None)
+        await link.connect()
+        self._clients.append(link.client)
+        return link.client
 
     def restart(self, *, lose_everything: bool = False) -> None:
         """Stop and start the server, on the same port; with or without what JetStream held."""

@@ -1,0 +1,73 @@
+"""Whether a process can do its work: SERVING while all that it needs is there, and what is missing, by name.
+
+It only looks. What is missing is brought back by whoever uses it; nothing here restarts or reconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy import text
+
+from services._mesh.clock import Clock
+from services._mesh.database import Database
+
+log = logging.getLogger(__name__)
+
+# A process whose clock is further than this from the database's serves nothing (SECURITY-MODEL, production).
+MAX_CLOCK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
+# How soon it is looked again while something is missing.
+_SOON_SECONDS = 0.1
+_PROBE_SECONDS = 3.0
+
+
+class Health:
+    """What a process needs. Everything is added while it is composed; `watch` looks from then on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._needs: dict[str, Callable[[], bool]] = {}
+        self._database: Database | None = None
+
+    def needs(self, name: str, ready: Callable[[], bool]) -> None:
+        """Count on what is called `name`, a noun for the log, which is there while `ready` says so."""
+        self._needs[name] = ready
+
+    def needs_database(self, database: Database) -> None:
+        """Count on the database; of several pools of a process the first is asked."""
+        self._database = self._database or database
+
+    async def missing(self) -> list[str]:
+        """What isn't there, by name."""
+        found = [name for name, ready in self._needs.items() if not ready()]
+        problem = await self._database_problem()
+        return [*found, problem] if problem else found
+
+    async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
+        """Tell whether all is there, at first and at each change, until cancelled."""
+        known: list[str] | None = None
+        while True:
+            missing = await self.missing()
+            if missing != known:
+                await tell(not missing)
+                log.log(logging.WARNING if missing else logging.INFO, "%s", _said(missing))
+                known = missing
+            await asyncio.sleep(_SOON_SECONDS if missing else LOOK_SECONDS)
+
+    async def _database_problem(self) -> str:
+        if self._database is None:
+            return ""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS), self._database.unscoped() as connection:
+                theirs = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        except Exception as error:  # Whatever it is, the database doesn't answer us.
+            return f"PostgreSQL ({type(error.__cause__ or error).__name__})"
+        apart = abs((theirs - self._clock.wall_now()).total_seconds())
+        return f"a clock like PostgreSQL's ({apart:.0f} s apart)" if apart > MAX_CLOCK_SECONDS else ""
+
+
+def _said(missing: list[str]) -> str:
+    return f"not serving: waiting for {', '.join(missing)}" if missing else "serving"
