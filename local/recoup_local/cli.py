@@ -6,12 +6,15 @@ Exit codes: 0 done, 1 something failed, 2 wrong use, 3 nothing is running (or so
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,26 +51,49 @@ def up(state: Path, as_json: bool, detach: bool) -> None:
     """Bring the mesh up; Ctrl-C takes it down again."""
     state = state.resolve()
     if _running(state):
-        _stop_with(EXIT_NOT_RUNNING, f"a mesh runs in {state} already. `recoup local down` ends it.")
-    if detach:
-        _up_detached(state)
-        _print(_facts(state), as_json)
-        return
+        _stop_with(EXIT_NOT_RUNNING, _runs_already(state))
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if detach:
+            _up_detached(state)
+            _print(_facts(state), as_json)
+        else:
+            _up_attached(state, as_json)
+    except OSError as error:
+        _stop_with(EXIT_FAILED, f"{state} can't hold the mesh: {error.strerror}. Choose another folder.")
+
+
+def _up_attached(state: Path, as_json: bool) -> None:
     from recoup_local.supervisor import StartError
 
     try:
-        asyncio.run(_serve(state, as_json))
+        with _claimed(state):
+            asyncio.run(_serve(state, as_json))
     except StartError as error:
         _stop_with(EXIT_FAILED, str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
+@contextmanager
+def _claimed(state: Path) -> Iterator[None]:
+    """Hold the folder: the lock on `supervisor.pid` ends with this process, however it ends."""
+    with (state / "supervisor.pid").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _stop_with(EXIT_NOT_RUNNING, _runs_already(state))
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def _up_detached(state: Path) -> None:
-    state.mkdir(parents=True, exist_ok=True)
     (state / "facts.json").unlink(missing_ok=True)
     log = state / "supervisor.log"
     with log.open("ab") as file:
+        earlier = file.tell()
         child = subprocess.Popen(
             [sys.executable, "-m", "recoup_local", "up", "--state", str(state)],
             stdin=subprocess.DEVNULL,
@@ -77,8 +103,12 @@ def _up_detached(state: Path) -> None:
         )
     deadline = time.monotonic() + UP_SECONDS
     while not (state / "facts.json").exists():
-        if child.poll() is not None or time.monotonic() > deadline:
-            _stop_with(EXIT_FAILED, f"the mesh didn't come up:\n{log.read_text(errors='replace')[-2000:]}")
+        if time.monotonic() > deadline:
+            child.terminate()
+            child.wait(DOWN_SECONDS)
+        if child.poll() is not None:
+            said = log.read_bytes()[earlier:].decode(errors="replace")[-2000:].removeprefix("recoup local: ")
+            _stop_with(child.returncode or EXIT_FAILED, f"the mesh didn't come up:\n{said.rstrip()}")
         time.sleep(0.1)
 
 
@@ -89,7 +119,6 @@ async def _serve(state: Path, as_json: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     mesh = LocalMesh(state)
-    (state / "supervisor.pid").write_text(str(os.getpid()))
     console = Console(stderr=True)
     starting = asyncio.create_task(mesh.start(lambda text: console.print(f"{text} …")))
     stopping = asyncio.create_task(stop.wait())
@@ -106,7 +135,6 @@ async def _serve(state: Path, as_json: bool) -> None:
     finally:
         (state / "facts.json").unlink(missing_ok=True)
         await asyncio.to_thread(mesh.stop)
-        (state / "supervisor.pid").unlink(missing_ok=True)
 
 
 @local.command()
@@ -115,8 +143,9 @@ async def _serve(state: Path, as_json: bool) -> None:
 def status(state: Path, as_json: bool) -> None:
     """Say whether a mesh runs, and where its parts are."""
     state = state.resolve()
-    if not _running(state) or not (state / "facts.json").exists():
-        _stop_with(EXIT_NOT_RUNNING, f"no mesh runs in {state}. `recoup local up` starts one.")
+    _require_running(state)
+    if not (state / "facts.json").exists():
+        _stop_with(EXIT_NOT_RUNNING, f"the mesh in {state} is being started, or ends just now.")
     _print(_facts(state), as_json)
 
 
@@ -128,14 +157,13 @@ def status(state: Path, as_json: bool) -> None:
 @click.option("--aal", type=click.IntRange(1, 2), default=2, show_default=True, help="assurance level of the session")
 def token(state: Path, as_json: bool, org: str, role: str, aal: int) -> None:
     """Print a session token of somebody."""
-    folder = state.resolve() / "issuer"
-    if not folder.exists():
-        _stop_with(EXIT_NOT_RUNNING, f"there is no mesh in {state}. `recoup local up` makes one.")
+    state = state.resolve()
+    _require_running(state)
     try:
         person = find_person(org, role)
     except KeyError as error:
         _stop_with(EXIT_USAGE, str(error.args[0]))
-    made = Issuer(folder).token(person, aal=aal)
+    made = Issuer(state / "issuer").token(person, aal=aal)
     click.echo(json.dumps({"token": made, "user_id": str(person.user_id)}) if as_json else made)
 
 
@@ -147,7 +175,9 @@ def token(state: Path, as_json: bool, org: str, role: str, aal: int) -> None:
 @click.option("--reset", is_flag=True, help="back to the wall clock")
 def clock(state: Path, as_json: bool, advance: str | None, moment: str | None, reset: bool) -> None:
     """Show or move the clock that ages, windows and due dates go by."""
-    file = SimClock(state.resolve() / "clock.json")
+    state = state.resolve()
+    _require_running(state)
+    file = SimClock(state / "clock.json")
     try:
         if reset:
             file.set_offset(timedelta(0))
@@ -167,9 +197,7 @@ def clock(state: Path, as_json: bool, advance: str | None, moment: str | None, r
 def down(state: Path, as_json: bool) -> None:
     """Take the mesh down."""
     state = state.resolve()
-    pid = _running(state)
-    if not pid:
-        _stop_with(EXIT_NOT_RUNNING, f"no mesh runs in {state}.")
+    pid = _require_running(state)
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_SECONDS
     while _running(state):
@@ -198,14 +226,26 @@ def demo(output: Path) -> None:
 
 
 def _running(state: Path) -> int:
-    """The supervisor's process id, or 0."""
+    """The supervisor's process id, or 0. Who holds the lock runs; a process id alone may be another's by now."""
     try:
-        pid = int((state / "supervisor.pid").read_text())
-        os.kill(pid, 0)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
+        with (state / "supervisor.pid").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int((state / "supervisor.pid").read_text() or 0)
+    except OSError:
         return 0
-    return pid if b"recoup" in command else 0
+    return 0
+
+
+def _require_running(state: Path) -> int:
+    pid = _running(state)
+    if not pid:
+        _stop_with(EXIT_NOT_RUNNING, f"no mesh runs in {state}. `recoup local up` starts one.")
+    return pid
+
+
+def _runs_already(state: Path) -> str:
+    return f"a mesh runs in {state} already. `recoup local down` ends it."
 
 
 def _facts(state: Path) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recoup_local import issuer as people
 from recoup_local import otlp
-from recoup_local.cloud.launch import Cloud, CloudEndpoints, start_cloud
+from recoup_local.cloud.launch import Cloud, CloudEndpoints, CloudStartError, start_cloud
 from recoup_local.cloud.simclock import SimClock
 from recoup_local.embedded import child
-from recoup_local.embedded.nats import EmbeddedNats
-from recoup_local.embedded.postgres import EmbeddedPostgres, PostgresHandle, connect
+from recoup_local.embedded.nats import EmbeddedNats, NatsError
+from recoup_local.embedded.postgres import EmbeddedPostgres, PostgresError, PostgresHandle, connect
 from recoup_local.installation import Installation, Surroundings
 from recoup_local.layout import LOGINS, PROCESSES, ProcessSpec
 from services._mesh.migrate import migrate
@@ -41,7 +41,7 @@ Tell = Callable[[str], None]
 
 
 class StartError(Exception):
-    """A part didn't start: which, its last words, and where the rest of them are."""
+    """A part didn't start: which, its last words, and where the rest of them are, or what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,17 @@ class Facts:
 
 
 class LocalMesh:
-    """One installation, running. `start` brings all of it up, `stop` takes all of it down."""
+    """One installation, running. `start` brings all of it up, `stop` takes all of it down.
+
+    Raises StartError where the folder `state` can't hold it.
+    """
 
     def __init__(self, state: Path, *, cloud: bool = True, only: Sequence[str] = (), fsync: bool = True) -> None:
         self.state = state
-        self.installation = Installation(state)
+        try:
+            self.installation = Installation(state)
+        except OSError as error:
+            raise _unusable(state, error) from error
         self.clock = SimClock(self.installation.clock_file)
         self.spans = otlp.Spans(state / "spans.jsonl")
         self.logs = state / "logs"
@@ -78,8 +84,12 @@ class LocalMesh:
         """Start everything; returns when every process serves. Raises StartError, and then nothing is left running."""
         try:
             await self._start(tell)
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(asyncio.to_thread(self.stop))
+            if isinstance(error, (PostgresError, NatsError, CloudStartError)):
+                raise StartError(str(error)) from error
+            if isinstance(error, OSError) and error.filename:
+                raise _unusable(self.state, error) from error
             raise
 
     async def _start(self, tell: Tell) -> None:
@@ -170,6 +180,17 @@ class LocalMesh:
                     raise StartError(f"{name} isn't ready in time. Its last words:\n{self.last_words(name)}")
                 await asyncio.sleep(0.05)
 
+    async def health(self, name: str) -> str:
+        """What a process says of itself: "SERVING", "NOT_SERVING", or nothing where it doesn't answer."""
+        options = [("grpc.ssl_target_name_override", name)]
+        address = f"127.0.0.1:{self.installation.ports[name]}"
+        async with grpc.aio.secure_channel(address, self._client_credentials(), options) as channel:
+            try:
+                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2.0)
+            except grpc.aio.AioRpcError:
+                return ""
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
     def _client_credentials(self) -> grpc.ChannelCredentials:
         folder = self.state / "clients" / "tests"
         return grpc.ssl_channel_credentials(
@@ -187,15 +208,40 @@ class LocalMesh:
         """The process id of a part."""
         return self._children[name].pid
 
+    def exit_code(self, name: str) -> int | None:
+        """What a process ended with; None while it runs."""
+        return self._children[name].poll()
+
     def kill(self, name: str) -> None:
         """End a process at once (SIGKILL), as a crash would."""
         self._children[name].kill()
         self._children[name].wait()
 
+    def launch(self, name: str) -> None:
+        """Start a process again, without waiting for it."""
+        self._spawn(next(spec for spec in self.specs if spec.name == name))
+
     async def restart(self, name: str) -> None:
         """Start a process again and wait until it serves."""
-        self._spawn(next(spec for spec in self.specs if spec.name == name))
+        self.launch(name)
         await self.await_ready(name)
+
+    def stop_postgres(self) -> None:
+        """Stop PostgreSQL, as for a planned restart; the processes stay."""
+        self._postgres.halt()
+
+    def start_postgres(self) -> None:
+        """Start PostgreSQL again, on the data that it had."""
+        assert self.postgres is not None
+        self.postgres = self._postgres.resume(self.postgres)
+
+    def stop_nats(self) -> None:
+        """Stop NATS; JetStream's store and the processes stay."""
+        self._nats.stop()
+
+    def start_nats(self) -> None:
+        """Start NATS again, on the same port."""
+        self._nats.start()
 
     def lose_jetstream(self) -> None:
         """Stop NATS, delete JetStream's whole store, and start NATS again."""
@@ -256,6 +302,11 @@ class LocalMesh:
         self._servers.clear()
         self._nats.stop()
         self._postgres.stop()
+
+
+def _unusable(state: Path, error: OSError) -> StartError:
+    """Why an installation can't be kept in the folder `state`, and the way out."""
+    return StartError(f"{state} can't hold the mesh: {error.strerror} ({error.filename}). Choose another folder.")
 
 
 def _exists(spec: ProcessSpec) -> bool:

@@ -7,6 +7,7 @@ nothing, and tests do delete it.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -60,6 +61,7 @@ class EmbeddedNats:
     def __init__(self, state_dir: Path, users: Sequence[NatsUser], tls: TlsFiles | None = None, port: int = 0) -> None:
         self._folder, self._users, self._tls = state_dir / "nats", users, tls
         self.port = port or free_port()
+        self._name = f"recoup-local-{secrets.token_hex(4)}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,9 +79,9 @@ class EmbeddedNats:
         with log_path.open("ab") as log:
             self._process = child.start([_binary(), "-c", config], log)
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(self.port):
+        while not _answers(self.port, self._name):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise NatsError(f"nats-server didn't start; see {log_path}")
+                raise NatsError(f"nats-server didn't start on port {self.port}; see {log_path}")
             time.sleep(0.01)
         scheme = "tls" if self._tls else "nats"
         return NatsHandle(f"{scheme}://127.0.0.1:{self.port}", self.port, self._process.pid, self.store_dir)
@@ -98,7 +100,7 @@ class EmbeddedNats:
         configuration: dict[str, object] = {
             "host": "127.0.0.1",
             "port": self.port,
-            "server_name": "recoup-local",
+            "server_name": self._name,
             "jetstream": {"store_dir": str(self.store_dir), "sync_interval": "always", "max_file_store": 1 << 30},
             "max_payload": 65536,
             "authorization": {"users": [_user(user) for user in self._users]},
@@ -141,9 +143,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, name: str) -> bool:
+    """Whether the server of this name is at the port; whoever else took the port isn't ours."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection, connection.makefile("rb") as lines:
+            return name.encode() in lines.readline(4096)  # A server begins with what it is, also before TLS.
     except OSError:
         return False

@@ -16,8 +16,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -64,39 +66,54 @@ class EmbeddedPostgres:
         self._log_path = state_dir / "postgres.log"
         self._fsync = fsync
         self._folder: Path | None = None
+        self._command: list[str | Path] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, dbname: str = "recoup") -> PostgresHandle:
         """Make the cluster and start it. Raises PostgresError."""
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        uid = _NOBODY if os.geteuid() == 0 else None
+        uid = _uid()
         folder = self._folder = Path(tempfile.mkdtemp(prefix="recoup-pg-"))
         if len(str(folder)) > _MAX_SOCKET_FOLDER:
             raise PostgresError(f"{folder} is too long for a socket's path: set TMPDIR to a shorter folder")
         binaries = _reachable_binaries(folder, uid)
         password = secrets.token_urlsafe(24)
         data = self._make_cluster(folder, binaries, password, uid)
-        with self._log_path.open("ab") as log:
-            self._process = child.start(
-                [binaries / "postgres", "-D", data, "-k", folder, *self._options()],
-                log,
-                death_signal=signal.SIGINT,  # "fast" shutdown
-                environment=_environment(),
-                working_folder=folder,
-                uid=uid,
-            )
-        handle = PostgresHandle(folder, _PORT, "postgres", password, dbname, self._process.pid)
-        asyncio.run(self._await_ready(handle)) if not _in_loop() else _run_apart(self._await_ready(handle))
+        self._command = [binaries / "postgres", "-D", data, "-k", folder, *self._options()]
+        handle = PostgresHandle(folder, _PORT, "postgres", password, dbname, self._run())
+        _run(self._create(handle))
         return handle
 
-    def stop(self) -> None:
-        """End the cluster and remove its folder; the log stays."""
+    def halt(self) -> None:
+        """End the server as a planned restart does; its data stays."""
         if self._process is not None:
             child.stop(self._process, signal.SIGINT)
             self._process = None
+
+    def resume(self, handle: PostgresHandle) -> PostgresHandle:
+        """Start the server again on the same data. Raises PostgresError."""
+        again = replace(handle, pid=self._run())
+        _run(self._answers(again))
+        return again
+
+    def stop(self) -> None:
+        """End the cluster and remove its folder; the log stays."""
+        self.halt()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _run(self) -> int:
+        with self._log_path.open("ab") as log:
+            self._process = child.start(
+                self._command,
+                log,
+                death_signal=signal.SIGINT,  # "fast" shutdown
+                environment=_environment(),
+                working_folder=self._folder,
+                uid=_uid(),
+            )
+        return self._process.pid
 
     def _options(self) -> list[str]:
         settings = _SETTINGS if self._fsync else {**_SETTINGS, "fsync": "off", "synchronous_commit": "off"}
@@ -127,25 +144,31 @@ class EmbeddedPostgres:
             raise PostgresError(f"initdb failed; see {self._log_path}")
         return data
 
-    async def _await_ready(self, handle: PostgresHandle) -> None:
+    async def _create(self, handle: PostgresHandle) -> None:
+        await self._answers(handle)
+        if handle.dbname == "postgres":
+            return
+        connection = await connect(handle, "postgres")
+        try:
+            await connection.execute(f'CREATE DATABASE "{handle.dbname}"')
+        finally:
+            await connection.close()
+
+    async def _answers(self, handle: PostgresHandle) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self._process is None or self._process.poll() is not None:
                 raise PostgresError(f"PostgreSQL ended while starting; see {self._log_path}")
             try:
                 connection = await connect(handle, "postgres")
-                break
+                await connection.close()
+                return
             except (OSError, asyncpg.PostgresError):
                 if time.monotonic() > deadline:
                     raise PostgresError(
                         f"PostgreSQL isn't ready after {START_SECONDS:.0f} s; see {self._log_path}"
                     ) from None
                 await asyncio.sleep(0.02)
-        try:
-            if handle.dbname != "postgres":
-                await connection.execute(f'CREATE DATABASE "{handle.dbname}"')
-        finally:
-            await connection.close()
 
 
 async def connect(handle: PostgresHandle, dbname: str = "") -> asyncpg.Connection:
@@ -181,23 +204,30 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def _in_loop() -> bool:
+def _uid() -> int | None:
+    """The user that PostgreSQL runs as, where it can't be ours."""
+    return _NOBODY if os.geteuid() == 0 else None
+
+
+def _run(waiting: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, also from within a running loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        asyncio.run(waiting)
+    else:
+        _run_apart(waiting)
 
 
-def _run_apart(waiting: object) -> None:
-    """Run a coroutine to its end from within another loop, in a thread of its own."""
+def _run_apart(waiting: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end in a loop and thread of its own."""
     import threading
 
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            asyncio.run(waiting)  # type: ignore[arg-type]
+            asyncio.run(waiting)
         except BaseException as error:
             failure.append(error)
 
