@@ -18,7 +18,7 @@ from services._mesh.aws import AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import monotonic
 from services._mesh.credentials import CredentialDesk
-from services._mesh.errors import Conflict, DeadlinePassed, Problem, Unavailable
+from services._mesh.errors import Conflict, DeadlinePassed, NotFound, Problem, Unavailable
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job
 from services._mesh.threads import BoundedThreads
@@ -72,7 +72,14 @@ async def import_bill(tools: Tools, job: ClaimedJob) -> None:
     except Problem as problem:
         if isinstance(problem, _PASSING):
             raise
-        await _refuse(job, bill_import_id, problem.message, 0, "", problem.reason_name)
+        await _refuse(job, bill_import_id, _told_problem(problem), 0, "", problem.reason_name)
+
+
+def _told_problem(problem: Problem) -> str:
+    """What stands in the way, for whoever set the source up."""
+    if isinstance(problem, NotFound):
+        return f"{problem.message} The connection that reads this bill was disabled; add the bill source to another."
+    return problem.message
 
 
 async def _start(job: ClaimedJob) -> tuple[BillSource, UUID]:

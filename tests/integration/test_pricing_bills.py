@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from csv import reader
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -163,7 +164,7 @@ async def test_a_manifest_is_read_strictly(office: Office, changes: dict[str, An
 
 async def test_a_delivery_that_is_larger_than_we_fetch_is_refused(office: Office) -> None:
     office.bucket.deliver(csv(*(charge(date(2026, 2, 1), f"0.{n}", f"vol-{hash(str(n))}") for n in range(3000))))
-    office.tools = working.Tools(office.tools.desk, office.tools.threads, office.tools.aws, timedelta(), 1000)
+    office.tools = replace(office.tools, most_bytes=1000)
     found = await office.run(await office.connect())
     assert (found.state, "larger than we fetch" in found.problem) == ("FAILED", True)
 
@@ -177,13 +178,23 @@ async def test_a_bucket_that_refuses_us_is_said_and_one_that_is_away_is_waited_f
     assert (found.state, "s3:ListBucket on s3://gone" in found.problem) == ("FAILED", True)
     await superuser.execute("UPDATE pricing.bill_sources SET bucket = $1", there)
     await superuser.close()
-    away = AwsSettings("http://127.0.0.1:9")
-    tools = office.tools
-    office.tools = working.Tools(tools.desk, tools.threads, away, tools.settle, tools.most_bytes)
+    office.tools = replace(office.tools, aws=AwsSettings("http://127.0.0.1:9"))
     office.clock.ahead = timedelta(days=1, minutes=1)
     with pytest.raises(Unavailable):
         await office.run(source)
     assert (await office.newest(source)).state == "RUNNING"
+
+
+async def test_a_connection_that_was_disabled_is_told_and_tried_again_tomorrow(office: Office) -> None:
+    class Closed:
+        async def open(self, grant: str, credential_id: str) -> None:
+            raise NotFound("credential")
+
+    source = await office.connect()
+    office.tools = replace(office.tools, desk=Closed())
+    found = await office.run(source)
+    assert (found.state, "connection that reads this bill was disabled" in found.problem) == ("FAILED", True)
+    assert await office.fetch("SELECT status FROM pricing.jobs") == ["READY"]
 
 
 async def test_what_a_crashed_attempt_wrote_is_seen_by_nobody_and_deleted(office: Office) -> None:
