@@ -291,6 +291,20 @@ def test_a_saving_that_fades_has_regressed() -> None:
         assert world.measure().decision == decision
 
 
+@pytest.mark.parametrize("unit", ["0.01", "0.7", "1", "3", "11"])
+@pytest.mark.parametrize("days", [7, 14, 30])
+def test_a_saving_that_fades_by_exactly_a_tenth_has_not(days: int, unit: str) -> None:
+    world = World(days=days, expected_gone=False, confirmed_gone=False, estimate="0.01")
+    one = Decimal(unit)
+    world.before = {day: [cost(day, one * 10)] for day in world.history}
+    # The last three days save a day's tenth less each, on the average: the very threshold.
+    spent = [one * 2, one * 2, one * 2, *[one] * (days - 6), one * 2, one * 3, one * 4]
+    world.after = [cost(day, each) for day, each in zip(world.window, spent, strict=True)]
+    assert world.measure().decision == "VERIFIED"
+    world.after[-1] = cost(world.window[-1], one * 4 + Decimal("1E-9"))
+    assert world.measure().decision == "REGRESSED"
+
+
 def test_doing_nothing_saves_nothing() -> None:
     for seed in range(20):
         noise = random.Random(seed)

@@ -15,6 +15,7 @@ PATIENCE = timedelta(days=45)
 REBOUND = Decimal("0.1")
 PARTIAL_BELOW = Decimal("0.8")
 _EDGE_DAYS = 3
+_DAYS_A_YEAR = 365
 _STANDARD = "Standard"
 
 
@@ -124,14 +125,15 @@ def judge(
         return Verdict(Decision.NEGATIVE)
     if low <= 0:
         return Verdict(Decision.NOT_REALIZED)
-    if economic < PARTIAL_BELOW * estimate_for(monthly_estimate, len(daily)):
+    # Nothing is divided before it is compared: a tie mustn't hang on a rounding.
+    if economic * _DAYS_A_YEAR < PARTIAL_BELOW * monthly_estimate * 12 * len(daily):
         return Verdict(Decision.PARTIAL)
     return Verdict(Decision.VERIFIED)
 
 
 def estimate_for(monthly: Decimal, days: int) -> Decimal:
     """A monthly estimate for so many days of a year of 365."""
-    return monthly * 12 * days / 365
+    return monthly * 12 * days / _DAYS_A_YEAR
 
 
 def _came_back(evidence: Evidence, daily: Sequence[DailySaving]) -> bool:
@@ -140,7 +142,7 @@ def _came_back(evidence: Evidence, daily: Sequence[DailySaving]) -> bool:
 
 def _fades(daily: Sequence[DailySaving]) -> bool:
     """Whether the last days save less than the first, by more than a tenth of what a day would have cost."""
-    first = sum((day.saving for day in daily[:_EDGE_DAYS]), ZERO) / _EDGE_DAYS
-    last = sum((day.saving for day in daily[-_EDGE_DAYS:]), ZERO) / _EDGE_DAYS
-    mean = sum((day.counterfactual for day in daily), ZERO) / len(daily)
-    return first - last > REBOUND * mean
+    first = sum((day.saving for day in daily[:_EDGE_DAYS]), ZERO)
+    last = sum((day.saving for day in daily[-_EDGE_DAYS:]), ZERO)
+    would = sum((day.counterfactual for day in daily), ZERO)
+    return (first - last) * len(daily) > REBOUND * would * _EDGE_DAYS
