@@ -14,6 +14,7 @@ import pytest
 from tests.support.mesh import TestMesh, running_mesh
 from tests.support.nats import TestNats
 from tests.support.postgres import TestDatabase, drop, new_database
+from tests.support.story import Told, told_story
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +39,13 @@ async def nats_server() -> AsyncIterator[TestNats]:
     server = TestNats("pricing")
     yield server
     await server.close()
+
+
+@pytest.fixture(scope="session")
+def told() -> Iterator[Told]:
+    """The story, told once for each test process; tests that use it stand in the xdist group "story"."""
+    with told_story() as story:
+        yield story
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,10 @@ An RPC is covered the day it is written: without a factory in `valid_requests.py
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -18,36 +21,42 @@ from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import job_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
-from recoup_local.issuer import ROLES, organization_id
+from recoup_local.issuer import ROLES, find_person, organization_id
 from services._mesh.descriptors import MethodRule, Scope, faults, method_rules, permission_rules
 from services._mesh.errors import from_rpc_error
+from services.gateway import transcode
 from services.gateway.routes import Route, Router
 from tests.isolation.valid_requests import FACTORIES, Case
 from tests.support.mesh import Person, TestMesh
 
-pytestmark = pytest.mark.xdist_group("mesh")
+pytestmark = pytest.mark.xdist_group("story")
 
-SERVED = {
-    "identity": identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
-    "scanner": scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
-    "pricing": pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
-    "audit": audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
-    "broker": broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
-    "audit-signer": signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"],
-}
-# Written, and not served yet: the routes come with the processes.
-UNSERVED = (
-    actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
-    bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
-    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+SERVED = (
+    ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
+    ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
+    ("pricing", pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"]),
+    ("pricing", bill_service_pb2.DESCRIPTOR.services_by_name["BillService"]),
+    ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
+    ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
+    ("broker", broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]),
+    ("audit-signer", signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"]),
 )
-HOLDERS = {rule.name: frozenset(rule.roles) for service in SERVED.values() for rule in permission_rules(service)}
-RULES = {rule.name: (process, rule) for process, service in SERVED.items() for rule in method_rules(service)}
-ROUTES: dict[str, Route] = {route.rule.name: route for route in Router(SERVED.items()).routes}
+CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "config"
+# Each API that owns jobs serves it.
+JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+HOLDERS = {rule.name: frozenset(rule.roles) for _, service in SERVED for rule in permission_rules(service)}
+RULES = {rule.name: (process, rule) for process, service in SERVED for rule in method_rules(service)}
+ROUTES: dict[str, Route] = {route.rule.name: route for route in Router(SERVED).routes}
 TENANT = [name for name in ROUTES if RULES[name][1].scope is Scope.ORGANIZATION]
 NAMED = [name for name in TENANT if len(ROUTES[name].variables) > 1]
 LISTS = [name for name in TENANT if "page_token" in RULES[name][1].descriptor.input_type.fields_by_name]
-PEERS = [name for name, (_, rule) in RULES.items() if rule.scope is Scope.PEER]
+PEERS = [(process, rule) for process, rule in RULES.values() if rule.scope is Scope.PEER]
+PEERS += [(process, rule) for process in ("scanner", "pricing", "actions") for rule in method_rules(JOBS)]
+GRANTED = [(process, rule) for process, rule in PEERS if rule.needs_grant]
+PROCESSES = (
+    *("gateway", "identity", "scanner", "scanner-worker", "pricing", "pricing-worker", "actions", "actions-worker"),
+    *("audit", "audit-signer", "broker", "client/tests"),
+)
 
 
 def short(name: str) -> str:
@@ -79,7 +88,7 @@ def roles_that_may(rule: MethodRule) -> Iterator[str]:
 
 
 def test_every_rule_is_sound_and_every_rpc_has_a_case() -> None:
-    assert faults([*SERVED.values(), *UNSERVED]) == []
+    assert faults([*(service for _, service in SERVED), JOBS]) == []
     unrouted = {n for n, (_, rule) in RULES.items() if rule.scope is Scope.ORGANIZATION} - set(ROUTES)
     assert unrouted == {"recoup.audit.v1.AuditService/ProveEvents"}  # for actions alone, see below
     assert set(TENANT) == set(FACTORIES)
@@ -99,8 +108,6 @@ def test_a_role_may_what_its_permissions_say(made: TestMesh, cases: dict[str, Ca
 @pytest.mark.parametrize("name", TENANT, ids=short)
 def test_no_or_a_bad_session_is_401(made: TestMesh, cases: dict[str, Case], name: str) -> None:
     issuer, role = made.mesh.installation.issuer, next(roles_that_may(RULES[name][1]))
-    from recoup_local.issuer import find_person
-
     person = find_person("acme", role)
     for token, reason in (
         ("", "CREDENTIAL_MISSING"),
@@ -154,52 +161,49 @@ async def test_another_organization_in_the_message_is_not_found(
 ) -> None:
     """Straight at the service, with a good passport of globex and a request that names acme."""
     process, rule = RULES[name]
-    from services.gateway import transcode
-
     variables = {**cases[name].variables, "organization_id": str(organization_id("acme"))}
-    import json
-
     body = b"" if cases[name].body is None else json.dumps(cases[name].body).encode()
     query = list((cases[name].query or {}).items())
     request = transcode.build_request(ROUTES[name], variables, query, body, 32)
     role = next(roles_that_may(rule))
     passport = await _passport(made, "globex", role, process)
-    code = await _code(made, process, "client/tests", name, request, (("authorization", f"Bearer {passport}"),))
+    code = await _code(made, process, "client/tests", rule, request, (("authorization", f"Bearer {passport}"),))
     assert code is grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_stolen_passport_is_worth_nothing(made: TestMesh) -> None:
     """A passport that the gateway presents is bound to the gateway's certificate."""
     passport = await _passport(made, "acme", "ADMIN", "identity")
-    name = "recoup.identity.v1.IdentityService/GetOrganization"
+    rule = RULES["recoup.identity.v1.IdentityService/GetOrganization"][1]
     request = identity_service_pb2.GetOrganizationRequest(organization_id=str(organization_id("acme")))
     bearer = (("authorization", f"Bearer {passport}"),)
-    assert await _code(made, "identity", "client/tests", name, request, bearer) is grpc.StatusCode.OK
-    assert await _code(made, "identity", "gateway", name, request, bearer) is grpc.StatusCode.UNAUTHENTICATED
+    assert await _code(made, "identity", "client/tests", rule, request, bearer) is grpc.StatusCode.OK
+    assert await _code(made, "identity", "gateway", rule, request, bearer) is grpc.StatusCode.UNAUTHENTICATED
     wrong_audience = await _passport(made, "acme", "ADMIN", "scanner")
     bearer = (("authorization", f"Bearer {wrong_audience}"),)
-    assert await _code(made, "identity", "client/tests", name, request, bearer) is grpc.StatusCode.UNAUTHENTICATED
+    assert await _code(made, "identity", "client/tests", rule, request, bearer) is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("name", PEERS, ids=short)
-async def test_a_peer_that_is_not_on_the_list_is_refused(made: TestMesh, name: str) -> None:
-    process, rule = RULES[name]
-    callers = made.mesh.installation
-    import tomllib
-
-    listed = tomllib.loads((_config(process)).read_text())["callers"]["rpc"][name]
-    for peer in ("gateway", "scanner", "scanner-worker", "broker", "audit", "identity", "pricing", "client/tests"):
-        allowed = peer in listed or ("client/*" in listed and peer.startswith("client/"))
-        if allowed or peer == process or not callers:
+@pytest.mark.parametrize(("process", "rule"), PEERS, ids=[f"{p}-{short(r.name)}" for p, r in PEERS])
+async def test_a_peer_that_is_not_on_the_list_is_refused(made: TestMesh, process: str, rule: MethodRule) -> None:
+    listed = tomllib.loads((CONFIG / f"{process}.toml").read_text())["callers"]["rpc"][rule.name]
+    for peer in PROCESSES:
+        if peer in listed or ("client/*" in listed and peer.startswith("client/")):
             continue
-        code = await _code(made, process, peer, name, rule.request(), ())
+        code = await _code(made, process, peer, rule, rule.request(), ())
         assert code is grpc.StatusCode.PERMISSION_DENIED, peer
 
 
-def _config(process: str):  # type: ignore[no-untyped-def]
-    from pathlib import Path
-
-    return Path(__file__).resolve().parents[2] / "deploy" / "config" / f"{process}.toml"
+@pytest.mark.parametrize(
+    ("process", "rule"),
+    [(p, r) for p, r in PEERS if r.needs_grant],
+    ids=[short(r.name) for _, r in PEERS if r.needs_grant],
+)
+async def test_a_listed_peer_without_a_grant_is_refused(made: TestMesh, process: str, rule: MethodRule) -> None:
+    for peer in tomllib.loads((CONFIG / f"{process}.toml").read_text())["callers"]["rpc"][rule.name]:
+        for metadata in ((), (("recoup-grant", "x.y.z"),)):
+            code = await _code(made, process, peer, rule, rule.request(), metadata)
+            assert code is grpc.StatusCode.PERMISSION_DENIED, peer
 
 
 async def _passport(made: TestMesh, organization: str, role: str, audience: str) -> str:
@@ -217,12 +221,11 @@ async def _passport(made: TestMesh, organization: str, role: str, audience: str)
 
 
 async def _code(
-    made: TestMesh, process: str, peer: str, name: str, request: object, metadata: tuple[tuple[str, str], ...]
+    made: TestMesh, process: str, peer: str, rule: MethodRule, request: object, metadata: tuple[tuple[str, str], ...]
 ) -> grpc.StatusCode:
     async with made.channel(process, peer) as channel:
-        rule = RULES[name][1]
         shape = channel.unary_stream if rule.response_streaming else channel.unary_unary
-        call = shape(f"/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=bytes)
+        call = shape(f"/{rule.name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=bytes)
         running = call(request, metadata=metadata, timeout=10)
         try:
             if rule.response_streaming:

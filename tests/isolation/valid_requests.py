@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -50,6 +51,38 @@ def _event(made: TestMesh) -> str:
     return str(found[0]["eventId"])
 
 
+def _executed(made: TestMesh) -> dict[str, Any]:
+    """An action that was executed: whatever is decided about it now is refused."""
+    found: list[dict[str, Any]] = made.rest("acme", "Viewer").get("/actions", pageSize=500)["actions"]
+    return next(action for action in found if action.get("executedAt"))
+
+
+def _receipt(made: TestMesh) -> str:
+    found: list[dict[str, Any]] = made.rest("acme", "Finance").get("/receipts", pageSize=1)["receipts"]
+    return str(found[0]["receiptId"])
+
+
+def _bill(made: TestMesh, path: str, key: str, name: str) -> str:
+    found: list[dict[str, Any]] = made.rest("acme", "Finance").get(path, pageSize=1)[key]
+    return str(found[0][name])
+
+
+def _costs(made: TestMesh) -> dict[str, str]:
+    resource = _executed(made)["resource"]
+    through = made.day0.date()
+    days = {"fromDay": f"{through - timedelta(days=20)}", "toDay": f"{through}"}
+    return {"account": resource["account"], "resourceId": resource["id"], **days}
+
+
+def _baseline(made: TestMesh) -> dict[str, str]:
+    resource = {f"resource.{name}": value for name, value in _executed(made)["resource"].items()}
+    return {**resource, "throughDay": f"{made.day0.date() - timedelta(days=1)}"}
+
+
+def _decided(made: TestMesh, **body: str) -> Case:
+    return Case({"action_id": _executed(made)["actionId"]}, body, answer=(400, "STATE_WRONG"))
+
+
 def _etag_refused(variables: Mapping[str, str], **body: Any) -> Case:
     """A change under an etag that is never current: let in, and refused by the resource itself."""
     return Case(variables, {**body, "etag": "stale"}, answer=(409, "ETAG_MISMATCH"))
@@ -58,6 +91,9 @@ def _etag_refused(variables: Mapping[str, str], **body: Any) -> Case:
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _AUDIT = "recoup.audit.v1.AuditService"
+_BILLS = "recoup.pricing.v1.BillService"
+_ACTIONS = "recoup.actions.v1.ActionsService"
+_NOWHERE = {"account": "1" * 12, "region": "us-east-1", "bucket": "some-bucket", "prefix": "some/prefix"}
 
 FACTORIES: Mapping[str, Factory] = {
     f"{_IDENTITY}/GetOrganization": lambda made: Case({}),
@@ -89,6 +125,29 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_CONNECTION}/GetFinding": lambda made: Case({"finding_id": _finding(made)}),
     f"{_CONNECTION}/ListFindings": lambda made: Case({}),
     "recoup.pricing.v1.PricingService/ListPrices": lambda made: Case({}, query={"region": "us-east-1"}),
+    f"{_BILLS}/CreateBillSource": lambda made: Case(
+        {}, {"connectionId": str(uuid4()), **_NOWHERE}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_BILLS}/GetBillSource": lambda made: Case(
+        {"bill_source_id": _bill(made, "/billSources", "billSources", "billSourceId")}
+    ),
+    f"{_BILLS}/ListBillSources": lambda made: Case({}),
+    f"{_BILLS}/ImportBill": lambda made: Case({"bill_source_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_BILLS}/GetBillImport": lambda made: Case(
+        {"bill_import_id": _bill(made, "/billImports", "billImports", "billImportId")}
+    ),
+    f"{_BILLS}/ListBillImports": lambda made: Case({}),
+    f"{_BILLS}/ListDailyCosts": lambda made: Case({}, query=_costs(made)),
+    f"{_BILLS}/GetBaseline": lambda made: Case({}, query=_baseline(made)),
+    f"{_ACTIONS}/RequestAction": lambda made: Case({}, {"findingId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_ACTIONS}/ApproveAction": lambda made: _decided(made, planHash="0" * 64),
+    f"{_ACTIONS}/RejectAction": lambda made: _decided(made, comment="no"),
+    f"{_ACTIONS}/CancelAction": lambda made: _decided(made),
+    f"{_ACTIONS}/GetAction": lambda made: Case({"action_id": _executed(made)["actionId"]}),
+    f"{_ACTIONS}/ListActions": lambda made: Case({}),
+    f"{_ACTIONS}/ListReceipts": lambda made: Case({}),
+    f"{_ACTIONS}/GetReceipt": lambda made: Case({"receipt_id": _receipt(made)}),
+    f"{_ACTIONS}/GetLedger": lambda made: Case({}),
     f"{_AUDIT}/ListEvents": lambda made: Case({}),
     f"{_AUDIT}/GetEvent": lambda made: Case({"event_id": _event(made)}),
     f"{_AUDIT}/GetEventProof": lambda made: Case({"event_id": _event(made)}),

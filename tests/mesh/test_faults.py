@@ -18,6 +18,8 @@ from tests.support.mesh import TestMesh
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
+PRODUCERS = ("identity", "scanner", "pricing", "actions")
+
 
 def rows(made: TestMesh, query: str) -> list[asyncpg.Record]:
     async def read() -> list[asyncpg.Record]:
@@ -35,7 +37,7 @@ def rows(made: TestMesh, query: str) -> list[asyncpg.Record]:
 def everything_relayed(made: TestMesh) -> bool | None:
     behind = [
         row["n"]
-        for schema in ("identity", "scanner")
+        for schema in PRODUCERS
         for row in rows(made, f"SELECT count(*) AS n FROM {schema}.outbox WHERE log_index IS NULL")
     ]
     return True if sum(behind) == 0 else None
@@ -44,7 +46,7 @@ def everything_relayed(made: TestMesh) -> bool | None:
 def nothing_is_lost_or_twice(made: TestMesh) -> None:
     """Every event of every outbox is in the log exactly once, and every counter is gapless."""
     support.until(lambda: everything_relayed(made))
-    for schema in ("identity", "scanner"):
+    for schema in PRODUCERS:
         gaps = rows(
             made,
             f"SELECT organization_id FROM {schema}.outbox GROUP BY organization_id"
@@ -181,12 +183,17 @@ def test_while_identity_is_down_reads_go_on_and_nothing_changes(made: TestMesh) 
 LOGINS = (
     "identity_api",
     "identity_relay",
-    "scanner_api",
-    "scanner_relay",
-    "scanner_dispatcher",
-    "scanner_worker",
+    *(f"{s}_{task}" for s in ("scanner", "pricing", "actions") for task in ("api", "relay", "dispatcher", "worker")),
     "audit_api",
     "audit_sequencer",
+)
+# A table of each schema that only its own API may read as a whole.
+PRIVATE = (
+    ("identity", "members"),
+    ("scanner", "credentials"),
+    ("pricing", "idempotency"),
+    ("actions", "idempotency"),
+    ("audit", "events"),
 )
 
 
@@ -206,7 +213,7 @@ def test_a_database_role_reaches_its_own_schema_and_no_other(made: TestMesh, log
         )
         reached = {}
         try:
-            for schema, table in (("identity", "members"), ("scanner", "credentials"), ("audit", "events")):
+            for schema, table in PRIVATE:
                 try:
                     await connection.fetch(f"SELECT * FROM {schema}.{table}")
                     reached[schema] = True

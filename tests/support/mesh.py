@@ -112,10 +112,15 @@ def running_mesh(*, fsync: bool = False) -> Iterator[TestMesh]:
         asyncio.run(mesh.start())
         yield _seeded(mesh)
     finally:
-        for person in _people:
-            person.client.close()
+        close_people()
         mesh.stop()
         shutil.rmtree(state, ignore_errors=True)
+
+
+def close_people() -> None:
+    """Close everybody's connections."""
+    for person in _people:
+        person.client.close()
 
 
 def _seeded(mesh: LocalMesh) -> TestMesh:
