@@ -34,8 +34,6 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
 )
-# Declared, so that what is built next fits; no process serves them yet.
-UNSERVED = frozenset({"recoup.actions.v1.ActionsService"})
 
 
 def page() -> str:
@@ -53,13 +51,12 @@ def page() -> str:
             marks = " | ".join("●" if role in rule.roles else "" for role in _ROLES)
             lines.append(f"| `{rule.name}` | {marks} | {rule.description} |")
     lines += ["", "## Every RPC", "| RPC | REST | scope | permission | effect | event |", "|---|---|---|---|---|---|"]
-    lines += [_row(rule, service) for service in SERVICES for rule in method_rules(service)]
-    lines += ["", "RPCs marked * are declared and not served yet.", ""]
-    return "\n".join(lines)
+    lines += [_row(rule) for service in SERVICES for rule in method_rules(service)]
+    return "\n".join([*lines, ""])
 
 
-def _row(rule: MethodRule, service: ServiceDescriptor) -> str:
-    name = rule.name.removeprefix("recoup.") + (" *" if service.full_name in UNSERVED else "")
+def _row(rule: MethodRule) -> str:
+    name = rule.name.removeprefix("recoup.")
     scope = (
         rule.scope.name + (" + grant" if rule.needs_grant else "") + (f", aal{rule.min_aal}" if rule.min_aal else "")
     )
