@@ -29,7 +29,7 @@ CASES = {
     "converted, costs more": cases.conversion("NEGATIVE", "3.5", "-4.9"),
     "converted, fading": cases.fading_conversion(),
     "converted, a day without a row": cases.conversion_with_a_hole(),
-    "variable": cases.variable_resource("70.5", "75"),
+    "variable": cases.variable_resource("68.75", "73.25"),
 }
 
 

@@ -76,7 +76,9 @@ class _Resampling:
 
 def _residuals(days: Sequence[date], places: dict[date, int], costs: Sequence[int]) -> list[int]:
     medians = {w: _median([costs[places[t]] for t in pool(days, w)]) for w in {day.weekday() for day in days}}
-    return [cost - medians[day.weekday()] for day, cost in zip(days, costs, strict=True)]
+    apart = [cost - medians[day.weekday()] for day, cost in zip(days, costs, strict=True)]
+    mean = sum(apart) // len(apart)
+    return [each - mean for each in apart]
 
 
 def _whole(value: Decimal) -> int:

@@ -170,7 +170,7 @@ def model(evidence: Evidence) -> Model:
     observed = [costs.of(d, d, "effective") for d in holdout]
     predicted = [median(costs.of(t, d, "effective") for t in pool(training, d.weekday())) for d in holdout]
     mean = sum(observed, _ZERO) / len(holdout)
-    if mean == 0:
+    if mean <= 0:
         return Model(None if any(observed) or any(predicted) else _ZERO)
     squares = [(one - other) ** 2 for one, other in zip(observed, predicted, strict=True)]
     return Model((sum(squares, _ZERO) / len(holdout)).sqrt() / mean)

@@ -65,6 +65,11 @@ def interval(
 
 
 def _residuals(baseline_days: Sequence[date], d: date, cost: Cost) -> list[int]:
-    """For each baseline day, how far it lies from the median of its own weekday, at the prices of `d`."""
+    """For each baseline day, how far it lies from the median of its own weekday, at the prices of `d`.
+
+    Centred on their mean: what medians leave over on one side would move the interval away from the amount itself.
+    """
     medians = {t.weekday(): whole_median([cost(u, d) for u in pool(baseline_days, t)]) for t in baseline_days}
-    return [cost(t, d) - medians[t.weekday()] for t in baseline_days]
+    apart = [cost(t, d) - medians[t.weekday()] for t in baseline_days]
+    mean = sum(apart) // len(apart)
+    return [each - mean for each in apart]

@@ -52,7 +52,7 @@ def check_model(baseline: Baseline) -> ModelCheck:
     observed = [own.cost(d, d, Measure.ECONOMIC) for d in holdout]
     predicted = [median([own.cost(t, d, Measure.ECONOMIC) for t in pool(training, d)]) for d in holdout]
     mean = sum(observed, ZERO) / len(observed)
-    if not mean:
+    if mean <= 0:
         return ModelCheck(ZERO if not any(observed) and not any(predicted) else None)
     squares = [(seen - told) ** 2 for seen, told in zip(observed, predicted, strict=True)]
     return ModelCheck((sum(squares, ZERO) / len(squares)).sqrt() / mean)
