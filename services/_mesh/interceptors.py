@@ -124,14 +124,13 @@ class Handler:
                 call.code = grpc.StatusCode.CANCELLED  # The caller went away.
                 raise
             problem: Problem = Unavailable(Reason.ERROR_REASON_SHUTTING_DOWN, "The process is going down.")
+            call.code = problem.code
         except Exception as error:
             problem = self._problem(error, call)
-        finally:
+            call.code = problem.code
+        finally:  # Once for each call, with how it ended.
             self._running.add(-1)
-            if call.code is grpc.StatusCode.OK or call.code is grpc.StatusCode.CANCELLED:
-                self._finish(call, monotonic() - began)
-        call.code = problem.code
-        self._finish(call, monotonic() - began)
+            self._finish(call, monotonic() - began)
         details = ((DETAILS_KEY, to_status(problem).SerializeToString()),)
         return await wire.abort(problem.code, problem.message, details)
 
