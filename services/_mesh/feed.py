@@ -10,6 +10,8 @@ import grpc
 import grpc.aio
 
 from recoup.identity.v1 import identity_pb2, identity_service_pb2, identity_service_pb2_grpc
+from services._mesh.clock import monotonic
+from services._mesh.errors import from_rpc_error
 from services._mesh.revocations import FeedGap, Revocation, RevocationKind, Revocations
 
 log = logging.getLogger(__name__)
@@ -23,14 +25,25 @@ _PREFIX = "REVOCATION_KIND_"
 async def follow(channel: grpc.aio.Channel, revocations: Revocations) -> None:
     """Follow the feed until cancelled, and come back after every interruption."""
     stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
+    known = ""
     while True:
+        began = monotonic()
         try:
             await _follow_once(stub, revocations)
         except FeedGap as gap:
             log.warning("the revocation feed had a gap and is read again: %s", gap)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
-            log.info("the revocation feed was interrupted: %s", type(error).__name__)
+            heard = revocations.age_seconds() < monotonic() - began
+            known = _note(error, "" if heard else known)
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _note(error: grpc.aio.AioRpcError | TimeoutError, known: str) -> str:
+    """Log why the feed was interrupted, unless it is `known`: an outage is one line, not three a second."""
+    why = from_rpc_error(error, "identity").message if isinstance(error, grpc.aio.AioRpcError) else "it fell silent"
+    if why != known:
+        log.info("the revocation feed was interrupted, and is tried until it is back: %s", why)
+    return why
 
 
 async def _follow_once(stub: identity_service_pb2_grpc.IdentityServiceStub, revocations: Revocations) -> None:

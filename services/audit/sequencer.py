@@ -106,8 +106,8 @@ class Sequencer:
         while not self._taken_over:
             try:
                 await self.take_over()
-            except Exception as error:
-                log.info("taking over will be tried again: %s", type(error.__cause__ or error).__name__)
+            except Exception as error:  # Health says meanwhile that the take-over is missing.
+                log.debug("taking over will be tried again: %s", type(error.__cause__ or error).__name__)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _collect(self) -> list[_Waiting]:
