@@ -33,7 +33,7 @@ pytestmark = pytest.mark.xdist_group("starting")
 
 PROCESSES = ("audit-signer", "audit", "identity", "scanner", "scanner-worker", "gateway")
 ACME = str(organization_id("acme"))
-EXIT_CONFIG, EXIT_ADDRESS, EXIT_NOT_RUNNING = 2, 3, 3
+EXIT_OK, EXIT_CONFIG, EXIT_ADDRESS, EXIT_NOT_RUNNING = 0, 2, 3, 3
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,12 @@ def restarted(mesh: LocalMesh, *names: str) -> dict[str, Log]:
     for name in names:
         mesh.launch(name)
     return logs
+
+
+def ended(mesh: LocalMesh, name: str) -> int:
+    """The exit code of a process, once it has ended."""
+    until(lambda: None if mesh.exit_code(name) is None else True)
+    return int(mesh.exit_code(name) or 0)
 
 
 def pids(mesh: LocalMesh) -> dict[str, int]:
@@ -189,7 +195,7 @@ def test_postgresql_lost_in_mid_flight_is_a_503_and_loses_nothing(mesh: LocalMes
     running = {name: pid for name, pid in pids(mesh).items() if name != "audit"}
     mesh.stop_postgres()
     try:
-        _is_503(admin.call("GET", "/members"), {"DEPENDENCY_UNAVAILABLE"})
+        trace_id = _is_503(admin.call("GET", "/members"), {"DEPENDENCY_UNAVAILABLE"})
         # After five seconds nothing is known of revocations either, which is the reason then.
         _is_503(admin.call("POST", "/members", json=refused), {"DEPENDENCY_UNAVAILABLE", "REVOCATION_FEED_STALE"})
         mesh.launch("audit")
@@ -205,12 +211,20 @@ def test_postgresql_lost_in_mid_flight_is_a_503_and_loses_nothing(mesh: LocalMes
         admin.post("/members", body)
     assert [members(admin).count(body["userId"]) for body in (acknowledged, refused)] == [1, 1]
     _every_event_is_in_the_log_once(mesh)
+    assert set(until(lambda: _served_spans(mesh, trace_id) or None)) == {True}
 
 
-def _is_503(answer: Any, reasons: set[str]) -> None:
+def _is_503(answer: Any, reasons: set[str]) -> str:
     assert answer.status_code == 503, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["reason"] in reasons
+    return str(answer.json()["traceId"])
+
+
+def _served_spans(mesh: LocalMesh, trace_id: str) -> list[bool]:
+    """Whether each call that identity served in this trace failed, as its span says."""
+    spans = mesh.spans.trace(trace_id)
+    return [span.failed for span in spans if span.process == "identity" and span.name.endswith("/ListMembers")]
 
 
 def _every_event_is_in_the_log_once(mesh: LocalMesh) -> None:
@@ -248,19 +262,37 @@ def test_a_typed_client_is_told_which_dependency_is_away(mesh: LocalMesh) -> Non
 
 def test_work_planned_while_nats_is_away_is_done_afterwards(mesh: LocalMesh, finops: Person) -> None:
     connection, started = connection_id(finops), pids(mesh)
-    job = f"SELECT published_at, fence FROM scanner.jobs WHERE subject_id = '{connection}'"
+    job = f"SELECT status, fence FROM scanner.jobs WHERE subject_id = '{connection}'"
     mesh.stop_nats()
     try:
         await_health(mesh, "scanner-worker", status="NOT_SERVING")
         # The row is the job: what can be decided and written without NATS goes on.
         finops.post(f"/connections/{connection}:verify")
         assert asyncio.run(mesh.health("scanner")) == "SERVING"
-        assert [tuple(row) for row in rows(mesh, job)] == [(None, 0)]
+        assert [tuple(row) for row in rows(mesh, job)] == [("READY", 0)]
     finally:
         mesh.start_nats()
     await_health(mesh, *PROCESSES, status="SERVING")
     assert until(lambda: rows(mesh, job)[0]["fence"] or None) >= 1
     assert pids(mesh) == started
+
+
+def test_a_process_that_waits_for_everything_can_still_be_ended(mesh: LocalMesh) -> None:
+    names = ("audit", "identity", "scanner", "scanner-worker")
+    mesh.stop_postgres()
+    mesh.stop_nats()
+    try:
+        restarted(mesh, *names)
+        await_health(mesh, *names, status="NOT_SERVING")
+        for name in names:
+            os.kill(mesh.pid(name), signal.SIGTERM)
+        assert [ended(mesh, name) for name in names] == [EXIT_OK] * len(names)
+    finally:
+        mesh.start_postgres()
+        mesh.start_nats()
+        for name in names:
+            mesh.launch(name)
+    await_health(mesh, *PROCESSES, status="SERVING")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +305,7 @@ def test_a_process_whose_port_is_taken_ends_and_says_which(mesh: LocalMesh, name
     log = Log(mesh, name)
     with socket.create_server(("127.0.0.1", number)):
         mesh.launch(name)
-        assert until(lambda: mesh.exit_code(name)) == EXIT_ADDRESS
+        assert ended(mesh, name) == EXIT_ADDRESS
     asyncio.run(mesh.restart(name))
     critical = [line for line in map(json.loads, log.text().splitlines()) if line["level"] == "critical"]
     assert [line["message"] for line in critical] == [
