@@ -1,0 +1,155 @@
+"""The `recoup` command line against a running mesh: what it prints, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recoup_local.issuer import find_person
+from tests.support.mesh import TestMesh
+from tests.support.story import Told
+
+pytestmark = pytest.mark.xdist_group("story")
+
+# The id of nothing.
+NOBODY = "00000000-0000-4000-8000-000000000000"
+DONE, REFUSED, WRONG_USE, UNREACHABLE = 0, 1, 2, 3
+
+
+class Cli:
+    """The command line as one person uses it."""
+
+    def __init__(self, made: TestMesh) -> None:
+        self._made = made
+
+    def __call__(self, role: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = {
+            "RECOUP_GATEWAY": self._made.mesh.gateway_url,
+            "RECOUP_CA": str(self._made.mesh.installation.ca.cert_file),
+            "RECOUP_TOKEN": self._made.mesh.token("acme", role) if role else "",
+            "PATH": os.environ["PATH"],
+            "COLUMNS": "200",
+            **environment,
+        }
+        command = [sys.executable, "-m", "recoup_client.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, role: str, *arguments: str) -> dict[str, Any]:
+        done = self(role, "--json", *arguments)
+        assert done.returncode == DONE, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+
+@pytest.fixture(scope="module")
+def cli(told: Told) -> Cli:
+    return Cli(told.made)
+
+
+READS = (
+    ("orgs", "memberships"),
+    ("members", "members"),
+    ("connections", "connections"),
+    ("scan list", "scans"),
+    ("findings", "findings"),
+    ("prices", "prices"),
+    ("events", "events"),
+    ("bill sources", "billSources"),
+    ("bill imports", "billImports"),
+    ("action list", "actions"),
+    ("receipt list", "receipts"),
+    ("ledger", "lines"),
+)
+
+
+@pytest.mark.parametrize(("command", "key"), READS, ids=[command for command, _ in READS])
+def test_every_list_is_a_table_for_people_and_json_for_programs(cli: Cli, command: str, key: str) -> None:
+    found = cli.json("Admin", *command.split())[key]
+    assert found
+    shown = cli("Admin", *command.split())
+    assert shown.returncode == DONE
+    assert len(shown.stdout.splitlines()) > 2
+
+
+def test_an_action_is_shown_with_what_an_approver_must_see(cli: Cli, told: Told) -> None:
+    request = told.story.facts["requests"][0]
+    shown = cli("Approver", "action", "show", request["action_id"]).stdout
+    for text in (
+        request["plan_hash"],
+        "Snapshot volume",
+        "Create a volume from the snapshot",
+        "approved",
+        "after 30 days",
+    ):
+        assert text in shown, text
+
+
+def test_a_receipt_is_fetched_and_verifies(cli: Cli, told: Told, tmp_path: Path) -> None:
+    receipt = told.story.facts["receipt"]["receipt_id"]
+    file = tmp_path / "receipt.json"
+    assert cli("Finance", "receipt", "fetch", receipt, "--output", str(file)).returncode == DONE
+    key = told.made.mesh.installation.log.verifier_key
+    command = [sys.executable, "-m", "recoup_verify.cli", "receipt", str(file), "--key", key]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    nowhere = cli("Finance", "receipt", "fetch", receipt, "--output", str(tmp_path / "no" / "file"))
+    assert (nowhere.returncode, "can't be written" in nowhere.stderr) == (REFUSED, True)
+
+
+REFUSALS = (
+    (("action", "show", NOBODY), "RESOURCE_NOT_FOUND"),
+    (("action", "show", "not-an-id"), "FIELD_INVALID"),
+    (("action", "request", NOBODY), "RESOURCE_NOT_FOUND"),
+    (("action", "approve", NOBODY, "0" * 64), "RESOURCE_NOT_FOUND"),
+    (("action", "approve", NOBODY, "short"), "FIELD_INVALID"),
+    (("action", "reject", NOBODY, "--comment", "no"), "RESOURCE_NOT_FOUND"),
+    (("action", "cancel", NOBODY), "RESOURCE_NOT_FOUND"),
+    (("receipt", "fetch", NOBODY, "--output", os.devnull), "RESOURCE_NOT_FOUND"),
+    (("bill", "fetch", NOBODY), "RESOURCE_NOT_FOUND"),
+    (("scan", "start", NOBODY), "RESOURCE_NOT_FOUND"),
+    (("scan", "show", NOBODY), "RESOURCE_NOT_FOUND"),
+    (("verify", NOBODY), "RESOURCE_NOT_FOUND"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "reason"), REFUSALS, ids=[" ".join(a[:2]) + " " + r for a, r in REFUSALS])
+def test_a_refusal_is_one_on_stderr_with_its_reason(cli: Cli, arguments: tuple[str, ...], reason: str) -> None:
+    done = cli("Admin", *arguments)
+    assert (done.returncode, done.stdout) == (REFUSED, "")
+    assert f"reason {reason}" in done.stderr
+    if reason == "FIELD_INVALID":
+        assert "_id:" in done.stderr or "plan_hash:" in done.stderr
+
+
+def test_who_may_not_is_told_so(cli: Cli, told: Told) -> None:
+    request = told.story.facts["requests"][0]
+    done = cli("Viewer", "action", "request", request["finding_id"])
+    assert (done.returncode, "PERMISSION_MISSING" in done.stderr) == (REFUSED, True)
+    again = cli("Approver", "action", "approve", request["action_id"], request["plan_hash"])
+    assert (again.returncode, "STATE_WRONG" in again.stderr) == (REFUSED, True)
+    old = told.made.mesh.installation.issuer.token(find_person("acme", "FinOps"), seconds=-5)
+    expired = cli("", "findings", RECOUP_TOKEN=old)
+    assert (expired.returncode, "CREDENTIAL_EXPIRED" in expired.stderr) == (REFUSED, True)
+
+
+def test_wrong_use_says_what_is_missing(cli: Cli, tmp_path: Path) -> None:
+    assert "sign in first" in cli("", "findings").stderr
+    assert cli("", "findings").returncode == WRONG_USE
+    assert "--account" in cli("Admin", "bill", "add", NOBODY).stderr
+    assert cli("Admin", "action").returncode == WRONG_USE
+    assert cli("Admin", "action", "reject", NOBODY).returncode == WRONG_USE
+    assert "--gateway" in cli("Admin", "findings", RECOUP_GATEWAY="").stderr
+    other = cli("Admin", "--org", "globex", "findings")
+    assert (other.returncode, "Yours: acme" in other.stderr) == (WRONG_USE, True)
+
+
+def test_a_gateway_that_is_not_there_is_said(cli: Cli) -> None:
+    done = cli("Admin", "findings", RECOUP_GATEWAY="https://127.0.0.1:1")
+    assert (done.returncode, "Is the address right" in done.stderr) == (UNREACHABLE, True)

@@ -1,0 +1,260 @@
+"""The data plane: each process's own identity against every schema, subject and key, what is its own and what isn't."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import stat
+import subprocess
+import sys
+
+import asyncpg
+import nats
+import nats.errors
+import pytest
+
+from recoup_local.layout import PROCESSES
+from tests.mesh.test_faults import rows
+from tests.support.mesh import TestMesh
+from tests.support.story import Told
+
+pytestmark = pytest.mark.xdist_group("story")
+
+OWNERS_OF_JOBS = ("scanner", "pricing", "actions")
+LOGINS = (
+    "identity_api",
+    "identity_relay",
+    *(f"{service}_{task}" for service in OWNERS_OF_JOBS for task in ("api", "relay", "dispatcher", "worker")),
+    "audit_api",
+    "audit_sequencer",
+)
+# A table of each schema that only its own API may read as a whole.
+PRIVATE = (
+    ("identity", "members"),
+    ("scanner", "credentials"),
+    ("pricing", "idempotency"),
+    ("actions", "idempotency"),
+    ("audit", "events"),
+)
+# What lies in each process's folder, beyond its certificate and its configuration: written out by hand, so that a key
+# that appears anywhere else is noticed.
+_JOBS = {"api.password", "relay.password", "dispatcher.password", "nats.password", "signing.key", "page.key"}
+_WORKER = {"worker.password", "nats.password"}
+HELD = {
+    "gateway": set(),
+    "identity": {"api.password", "relay.password", "signing.key", "page.key"},
+    "scanner": _JOBS | {"kek.public.json"},
+    "pricing": _JOBS,
+    "actions": _JOBS | {"receipt.key"},
+    "audit": {"api.password", "sequencer.password", "page.key"},
+    "audit-signer": {"log.key", "manifest.txt", "signed.json"},
+    "broker": {"kek.private.json"},
+    "scanner-worker": _WORKER,
+    "pricing-worker": _WORKER,
+    "actions-worker": _WORKER,
+}
+EVERYBODY = {"ca.pem", "tls.pem", "tls.key", "config.toml"}
+
+
+@pytest.fixture(scope="module")
+def made(told: Told) -> TestMesh:
+    return told.made
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_a_database_role_reaches_its_own_schema_and_no_other(made: TestMesh, login: str) -> None:
+    own = login.partition("_")[0]
+    reached = asyncio.run(attempt_all(made, login, [f"SELECT * FROM {s}.{table}" for s, table in PRIVATE]))
+    expected = [schema == own and login.endswith("_api") for schema, _ in PRIVATE]
+    assert reached == expected
+
+
+FORBIDDEN_TO_WORKERS = (
+    ("scanner", "UPDATE scanner.credentials SET envelope = ''"),
+    ("scanner", "INSERT INTO scanner.jobs (organization_id) VALUES (gen_random_uuid())"),
+    ("pricing", "UPDATE pricing.bill_sources SET bucket = 'x'"),
+    ("pricing", "INSERT INTO pricing.jobs (organization_id) VALUES (gen_random_uuid())"),
+    ("actions", "UPDATE actions.actions SET plan_hash = 'x'"),
+    ("actions", "UPDATE actions.actions SET requester_person = gen_random_uuid()"),
+    ("actions", "INSERT INTO actions.approvals (organization_id) VALUES (gen_random_uuid())"),
+    ("actions", "INSERT INTO actions.receipts (organization_id) VALUES (gen_random_uuid())"),
+    ("actions", "INSERT INTO actions.jobs (organization_id) VALUES (gen_random_uuid())"),
+    ("actions", "UPDATE actions.jobs SET warrant = 'x'"),
+)
+
+
+@pytest.mark.parametrize(("service", "statement"), FORBIDDEN_TO_WORKERS, ids=[s for _, s in FORBIDDEN_TO_WORKERS])
+def test_a_worker_can_neither_decide_nor_make_work(made: TestMesh, service: str, statement: str) -> None:
+    assert asyncio.run(attempt_all(made, f"{service}_worker", [statement])) == [False]
+
+
+async def attempt_all(made: TestMesh, login: str, statements: list[str]) -> list[bool]:
+    """Which statements a login may make; each in a transaction that is rolled back."""
+    handle = made.mesh.postgres
+    assert handle is not None
+    connection = await asyncpg.connect(
+        host=str(handle.socket_dir),
+        port=handle.port,
+        user=login,
+        password=made.mesh.installation.passwords[login],
+        database=handle.dbname,
+    )
+    allowed = []
+    try:
+        for statement in statements:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                await connection.execute(statement)
+                allowed.append(True)
+            except asyncpg.InsufficientPrivilegeError:
+                allowed.append(False)
+            finally:
+                await transaction.rollback()
+    finally:
+        await connection.close()
+    return allowed
+
+
+def subjects_of(user: str) -> dict[str, bool]:
+    """Subjects with whether a user may publish to them: its own, and all others of the same kind."""
+    service, worker = user.removesuffix("-worker"), user.endswith("-worker")
+    found = {}
+    for other in OWNERS_OF_JOBS:
+        own = other == service
+        found[f"jobs.{other}.kind.id"] = own and not worker
+        found[f"$JS.API.STREAM.CREATE.JOBS_{other.upper()}"] = own and not worker
+        found[f"$JS.API.CONSUMER.MSG.NEXT.JOBS_{other.upper()}.{other}-worker"] = own and worker
+        found[f"$JS.API.STREAM.DELETE.JOBS_{other.upper()}"] = False
+        found[f"$JS.API.STREAM.PURGE.JOBS_{other.upper()}"] = False
+    return found
+
+
+@pytest.mark.parametrize("user", [spec.name for spec in PROCESSES if spec.nats])
+def test_a_nats_user_may_use_its_own_subjects_and_no_others(made: TestMesh, user: str) -> None:
+    expected = subjects_of(user)
+    assert asyncio.run(publish_all(made, user, list(expected))) == expected
+
+
+def test_nobody_hears_what_others_are_told(made: TestMesh) -> None:
+    async def subscribe() -> list[str]:
+        refusals = Refusals()
+        client = await connect_nats(made, "scanner-worker", refusals)
+        for subject in EAVESDROPPING:
+            await client.subscribe(subject)
+        await refusals.all_told(client)
+        await client.close()
+        return [subject for subject in EAVESDROPPING if refusals.name(subject)]
+
+    assert asyncio.run(subscribe()) == list(EAVESDROPPING)
+
+
+EAVESDROPPING = ("_INBOX.>", "jobs.>", "_INBOX_scanner.>", ">")
+
+
+class Refusals:
+    """What the server refuses a client, in the order in which the client asked."""
+
+    LAST = "nobody.may.say.this"
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+        self._last = asyncio.Event()
+
+    async def notice(self, error: Exception) -> None:
+        self._told.append(str(error).lower())
+        if self.LAST in str(error).lower():
+            self._last.set()
+
+    async def all_told(self, client: nats.NATS) -> None:
+        """Wait for the refusal of something that is asked last: all before it are known then."""
+        await client.publish(self.LAST, b"{}")
+        async with asyncio.timeout(10):
+            await self._last.wait()
+
+    def name(self, subject: str) -> bool:
+        return any(f'"{subject.lower()}"' in told for told in self._told)
+
+
+async def publish_all(made: TestMesh, user: str, subjects: list[str]) -> dict[str, bool]:
+    refusals = Refusals()
+    client = await connect_nats(made, user, refusals)
+    for subject in subjects:
+        await client.publish(subject, b"{}")
+    await refusals.all_told(client)
+    await client.close()
+    return {subject: not refusals.name(subject) for subject in subjects}
+
+
+async def connect_nats(made: TestMesh, user: str, refusals: Refusals) -> nats.NATS:
+    installation = made.mesh.installation
+    context = ssl.create_default_context(cafile=str(installation.ca.cert_file))
+    folder = installation.folder(user)
+    context.load_cert_chain(str(folder / "tls.pem"), str(folder / "tls.key"))
+    return await nats.connect(
+        f"tls://127.0.0.1:{made.mesh.nats_port}",
+        user=user,
+        password=installation.nats_passwords[user],
+        tls=context,
+        tls_hostname="localhost",
+        error_cb=refusals.notice,
+        allow_reconnect=False,
+    )
+
+
+@pytest.mark.parametrize("process", [spec.name for spec in PROCESSES])
+def test_a_process_holds_its_own_keys_and_no_others(made: TestMesh, process: str) -> None:
+    folder = made.mesh.installation.folder(process)
+    assert {path.name for path in folder.iterdir()} == EVERYBODY | HELD[process]
+    for path in folder.iterdir():
+        if path.suffix in (".key", ".password") or "private" in path.name or path.name == "config.toml":
+            assert not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO), path
+    # Nor is it told where anybody else's are.
+    told = (folder / "config.toml").read_text()
+    assert not [other.name for other in PROCESSES if f"processes/{other.name}/" in told and other.name != process]
+
+
+def test_the_api_that_seals_cannot_open(made: TestMesh) -> None:
+    """With all that the scanner's API process holds: its files, its certificate, its database role."""
+    envelope = bytes(rows(made, "SELECT envelope FROM scanner.credentials LIMIT 1")[0]["envelope"])
+    folder = made.mesh.installation.folder("scanner")
+    held = {path.name for path in folder.iterdir()}
+    assert "kek.public.json" in held
+    assert "kek.private.json" not in held
+    script = (
+        "import json, sys; from pathlib import Path; from uuid import UUID\n"
+        "from services._mesh.envelope import SecretContext, open_envelope\n"
+        "from services.broker.kms import FileKms\n"
+        "folder, sealed = Path(sys.argv[1]), bytes.fromhex(sys.argv[2])\n"
+        "context = SecretContext(UUID(int=1), UUID(int=2), 'aws.base_key')\n"
+        "for path in folder.iterdir():\n"
+        "    try:\n"
+        "        open_envelope(sealed, context, FileKms(path)); print('OPENED')\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder), envelope.hex()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "OPENED" not in done.stdout
+    assert done.stdout.count("\n") == len(held)
+
+
+def test_no_long_lived_secret_is_in_logs_database_or_spans(made: TestMesh) -> None:
+    """The canary is the base user's secret key, which went through the gateway and the scanner into its envelope."""
+    canary = made.base_user.secret_access_key
+    for path in made.mesh.logs.glob("*.log"):
+        assert canary not in path.read_text(errors="replace"), path.name
+    assert canary not in (made.mesh.state / "spans.jsonl").read_text()
+    tables = rows(
+        made,
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables"
+        " WHERE schemaname IN ('identity', 'scanner', 'pricing', 'actions', 'audit')",
+    )
+    assert len(tables) > 20
+    for table in tables:
+        # As text, and as bytes: payloads, answers that are kept, documents.
+        encoded = canary.encode().hex()
+        query = (
+            f"SELECT count(*) AS n FROM {table['name']} t WHERE t::text LIKE '%{canary}%' OR t::text LIKE '%{encoded}%'"
+        )
+        assert rows(made, query)[0]["n"] == 0, table["name"]
