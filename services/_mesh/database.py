@@ -188,6 +188,8 @@ def _engine(settings: DatabaseSettings, user: str, password_file: Path, pool_siz
         pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=False,  # The statement that begins a transaction finds out by itself.
         pool_recycle=1800,
+        # A failed statement's text may reach a log; what it was about may not.
+        hide_parameters=True,
         connect_args=arguments,
     )
     event.listen(engine.sync_engine, "reset", _refuse_open)

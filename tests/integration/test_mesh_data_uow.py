@@ -56,6 +56,15 @@ async def test_writing_for_another_organization_is_refused(store: Store) -> None
             await work.execute(text("INSERT INTO pricing.things VALUES (:o, :t, 'x')"), {"o": GLOBEX, "t": uuid4()})
 
 
+async def test_a_failed_statement_does_not_tell_what_it_was_about(store: Store) -> None:
+    """Errors of statements reach our own log; their parameters are tenants' data, which may not."""
+    with pytest.raises(DBAPIError) as failed:
+        async with store.begin(ACME, context()) as work:
+            await work.execute(text("SELECT CAST(:value AS text) FROM pricing.no_such_table"), {"value": "canary-7f3a"})
+    assert "canary-7f3a" not in str(failed.value)
+    assert "no_such_table" in str(failed.value)
+
+
 async def test_a_pooled_connection_forgets_its_organization(things: TestDatabase) -> None:
     role = things.role("pricing_api", pool_size=1)
     store = Store(role, "pricing", Clock())
