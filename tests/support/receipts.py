@@ -95,7 +95,7 @@ class Issuing:
             "rows": case.rows,
             "leakage": [{"resource": resource("ec2.snapshot", "snap-1"), "rows": case.leakage}],
             "prices": case.prices,
-            "provisional": not case.closed,
+            "provisional": not case.closed and not case.missing,
             "batches": [
                 batch(period, 10 + number, closed=case.closed, currency=case.currency)
                 for number, period in enumerate(periods(window))

@@ -362,6 +362,22 @@ def test_a_result_is_provisional_until_every_period_of_its_window_is_closed() ->
     assert measure(asked, seen, world.window[-1]).provisional
 
 
+def test_a_bill_that_never_comes_leaves_a_final_result() -> None:
+    """What is given up must not be looked at for ever; a bill that may still come is waited for."""
+    world = World(closed=False)
+    world.missing = frozenset(world.window[-1:])
+    for days, decision, provisional in ((44, "PENDING", True), (45, "INCONCLUSIVE", False)):
+        world.measured = world.window[-1] + DAY * days
+        found = world.measure()
+        assert (found.decision, found.provisional) == (decision, provisional)
+        assert json.loads(found.document)["provisional"] is provisional
+        never = measure(world.question(), replace(world.observation(), batches=()), world.measured)
+        assert (never.decision, never.provisional) == (decision, provisional)
+    # Other causes may pass as long as the bill changes.
+    open_end = World(closed=False, spanning=True, measured=world.measured).measure()
+    assert (open_end.decision, open_end.provisional) == ("INCONCLUSIVE", True)
+
+
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_rows_and_batches_changes_nothing(shuffler: random.Random) -> None:

@@ -22,6 +22,7 @@ CASES = {
     "deleted, but still there": cases.deletion_that_failed(),
     "deleted, charged by the month": cases.deleted_volume("INCONCLUSIVE", spanning=True),
     "deleted, the bill never came": cases.unclear(cases.deleted_volume(missing=2)),
+    "deleted, the bill never came nor closed": cases.unclear(cases.deleted_volume(missing=2, closed=False)),
     "deleted, other currency": cases.unclear(cases.deleted_volume(currency="EUR")),
     "converted": cases.conversion("VERIFIED", "2.24", "3.92"),
     "converted, two months": cases.conversion_over_two_months(),

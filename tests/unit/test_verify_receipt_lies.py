@@ -137,6 +137,14 @@ def test_a_lie_in_a_document_is_disproved(part: str, path: str, value: object, w
     lie(why, hash=setting(part, path, value))
 
 
+def test_only_a_bill_that_never_came_makes_a_result_of_an_open_period_final() -> None:
+    why, final = "provisional isn't what its batches say", setting("measurement", "provisional", False)
+    lie(why, cases.deleted_volume("INCONCLUSIVE", spanning=True, closed=False), hash=final)
+    lie(why, cases.deleted_volume(closed=False), hash=final)
+    given_up = cases.unclear(cases.deleted_volume(missing=2, closed=False))
+    lie(why, given_up, hash=setting("measurement", "provisional", True))
+
+
 # What is changed when the documents are bound to each other, but nothing is written into the log yet.
 BINDINGS = [
     ("plan", "organization_id", str(UUID(int=9)), "its organization_id isn't the receipt's"),

@@ -152,13 +152,20 @@ def _check_batches(papers: Papers) -> None:
 
 
 def _check_provisional(measurement: Mapping[str, Any]) -> None:
-    """A result is provisional while a billing period of its window is open, or has no bill yet."""
+    """A result is provisional while a billing period of its window is open, or has no bill yet and is waited for."""
     closed: dict[str, list[bool]] = {f"{day:%Y-%m}": [] for day in window_days(measurement)}
     for batch in measurement["batches"]:
         closed.setdefault(batch["billing_period"], []).append(batch["period_closed"])
     months = {f"{day:%Y-%m}" for day in window_days(measurement)}
     is_open = any(not closed[month] or not all(closed[month]) for month in months)
+    is_open = is_open and not _is_given_up(measurement)
     _same(measurement["provisional"], is_open, "measurement: provisional isn't what its batches say")
+
+
+def _is_given_up(measurement: Mapping[str, Any]) -> bool:
+    """Whether days of the bill are missing for good; that it was late enough for it, the decision is checked for."""
+    complete = set(days_of(measurement["complete_days"], "measurement: complete_days"))
+    return measurement["result"]["decision"] == "INCONCLUSIVE" and not complete.issuperset(window_days(measurement))
 
 
 def _check_result(papers: Papers) -> None:

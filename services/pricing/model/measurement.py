@@ -20,7 +20,7 @@ from services.pricing.model.arithmetic import ZERO, a12, exactly, median, plain,
 from services.pricing.model.baseline import METHOD, Baseline
 from services.pricing.model.bill import Batch, batch_order
 from services.pricing.model.counterfactual import Counterfactual, Measure, Price, prices_of
-from services.pricing.model.decision import DailySaving, Decision, Evidence, Verdict, judge, obstacle
+from services.pricing.model.decision import Cause, DailySaving, Decision, Evidence, Verdict, judge, obstacle
 from services.pricing.model.explanation import AMOUNT_NAMES, Amounts, explain
 from services.pricing.model.modelcheck import Model, ModelCheck, check_model
 from services.pricing.model.rows import CostRow, Line, ResourceKey, Sums, in_order
@@ -166,8 +166,10 @@ class _Measuring:
         low, high = (Decimal(bound).scaleb(-12) for bound in bounds)
         return low, high
 
-    def _provisional(self) -> bool:
-        """Whether a billing period of the window is open, or not there at all."""
+    def _provisional(self, verdict: Verdict) -> bool:
+        """Whether a billing period of the window is open, or not there at all; and it is still waited for."""
+        if verdict == (Decision.INCONCLUSIVE, Cause.DAY_MISSING):
+            return False
         periods = {day.replace(day=1) for day in self._asked.window}
         is_open = any(not batch.period_closed for batch in self._seen.batches if batch.billing_period in periods)
         return is_open or not periods <= {batch.billing_period for batch in self._seen.batches}
@@ -175,7 +177,7 @@ class _Measuring:
     def _written(
         self, verdict: Verdict, evidence: Evidence, amounts: Amounts | None, daily: Sequence[DailySaving]
     ) -> Measurement:
-        currency, provisional = self._asked.baseline.currency, self._provisional()
+        currency, provisional = self._asked.baseline.currency, self._provisional(verdict)
         told = explain(verdict, evidence, amounts, daily, self._asked.estimate)
         result = {
             "decision": verdict.decision.value,
