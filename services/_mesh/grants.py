@@ -25,6 +25,10 @@ WARRANT_TYP = "recoup-warrant+jwt"
 METADATA_KEY = "recoup-grant"
 
 
+class WarrantExpired(Denied):
+    """A genuine warrant whose time is over, so that its job can never be done any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warrant:
     """What was decided: which organization, kind and subject (a row's id), optionally under which plan's
@@ -104,7 +108,7 @@ def sign_warrant(key: SigningKey, warrant: Warrant) -> str:
 
 def verify_warrant(trust: TrustStore, token: str, *, issuer: str, profile: str, now: datetime) -> Warrant:
     """The warrant that `issuer` signed, in force at `now` (injected clock). Raises Denied with
-    GRANT_INVALID.
+    GRANT_INVALID: WarrantExpired where it is genuine, but over.
     """
     try:
         claims = _signed_claims(trust, token, WARRANT_TYP, issuer, profile)
@@ -120,8 +124,10 @@ def verify_warrant(trust: TrustStore, token: str, *, issuer: str, profile: str, 
         )
     except TokenInvalid as error:
         raise _refusal("The warrant can't be accepted.") from error
-    if not warrant.not_before <= now < warrant.expires_at:
-        raise _refusal("The warrant isn't in force.")
+    if now < warrant.not_before:
+        raise _refusal("The warrant isn't in force yet.")
+    if now >= warrant.expires_at:
+        raise WarrantExpired(Reason.ERROR_REASON_GRANT_INVALID, "The warrant isn't in force any more.")
     return warrant
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,15 @@ from services._mesh.clock import Clock
 from services._mesh.context import current
 from services._mesh.database import Database
 from services._mesh.errors import Conflict, Denied, NotFound, Reason, WrongState
-from services._mesh.grants import CredentialScope, Grant, Warrant, sign_grant, sign_warrant, verify_warrant
+from services._mesh.grants import (
+    CredentialScope,
+    Grant,
+    Warrant,
+    WarrantExpired,
+    sign_grant,
+    sign_warrant,
+    verify_warrant,
+)
 from services._mesh.ids import uuid7
 from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey
@@ -50,12 +58,14 @@ class Job:
 class Authority:
     """What a worker gets for a job: the processes that its grant is for, and the credentials that may be opened.
 
-    `plan` is the hash of what is still to be done; it must be the one in the warrant.
+    `plan` is the hash of what is still to be done; it must be the one in the warrant. Work that is `standing` has no
+    end: as long as the policy wants it, its warrant is signed anew before it is over.
     """
 
     audience: tuple[str, ...] = ()
     credentials: tuple[CredentialScope, ...] = ()
     plan: str = ""
+    standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +139,14 @@ class JobDesk:
         if not self._claimable(row):
             raise _not_claimable(row.status)
         if row.failures >= MAX_FAILURES:
-            await self._bury(job)
+            await self._bury(job, "LEASE_EXPIRED")
             raise _not_claimable("DEAD")
-        authority = await self._authorize(job, row.warrant)
+        try:
+            warrant = self._warrant(job, row.warrant)
+        except WarrantExpired:  # No later claim will fare better; until it is buried, it takes another job's place.
+            await self._bury(job, "WARRANT_EXPIRED")
+            raise
+        authority = await self._authorize(job, warrant)
         lease_until = self._clock.wall_now() + LEASE
         async with self._store.begin(job.organization_id, interim=True) as work:
             leased = await work.execute(
@@ -142,6 +157,7 @@ class JobDesk:
                     "wall": work.wall_now,
                     "now": work.now,
                     "lease_until": lease_until,
+                    "warrant": self._kept(row.warrant, warrant, authority),
                 },
             )
             taken = leased.one_or_none()
@@ -153,7 +169,7 @@ class JobDesk:
     async def renew(self, job_id: UUID, fence: int) -> Lease:
         """Renew a lease with fresh grants. Raises Conflict (LEASE_LOST), or what `claim` raises."""
         job, row = await self._read(job_id)
-        authority = await self._authorize(job, row.warrant)
+        authority = await self._authorize(job, self._warrant(job, row.warrant))
         lease_until = self._clock.wall_now() + LEASE
         async with self._store.begin(job.organization_id, interim=True) as work:
             renewed = await work.execute(
@@ -183,16 +199,25 @@ class JobDesk:
             return bool(row.lease_until < self._clock.wall_now())
         return bool(row.status == "READY" and row.due_at <= self._clock.now())
 
-    async def _authorize(self, job: Job, warrant_token: str) -> Authority:
-        """Warrant, revocations, policy: each again at every claim and renewal, since the world moves on."""
-        warrant = verify_warrant(
-            self._trust, warrant_token, issuer=self._issuer, profile=self._profile, now=self._clock.now()
-        )
+    def _warrant(self, job: Job, token: str) -> Warrant:
+        """The job's own warrant, again at every claim and renewal. Raises Denied, WarrantExpired."""
+        now = self._clock.now()
+        warrant = verify_warrant(self._trust, token, issuer=self._issuer, profile=self._profile, now=now)
         named = (warrant.organization_id, warrant.kind, warrant.subject, warrant.job_id)
-        policy = self._policies.get(job.kind)
-        if named != (job.organization_id, job.kind, str(job.subject_id), job.job_id) or policy is None:
+        if named != (job.organization_id, job.kind, str(job.subject_id), job.job_id) or job.kind not in self._policies:
             raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The job's warrant is for something else.")
-        authority = await policy(job)
+        return warrant
+
+    def _kept(self, token: str, warrant: Warrant, authority: Authority) -> str:
+        """The warrant for the row: that of standing work is signed anew when half of its time is over."""
+        now = self._clock.now()
+        if not authority.standing or warrant.expires_at - now > WARRANT_PERIOD / 2:
+            return token
+        return sign_warrant(self._key, replace(warrant, expires_at=now + WARRANT_PERIOD))
+
+    async def _authorize(self, job: Job, warrant: Warrant) -> Authority:
+        """Policy and revocations: each again at every claim and renewal, since the world moves on."""
+        authority = await self._policies[job.kind](job)
         if warrant.plan != authority.plan:
             raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The job's warrant is for another plan.")
         self._refuse_revoked(job, authority)
@@ -208,12 +233,12 @@ class JobDesk:
         if any(self._revocations.is_revoked(kind, key, 0.0) for kind, key in keys):
             raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "What the job needs was revoked.")
 
-    async def _bury(self, job: Job) -> None:
-        """Give a job up whose workers died with it: nobody else was there to say so."""
+    async def _bury(self, job: Job, error: str) -> None:
+        """Give a job up that no worker can: its workers died with it, or none may have it any more."""
         async with self._store.begin(job.organization_id, interim=True) as work:
-            dead = await work.execute(text(_BURY.format(schema=work.schema)), _identity(job))
+            dead = await work.execute(text(_BURY.format(schema=work.schema)), {**_identity(job), "error": error})
             if dead.rowcount:
-                await give_up(work, job, "LEASE_EXPIRED", self._on_dead)
+                await give_up(work, job, error, self._on_dead)
 
     def _lease(self, job: Job, fence: int, lease_until: datetime, authority: Authority, trace_parent: str) -> Lease:
         worker = current().peer
@@ -286,7 +311,8 @@ WHERE organization_id = :organization_id AND job_id = :job_id
 # Leases go by the wall clock, due dates by the injected one. A lease that ran out is a failure of whoever held it.
 _LEASE = """
 UPDATE {schema}.jobs SET status = 'LEASED', fence = fence + 1, attempts = attempts + 1,
-  failures = failures + (status = 'LEASED')::int, lease_owner = :owner, lease_until = :lease_until
+  failures = failures + (status = 'LEASED')::int, lease_owner = :owner, lease_until = :lease_until,
+  warrant = :warrant
 WHERE organization_id = :organization_id AND job_id = :job_id AND due_at <= :now
   AND (status = 'READY' OR (status = 'LEASED' AND lease_until < :wall))
 RETURNING fence, attempts
@@ -298,6 +324,6 @@ WHERE organization_id = :organization_id AND job_id = :job_id AND status = 'LEAS
 RETURNING fence
 """
 _BURY = """
-UPDATE {schema}.jobs SET status = 'DEAD', fence = fence + 1, last_error = 'LEASE_EXPIRED'
+UPDATE {schema}.jobs SET status = 'DEAD', fence = fence + 1, last_error = :error
 WHERE organization_id = :organization_id AND job_id = :job_id AND status IN ('READY', 'LEASED')
 """

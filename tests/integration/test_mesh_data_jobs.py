@@ -20,7 +20,7 @@ from services._mesh.dispatcher import Dispatcher
 from services._mesh.errors import Conflict, Denied, NotFound, Unavailable, WrongState
 from services._mesh.grants import CredentialScope
 from services._mesh.job_rpc import leased
-from services._mesh.jobs import MAX_FAILURES, Authority, Job, JobDesk, Lease, Planner
+from services._mesh.jobs import MAX_FAILURES, WARRANT_PERIOD, Authority, Job, JobDesk, Lease, Planner
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.uow import Store, UnitOfWork
 from tests.support.postgres import TestDatabase
@@ -363,6 +363,54 @@ async def test_a_job_whose_workers_die_with_it_dies_too(office: Office) -> None:
     row = await office.row(job)
     assert (row["status"], office.dead) == ("DEAD", [row["subject_id"]])
     assert await office.events() == ["pricing.job.die"]
+
+
+async def test_a_job_whose_warrant_is_over_is_buried_and_gives_its_place_back(office: Office) -> None:
+    job = await office.plan(office.clock.now())
+    office.clock.ahead = WARRANT_PERIOD - timedelta(minutes=1)
+    held = office.held(await office.claim(job))
+    async with held.begin() as work:
+        await held.postpone(work, work.now)
+    office.clock.ahead = WARRANT_PERIOD
+    with pytest.raises(Denied):
+        await office.claim(job)
+    row = await office.row(job)
+    assert (row["status"], row["last_error"], office.dead) == ("DEAD", "WARRANT_EXPIRED", [row["subject_id"]])
+    assert await office.events() == ["pricing.job.die"]
+    assert await office.dispatcher.round() == 0
+    with pytest.raises(WrongState):
+        await office.claim(job)
+
+
+async def test_a_forged_warrant_gets_no_lease_and_kills_no_job(office: Office) -> None:
+    job = await office.plan(office.clock.now())
+    superuser = await office.database.superuser()
+    await superuser.execute("UPDATE pricing.jobs SET warrant = left(warrant, -8) || 'AAAAAAAA'")
+    await superuser.close()
+    office.clock.ahead = WARRANT_PERIOD * 2
+    with pytest.raises(Denied):
+        await office.claim(job)
+    assert ((await office.row(job))["status"], office.dead) == ("READY", [])
+
+
+async def test_standing_work_never_ends_by_its_age(office: Office) -> None:
+    office.authority = Authority(standing=True)
+    job = await office.plan(office.clock.now())
+    first = (await office.row(job))["warrant"]
+    for days in range(0, 1300, 100):
+        office.clock.ahead = timedelta(days=days)
+        held = office.held(await office.claim(job))
+        if days == 100:  # It has most of its time left.
+            assert (await office.row(job))["warrant"] == first
+        async with held.begin() as work:
+            await held.postpone(work, work.now)
+    assert (await office.row(job))["warrant"] != first
+    # What nobody wanted for so long is over all the same, and so is what is standing no more.
+    office.authority = Authority()
+    office.clock.ahead += WARRANT_PERIOD
+    with pytest.raises(Denied):
+        await office.claim(job)
+    assert (await office.row(job))["status"] == "DEAD"
 
 
 async def test_a_warrant_is_good_for_its_own_job_only(office: Office) -> None:

@@ -91,6 +91,15 @@ async def test_a_bill_is_fetched_every_day_and_taken_when_it_is_new(office: Offi
     assert await office.fetch("SELECT count(*) FROM pricing.jobs") == [1]
 
 
+async def test_a_source_is_fetched_for_years_without_anybody_asking(office: Office) -> None:
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))))
+    source = await office.connect()
+    for days in (0, 350, 700, 1050):
+        office.clock.ahead = timedelta(days=days, minutes=days)
+        assert (await office.run(source)).problem == ""
+    assert await office.fetch("SELECT count(*) FROM pricing.jobs") == [1]
+
+
 async def test_a_new_delivery_replaces_the_rows_and_keeps_the_record(office: Office) -> None:
     office.bucket.deliver(csv(charge(date(2026, 2, 1), "5"), charge(date(2026, 2, 2), "7")), closed=False)
     source = await office.connect()

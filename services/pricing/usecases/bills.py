@@ -73,7 +73,7 @@ async def import_bill(work: UnitOfWork, planner: Planner, bill_source_id: UUID) 
     if await bills.find_open_import(work.connection, bill_source_id) is not None:
         raise bills.import_open()
     # The job that waits for tomorrow goes; the new one goes on daily from now. It also brings back a source whose job
-    # had died, and its warrant is as fresh as this decision.
+    # had died.
     await work.cancel_jobs(IMPORT_BILL, bill_source_id)
     made = await _plan_import(work, planner, bill_source_id)
     work.emit("pricing.bill.import", f"billImports/{made.bill_import_id}", {"bill_source_id": str(bill_source_id)})
@@ -159,4 +159,4 @@ class Policies:
                 {"actions": ["s3:GetObject"], "resources": [f"{bucket}/{source.prefix}/*"]},
             ),
         )
-        return Authority(credentials=(scope,))
+        return Authority(credentials=(scope,), standing=True)
