@@ -117,6 +117,7 @@ def ledger(found: Ledger) -> actions_service_pb2.GetLedgerResponse:
         lines=[_line(summary, found.currency) for summary in found.summaries],
         open_actions=found.open_actions,
         executed_actions=found.executed_actions,
+        other_currency_checkpoints=found.others,
     )
 
 

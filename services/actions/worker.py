@@ -8,8 +8,8 @@ from functools import partial
 from services._mesh.credentials import CredentialDesk
 from services._mesh.job_tasks import work_on
 from services._mesh.process import Mesh, run
-from services._mesh.threads import BoundedThreads
 from services._mesh.worker import Handler
+from services.actions.clients.aws import Threads
 from services.actions.clients.peers import Bills, OwnApi
 from services.actions.config import ActionsWorkerSettings
 from services.actions.usecases.requests import CHECKPOINT, EXECUTE, EXPIRE
@@ -21,7 +21,7 @@ from services.actions.working.outcomes import give_up
 
 async def compose(mesh: Mesh, settings: ActionsWorkerSettings) -> None:
     """Wire the worker together, and work."""
-    threads = BoundedThreads(settings.execution.threads, "aws")
+    threads = Threads.of(settings.execution.threads)
     desk = CredentialDesk(mesh.channels.to("scanner"), mesh.channels.to("broker"))
     tools = Tools(desk, threads, settings.aws, settings.execution, mesh.clock)
     bills, api = Bills(mesh.channels.to("pricing")), OwnApi(mesh.channels.to("actions"))

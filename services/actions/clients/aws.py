@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import rfc8785
@@ -20,14 +22,37 @@ from services._mesh.aws import (
     AwsSettings,
     client,
 )
+from services._mesh.clock import Clock
 from services._mesh.threads import BoundedThreads
 from services.actions.model.plan import Plan, ResourceKey, timestamp
 
-# The longest that sending one change can take, with room for what comes around it.
+# The longest that a change is on its way, with room for what comes around it.
 CHANGE_SECONDS = float(CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS + 5)
 _GONE = frozenset({"InvalidVolume.NotFound", "InvalidAllocationID.NotFound", "InvalidSnapshot.NotFound"})
 _DELETED = frozenset({"deleting", "deleted"})
 ACTION_TAG, PLAN_TAG = "recoup:action", "recoup:plan"
+
+
+class NotSent(Exception):
+    """A change that was left unsent, because it was too late to be safe."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads for reading, and others for changing: readings that hang must not keep a change waiting."""
+
+    reads: BoundedThreads
+    changes: BoundedThreads
+
+    @classmethod
+    def of(cls, size: int) -> Threads:
+        """So many of each."""
+        return cls(BoundedThreads(size, "aws-reads"), BoundedThreads(size, "aws-changes"))
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self.reads.close()
+        self.changes.close()
 
 
 class Ec2:
@@ -37,9 +62,9 @@ class Ec2:
     """
 
     def __init__(
-        self, threads: BoundedThreads, settings: AwsSettings, credentials: AwsCredentials, region: str
+        self, threads: Threads, settings: AwsSettings, credentials: AwsCredentials, region: str, clock: Clock
     ) -> None:
-        self._threads = threads
+        self._threads, self._clock = threads, clock
         self._read = client("ec2", region, settings, credentials)
         self._write = client("ec2", region, settings, credentials, changes_state=True)
 
@@ -51,27 +76,33 @@ class Ec2:
         address = await self._one(self._read.describe_addresses, "Addresses", AllocationIds=[resource.id])
         return None if address is None else address_facts(address)
 
-    async def apply(self, step: str, action_id: str, plan: Plan) -> str:
-        """Make the change of one step, once. Returns the id of what it made or changed."""
-        resource, values = plan.resource, plan.parameters
+    async def apply(self, step: str, action_id: str, plan: Plan, not_after: datetime) -> str:
+        """Make the change of one step, once, and don't begin after `not_after` (wall clock).
+
+        Returns the id of what it made or changed. Raises NotSent besides what botocore raises.
+        """
+        call, arguments = self._change(step, action_id, plan)
+        made = await self._threads.changes.run(CALL_DEADLINE_SECONDS, self._send, not_after, call, arguments)
+        return str(made["SnapshotId"]) if step == "create_snapshot" else plan.resource.id
+
+    def _change(self, step: str, action_id: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
+        """The one call of a step, with its arguments."""
         if step == "create_snapshot":
-            made = await self._run(self._write.create_snapshot, **snapshot_request(resource, action_id, plan.plan_hash))
-            return str(made["SnapshotId"])
+            return self._write.create_snapshot, snapshot_request(plan.resource, action_id, plan.plan_hash)
         if step == "delete_volume":
-            await self._run(self._write.delete_volume, VolumeId=resource.id)
-        elif step == "modify_volume":
-            await self._run(
-                self._write.modify_volume,
-                VolumeId=resource.id,
-                VolumeType="gp3",
-                Iops=int(values["iops"]),
-                Throughput=int(values["throughput_mibps"]),
-            )
-        elif step == "release_address":
-            await self._run(self._write.release_address, AllocationId=resource.id)
-        else:
-            raise ValueError(f"no such step: {step}")
-        return resource.id
+            return self._write.delete_volume, {"VolumeId": plan.resource.id}
+        if step == "modify_volume":
+            return self._write.modify_volume, modification_request(plan.resource, plan.parameters)
+        if step == "release_address":
+            return self._write.release_address, {"AllocationId": plan.resource.id}
+        raise ValueError(f"no such step: {step}")
+
+    def _send(self, not_after: datetime, call: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """In its thread: the last moment at which a change can still be left unsent."""
+        if self._clock.wall_now() > not_after:
+            raise NotSent
+        answer: dict[str, Any] = call(**arguments)
+        return answer
 
     async def find_effect(self, step: str, action_id: str, resource: ResourceKey) -> str | None:
         """Read whether the change of a step was applied: the id of what it made or changed, or None.
@@ -96,17 +127,28 @@ class Ec2:
 
     async def is_complete(self, step: str, result_id: str, plan: Plan) -> bool:
         """Whether what a step began is finished. Raises ValueError when it ended badly or isn't what was meant."""
+        if step == "modify_volume":
+            await self._refuse_failed_modification(plan.resource)
         if step != "create_snapshot":
-            return True
+            return await self.find_effect(step, "", plan.resource) is not None
         snapshot = await self._one(self._read.describe_snapshots, "Snapshots", SnapshotIds=[result_id])
         if snapshot is None or snapshot["State"] == "error":
             raise ValueError(f"snapshot {result_id} failed")
         if snapshot["VolumeId"] != plan.resource.id:
             raise ValueError(f"snapshot {result_id} is of another volume")
-        # What was written before the last detach must be in it.
-        if timestamp(snapshot["StartTime"]) <= plan.evidence.get("available_since", ""):
+        # What was written before the last detach must be in it; a detach of which nothing is known counts as later.
+        if timestamp(snapshot["StartTime"]) <= plan.evidence.get("available_since", "9999"):
             raise ValueError(f"snapshot {result_id} is older than the volume's last detach")
         return bool(snapshot["State"] == "completed")
+
+    async def _refuse_failed_modification(self, resource: ResourceKey) -> None:
+        """EC2 accepts a modification and may still give it up: the type then stays what it was."""
+        found = await self._one(
+            self._read.describe_volumes_modifications, "VolumesModifications", VolumeIds=[resource.id]
+        )
+        if found is not None and found.get("ModificationState") == "failed":
+            why = found.get("StatusMessage") or "no reason given"
+            raise ValueError(f"the modification of {resource.id} failed: {why}")
 
     async def _one(self, call: Any, key: str, **arguments: Any) -> dict[str, Any] | None:
         try:
@@ -118,8 +160,18 @@ class Ec2:
         return found[0] if found else None
 
     async def _run(self, call: Any, **arguments: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._threads.run(CALL_DEADLINE_SECONDS, call, **arguments)
+        answer: dict[str, Any] = await self._threads.reads.run(CALL_DEADLINE_SECONDS, call, **arguments)
         return answer
+
+
+def modification_request(resource: ResourceKey, values: Mapping[str, str]) -> dict[str, Any]:
+    """ModifyVolume's arguments: gp3 with the IOPS and throughput (MiB/s) of the plan."""
+    return {
+        "VolumeId": resource.id,
+        "VolumeType": "gp3",
+        "Iops": int(values["iops"]),
+        "Throughput": int(values["throughput_mibps"]),
+    }
 
 
 def snapshot_request(resource: ResourceKey, action_id: str, plan_hash: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from services.actions.model.plan import Estimate, Plan
 from services.actions.model.states import ActionState, StepState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One change to one resource, from request to the last checkpoint. `baseline` is read only where it is needed."""
 
@@ -90,6 +90,12 @@ class Step:
         return self.state in (StepState.INTENDED, StepState.UNKNOWN)
 
 
+def with_what_is_kept(problem: str, steps: Sequence[Step]) -> str:
+    """A problem together with what was made and is left in the cloud, such as a snapshot."""
+    kept = [step.result_id for step in steps if step.result_id]
+    return (f"{problem}; kept: {', '.join(kept)}" if kept else problem)[:2000]
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far an execution is: which step is next, which attempt of it is open, how many attempts it had."""
@@ -125,7 +131,6 @@ class Checkpoint:
     currency: str
     provisional: bool
     explanation: str
-    measurement: bytes
     measurement_digest: str
     decided_at: datetime | None
     decide_event_id: UUID | None

@@ -12,8 +12,8 @@ from decimal import Decimal
 
 from services.actions.model.plan import WINDOWS_DAYS
 
-# Decisions that allow a statement about money; their amounts count, negative ones too.
-_MEASURED = frozenset({"VERIFIED", "PARTIAL", "NOT_REALIZED", "NEGATIVE", "REGRESSED"})
+# Whose amounts count: what was saved, and what it cost more. Noise around nothing, and what came back, isn't a saving.
+_COUNTED = frozenset({"VERIFIED", "PARTIAL", "NEGATIVE"})
 _DAYS_A_YEAR = 365
 
 
@@ -45,12 +45,13 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The ledger in the organization's reporting currency."""
+    """The ledger in the organization's reporting currency; `others` counts the checkpoints in any other."""
 
     summaries: Sequence[Summary]
     currency: str
     open_actions: int
     executed_actions: int
+    others: int
 
 
 def summarize(lines: Sequence[Line]) -> list[Summary]:
@@ -59,7 +60,7 @@ def summarize(lines: Sequence[Line]) -> list[Summary]:
     for line in lines:
         summary = found[line.days]
         summary.counts[line.decision or "WAITING"] += line.count
-        if line.decision in _MEASURED:
+        if line.decision in _COUNTED:
             summary.economic += line.economic
             summary.cash += line.cash
             summary.estimated += line.estimate * 12 * line.days / _DAYS_A_YEAR

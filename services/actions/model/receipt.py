@@ -34,6 +34,7 @@ class Evidence:
     steps: Sequence[Step]
     checkpoint: Checkpoint
     baseline: bytes
+    measurement: bytes
 
     @property
     def event_ids(self) -> list[UUID]:
@@ -64,7 +65,7 @@ def moment(at: datetime | None) -> str:
 def receipt_document(evidence: Evidence, receipt_id: UUID, issued_at: datetime, supersedes: UUID | None) -> bytes:
     """The receipt: RFC 8785 JSON."""
     action, checkpoint = evidence.action, evidence.checkpoint
-    measurement = orjson.loads(checkpoint.measurement)
+    measurement = orjson.loads(evidence.measurement)
     result = measurement["result"]
     last = evidence.steps[-1]
     return rfc8785.dumps(
@@ -80,7 +81,7 @@ def receipt_document(evidence: Evidence, receipt_id: UUID, issued_at: datetime, 
             "supersedes": str(supersedes or ""),
             "plan_sha256": action.plan.plan_hash,
             "baseline_sha256": digest(evidence.baseline),
-            "measurement_sha256": digest(checkpoint.measurement),
+            "measurement_sha256": digest(evidence.measurement),
             "requested": {
                 "actor": action.requested_by,
                 "role": action.requester_role,

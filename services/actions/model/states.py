@@ -27,14 +27,14 @@ class ActionState(enum.StrEnum):
 
 S = ActionState
 
-# Each state with those that may follow it. UNKNOWN leads back only through a reading: to EXECUTING when the change is
-# seen not to have been applied (or to have been, with more steps to do), to EXECUTED when it was the last step.
+# Each state with those that may follow it. UNKNOWN leads back to EXECUTING, and only through a reading, whatever was
+# read; or a person ends it who has looked at the cloud, once nobody finds it out any more.
 TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
     S.REQUESTED: frozenset({S.APPROVED, S.REJECTED, S.CANCELLED, S.EXPIRED}),
     S.APPROVED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
     S.EXECUTING: frozenset({S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN}),
     S.QUARANTINED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
-    S.UNKNOWN: frozenset({S.EXECUTING, S.EXECUTED, S.QUARANTINED, S.STALE, S.FAILED}),
+    S.UNKNOWN: frozenset({S.EXECUTING, S.CANCELLED}),
     S.EXECUTED: frozenset({S.CLOSED}),
     S.REJECTED: frozenset(),
     S.CANCELLED: frozenset(),
@@ -57,11 +57,6 @@ WITHDRAWABLE_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED
 def predecessors(target: ActionState) -> list[ActionState]:
     """The states from which `target` may be reached, in declaration order."""
     return [state for state, following in TRANSITIONS.items() if target in following]
-
-
-def may_follow(state: ActionState, target: ActionState) -> bool:
-    """Whether `target` may come right after `state`."""
-    return target in TRANSITIONS[state]
 
 
 class StepState(enum.StrEnum):

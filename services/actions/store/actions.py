@@ -14,10 +14,17 @@ from services._mesh.errors import AlreadyExists, NotFound, Reason, WrongState
 from services.actions.model.action import Action, Approval, Step
 from services.actions.model.plan import PLAN_VERSION, Estimate, load_plan
 from services.actions.model.states import OPEN_STATES, ActionState, StepState, predecessors
-from services.actions.tables import actions, approvals, steps
+from services.actions.tables import actions, approvals, jobs, steps
 
 # All but the baseline, which is large and needed only to measure and to prove.
 _ACTION_COLUMNS = [column for column in actions.c if column.name != "baseline"]
+
+
+_AS_THEY_ARE = (
+    *("organization_id", "action_id", "finding_id", "connection_id", "credential_id", "requested_by"),
+    *("requester_person", "requester_role", "requested_at", "request_event_id", "approve_before"),
+    *("quarantined_until", "executed_at", "problem", "version"),
+)
 
 
 async def insert_action(connection: AsyncConnection, made: Action, baseline: bytes) -> None:
@@ -52,10 +59,13 @@ async def insert_action(connection: AsyncConnection, made: Action, baseline: byt
         async with connection.begin_nested():
             await connection.execute(insert(actions).values(values))
     except IntegrityError as error:
+        found = await _find_open(connection, key.document())
+        if found is None:
+            raise
         raise AlreadyExists(
             Reason.ERROR_REASON_ACTION_OPEN,
             "The resource has an open action. Wait for its end, or cancel it.",
-            {"action_id": str(await _find_open(connection, key.document()))},
+            {"action_id": str(found)},
         ) from error
 
 
@@ -112,6 +122,15 @@ async def mark_action(connection: AsyncConnection, action: Action, state: Action
     return _action(row)
 
 
+async def note_problem(connection: AsyncConnection, action: Action, problem: str) -> None:
+    """Say why an action isn't going on, without moving it."""
+    await connection.execute(
+        update(actions)
+        .where(actions.c.action_id == action.action_id)
+        .values(problem=problem[:2000], version=actions.c.version + 1)
+    )
+
+
 def wrong_state(action: Action, allowed: Sequence[str]) -> WrongState:
     """The WrongState of an action that isn't where it would have to be."""
     return WrongState(
@@ -123,25 +142,19 @@ def wrong_state(action: Action, allowed: Sequence[str]) -> WrongState:
 
 def _action(row: Any) -> Action:
     return Action(
-        row.organization_id,
-        row.action_id,
-        row.finding_id,
-        row.connection_id,
-        row.credential_id,
-        load_plan(bytes(row.plan), row.plan_hash),
-        Estimate(f"{row.estimate:f}", row.currency, row.price_version),
-        ActionState(row.state),
-        row.requested_by,
-        row.requester_person,
-        row.requester_role,
-        row.requested_at,
-        row.request_event_id,
-        row.approve_before,
-        row.quarantined_until,
-        row.executed_at,
-        row.problem,
-        row.version,
+        plan=load_plan(bytes(row.plan), row.plan_hash),
+        estimate=Estimate(f"{row.estimate:f}", row.currency, row.price_version),
+        state=ActionState(row.state),
+        **{name: getattr(row, name) for name in _AS_THEY_ARE},
     )
+
+
+async def is_worked_on(connection: AsyncConnection, action_id: UUID) -> bool:
+    """Whether a job of the action's execution is alive: whoever has it finds out what is in doubt."""
+    query = select(jobs.c.job_id).where(
+        jobs.c.subject_id == action_id, jobs.c.kind == "execute", jobs.c.status.in_(["READY", "LEASED"])
+    )
+    return (await connection.execute(query)).first() is not None
 
 
 async def insert_approval(connection: AsyncConnection, action: Action, made: Approval) -> None:

@@ -43,15 +43,19 @@ async def insert_checkpoints(
     await connection.execute(insert(checkpoints), rows)
 
 
+# The measurement is large, and needed only where its receipt is signed.
+_SHOWN = [column for column in checkpoints.c if column.name != "measurement"]
+
+
 def _with_due_date() -> Select[Any]:
-    """Checkpoints with when their job looks next. For the API's role, which may see jobs' due dates."""
+    """Checkpoints with when their job looks next."""
     due = and_(
         jobs.c.organization_id == checkpoints.c.organization_id,
         jobs.c.subject_id == checkpoints.c.checkpoint_id,
         jobs.c.kind == "checkpoint",
         jobs.c.status.in_(["READY", "LEASED"]),
     )
-    return select(checkpoints, jobs.c.due_at).select_from(checkpoints.outerjoin(jobs, due))
+    return select(*_SHOWN, jobs.c.due_at).select_from(checkpoints.outerjoin(jobs, due))
 
 
 async def list_checkpoints(connection: AsyncConnection, action_ids: Sequence[UUID]) -> list[Checkpoint]:
@@ -64,13 +68,22 @@ async def list_checkpoints(connection: AsyncConnection, action_ids: Sequence[UUI
     return [_checkpoint(row) for row in await connection.execute(query)]
 
 
-async def get_checkpoint(connection: AsyncConnection, checkpoint_id: UUID, *, lock: bool = False) -> Checkpoint:
+async def get_checkpoint(connection: AsyncConnection, checkpoint_id: UUID) -> Checkpoint:
     """A checkpoint of the transaction's organization. Raises NotFound."""
     query = _with_due_date().where(checkpoints.c.checkpoint_id == checkpoint_id)
-    row = (await connection.execute(query.with_for_update(of=checkpoints) if lock else query)).one_or_none()
+    row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise NotFound("checkpoint")
     return _checkpoint(row)
+
+
+async def get_measurement(connection: AsyncConnection, checkpoint_id: UUID) -> bytes:
+    """The measurement document of a checkpoint's current decision. Raises NotFound."""
+    query = select(checkpoints.c.measurement).where(checkpoints.c.checkpoint_id == checkpoint_id)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound("checkpoint")
+    return bytes(row.measurement)
 
 
 async def find_checkpoint(connection: AsyncConnection, action_id: UUID, days: int) -> Checkpoint | None:
@@ -98,7 +111,6 @@ def _checkpoint(row: Any) -> Checkpoint:
         row.currency,
         row.provisional,
         row.explanation,
-        bytes(row.measurement),
         row.measurement_digest,
         row.decided_at,
         row.decide_event_id,
@@ -151,10 +163,11 @@ async def list_receipts(
     return (await connection.execute(query)).all()
 
 
-async def read_ledger(connection: AsyncConnection, currency: str) -> list[Line]:
-    """What the checkpoints of executed actions say, by length and decision, in one currency."""
+async def read_ledger(connection: AsyncConnection, currency: str) -> tuple[list[Line], int]:
+    """What the checkpoints of executed actions say, by length and decision, in one currency; how many are in others."""
     query = (
         select(
+            checkpoints.c.currency,
             checkpoints.c.days,
             checkpoints.c.decision,
             func.count().label("decisions"),
@@ -164,11 +177,14 @@ async def read_ledger(connection: AsyncConnection, currency: str) -> list[Line]:
         )
         .join(actions, and_(actions.c.organization_id == checkpoints.c.organization_id,
                             actions.c.action_id == checkpoints.c.action_id))
-        .where(actions.c.state.in_(["EXECUTED", "CLOSED"]), checkpoints.c.currency == currency)
-        .group_by(checkpoints.c.days, checkpoints.c.decision)
+        .where(actions.c.state.in_(["EXECUTED", "CLOSED"]))
+        .group_by(checkpoints.c.currency, checkpoints.c.days, checkpoints.c.decision)
     )  # fmt: skip
-    rows = await connection.execute(query)
-    return [Line(r.days, r.decision, r.decisions, r.economic, r.cash, r.estimate) for r in rows]
+    rows = (await connection.execute(query)).all()
+    lines = [
+        Line(r.days, r.decision, r.decisions, r.economic, r.cash, r.estimate) for r in rows if r.currency == currency
+    ]
+    return lines, sum(r.decisions for r in rows if r.currency != currency)
 
 
 async def count_actions(connection: AsyncConnection) -> tuple[int, int]:

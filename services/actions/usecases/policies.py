@@ -29,8 +29,12 @@ class Policies:
             steps = await actions.list_steps(connection, [job.subject_id])
         if action.state not in RUNNABLE_STATES:
             raise actions.wrong_state(action, sorted(state.value for state in RUNNABLE_STATES))
-        following = progress(action.kind, steps).step
-        statements = (READS,) if following is None else step_statements(action.kind, following, action.plan.resource)
+        found = progress(action.kind, steps)
+        # While an attempt is open, its outcome is read; a session that could send again isn't given out.
+        if found.step is None or found.open is not None:
+            statements: tuple[Statement, ...] = (READS,)
+        else:
+            statements = step_statements(action.kind, found.step, action.plan.resource)
         return Authority(credentials=(_scope(action, "act", statements),), plan=action.plan.plan_hash)
 
     async def checkpoint(self, job: Job) -> Authority:

@@ -67,7 +67,7 @@ async def issue_receipt(work: UnitOfWork, key: ReceiptKey, action_id: UUID, days
     evidence = await _evidence(work.connection, checkpoint)
     receipt_id = uuid7()
     document = receipt_document(evidence, receipt_id, work.now, checkpoint.receipt_id)
-    payload = statement(document, evidence.baseline, checkpoint.measurement, evidence.event_ids)
+    payload = statement(document, evidence.baseline, evidence.measurement, evidence.event_ids)
     issued = work.emit(
         "actions.receipt.issue",
         f"receipts/{receipt_id}",
@@ -94,7 +94,7 @@ async def issue_receipt(work: UnitOfWork, key: ReceiptKey, action_id: UUID, days
         format=RECEIPT_FORMAT,
         digest=digest(document),
         document=document,
-        measurement=checkpoint.measurement,
+        measurement=evidence.measurement,
         envelope=key.sign(payload),
         event_ids=[*evidence.event_ids, issued],
         issued_at=work.now,
@@ -122,6 +122,7 @@ async def _evidence(connection: Any, checkpoint: Checkpoint) -> Evidence:
         [step for step in steps if step.state is StepState.CONFIRMED],
         checkpoint,
         await actions.get_baseline(connection, action_id),
+        await checkpoints.get_measurement(connection, checkpoint.checkpoint_id),
     )
 
 
@@ -157,6 +158,6 @@ async def get_ledger(reader: Store, identity: Identity) -> Ledger:
     """What was verified, is pending, came back or stayed open. Raises Problem."""
     currency = await identity.reporting_currency(current().organization())
     async with reader.read() as connection:
-        lines = await checkpoints.read_ledger(connection, currency)
+        lines, others = await checkpoints.read_ledger(connection, currency)
         open_actions, executed = await checkpoints.count_actions(connection)
-    return Ledger(summarize(lines), currency, open_actions, executed)
+    return Ledger(summarize(lines), currency, open_actions, executed, others)

@@ -15,7 +15,7 @@ from services._mesh.jobs import Planner
 from services._mesh.uow import Store, UnitOfWork
 from services.actions.clients.peers import Bills, Scanner
 from services.actions.model import kinds
-from services.actions.model.action import Action, Approval, Whole
+from services.actions.model.action import Action, Approval, Whole, with_what_is_kept
 from services.actions.model.plan import APPROVAL_PERIOD, WINDOWS_DAYS, PlanInput, checkpoint_windows, freeze_plan
 from services.actions.model.request import Finding, FrozenBaseline, NotActionable, Scope, actionable, is_too_old
 from services.actions.model.states import WITHDRAWABLE_STATES, ActionState
@@ -75,9 +75,7 @@ async def request_action(work: UnitOfWork, planner: Planner, gathered: Gathered)
     """Freeze and hash a plan; it waits for an approver from now on. Raises AlreadyExists (ACTION_OPEN)."""
     action_id, context = uuid7(), current()
     plan = freeze_plan(_plan_input(work, gathered, action_id))
-    person = context.responsible_person
-    if person is None:
-        raise Denied(Reason.ERROR_REASON_PERMISSION_MISSING, "Nobody answers for this request.", {"permission": ""})
+    person = _person("actions.action.request")
     event_id = work.emit(
         "actions.action.request",
         f"actions/{action_id}",
@@ -90,28 +88,37 @@ async def request_action(work: UnitOfWork, planner: Planner, gathered: Gathered)
     )
     assert gathered.finding.estimate is not None
     made = Action(
-        work.organization_id,
-        action_id,
-        gathered.finding.finding_id,
-        gathered.finding.connection_id,
-        gathered.scope.credential_id,
-        plan,
-        gathered.finding.estimate,
-        ActionState.REQUESTED,
-        context.actor,
-        person,
-        context.role,
-        work.now,
-        event_id,
-        work.now + APPROVAL_PERIOD,
-        None,
-        None,
-        "",
-        1,
+        organization_id=work.organization_id,
+        action_id=action_id,
+        finding_id=gathered.finding.finding_id,
+        connection_id=gathered.finding.connection_id,
+        credential_id=gathered.scope.credential_id,
+        plan=plan,
+        estimate=gathered.finding.estimate,
+        state=ActionState.REQUESTED,
+        requested_by=context.actor,
+        requester_person=person,
+        requester_role=context.role,
+        requested_at=work.now,
+        request_event_id=event_id,
+        approve_before=work.now + APPROVAL_PERIOD,
+        quarantined_until=None,
+        executed_at=None,
+        problem="",
+        version=1,
     )
     await actions.insert_action(work.connection, made, gathered.baseline.document)
     await work.enqueue(planner.plan(work.organization_id, EXPIRE, action_id, made.approve_before, plan=plan.plan_hash))
     return Whole(made, (), (), ())
+
+
+def _person(permission: str) -> UUID:
+    """Who answers for the call. Raises Denied for a caller that nobody answers for."""
+    person = current().responsible_person
+    if person is None:
+        message = "Nobody answers for this call; sign in as a person."
+        raise Denied(Reason.ERROR_REASON_PERMISSION_MISSING, message, {"permission": permission})
+    return person
 
 
 def _plan_input(work: UnitOfWork, gathered: Gathered, action_id: UUID) -> PlanInput:
@@ -143,7 +150,7 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
     Raises NotFound, WrongState (STATE_WRONG, PLAN_HASH_MISMATCH), Denied (REQUESTER_IS_APPROVER).
     """
     action = await _requested(work, action_id)
-    if current().responsible_person in (None, action.requester_person):
+    if _person("actions.action.approve") == action.requester_person:
         raise Denied(
             Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
             "Who requested an action can't approve it. Ask somebody else who may.",
@@ -157,25 +164,31 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
         )
     await _decide(work, action, "APPROVED", "actions.action.approve", comment)
     approved = await actions.mark_action(work.connection, action, ActionState.APPROVED)
-    await work.cancel_jobs(EXPIRE, action_id)
     await work.enqueue(planner.plan(work.organization_id, EXECUTE, action_id, work.now, plan=plan_hash))
     await _plan_checkpoints(work, planner, approved)
     return await _whole(work, approved)
 
 
 async def _requested(work: UnitOfWork, action_id: UUID) -> Action:
-    """An action that waits for a decision, locked. Raises NotFound, WrongState."""
+    """An action that waits for a decision, locked. Raises NotFound, WrongState.
+
+    Its job is taken first, as a worker does it: who locks in another order than others waits for them in a circle.
+    """
+    await work.cancel_jobs(EXPIRE, action_id)
     action = await actions.get_action(work.connection, action_id, lock=True)
-    if action.state is not ActionState.REQUESTED or work.now >= action.approve_before:
-        raise actions.wrong_state(action, ["REQUESTED, within the time to approve"])
+    if action.state is not ActionState.REQUESTED:
+        raise actions.wrong_state(action, ["REQUESTED"])
+    if work.now >= action.approve_before:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            "The time to decide is over. Request the action again.",
+            {"state": "EXPIRED", "allowed": "REQUESTED"},
+        )
     return action
 
 
 async def _decide(work: UnitOfWork, action: Action, decision: str, audit_action: str, comment: str) -> None:
-    context = current()
-    person = context.responsible_person
-    if person is None:
-        raise Denied(Reason.ERROR_REASON_PERMISSION_MISSING, "Nobody answers for this decision.", {"permission": ""})
+    context, person = current(), _person("actions.action.approve")
     event_id = work.emit(audit_action, action.target, {"plan_hash": action.plan.plan_hash, "comment": comment})
     made = Approval(
         action.action_id,
@@ -211,21 +224,27 @@ async def reject_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whol
     action = await _requested(work, action_id)
     await _decide(work, action, "REJECTED", "actions.action.reject", comment)
     rejected = await actions.mark_action(work.connection, action, ActionState.REJECTED, problem=comment)
-    await work.cancel_jobs(EXPIRE, action_id)
     return await _whole(work, rejected)
 
 
 async def cancel_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whole:
-    """Withdraw an action before anything irreversible was done. Raises NotFound, WrongState."""
-    action = await actions.get_action(work.connection, action_id, lock=True)
-    if action.state not in WITHDRAWABLE_STATES:
-        raise actions.wrong_state(action, sorted(state.value for state in WITHDRAWABLE_STATES))
-    work.emit("actions.action.cancel", action.target, {"plan_hash": action.plan.plan_hash, "comment": comment})
-    cancelled = await actions.mark_action(work.connection, action, ActionState.CANCELLED, problem=comment)
+    """Withdraw an action before anything irreversible was done, or one in doubt that nobody works on any more.
+
+    Raises NotFound, WrongState.
+    """
+    in_doubt_for_good = not await actions.is_worked_on(work.connection, action_id)
     for kind in (EXPIRE, EXECUTE):
         await work.cancel_jobs(kind, action_id)
     for checkpoint in await checkpoints.list_checkpoints(work.connection, [action_id]):
         await work.cancel_jobs(CHECKPOINT, checkpoint.checkpoint_id)
+    action = await actions.get_action(work.connection, action_id, lock=True)
+    is_abandoned = action.state is ActionState.UNKNOWN and in_doubt_for_good
+    if action.state not in WITHDRAWABLE_STATES and not is_abandoned:
+        raise actions.wrong_state(action, sorted(state.value for state in WITHDRAWABLE_STATES))
+    steps = await actions.list_steps(work.connection, [action_id])
+    problem = with_what_is_kept(comment or "withdrawn", steps)
+    work.emit("actions.action.cancel", action.target, {"plan_hash": action.plan.plan_hash, "comment": problem})
+    cancelled = await actions.mark_action(work.connection, action, ActionState.CANCELLED, problem=problem)
     return await _whole(work, cancelled)
 
 

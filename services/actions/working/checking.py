@@ -11,16 +11,19 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from services._mesh.claimed import ClaimedJob
+from services._mesh.errors import Conflict, Problem, Unavailable, WrongState
 from services._mesh.uow import UnitOfWork
 from services.actions.clients.peers import Bills, Measured, OwnApi
 from services.actions.model.action import Action, Checkpoint, first_of_next_month
 from services.actions.model.plan import ResourceKey, checkpoint_windows
 from services.actions.model.states import OPEN_STATES, ActionState, StepState
 from services.actions.store import actions, checkpoints
-from services.actions.working.executing import Tools, open_cloud
+from services.actions.working.executing import Tools, cloud_problems, open_cloud
 
 # The bill of a day comes about a day later; looking more often would cost and tell nothing.
 LOOK_AGAIN = timedelta(days=1)
+# As long as the method waits for a bill (verifier/METHOD.md, "Decision").
+PATIENCE = timedelta(days=45)
 SNAPSHOT_TYPE = "ec2.snapshot"
 
 
@@ -36,11 +39,25 @@ class Sight:
 
 
 async def check(tools: Tools, bills: Bills, api: OwnApi, job: ClaimedJob) -> None:
-    """Decide a checkpoint as soon as the bill allows, and have its receipt signed."""
+    """Decide a checkpoint as soon as the bill allows, and have its receipt signed.
+
+    Nothing that is refused to us ends it: what was executed must be measured, however late.
+    """
     sight = await _begin(job)
     if sight is None:
         return
+    try:
+        await _look(tools, bills, api, job, sight)
+    except (Unavailable, Conflict):
+        raise  # They pass by themselves, or the lease is somebody else's.
+    except Problem as problem:
+        await _put_off(job, sight, problem)
+
+
+async def _look(tools: Tools, bills: Bills, api: OwnApi, job: ClaimedJob, sight: Sight) -> None:
     checkpoint = sight.checkpoint
+    if checkpoint.decision:  # Safe to repeat: makes up for a receipt that a crash has left out.
+        await api.issue_receipt(job.grant, sight.action, checkpoint.days)
     if not checkpoint.decision or checkpoint.provisional:
         found = await _measure(tools, bills, job, sight)
         if found.decision == "PENDING" or (checkpoint.decision and found.provisional):
@@ -49,6 +66,18 @@ async def check(tools: Tools, bills: Bills, api: OwnApi, job: ClaimedJob) -> Non
         checkpoint = await _decide(job, sight, found)
     receipt_id = await api.issue_receipt(job.grant, sight.action, checkpoint.days)
     await _settle(job, replace(checkpoint, receipt_id=UUID(receipt_id)), _open_periods(checkpoint))
+
+
+async def _put_off(job: ClaimedJob, sight: Sight, problem: Problem) -> None:
+    """Look again tomorrow; why is said once for each cause."""
+    checkpoint = sight.checkpoint
+    told = f"couldn't be looked at: {problem.message} It is tried again every day."
+    async with job.begin() as work:
+        if not checkpoint.decision and checkpoint.explanation != told:
+            await checkpoints.mark_checkpoint(work.connection, checkpoint.checkpoint_id, explanation=told)
+            metadata = {"days": str(checkpoint.days), "reason": problem.reason_name}
+            work.emit("actions.checkpoint.obstruct", sight.action.target, metadata, "FAILED")
+        await job.postpone(work, work.now + LOOK_AGAIN)
 
 
 async def _begin(job: ClaimedJob) -> Sight | None:
@@ -82,13 +111,29 @@ async def _sight(work: UnitOfWork, action: Action, checkpoint: Checkpoint) -> Si
 
 
 async def _measure(tools: Tools, bills: Bills, job: ClaimedJob, sight: Sight) -> Measured:
-    """Read the cloud, then have the bill measured."""
-    cloud = await open_cloud(tools, job, sight.action, "verify")
-    facts = await cloud.observe(sight.action.plan.resource)
-    confirmed_at = tools.clock.now() if facts is None else None
+    """Read the cloud, then have the bill measured.
+
+    A cloud that has refused us for so long that the method has no patience left is no longer waited for: then nothing
+    is confirmed.
+    """
+    try:
+        confirmed_at = await _seen_gone(tools, job, sight)
+    except WrongState:
+        assert sight.checkpoint.to_day is not None
+        if tools.clock.now().date() <= sight.checkpoint.to_day + PATIENCE:
+            raise
+        confirmed_at = None
     return await bills.measure(
         job.grant, sight.action, sight.baseline, sight.from_day, sight.checkpoint.days, confirmed_at, sight.leakage
     )
+
+
+async def _seen_gone(tools: Tools, job: ClaimedJob, sight: Sight) -> datetime | None:
+    """When the resource was seen to be gone, which is now; None where it is there. Raises Problem."""
+    with cloud_problems(sight.action):
+        cloud = await open_cloud(tools, job, sight.action, "verify")
+        facts = await cloud.observe(sight.action.plan.resource)
+    return tools.clock.now() if facts is None else None
 
 
 async def _look_again(job: ClaimedJob, found: Measured) -> None:

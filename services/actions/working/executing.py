@@ -7,8 +7,10 @@ alone without harm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -16,9 +18,8 @@ from services._mesh.aws import AwsSettings, Failure, classify
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock
 from services._mesh.credentials import CredentialDesk
-from services._mesh.errors import Problem, Reason, Unavailable, WrongState
-from services._mesh.threads import BoundedThreads
-from services.actions.clients.aws import CHANGE_SECONDS, Ec2
+from services._mesh.errors import Conflict, Problem, Reason, Unavailable, WrongState
+from services.actions.clients.aws import CHANGE_SECONDS, Ec2, NotSent, Threads
 from services.actions.config import ExecutionSettings
 from services.actions.model.action import Action, Step, progress
 from services.actions.model.plan import differences
@@ -26,8 +27,9 @@ from services.actions.model.states import RUNNABLE_STATES, ActionState
 from services.actions.store import actions
 from services.actions.working import outcomes
 
-# Refusals that pass (throttling, an address that doesn't answer) may be met so often before the action fails.
+# A change may be attempted so often, whatever kept the earlier attempts from being applied.
 MAX_ATTEMPTS = 8
+LONGEST_PAUSE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Tools:
     """What the worker works with."""
 
     desk: CredentialDesk
-    threads: BoundedThreads
+    threads: Threads
     aws: AwsSettings
     execution: ExecutionSettings
     clock: Clock
@@ -58,19 +60,31 @@ async def execute(tools: Tools, job: ClaimedJob) -> None:
     if begun is None:
         return
     action, steps = begun
-    cloud = await open_cloud(tools, job, action, "act")
-    turn = Turn(tools, job, action, steps, cloud)
     try:
-        await _go_on(turn)
-    except (ClientError, BotoCoreError, TimeoutError, OSError) as error:
-        raise _reading_failed(action, error) from error
+        with cloud_problems(action):
+            cloud = await open_cloud(tools, job, action, "act")
+            await _go_on(Turn(tools, job, action, steps, cloud))
+    except (Unavailable, Conflict):
+        raise  # They pass by themselves, or the lease is somebody else's.
+    except Problem as problem:
+        await _outlast(job, action, problem)
+
+
+async def _outlast(job: ClaimedJob, action: Action, problem: Problem) -> None:
+    """While a change is on its way or accepted, no refusal ends its job: what became of it must be found out."""
+    async with job.begin() as work:
+        steps = await actions.list_steps(work.connection, [action.action_id])
+        if progress(action.kind, steps).open is None:
+            raise problem
+        await outcomes.obstructed(work, action, problem)
+        await job.postpone(work, work.now + LONGEST_PAUSE)
 
 
 async def open_cloud(tools: Tools, job: ClaimedJob, action: Action, purpose: str) -> Ec2:
     """EC2 in the resource's account and region, with the session that the broker opens for this job."""
     credential = job.credential(purpose, action.plan.resource.account)
     session = await tools.desk.open(credential.grant, credential.credential_id)
-    return Ec2(tools.threads, tools.aws, session, action.plan.resource.region)
+    return Ec2(tools.threads, tools.aws, session, action.plan.resource.region, tools.clock)
 
 
 async def _begin(job: ClaimedJob) -> tuple[Action, list[Step]] | None:
@@ -108,22 +122,19 @@ async def _make_change(turn: Turn, attempt: int) -> None:
     """Re-check what the plan rests on, record the intent, send the change once."""
     following = progress(turn.action.kind, turn.steps).step
     assert following is not None  # An action whose steps are all confirmed isn't runnable.
-    if problem := await _what_changed(turn):
-        async with turn.job.begin() as work:
-            await outcomes.stale(work, turn.job, turn.action, problem)
-        return
+    problem = await _what_changed(turn)
     async with turn.job.begin() as work:
+        if problem or work.now >= turn.action.plan.valid_until:
+            await outcomes.stale(work, turn.job, turn.action, problem or "the plan is too old by now")
+            return
+        if attempt > MAX_ATTEMPTS:
+            await outcomes.failed(work, turn.job, turn.action, f"{following.name} didn't get through in time")
+            return
+        if turn.tools.clock.wall_now() > _not_after(turn):
+            await turn.job.postpone(work, work.now)
+            return
         step = await outcomes.intend(work, turn.action, following.name, attempt)
-    _require_time(turn)
-    try:
-        result_id = await turn.cloud.apply(step.name, str(turn.action.action_id), turn.action.plan)
-    except Exception as error:  # classify() raises again what isn't the cloud's: the step stays in doubt then.
-        failure, code = classify(error)
-        await _change_failed(turn, step, failure, code)
-        return
-    async with turn.job.begin() as work:
-        step = await outcomes.accepted(work, turn.action, step, result_id)
-    await _await_completion(turn, step)
+    await _send(turn, step)
 
 
 async def _what_changed(turn: Turn) -> str:
@@ -136,13 +147,24 @@ async def _what_changed(turn: Turn) -> str:
     return "; ".join(f"{name} was {before!r} and is {now!r}" for name, (before, now) in found.items())
 
 
-def _require_time(turn: Turn) -> None:
-    """A change must have ended before anybody else may take the lease: else two could send it."""
-    left = (turn.job.lease_until - turn.tools.clock.wall_now()).total_seconds()
-    if left < CHANGE_SECONDS:
-        raise Unavailable(
-            Reason.ERROR_REASON_LEASE_LOST, "Too little is left of the lease.", {"fence": str(turn.job.fence)}
-        )
+def _not_after(turn: Turn) -> datetime:
+    """Until when a change may be begun: it must have ended before anybody else may take the lease."""
+    return turn.job.lease_until - timedelta(seconds=CHANGE_SECONDS)
+
+
+async def _send(turn: Turn, step: Step) -> None:
+    action = turn.action
+    try:
+        result_id = await turn.cloud.apply(step.name, str(action.action_id), action.plan, _not_after(turn))
+    except NotSent:
+        await _change_failed(turn, step, Failure.UNREACHABLE, "NotSent")
+        return
+    except Exception as error:  # classify() raises again what isn't the cloud's: the step stays in doubt then.
+        await _change_failed(turn, step, *classify(error))
+        return
+    async with turn.job.begin() as work:
+        step = await outcomes.accepted(work, action, step, result_id)
+    await _await_completion(turn, step)
 
 
 async def _change_failed(turn: Turn, step: Step, failure: Failure, code: str) -> None:
@@ -150,18 +172,18 @@ async def _change_failed(turn: Turn, step: Step, failure: Failure, code: str) ->
         if failure is Failure.AMBIGUOUS:
             await outcomes.doubt(work, turn.action, step, code)
             await turn.job.postpone(work, work.now + _settle(turn))
-        elif failure in (Failure.THROTTLED, Failure.UNREACHABLE) and step.attempt < MAX_ATTEMPTS:
-            await outcomes.refused(work, turn.action, step, code)
+            return
+        await outcomes.refused(work, turn.action, step, code)
+        if failure in (Failure.THROTTLED, Failure.UNREACHABLE):
             await turn.job.postpone(work, work.now + _settle(turn) * step.attempt)
         else:
-            await outcomes.refused(work, turn.action, step, code)
             await outcomes.failed(work, turn.job, turn.action, f"the cloud refused {step.name} ({code})")
 
 
 async def _await_completion(turn: Turn, step: Step) -> None:
     """Read back a change that the cloud accepted; confirm it once it is complete, or look again later."""
     try:
-        done = await _is_done(turn, step)
+        done = await turn.cloud.is_complete(step.name, step.result_id, turn.action.plan)
     except ValueError as error:
         async with turn.job.begin() as work:
             await outcomes.refused(work, turn.action, step, "ResultUnusable")
@@ -171,15 +193,13 @@ async def _await_completion(turn: Turn, step: Step) -> None:
         if done:
             await outcomes.confirmed(work, turn.job, turn.action, turn.steps, step)
         else:
-            await turn.job.postpone(work, work.now + timedelta(seconds=turn.tools.execution.poll_seconds))
+            await turn.job.postpone(work, work.now + _pause(turn, work.now - step.intended_at))
 
 
-async def _is_done(turn: Turn, step: Step) -> bool:
-    """Whether the change shows in the cloud, and is complete. Raises ValueError when it ended badly."""
-    resource = turn.action.plan.resource
-    if turn.action.kind.step(step.name).waits:
-        return await turn.cloud.is_complete(step.name, step.result_id, turn.action.plan)
-    return await turn.cloud.find_effect(step.name, str(turn.action.action_id), resource) is not None
+def _pause(turn: Turn, waited: timedelta) -> timedelta:
+    """How long to wait before looking again: a quarter of what was waited for already, within bounds."""
+    shortest = timedelta(seconds=turn.tools.execution.poll_seconds)
+    return min(max(shortest, waited / 4), LONGEST_PAUSE)
 
 
 async def _find_out(turn: Turn, step: Step) -> None:
@@ -203,12 +223,17 @@ def _settle(turn: Turn) -> timedelta:
     return timedelta(seconds=turn.tools.execution.settle_seconds)
 
 
-def _reading_failed(action: Action, error: Exception) -> Problem:
-    """What a failed reading means: nothing was changed by it, so the job may simply come again."""
-    failure, code = classify(error)
-    metadata = {"code": code, "account": action.plan.resource.account, "operation": "ec2:Describe"}
-    if failure is Failure.THROTTLED:
-        return Unavailable(Reason.ERROR_REASON_CLOUD_THROTTLED, "AWS throttles us.", metadata)
-    if failure in (Failure.UNREACHABLE, Failure.AMBIGUOUS):
-        return Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, "AWS doesn't answer.", metadata)
-    return WrongState(Reason.ERROR_REASON_CLOUD_REFUSED, f"AWS refuses the reading ({code}).", metadata)
+@contextmanager
+def cloud_problems(action: Action) -> Iterator[None]:
+    """What a failed reading means: nothing was changed by it, so the job may come again. Raises Problem."""
+    try:
+        yield
+    except (ClientError, BotoCoreError, TimeoutError, OSError) as error:
+        failure, code = classify(error)
+        metadata = {"code": code, "account": action.plan.resource.account, "operation": "ec2:Describe"}
+        if failure is Failure.THROTTLED:
+            raise Unavailable(Reason.ERROR_REASON_CLOUD_THROTTLED, "AWS throttles us.", metadata) from error
+        if failure in (Failure.UNREACHABLE, Failure.AMBIGUOUS):
+            raise Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, "AWS doesn't answer.", metadata) from error
+        message = f"AWS refuses the reading ({code})."
+        raise WrongState(Reason.ERROR_REASON_CLOUD_REFUSED, message, metadata) from error

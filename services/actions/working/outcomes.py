@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from services._mesh.claimed import ClaimedJob
+from services._mesh.errors import Problem
 from services._mesh.jobs import Job
 from services._mesh.uow import UnitOfWork
-from services.actions.model.action import Action, Step, progress
+from services.actions.model.action import Action, Step, progress, with_what_is_kept
 from services.actions.model.plan import checkpoint_windows
 from services.actions.model.states import RUNNABLE_STATES, ActionState, StepState
 from services.actions.store import actions, checkpoints
@@ -100,6 +101,16 @@ async def doubt(work: UnitOfWork, action: Action, step: Step, code: str) -> None
         await actions.mark_action(work.connection, now, ActionState.UNKNOWN, problem=problem)
 
 
+async def obstructed(work: UnitOfWork, action: Action, problem: Problem) -> None:
+    """Say what keeps us from finding out; said once for each cause, however often it is met."""
+    told = f"can't be looked at: {problem.message} It is tried again every few minutes."
+    now = await actions.get_action(work.connection, action.action_id, lock=True)
+    if now.problem != told:
+        await actions.note_problem(work.connection, now, told)
+        metadata = {"plan_hash": action.plan.plan_hash, "reason": problem.reason_name}
+        work.emit("actions.action.obstruct", action.target, metadata, "FAILED")
+
+
 async def stale(work: UnitOfWork, job: ClaimedJob, action: Action, problem: str) -> None:
     """What the plan rests on is no longer so: end it before anything irreversible is done."""
     await _end(work, job, action, ActionState.STALE, "actions.action.stale", problem)
@@ -113,15 +124,17 @@ async def failed(work: UnitOfWork, job: ClaimedJob, action: Action, problem: str
 async def _end(
     work: UnitOfWork, job: ClaimedJob, action: Action, state: ActionState, audit_action: str, problem: str
 ) -> None:
-    kept = [s.result_id for s in await actions.list_steps(work.connection, [action.action_id]) if s.result_id]
-    problem = f"{problem}; kept: {', '.join(kept)}" if kept else problem
-    await actions.mark_action(work.connection, action, state, problem=problem[:2000])
-    work.emit(audit_action, action.target, {"plan_hash": action.plan.plan_hash, "problem": problem[:2000]}, "FAILED")
+    problem = with_what_is_kept(problem, await actions.list_steps(work.connection, [action.action_id]))
+    await actions.mark_action(work.connection, action, state, problem=problem)
+    work.emit(audit_action, action.target, {"plan_hash": action.plan.plan_hash, "problem": problem}, "FAILED")
     await job.finish(work)
 
 
 async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
-    """Leave nothing waiting for a job that is dead. A change in doubt stays UNKNOWN: a person must look."""
+    """Leave nothing waiting for a job that is dead. A change in doubt stays UNKNOWN: a person must look, and cancel."""
+    if job.kind == "checkpoint":
+        await _give_up_checkpoint(work, job, error)
+        return
     if job.kind != "execute":
         return
     action = await actions.get_action(work.connection, job.subject_id, lock=True)
@@ -129,14 +142,24 @@ async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
         return
     steps = await actions.list_steps(work.connection, [action.action_id])
     if any(step.is_open for step in steps):
-        problem = f"given up while a change was in doubt ({error}); look at the resource in the cloud"
-        target = ActionState.UNKNOWN
+        problem = f"given up before its outcome was known ({error}); look at the resource in the cloud, then cancel"
+        if action.state is ActionState.UNKNOWN:
+            await actions.note_problem(work.connection, action, problem)
+        else:
+            await actions.mark_action(work.connection, action, ActionState.UNKNOWN, problem=problem)
+        audit_action = "actions.action.abandon"
     else:
-        problem, target = f"given up after several attempts ({error})", ActionState.FAILED
-    if action.state is not target:
-        await actions.mark_action(work.connection, action, target, problem=problem)
-    metadata = {"plan_hash": action.plan.plan_hash, "problem": problem}
-    work.emit("actions.action.fail", action.target, metadata, "FAILED")
+        problem, audit_action = f"given up after several attempts ({error})", "actions.action.fail"
+        await actions.mark_action(work.connection, action, ActionState.FAILED, problem=problem)
+    work.emit(audit_action, action.target, {"plan_hash": action.plan.plan_hash, "problem": problem}, "FAILED")
+
+
+async def _give_up_checkpoint(work: UnitOfWork, job: Job, error: str) -> None:
+    checkpoint = await checkpoints.get_checkpoint(work.connection, job.subject_id)
+    told = f"given up after several attempts ({error})"
+    await checkpoints.mark_checkpoint(work.connection, checkpoint.checkpoint_id, explanation=told)
+    metadata = {"days": str(checkpoint.days), "problem": told}
+    work.emit("actions.checkpoint.abandon", f"actions/{checkpoint.action_id}", metadata, "FAILED")
 
 
 def _emit(

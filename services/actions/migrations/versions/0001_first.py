@@ -21,6 +21,8 @@ _STATES = (
 # The model's OPEN_STATES: while an action is in one of them, its resource can have no other.
 _OPEN = "'REQUESTED', 'APPROVED', 'EXECUTING', 'QUARANTINED', 'UNKNOWN'"
 
+_MOVES = "state, quarantined_until, executed_at, problem, version"
+
 _ACTIONS = [
     f"""CREATE TABLE actions.actions (
         organization_id uuid NOT NULL,
@@ -59,10 +61,8 @@ _ACTIONS = [
     f" (organization_id, provider, partition, account, region, type, id) WHERE state IN ({_OPEN})",
     "CREATE INDEX actions_by_finding ON actions.actions (organization_id, finding_id)",
     *tenancy("actions", "actions", "state"),
-    *allow("actions", "actions", api="SELECT, INSERT, UPDATE"),
-    # A worker moves an action on; it can't change what was approved, nor by whom it was requested.
-    "GRANT SELECT, UPDATE (state, quarantined_until, executed_at, problem, version) ON actions.actions"
-    " TO actions_worker",
+    # An action moves on; what was requested, by whom and under which hash can't be changed by anybody.
+    *allow("actions", "actions", api=f"SELECT, INSERT, UPDATE ({_MOVES})", worker=f"SELECT, UPDATE ({_MOVES})"),
 ]
 
 _APPROVALS = [
@@ -107,7 +107,12 @@ _STEPS = [
     "CREATE UNIQUE INDEX steps_open ON actions.steps (organization_id, action_id)"
     " WHERE state IN ('INTENDED', 'UNKNOWN')",
     *tenancy("actions", "steps", "state"),
-    *allow("actions", "steps", api="SELECT", worker="SELECT, INSERT, UPDATE"),
+    *allow(
+        "actions",
+        "steps",
+        api="SELECT",
+        worker="SELECT, INSERT, UPDATE (state, result_id, error_code, confirmed_at, outcome_event_id)",
+    ),
 ]
 
 _CHECKPOINTS = [
@@ -134,7 +139,14 @@ _CHECKPOINTS = [
         UNIQUE (organization_id, action_id, days),
         FOREIGN KEY (organization_id, action_id) REFERENCES actions.actions (organization_id, action_id))""",
     *tenancy("actions", "checkpoints", "state"),
-    *allow("actions", "checkpoints", api="SELECT, INSERT, UPDATE", worker="SELECT, UPDATE"),
+    # The worker decides, the API issues the receipt: neither can do the other's part.
+    *allow(
+        "actions",
+        "checkpoints",
+        api="SELECT, INSERT, UPDATE (receipt_id)",
+        worker="SELECT, UPDATE (from_day, to_day, decision, economic, cash, currency, provisional, explanation,"
+        " measurement, measurement_digest, decided_at, decide_event_id, revision)",
+    ),
 ]
 
 _RECEIPTS = [

@@ -178,7 +178,7 @@ class Action(_message.Message):
     requested_by: _builtins.str
     """Who requested it, such as "user:<uuid>"."""
     problem: _builtins.str
-    """Why it is stale, failed or unknown; empty otherwise."""
+    """Why it isn't going on: what changed, what the cloud said, what a person wrote. Empty otherwise."""
     etag: _builtins.str
     """Changes with every edit."""
     @_builtins.property

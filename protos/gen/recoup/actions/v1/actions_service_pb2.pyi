@@ -544,7 +544,7 @@ class GetLedgerResponse(_message.Message):
         """How many realized nothing, or cost more."""
         @_builtins.property
         def economic(self) -> _resource_pb2.Money:
-            """The verified and partial savings by EffectiveCost, negatives included."""
+            """The verified and partial savings by EffectiveCost, less what costs more than before."""
 
         @_builtins.property
         def cash(self) -> _resource_pb2.Money:
@@ -577,10 +577,13 @@ class GetLedgerResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     OPEN_ACTIONS_FIELD_NUMBER: _builtins.int
     EXECUTED_ACTIONS_FIELD_NUMBER: _builtins.int
+    OTHER_CURRENCY_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     open_actions: _builtins.int
     """How many actions are open."""
     executed_actions: _builtins.int
     """How many actions were executed."""
+    other_currency_checkpoints: _builtins.int
+    """How many checkpoints are in another currency, and so in none of the lines."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetLedgerResponse.Line]:
         """A line each for 7, 14 and 30 days."""
@@ -591,10 +594,11 @@ class GetLedgerResponse(_message.Message):
         lines: _abc.Iterable[Global___GetLedgerResponse.Line] | None = ...,
         open_actions: _builtins.int = ...,
         executed_actions: _builtins.int = ...,
+        other_currency_checkpoints: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executed_actions", b"executed_actions", "lines", b"lines", "open_actions", b"open_actions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executed_actions", b"executed_actions", "lines", b"lines", "open_actions", b"open_actions", "other_currency_checkpoints", b"other_currency_checkpoints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

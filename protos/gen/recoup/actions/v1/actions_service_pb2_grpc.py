@@ -113,7 +113,7 @@ class ActionsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelAction(self, request, context):
-        """Withdraws the action, as long as nothing irreversible was done.
+        """Withdraws the action, as long as nothing irreversible was done. Also ends one whose outcome nobody finds out any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

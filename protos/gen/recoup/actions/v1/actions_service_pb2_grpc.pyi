@@ -40,7 +40,7 @@ class ActionsServiceStub:
     RejectAction: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.RejectActionRequest, _actions_service_pb2.RejectActionResponse]
     """Rejects the action."""
     CancelAction: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.CancelActionRequest, _actions_service_pb2.CancelActionResponse]
-    """Withdraws the action, as long as nothing irreversible was done."""
+    """Withdraws the action, as long as nothing irreversible was done. Also ends one whose outcome nobody finds out any more."""
     GetAction: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.GetActionRequest, _actions_service_pb2.GetActionResponse]
     """Reads one action."""
     ListActions: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.ListActionsRequest, _actions_service_pb2.ListActionsResponse]
@@ -66,7 +66,7 @@ class ActionsServiceAsyncStub(ActionsServiceStub):
     RejectAction: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.RejectActionRequest, _actions_service_pb2.RejectActionResponse]  # type: ignore[assignment]
     """Rejects the action."""
     CancelAction: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.CancelActionRequest, _actions_service_pb2.CancelActionResponse]  # type: ignore[assignment]
-    """Withdraws the action, as long as nothing irreversible was done."""
+    """Withdraws the action, as long as nothing irreversible was done. Also ends one whose outcome nobody finds out any more."""
     GetAction: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.GetActionRequest, _actions_service_pb2.GetActionResponse]  # type: ignore[assignment]
     """Reads one action."""
     ListActions: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.ListActionsRequest, _actions_service_pb2.ListActionsResponse]  # type: ignore[assignment]
@@ -113,7 +113,7 @@ class ActionsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _actions_service_pb2.CancelActionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_actions_service_pb2.CancelActionResponse, _abc.Awaitable[_actions_service_pb2.CancelActionResponse]]:
-        """Withdraws the action, as long as nothing irreversible was done."""
+        """Withdraws the action, as long as nothing irreversible was done. Also ends one whose outcome nobody finds out any more."""
 
     @_abc_1.abstractmethod
     def GetAction(

@@ -1,0 +1,257 @@
+"""Decisions about actions on a real PostgreSQL: who may, in which state, and what is never left waiting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from services._mesh.context import entered
+from services._mesh.errors import AlreadyExists, Denied, NotFound, Problem, WrongState
+from services._mesh.grants import Grant
+from services._mesh.ids import uuid7
+from services._mesh.jobs import Job, Planner
+from services._mesh.uow import Store, UnitOfWork
+from services.actions.model.action import Step, Whole
+from services.actions.model.plan import Estimate, ResourceKey
+from services.actions.model.request import Finding, FrozenBaseline, Scope
+from services.actions.model.states import OPEN_STATES, ActionState, StepState
+from services.actions.store import actions, checkpoints
+from services.actions.usecases import receipts, requests
+from services.actions.usecases.requests import CHECKPOINT, EXECUTE, Gathered
+from services.actions.working import outcomes
+from tests.support.postgres import TestDatabase
+from tests.support.things import ACME, GLOBEX, MovableClock, context, keys
+
+pytestmark = pytest.mark.services("actions")
+
+ANN, BOB = UUID(int=11), UUID(int=12)
+BASELINE = orjson.dumps({"currency": "USD"})
+
+
+@dataclass
+class Office:
+    """The API of actions at work on one database, and its worker's own role."""
+
+    database: TestDatabase
+    clock: MovableClock
+    api: Store
+    worker: Store
+    planner: Planner
+
+    def gathered(self, resource: str = "vol-1") -> Gathered:
+        key = ResourceKey("aws", "aws", "1" * 12, "us-east-1", "ec2.volume", resource)
+        evidence = {"fact.state": "available", "available_since": "2026-01-01T00:00:00Z"}
+        finding = Finding(
+            uuid4(), uuid4(), "aws.ebs.unattached", key, "OPEN", "ACTIONABLE", "aws.ebs.delete_volume", evidence,
+            Estimate("30", "USD", "v1"), self.clock.now(),
+        )  # fmt: skip
+        return Gathered(finding, Scope(uuid4(), "ACTIVE", True), FrozenBaseline(BASELINE, "USD"))
+
+    async def request(self, resource: str = "vol-1", person: UUID = ANN) -> Whole:
+        with entered(by(person, "actions.action.request")) as call:
+            async with self.api.begin(ACME, call) as work:
+                return await requests.request_action(work, self.planner, self.gathered(resource))
+
+    async def approve(self, made: Whole, person: UUID = BOB, plan_hash: str = "") -> Whole:
+        wanted = plan_hash or made.action.plan.plan_hash
+        with entered(by(person, "actions.action.approve")) as call:
+            async with self.api.begin(ACME, call) as work:
+                return await requests.approve_action(work, self.planner, made.action.action_id, wanted, "")
+
+    async def cancel(self, made: Whole) -> Whole:
+        with entered(by(ANN, "actions.action.cancel")) as call:
+            async with self.api.begin(ACME, call) as work:
+                return await requests.cancel_action(work, made.action.action_id, "")
+
+    async def state(self, made: Whole) -> ActionState:
+        async with self.api.read(ACME) as connection:
+            return (await actions.get_action(connection, made.action.action_id)).state
+
+    async def jobs(self, subject: UUID) -> list[tuple[str, str]]:
+        superuser = await self.database.superuser()
+        rows = await superuser.fetch("SELECT kind, status FROM actions.jobs WHERE subject_id = $1", subject)
+        await superuser.close()
+        return sorted((row["kind"], row["status"]) for row in rows)
+
+
+def by(person: UUID, action: str, **more: Any) -> Any:
+    return context(ACME, action, responsible_person=person, actor=f"user:{person}", role="ADMIN", **more)
+
+
+@pytest.fixture
+async def office(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Office]:
+    clock, (key, _) = MovableClock(), keys(tmp_path, "actions")
+    api, worker = database.role("actions_api"), database.role("actions_worker")
+    yield Office(
+        database, clock, Store(api, "actions", clock), Store(worker, "actions", clock), Planner(key, "actions", clock)
+    )
+    for role in (api, worker):
+        await role.close()
+
+
+async def test_the_open_states_of_the_model_are_those_of_the_index(office: Office) -> None:
+    superuser = await office.database.superuser()
+    definition = await superuser.fetchval("SELECT indexdef FROM pg_indexes WHERE indexname = 'actions_open'")
+    await superuser.close()
+    assert set(re.findall(r"'([A-Z]+)'", definition)) == {state.value for state in OPEN_STATES}
+
+
+async def test_one_open_action_a_resource(office: Office) -> None:
+    first = await office.request()
+    with pytest.raises(AlreadyExists) as refused:
+        await office.request()
+    assert refused.value.metadata == {"action_id": str(first.action.action_id)}
+    await office.request("vol-2")
+    await office.cancel(first)
+    assert (await office.request()).action.state is ActionState.REQUESTED
+
+
+async def test_an_approval_plans_execution_and_checkpoints_and_ends_the_waiting(office: Office) -> None:
+    made = await office.request()
+    approved = await office.approve(made)
+    assert approved.action.state is ActionState.APPROVED
+    assert await office.jobs(made.action.action_id) == [("execute", "READY"), ("expire", "CANCELLED")]
+    assert [c.days for c in approved.checkpoints] == [7, 14, 30]
+    for checkpoint in approved.checkpoints:
+        assert await office.jobs(checkpoint.checkpoint_id) == [(CHECKPOINT, "READY")]
+    await office.cancel(approved)
+    assert await office.jobs(made.action.action_id) == [("execute", "CANCELLED"), ("expire", "CANCELLED")]
+    for checkpoint in approved.checkpoints:
+        assert await office.jobs(checkpoint.checkpoint_id) == [(CHECKPOINT, "CANCELLED")]
+
+
+async def test_who_may_not_approve(office: Office) -> None:
+    made = await office.request()
+    with pytest.raises(Denied) as own:
+        await office.approve(made, ANN)
+    assert own.value.reason_name == "REQUESTER_IS_APPROVER"
+    with pytest.raises(WrongState) as other:
+        await office.approve(made, BOB, "0" * 64)
+    assert other.value.reason_name == "PLAN_HASH_MISMATCH"
+    office.clock.ahead += timedelta(days=7)
+    with pytest.raises(WrongState, match="time to decide is over"):
+        await office.approve(made)
+    assert await office.state(made) is ActionState.REQUESTED
+
+
+async def test_another_organization_finds_nothing(office: Office) -> None:
+    made = await office.request()
+    with pytest.raises(NotFound):
+        async with office.api.begin(GLOBEX, context(GLOBEX), interim=True) as work:
+            await requests.cancel_action(work, made.action.action_id, "")
+
+
+async def intended(office: Office, made: Whole) -> Step:
+    """An execution on its way, with an attempt whose outcome isn't known."""
+    async with office.worker.begin(ACME) as work:
+        action = await actions.mark_action(work.connection, made.action, ActionState.EXECUTING)
+        return await outcomes.intend(work, action, "create_snapshot", 1)
+
+
+async def test_an_execution_that_is_given_up_in_doubt_can_be_ended_by_a_person(office: Office) -> None:
+    made = await office.approve(await office.request())
+    await intended(office, made)
+    with pytest.raises(WrongState):
+        await office.cancel(made)
+    async with office.api.begin(ACME) as work:
+        await work.cancel_jobs(EXECUTE, made.action.action_id)
+        await outcomes.give_up(work, Job(uuid4(), ACME, EXECUTE, made.action.action_id, 5), "LEASE_EXPIRED")
+    assert await office.state(made) is ActionState.UNKNOWN
+    ended = await office.cancel(made)
+    assert ended.action.state is ActionState.CANCELLED
+
+
+async def test_while_somebody_finds_it_out_a_doubt_cannot_be_withdrawn(office: Office) -> None:
+    made = await office.approve(await office.request())
+    step = await intended(office, made)
+    async with office.worker.begin(ACME) as work:
+        await outcomes.doubt(work, made.action, step, "NoAnswer")
+    with pytest.raises(WrongState):
+        await office.cancel(made)
+    assert (EXECUTE, "READY") in await office.jobs(made.action.action_id)
+
+
+async def test_an_execution_that_is_given_up_before_any_change_has_failed(office: Office) -> None:
+    made = await office.approve(await office.request())
+    async with office.api.begin(ACME) as work:
+        await outcomes.give_up(work, Job(uuid4(), ACME, EXECUTE, made.action.action_id, 5), "RuntimeError")
+    assert await office.state(made) is ActionState.FAILED
+
+
+async def test_what_keeps_us_from_finding_out_is_said_once(office: Office) -> None:
+    made = await office.approve(await office.request())
+    await intended(office, made)
+    problem = WrongState(62, "AWS refuses the reading.", {})  # type: ignore[arg-type]
+    for _ in range(3):
+        async with office.worker.begin(ACME) as work:
+            await outcomes.obstructed(work, made.action, problem)
+    superuser = await office.database.superuser()
+    told = await superuser.fetchval("SELECT count(*) FROM actions.outbox WHERE action = 'actions.action.obstruct'")
+    await superuser.close()
+    assert told == 1
+
+
+def grant(subject: UUID) -> Grant:
+    return Grant(
+        issuer="actions", audience=("actions",), presenter="x", organization_id=ACME, kind=CHECKPOINT,
+        subject=str(subject), job_id=uuid7(), fence=1, number=1, issued_at=0, expires_at=1,
+    )  # fmt: skip
+
+
+async def test_a_grant_for_one_checkpoint_signs_no_other(office: Office) -> None:
+    made = await office.approve(await office.request())
+    seven, fourteen, _ = made.checkpoints
+
+    async def issue(work: UnitOfWork) -> Any:
+        return await receipts.issue_receipt(work, None, made.action.action_id, 7)  # type: ignore[arg-type]
+
+    async def attempt(subject: UUID) -> Problem:
+        call = context(ACME, "", grant=grant(subject))
+        with entered(call), pytest.raises(Problem) as refused:
+            async with office.api.begin(ACME, call) as work:
+                await issue(work)
+        return refused.value
+
+    assert (await attempt(fourteen.checkpoint_id)).reason_name == "GRANT_INVALID"
+    assert (await attempt(uuid4())).reason_name == "GRANT_INVALID"
+    # The right one is let in, and told that there is nothing to sign yet.
+    assert (await attempt(seven.checkpoint_id)).reason_name == "RECEIPT_NOT_READY"
+
+
+async def test_an_attempt_is_recorded_once_whoever_believes_to_hold_the_lease(office: Office) -> None:
+    made = await office.approve(await office.request())
+    await intended(office, made)
+    with pytest.raises(IntegrityError, match="steps_open"):
+        async with office.worker.begin(ACME) as work:
+            await outcomes.intend(work, made.action, "create_snapshot", 2)
+
+
+async def test_a_checkpoint_that_is_given_up_says_so(office: Office) -> None:
+    made = await office.approve(await office.request())
+    checkpoint = made.checkpoints[0].checkpoint_id
+    async with office.worker.begin(ACME) as work:
+        await outcomes.give_up(work, Job(uuid4(), ACME, CHECKPOINT, checkpoint, 5), "RuntimeError")
+    async with office.api.read(ACME) as connection:
+        found = await checkpoints.get_checkpoint(connection, checkpoint)
+    assert "given up" in found.explanation
+
+
+@pytest.mark.parametrize("state", [StepState.CONFIRMED, StepState.REFUSED])
+async def test_an_outcome_that_is_known_is_not_changed(office: Office, state: StepState) -> None:
+    made = await office.approve(await office.request())
+    step = await intended(office, made)
+    async with office.worker.begin(ACME) as work:
+        await actions.mark_step(work.connection, step, state=state.value)
+        work.emit("actions.step.test", made.action.target)
+    with pytest.raises(WrongState):
+        async with office.worker.begin(ACME) as work:
+            await actions.mark_step(work.connection, step, state=StepState.UNKNOWN.value)
