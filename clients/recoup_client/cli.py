@@ -53,7 +53,7 @@ def orgs(session: Session) -> None:
 @click.pass_obj
 def members(session: Session) -> None:
     """List the organization's members."""
-    found = session.call("GET", "/members", pageSize=500)
+    found = session.all("/members", "members")
     session.show(found, [(m["email"], m["role"].removeprefix("ROLE_"), m["memberId"]) for m in found["members"]],
                  "e-mail", "role", "id")  # fmt: skip
 
@@ -62,7 +62,7 @@ def members(session: Session) -> None:
 @click.pass_obj
 def connections(session: Session) -> None:
     """List connected cloud scopes."""
-    found = session.call("GET", "/connections", pageSize=500)
+    found = session.all("/connections", "connections")
     rows = [
         (c["connectionId"], c["displayName"], c["state"].removeprefix("CONNECTION_STATE_"), c["problem"])
         for c in found["connections"]
@@ -97,7 +97,7 @@ def scan_start(session: Session, connection_id: str) -> None:
 @click.pass_obj
 def scan_list(session: Session) -> None:
     """List scans, newest first."""
-    found = session.call("GET", "/scans")
+    found = session.all("/scans", "scans")
     rows = [
         (s["scanId"], s["createdAt"][:19], s["state"].removeprefix("SCAN_STATE_"), str(s["resourcesSeen"]))
         for s in found["scans"]
@@ -123,7 +123,7 @@ def scan_show(session: Session, scan_id: str) -> None:
 @click.pass_obj
 def findings(session: Session, detection: str) -> None:
     """List open findings, the largest saving first."""
-    found = session.call("GET", "/findings", pageSize=200, detectionId=detection)
+    found = session.all("/findings", "findings", detectionId=detection)
     rows = [
         (
             f["findingId"],
@@ -143,7 +143,7 @@ def findings(session: Session, detection: str) -> None:
 @click.pass_obj
 def prices(session: Session, region: str, prefix: str) -> None:
     """List catalogue prices with their source."""
-    found = session.call("GET", "/prices", region=region, skuPrefix=prefix, pageSize=200)
+    found = session.all("/prices", "prices", region=region, skuPrefix=prefix)
     rows = [
         (p["sku"], p["unitPrice"]["amount"], p["unitPrice"]["currency"], p["unit"], p["sourceDate"])
         for p in found["prices"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import click
 
@@ -43,7 +44,7 @@ def bill_add(session: Session, connection_id: str, account: str, region: str, bu
 @click.pass_obj
 def bill_sources(session: Session) -> None:
     """List bill sources."""
-    found = session.call("GET", "/billSources", pageSize=500)
+    found = session.all("/billSources", "billSources")
     rows = [(s["billSourceId"], f"s3://{s['bucket']}/{s['prefix']}", s["account"]) for s in found["billSources"]]
     session.show(found, rows, "bill source", "export", "account")
 
@@ -58,11 +59,22 @@ def bill_fetch(session: Session, bill_source_id: str) -> None:
     session.show(found, rows, "import", "state")
 
 
+@bill.command("disable")
+@click.argument("bill_source_id")
+@click.pass_obj
+def bill_disable(session: Session, bill_source_id: str) -> None:
+    """Stop fetching a bill source; another connection may take its place."""
+    etag = session.call("GET", f"/billSources/{bill_source_id}")["billSource"]["etag"]
+    found = session.call("POST", f"/billSources/{bill_source_id}:disable", {"etag": etag})
+    rows = [(bill_source_id, _short(found["billSource"]["state"], "BILL_SOURCE_STATE_"))]
+    session.show(found, rows, "bill source", "state")
+
+
 @bill.command("imports")
 @click.pass_obj
 def bill_imports(session: Session) -> None:
     """List imports, newest first."""
-    found = session.call("GET", "/billImports")
+    found = session.all("/billImports", "billImports")
     rows = [
         (
             i["billImportId"],
@@ -81,12 +93,18 @@ def action() -> None:
     """Request, approve and follow actions."""
 
 
+_request_id = click.option(
+    "--request-id", default=lambda: str(uuid4()), help="a UUID: the same one again has no further effect"
+)
+
+
 @action.command("request")
 @click.argument("finding_id")
+@_request_id
 @click.pass_obj
-def action_request(session: Session, finding_id: str) -> None:
+def action_request(session: Session, finding_id: str, request_id: str) -> None:
     """Request the action of a finding: its plan is frozen and hashed."""
-    _show(session, session.call("POST", "/actions", {"findingId": finding_id}))
+    _show(session, session.call("POST", "/actions", {"findingId": finding_id, "requestId": request_id}))
 
 
 @action.command("show")
@@ -101,10 +119,11 @@ def action_show(session: Session, action_id: str) -> None:
 @click.argument("action_id")
 @click.argument("plan_hash")
 @click.option("--comment", default="")
+@_request_id
 @click.pass_obj
-def action_approve(session: Session, action_id: str, plan_hash: str, comment: str) -> None:
+def action_approve(session: Session, action_id: str, plan_hash: str, comment: str, request_id: str) -> None:
     """Approve the plan whose hash you were shown."""
-    body = {"planHash": plan_hash, "comment": comment}
+    body = {"planHash": plan_hash, "comment": comment, "requestId": request_id}
     _show(session, session.call("POST", f"/actions/{action_id}:approve", body))
 
 
@@ -130,7 +149,7 @@ def action_cancel(session: Session, action_id: str, comment: str) -> None:
 @click.pass_obj
 def action_list(session: Session) -> None:
     """List actions, newest first."""
-    found = session.call("GET", "/actions")
+    found = session.all("/actions", "actions")
     rows = [
         (a["actionId"], _short(a["state"], "ACTION_STATE_"), a["resource"]["id"], _money(a["plan"]["estimate"]))
         for a in found["actions"]
@@ -174,7 +193,7 @@ def receipt() -> None:
 @click.pass_obj
 def receipt_list(session: Session) -> None:
     """List receipts, newest first."""
-    found = session.call("GET", "/receipts", pageSize=200)
+    found = session.all("/receipts", "receipts")
     rows = [
         (
             r["receiptId"],

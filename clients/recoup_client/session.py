@@ -17,6 +17,7 @@ from rich.table import Table
 from recoup_client.rest import GatewayRefused, GatewayUnreachable, Rest
 
 EXIT_REFUSED, EXIT_UNREACHABLE = 1, 3
+_PAGE, _MOST_PAGES = 500, 20
 # A cloud's names are hostile input: what could move a terminal's cursor is shown as a question mark.
 _PRINTABLE = {ord(c): "?" for c in map(chr, range(32))} | {127: "?", 0x9B: "?"}
 
@@ -45,6 +46,18 @@ class Session:
             organization_id = self._organization(rest)
             given = {key: value for key, value in parameters.items() if value != ""}
             return told(lambda: rest.call(method, f"/v1/organizations/{organization_id}{path}", body, given))
+
+    def all(self, path: str, key: str, **parameters: Any) -> dict[str, Any]:
+        """All pages of a list, as one document. What is beyond the first pages is said on stderr."""
+        found = self.call("GET", path, pageSize=_PAGE, **parameters)
+        for _ in range(_MOST_PAGES - 1):
+            if not found["nextPageToken"]:
+                return found
+            more = self.call("GET", path, pageSize=_PAGE, pageToken=found["nextPageToken"], **parameters)
+            found = {**more, key: found[key] + more[key]}
+        if found["nextPageToken"]:
+            click.echo(f"recoup: only the first {len(found[key])} are shown", err=True)
+        return found
 
     def _organization(self, rest: Rest) -> str:
         """The organization's id: as given, by its short name, or the only one that there is."""

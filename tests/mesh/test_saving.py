@@ -121,10 +121,31 @@ def test_an_approval_is_one_trace_over_six_processes(told: Told) -> None:
     assert until(complete, 30.0) == "gateway"
 
 
+def in_force(told: Told) -> list[dict[str, Any]]:
+    """The receipts that no later one supersedes."""
+    receipts = told.story.facts["receipts"]
+    superseded = {receipt["supersedes"] for receipt in receipts}
+    return [receipt for receipt in receipts if receipt["receiptId"] not in superseded]
+
+
+def test_what_was_provisional_is_superseded_once_the_month_has_closed(told: Told) -> None:
+    receipts = {receipt["receiptId"]: receipt for receipt in told.story.facts["receipts"]}
+    later = [receipt for receipt in receipts.values() if receipt["supersedes"]]
+    # The windows of 7 and 14 days lie in the month that closed; that of 30 days doesn't.
+    assert {(r["days"], r["provisional"]) for r in later} == {(7, False), (14, False)}
+    assert len(later) == 2 * len(told.story.facts["requests"])
+    for receipt in later:
+        earlier = receipts[receipt["supersedes"]]
+        assert (earlier["actionId"], earlier["days"], earlier["provisional"]) == (
+            receipt["actionId"], receipt["days"], True,
+        )  # fmt: skip
+    assert len(in_force(told)) == 3 * len(told.story.facts["requests"])
+
+
 def test_the_ledger_adds_up(told: Told) -> None:
     ledger = told.story.facts["ledger"]
     for line in ledger["lines"]:
-        receipts = [r for r in told.story.facts["receipts"] if r["days"] == line["days"]]
+        receipts = [r for r in in_force(told) if r["days"] == line["days"]]
         total = sum(Decimal(r["economic"]["amount"]) for r in receipts)
         assert Decimal(line["economic"]["amount"]) == total.quantize(Decimal("0.01"))
         assert line["verified"] + line["partial"] == len(told.story.facts["requests"])

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,9 @@ from rich.console import Console
 from recoup_local.demo.story import Story, Teller, tell
 from recoup_local.supervisor import LocalMesh
 from tests.support.mesh import TestMesh, close_people
+
+# A day from which the month closes within the story: provisional receipts are superseded by final ones.
+DAY0 = date(2026, 11, 10)
 
 
 @dataclass
@@ -44,7 +48,7 @@ def told_story() -> Iterator[Told]:
 
 async def _tell(mesh: LocalMesh) -> Told:
     page = io.StringIO()
-    teller = Teller(mesh, Console(file=page, width=140))
+    teller = Teller(mesh, Console(file=page, width=140), DAY0)
     story = await tell(teller)
     made = TestMesh(mesh, teller.clients, teller.estate, await teller.base_user(), teller.day0, teller.connection_id)
     return Told(made, story, page.getvalue(), teller.receipt)

@@ -9,7 +9,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -49,14 +50,14 @@ class Story:
 
 
 class Teller:
-    """A running mesh, an estate behind it, and what was told so far."""
+    """A running mesh, an estate behind it, and what was told so far. `day0` is today unless another day is given."""
 
-    def __init__(self, mesh: LocalMesh, console: Console, scale: int = 1) -> None:
+    def __init__(self, mesh: LocalMesh, console: Console, day0: date | None = None) -> None:
         self.mesh, self.console, self.story = mesh, console, Story()
-        self.day0 = datetime.now(UTC).replace(hour=9, minute=0, second=0, microsecond=0)
+        self.day0 = datetime.combine(day0 or datetime.now(UTC).date(), time_of_day(9), UTC)
         self.clients = AwsClients.of(mesh.cloud)
         self.control = ProxyControl.of(mesh.cloud)
-        self.estate = Estate(self.clients, build_plan(scale=scale))
+        self.estate = Estate(self.clients, build_plan())
         self.bills = BillSimulator(
             self.clients,
             mesh.state / "bills",
