@@ -1,7 +1,7 @@
 """What pricing's worker does: fetch a bill. It may run again after any line.
 
-Nothing that it writes is seen before the last transaction, which makes the batches current; what was current until
-then stays so when a bill is refused. The job of a source never ends: it is given back until the next day.
+Nothing that it writes is seen before the one transaction which makes the batches current; what was current until then
+stays so when a bill is refused. The job of a source never ends: it is given back until the next day.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from services._mesh.aws import AwsSettings
@@ -29,7 +30,7 @@ from services.pricing.model.focus import BillLimits
 from services.pricing.model.manifest import Delivery
 from services.pricing.model.reading import BillReading, Coverage, FetchedFile, coverage_of
 from services.pricing.model.refusal import BillRefused
-from services.pricing.store import bills, costs
+from services.pricing.store import bills, costs, leftovers
 from services.pricing.store.costs import BatchKey
 from services.pricing.usecases.bills import CREDENTIAL_PURPOSE
 
@@ -64,6 +65,7 @@ class StagedBatch:
 async def import_bill(tools: Tools, job: ClaimedJob) -> None:
     """Fetch what is new of a source's export, and make it current; or say why it can't be used."""
     source, bill_import_id = await _start(job)
+    await _clean(job, source)
     try:
         staged = await _Fetch(tools, job, source, bill_import_id).run()
         await _complete(job, source, bill_import_id, staged)
@@ -73,6 +75,9 @@ async def import_bill(tools: Tools, job: ClaimedJob) -> None:
         if isinstance(problem, _PASSING):
             raise
         await _refuse(job, bill_import_id, _told_problem(problem), 0, "", problem.reason_name)
+    await _clean(job, source)
+    async with job.begin() as work:
+        await job.postpone(work, work.now + EVERY)
 
 
 def _told_problem(problem: Problem) -> str:
@@ -99,9 +104,21 @@ async def _start(job: ClaimedJob) -> tuple[BillSource, UUID]:
         )
         metadata = {"bill_source_id": str(source.bill_source_id), "attempt": str(job.attempt)}
         work.emit("pricing.bill.run", f"billImports/{found.bill_import_id}", metadata)
-    async with job.begin() as work:
-        await costs.delete_leftovers(work.connection, source.bill_source_id)
     return source, found.bill_import_id
+
+
+async def _clean(job: ClaimedJob, source: BillSource) -> None:
+    """Delete what nobody sees any more, in pieces: a long transaction would block the renewal of the lease."""
+    async with job.begin() as work:
+        found = await leftovers.list_leftovers(work.connection, source.bill_source_id)
+    for each in found:
+        for table in leftovers.TABLES:
+            after: Sequence[Any] | None = None
+            while True:
+                async with job.begin() as work:
+                    after = await leftovers.delete_piece(work.connection, table, each, after)
+                if after is None:
+                    break
 
 
 class _Fetch:
@@ -197,7 +214,7 @@ class _Fetch:
 
 
 async def _complete(job: ClaimedJob, source: BillSource, bill_import_id: UUID, staged: Sequence[StagedBatch]) -> None:
-    """Make the batches current in place of those before them, and give the job back until tomorrow."""
+    """Make the batches current in place of those before them."""
     async with job.begin() as work:
         await bills.lock_batches(work.connection, job.organization_id)
         for each in staged:
@@ -210,7 +227,6 @@ async def _complete(job: ClaimedJob, source: BillSource, bill_import_id: UUID, s
             "batches": [_told(each.batch) for each in staged],
         }
         work.emit("pricing.bill.complete", f"billImports/{bill_import_id}", metadata)
-        await job.postpone(work, work.now + EVERY)
 
 
 async def _make_current(work: UnitOfWork, source: BillSource, bill_import_id: UUID, staged: StagedBatch) -> None:
@@ -224,9 +240,7 @@ async def _make_current(work: UnitOfWork, source: BillSource, bill_import_id: UU
             f"{period:%Y-%m} of {both} is billed by the bill source {rival.bill_source_id} already.",
             "Keep one bill source for each account: otherwise its cost would count twice.",
         )
-    superseded = await bills.supersede_batch(work.connection, source.bill_source_id, period)
-    if superseded is not None:
-        await costs.delete_batch_rows(work.connection, superseded)
+    await bills.supersede_batch(work.connection, source.bill_source_id, period)
     await bills.insert_batch(
         work.connection, work.organization_id, source.bill_source_id, bill_import_id, staged.batch, staged.accounts
     )
@@ -245,7 +259,7 @@ def _told(batch: Batch) -> dict[str, str]:
 
 
 async def _refuse(job: ClaimedJob, bill_import_id: UUID, problem: str, row: int, column: str, rule: str) -> None:
-    """Leave what was current as it is, say why, and try again tomorrow."""
+    """Leave what was current as it is, and say why."""
     async with job.begin() as work:
         await bills.mark_import(
             work.connection,
@@ -258,7 +272,6 @@ async def _refuse(job: ClaimedJob, bill_import_id: UUID, problem: str, row: int,
         )
         metadata = {"rule": rule, "row": str(row), "column": column, "problem": problem[:1000]}
         work.emit("pricing.bill.refuse", f"billImports/{bill_import_id}", metadata, "FAILED")
-        await job.postpone(work, work.now + EVERY)
 
 
 async def give_up(work: UnitOfWork, job: Job, error: str) -> None:

@@ -25,9 +25,10 @@ from services._mesh.grants import read_own_grant
 from services._mesh.jobs import Job
 from services.pricing import working
 from services.pricing.clients.peers import ConnectionFacts
+from services.pricing.model import reading
 from services.pricing.model.bill import NewBillSource
 from services.pricing.model.daily import CostKey, CostKind, DailyCost
-from services.pricing.store import costs
+from services.pricing.store import costs, leftovers
 from services.pricing.usecases import bills
 from tests.support.bills import ACCOUNT, CREDENTIAL, PREFIX, REGION, Office, charge, csv, opened
 from tests.support.postgres import TestDatabase
@@ -114,6 +115,65 @@ async def test_a_new_delivery_replaces_the_rows_and_keeps_the_record(office: Off
     records = await office.fetch("SELECT batch_id FROM pricing.bill_batches ORDER BY is_current")
     assert records == [before.batch_id, after.batch_id]
     assert await office.fetch("SELECT DISTINCT batch_id FROM pricing.bill_days") == [after.batch_id]
+
+
+_COUNTING = """
+CREATE TABLE public.deleted (txid xid8, rows bigint);
+CREATE FUNCTION public.count_deleted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$
+BEGIN INSERT INTO public.deleted SELECT pg_current_xact_id(), count(*) FROM gone; RETURN NULL; END $body$;
+CREATE TRIGGER counted AFTER DELETE ON pricing.daily_costs REFERENCING OLD TABLE AS gone
+  FOR EACH STATEMENT EXECUTE FUNCTION public.count_deleted();
+CREATE TRIGGER counted AFTER DELETE ON pricing.bill_days REFERENCING OLD TABLE AS gone
+  FOR EACH STATEMENT EXECUTE FUNCTION public.count_deleted();
+"""
+
+
+async def test_rows_are_deleted_in_bounded_transactions(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large bill in one transaction would outlast the statement's timeout, the lease, or both: for ever."""
+    monkeypatch.setattr(leftovers, "PIECE_ROWS", 3)
+    days = [date(2026, 2, 1) + timedelta(days=number) for number in range(8)]
+    office.bucket.deliver(csv(*(charge(day, resource=name) for day in days for name in ("vol-1", "vol-2"))))
+    source = await office.connect()
+    await office.run(source)
+    superuser = await office.database.superuser()
+    await superuser.execute(_COUNTING)
+    await superuser.close()
+    # One that is refused in its last row has written pieces before, and one that is broken off as well.
+    monkeypatch.setattr(reading, "PIECE_ROWS", 4)
+    refused = charge(days[0]) | {"BillingCurrency": "EUR"}
+    office.bucket.deliver(csv(*(charge(day) for day in days), refused))
+    await office.ask(source)
+    assert (await office.run(source)).state == "FAILED"
+    assert await office.fetch("SELECT count(*) FROM pricing.daily_costs") == [16]
+    (of_refused,) = await office.fetch("SELECT sum(rows)::int FROM public.deleted")
+    assert of_refused >= 4
+    office.bucket.deliver(csv(charge(days[0], "9")))
+    await office.ask(source)
+    assert (await office.run(source)).state == "IMPORTED"
+    assert await office.total() == Decimal(9)
+    assert await office.fetch("SELECT day FROM pricing.bill_days") == [days[0]]
+    # The first bill had 16 rows and 8 days.
+    assert await office.fetch("SELECT sum(rows)::int FROM public.deleted") == [of_refused + 16 + 8]
+    assert max(await office.fetch("SELECT sum(rows)::int FROM public.deleted GROUP BY txid")) == 3
+
+
+async def test_what_a_crash_left_of_a_superseded_bill_is_deleted_by_the_next_fetch(office: Office) -> None:
+    office.bucket.deliver(csv(charge(date(2026, 2, 1), "5")))
+    source = await office.connect()
+    await office.run(source)
+    office.bucket.deliver(csv(charge(date(2026, 2, 1), "9")))
+    await office.ask(source)
+    job = await office.claim(source)
+    with entered(job.context()):
+        found, import_id = await working._start(job)
+        await working._complete(job, found, import_id, await working._Fetch(office.tools, job, found, import_id).run())
+    # Nobody sees both, and the dead worker's lease runs out.
+    rows, _ = await listed(office)
+    assert ([row.effective_cost for row in rows], await office.total()) == ([9], Decimal(14))
+    office.clock.wall_ahead = timedelta(seconds=61)
+    assert (await office.run(source)).state == "UNCHANGED"
+    assert await office.total() == Decimal(9)
+    assert await office.fetch("SELECT count(*) FROM pricing.bill_days") == [1]
 
 
 REFUSED = {

@@ -155,9 +155,9 @@ async def find_rival(
     return (await connection.execute(query)).one_or_none()
 
 
-async def supersede_batch(connection: AsyncConnection, bill_source_id: UUID, billing_period: date) -> UUID | None:
-    """Let the current batch of a source and period be current no longer; returns its id. Its rows are the caller's."""
-    changed = (
+async def supersede_batch(connection: AsyncConnection, bill_source_id: UUID, billing_period: date) -> None:
+    """Let the current batch of a source and period be current no longer: its rows are leftovers from then on."""
+    await connection.execute(
         update(bill_batches)
         .where(
             bill_batches.c.bill_source_id == bill_source_id,
@@ -165,10 +165,7 @@ async def supersede_batch(connection: AsyncConnection, bill_source_id: UUID, bil
             bill_batches.c.is_current,
         )
         .values(is_current=False)
-        .returning(bill_batches.c.batch_id)
     )
-    superseded: UUID | None = (await connection.execute(changed)).scalar_one_or_none()
-    return superseded
 
 
 async def insert_batch(

@@ -47,16 +47,6 @@ INSERT INTO pricing.bill_days (organization_id, bill_import_id, batch_id, provid
 SELECT :organization_id, :bill_import_id, :batch_id, provider, account, day
 FROM unnest(CAST(:providers AS text[]), CAST(:accounts AS text[]), CAST(:days AS date[])) AS e(provider, account, day)
 """
-_TABLES = ("daily_costs", "bill_days")
-_DELETE_LEFTOVERS = """
-DELETE FROM pricing.{table} WHERE bill_import_id IN (
-  SELECT bill_import_id FROM pricing.bill_imports
-  WHERE bill_source_id = :bill_source_id AND state IN ('RUNNING', 'FAILED'))
-"""
-_DELETE_BATCH = """
-DELETE FROM pricing.{table} WHERE batch_id = :batch_id AND bill_import_id = (
-  SELECT bill_import_id FROM pricing.bill_batches WHERE batch_id = :batch_id)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +92,6 @@ async def insert_days(connection: AsyncConnection, key: BatchKey, days: Sequence
         "days": [day for _, day in days],
     }
     await connection.execute(text(_INSERT_DAYS), {**key.values(), **values})
-
-
-async def delete_leftovers(connection: AsyncConnection, bill_source_id: UUID) -> None:
-    """Delete what imports of a source wrote that didn't come to their end."""
-    for table in _TABLES:
-        await connection.execute(text(_DELETE_LEFTOVERS.format(table=table)), {"bill_source_id": bill_source_id})
-
-
-async def delete_batch_rows(connection: AsyncConnection, batch_id: UUID) -> None:
-    """Delete the rows of a batch that is superseded; its record stays."""
-    for table in _TABLES:
-        await connection.execute(text(_DELETE_BATCH.format(table=table)), {"batch_id": batch_id})
 
 
 _CURRENT = """JOIN pricing.bill_batches AS b
