@@ -19,7 +19,7 @@ from services._mesh.aws import AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import monotonic
 from services._mesh.credentials import CredentialDesk
-from services._mesh.errors import Conflict, DeadlinePassed, NotFound, Problem, Unavailable
+from services._mesh.errors import Conflict, DeadlinePassed, NotFound, Problem, Reason, Unavailable
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job
 from services._mesh.threads import BoundedThreads
@@ -27,7 +27,7 @@ from services._mesh.uow import UnitOfWork
 from services.pricing.clients.exports import Export
 from services.pricing.model.bill import PROVIDER_FETCHED, Batch, BillImportState, BillSource
 from services.pricing.model.focus import BillLimits
-from services.pricing.model.manifest import Delivery
+from services.pricing.model.manifest import Delivery, is_mixed
 from services.pricing.model.reading import BillReading, Coverage, FetchedFile, coverage_of
 from services.pricing.model.refusal import BillRefused
 from services.pricing.store import bills, costs, leftovers
@@ -166,12 +166,20 @@ class _Fetch:
         return self._staged(key.batch_id, delivery, reading, coverage, sha256, fetched_at)
 
     async def _download(self, delivery: Delivery, folder: Path) -> tuple[list[FetchedFile], str]:
-        """The files of a delivery, and the SHA-256 of their bytes one after the other."""
-        digest, left = hashlib.sha256(), self._tools.most_bytes
+        """The files of a delivery, and the SHA-256 of their bytes one after the other.
+
+        Raises Unavailable where the export was delivered anew meanwhile: nothing of two deliveries is ever recorded.
+        """
+        digest, left, written_at = hashlib.sha256(), self._tools.most_bytes, list[datetime]()
         files = [FetchedFile(key, folder / str(number)) for number, key in enumerate(delivery.keys)]
         for file in files:
             export = await self._export()
-            left -= await export.download(file.name, file.path, digest.update, left)
+            fetched = await export.download(file.name, file.path, digest.update, left)
+            left -= fetched.size
+            written_at.append(fetched.written_at)
+        if is_mixed(delivery, await (await self._export()).delivery(delivery.key), written_at):
+            message = "The export is being delivered anew just now."
+            raise Unavailable(Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, message, {"dependency": "bill"})
         return files, digest.hexdigest()
 
     async def _write(self, key: BatchKey, reading: BillReading) -> None:

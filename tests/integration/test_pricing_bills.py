@@ -6,7 +6,8 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from csv import reader
 from dataclasses import replace
 from datetime import date, timedelta
@@ -24,6 +25,7 @@ from services._mesh.errors import AlreadyExists, Invalid, NotFound, Unavailable,
 from services._mesh.grants import read_own_grant
 from services._mesh.jobs import Job
 from services.pricing import working
+from services.pricing.clients.exports import Downloaded, Export
 from services.pricing.clients.peers import ConnectionFacts
 from services.pricing.model import reading
 from services.pricing.model.bill import NewBillSource
@@ -174,6 +176,45 @@ async def test_what_a_crash_left_of_a_superseded_bill_is_deleted_by_the_next_fet
     assert (await office.run(source)).state == "UNCHANGED"
     assert await office.total() == Decimal(9)
     assert await office.fetch("SELECT count(*) FROM pricing.bill_days") == [1]
+
+
+class Redelivering(Export):
+    """An export that the provider writes over while it is read: `between` is done after the first file."""
+
+    between: Callable[[], object] = staticmethod(lambda: None)
+
+    async def download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
+        found = await super().download(key, path, took, most_bytes)
+        if path.name == "0":
+            Redelivering.between()
+        return found
+
+
+@pytest.mark.parametrize("with_manifest", [True, False], ids=["whole", "half"])
+async def test_a_mixture_of_two_deliveries_is_never_recorded(
+    office: Office, monkeypatch: pytest.MonkeyPatch, with_manifest: bool
+) -> None:
+    """An export that overwrites its keys may do so between two of them; its manifest may come a while later."""
+    day, office.bucket.overwriting = date(2026, 2, 1), True
+    office.bucket.deliver(csv(charge(day, "5")), csv(charge(day, "7")))
+    after = csv(charge(day, "50")), csv(charge(day, "70"))
+
+    def redeliver() -> None:
+        time.sleep(1.1)  # S3 tells seconds.
+        office.bucket.deliver(*after, with_manifest=with_manifest)
+
+    monkeypatch.setattr(working, "Export", Redelivering)
+    monkeypatch.setattr(Redelivering, "between", staticmethod(redeliver))
+    source = await office.connect()
+    with pytest.raises(Unavailable):
+        await office.run(source)
+    assert (await office.batches(), await office.total()) == ([], None)
+    # It is fetched again, now that nothing moves any more.
+    monkeypatch.undo()
+    office.bucket.deliver(*after)
+    office.clock.wall_ahead = timedelta(seconds=61)
+    assert (await office.run(source)).state == "IMPORTED"
+    assert await office.total() == Decimal(120)
 
 
 REFUSED = {

@@ -71,16 +71,24 @@ class Bucket:
     name: str
     period: date = date(2026, 2, 1)
     delivered: int = 0
+    overwriting: bool = False
 
     def deliver(
-        self, *files: bytes, closed: bool = True, created_at: str = "2026-03-05T00:00:00+00:00", **changes: Any
+        self,
+        *files: bytes,
+        closed: bool = True,
+        created_at: str = "2026-03-05T00:00:00+00:00",
+        with_manifest: bool = True,
+        **changes: Any,
     ) -> str:
         """Deliver a period's files; returns the manifest's version. `changes` are what the manifest says otherwise."""
-        self.delivered += 1
+        self.delivered += not (self.overwriting and self.delivered)
         month = f"billing_period={self.period:%Y-%m}"
         keys = [f"{PREFIX}/data/{month}/{self.delivered}/{number}.csv.gz" for number in range(len(files))]
         for key, content in zip(keys, files, strict=True):
             self.client.put_object(Bucket=self.name, Key=key, Body=gzip.compress(content, mtime=0))
+        if not with_manifest:
+            return ""
         end = (self.period + timedelta(days=31)).replace(day=1)
         manifest = {
             "executionId": str(self.delivered), "createdAt": created_at, "format": "TEXT_OR_CSV", "compression": "GZIP",

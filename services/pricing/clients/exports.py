@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, Failure, classify, client
 from services._mesh.errors import Reason, Unavailable, WrongState
@@ -32,6 +32,13 @@ FILE_DEADLINE_SECONDS = 1800.0
 _CHUNK_BYTES = 1024 * 1024
 
 
+class Downloaded(NamedTuple):
+    """A file that was fetched: its size, and when it was written into the bucket."""
+
+    size: int
+    written_at: datetime
+
+
 class Export:
     """One bill source's export, read with one session."""
 
@@ -52,8 +59,8 @@ class Export:
         """What a manifest says now. Raises as `manifests` does."""
         return await self._run(CALL_DEADLINE_SECONDS, self._read, key)
 
-    async def download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> int:
-        """Write a file of the export to `path`, telling `took` each chunk; returns its size. Raises as above."""
+    async def download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
+        """Write a file of the export to `path`, telling `took` each chunk. Raises as above."""
         return await self._run(FILE_DEADLINE_SECONDS, self._download, key, path, took, most_bytes)
 
     async def _run(self, seconds: float, call: Callable[..., R], *arguments: Any) -> R:
@@ -85,14 +92,14 @@ class Export:
         # Where a bucket has no versions, S3 says none, or "null" for one that had them once.
         version = found.get("VersionId") or ""
         version = version if version not in ("", "null") else str(found["ETag"]).strip('"')
-        return read_manifest(content, self._source.bucket, self._source.prefix, key, version)
+        return read_manifest(content, self._source.bucket, self._source.prefix, key, version, found["LastModified"])
 
-    def _download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> int:
+    def _download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
         size = 0
         with self._translated("s3:GetObject"):
-            body = self._s3().get_object(Bucket=self._source.bucket, Key=key)["Body"]
+            found = self._s3().get_object(Bucket=self._source.bucket, Key=key)
         with path.open("wb") as file:
-            while chunk := self._chunk(body):
+            while chunk := self._chunk(found["Body"]):
                 size += len(chunk)
                 if size > most_bytes:
                     raise BillRefused(
@@ -100,7 +107,7 @@ class Export:
                     )
                 took(chunk)
                 file.write(chunk)
-        return size
+        return Downloaded(size, found["LastModified"])
 
     def _chunk(self, body: Any) -> bytes:
         with self._translated("s3:GetObject"):

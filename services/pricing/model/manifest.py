@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -26,14 +26,24 @@ _ASK = "Check the export's settings at the provider, and have it delivered again
 class Delivery:
     """One version of one billing period's export: what its manifest says, and the keys of its files in the bucket.
 
-    `version` is the manifest's, as the store names it.
+    `version` and `written_at` are the manifest's, as the store says.
     """
 
     manifest: Manifest
     key: str
     version: str
+    written_at: datetime
     keys: tuple[str, ...]
     gzipped: bool
+
+
+def is_mixed(delivery: Delivery, again: Delivery, written_at: Iterable[datetime]) -> bool:
+    """Whether files that were read one after the other may be of two deliveries: an export can write over its own.
+
+    Either the manifest is another one by now, or the next delivery was under way: files on both sides of the manifest,
+    whichever of the two the provider writes first.
+    """
+    return again.version != delivery.version or len({at > delivery.written_at for at in written_at}) > 1
 
 
 def metadata_prefix(prefix: str) -> str:
@@ -47,7 +57,7 @@ def period_of(prefix: str, key: str) -> date | None:
     return date(int(found[1]), int(found[2]), 1) if found and key.startswith(metadata_prefix(prefix)) else None
 
 
-def read_manifest(content: bytes, bucket: str, prefix: str, key: str, version: str) -> Delivery:
+def read_manifest(content: bytes, bucket: str, prefix: str, key: str, version: str, written_at: datetime) -> Delivery:
     """The delivery that a manifest describes. Raises BillRefused."""
     try:
         document = json.loads(content)
@@ -68,7 +78,7 @@ def read_manifest(content: bytes, bucket: str, prefix: str, key: str, version: s
         tuple(_files(document)),
     )
     keys = tuple(_key_within(file, bucket, prefix) for file in manifest.files)
-    return Delivery(manifest, key, version, keys, _is_gzipped(document))
+    return Delivery(manifest, key, version, written_at, keys, _is_gzipped(document))
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
