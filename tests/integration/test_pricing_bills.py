@@ -19,12 +19,13 @@ from uuid import UUID, uuid4
 import pytest
 from moto.server import ThreadedMotoServer
 
-from services._mesh.aws import AwsSettings
+from services._mesh.aws import AwsSettings, client
 from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Invalid, NotFound, Unavailable, WrongState
 from services._mesh.grants import read_own_grant
 from services._mesh.jobs import Job
 from services.pricing import working
+from services.pricing.clients import exports
 from services.pricing.clients.exports import Downloaded, Export
 from services.pricing.clients.peers import ConnectionFacts
 from services.pricing.model import reading
@@ -461,6 +462,29 @@ async def test_the_grant_reads_this_export_and_nothing_else(office: Office) -> N
         (("s3:ListBucket",), (bucket,)),
         (("s3:GetObject",), (f"{bucket}/{PREFIX}/*",)),
     ]
+
+
+async def test_a_bucket_that_became_somebody_else_s_is_never_read(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 compares the owner, if it is told whom we expect: in each call (the emulated proxy does so too)."""
+    expected: list[str] = []
+
+    def watched(*arguments: Any) -> Any:
+        s3 = client(*arguments)
+        s3.meta.events.register("before-send.s3", lambda request, **_: expected.append(_owner(request.headers)))
+        return s3
+
+    monkeypatch.setattr(exports, "client", watched)
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))), csv(charge(date(2026, 2, 2))))
+    assert (await office.run(await office.connect())).state == "IMPORTED"
+    # The list, the manifest before and after, and two files.
+    assert expected == [ACCOUNT] * 5
+
+
+def _owner(headers: Any) -> str:
+    owner = headers.get("x-amz-expected-bucket-owner", b"")
+    return owner.decode() if isinstance(owner, bytes) else str(owner)
 
 
 async def test_a_batch_s_record_can_t_be_changed_by_the_worker(office: Office) -> None:

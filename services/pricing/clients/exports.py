@@ -47,6 +47,8 @@ class Export:
     ) -> None:
         self._threads, self._settings, self._credentials, self._source = threads, settings, credentials, source
         self._client: Any = None
+        # A bucket's name says nothing about whose it is: somebody else may have made it again after it was deleted.
+        self._bucket = {"Bucket": source.bucket, "ExpectedBucketOwner": source.account}
 
     async def manifests(self) -> list[str]:
         """The keys of the current manifests, one a billing period, the earliest period first.
@@ -74,7 +76,7 @@ class Export:
         token: dict[str, str] = {}
         for _ in range(MAX_PAGES):
             with self._translated("s3:ListBucket"):
-                page = self._s3().list_objects_v2(Bucket=self._source.bucket, Prefix=metadata_prefix(prefix), **token)
+                page = self._s3().list_objects_v2(**self._bucket, Prefix=metadata_prefix(prefix), **token)
             keys += [entry["Key"] for entry in page.get("Contents", ())]
             if not page.get("IsTruncated"):
                 return _newest(prefix, keys)
@@ -85,7 +87,7 @@ class Export:
 
     def _read(self, key: str) -> Delivery:
         with self._translated("s3:GetObject"):
-            found = self._s3().get_object(Bucket=self._source.bucket, Key=key)
+            found = self._s3().get_object(**self._bucket, Key=key)
             content = found["Body"].read(MAX_MANIFEST_BYTES + 1)
         if len(content) > MAX_MANIFEST_BYTES:
             raise BillRefused("manifest", f"{key} is larger than {MAX_MANIFEST_BYTES} bytes.", "Export it again.")
@@ -97,7 +99,7 @@ class Export:
     def _download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
         size = 0
         with self._translated("s3:GetObject"):
-            found = self._s3().get_object(Bucket=self._source.bucket, Key=key)
+            found = self._s3().get_object(**self._bucket, Key=key)
         with path.open("wb") as file:
             while chunk := self._chunk(found["Body"]):
                 size += len(chunk)

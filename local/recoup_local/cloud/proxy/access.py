@@ -53,6 +53,8 @@ class Access:
 
     def authorize(self, principal: Principal, call: Call, tags: dict[str, str]) -> Answer | None:
         """None if the call may be made, else the refusal. `tags`: those of the resource acted on."""
+        if self._is_other_owner(call):
+            return answers.error_answer(call, 403, "AccessDenied", "Access Denied")
         if principal.kind == "admin" or call.name in UNCONDITIONAL:
             return None
         if call.service not in _GLOBAL_SERVICES and (principal.account, call.region) in self.denied_regions:
@@ -107,6 +109,11 @@ class Access:
         )
         self.identities.add_session(session)
         return session
+
+    def _is_other_owner(self, call: Call) -> bool:
+        """Whether the bucket isn't of the account that the caller expects; S3 refuses it to whoever asks."""
+        owner = self.identities.bucket_owners.get(call.params.get("Bucket", ""))
+        return call.service == "s3" and owner not in (None, call.params.get("ExpectedBucketOwner", owner))
 
     def _foreign_bucket(self, principal: Principal, call: Call) -> Answer | None:
         """Another account's bucket needs a bucket policy as well; none is emulated, so it is refused."""

@@ -92,7 +92,9 @@ def _recognize_s3(request: Request, region: str, access_key: str) -> Call:
     bucket, _, key = request.path.lstrip("/").partition("/")
     params = dict(parse_qsl(request.raw_query, keep_blank_values=True))
     query = f"&{request.raw_query}"
-    params |= {name: value for name, value in (("Bucket", bucket), ("Key", key)) if value}
+    owner = request.header("x-amz-expected-bucket-owner")
+    named = (("Bucket", bucket), ("Key", key), ("ExpectedBucketOwner", owner))
+    params |= {name: value for name, value in named if value}
     if not bucket:
         return Call("s3", "ListBuckets", region, access_key, "rest", params)
     table = _S3_OBJECT_ACTIONS if key else _S3_BUCKET_ACTIONS
