@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -31,6 +32,7 @@ from services.pricing.clients.peers import ConnectionFacts
 from services.pricing.model import reading
 from services.pricing.model.bill import NewBillSource
 from services.pricing.model.daily import CostKey, CostKind, DailyCost
+from services.pricing.store import bills as bill_store
 from services.pricing.store import costs, leftovers
 from services.pricing.usecases import bills
 from tests.support.bills import ACCOUNT, CREDENTIAL, PREFIX, REGION, Office, charge, csv, opened
@@ -374,6 +376,26 @@ async def test_one_import_of_a_source_at_a_time(office: Office) -> None:
     assert (await office.run(source)).bill_import_id == asked.bill_import_id
     live = await office.fetch("SELECT count(*) FROM pricing.jobs WHERE status IN ('READY', 'LEASED')")
     assert live == [1]
+
+
+async def test_asking_while_the_daily_fetch_begins_is_no_deadlock(office: Office) -> None:
+    """The worker holds its job and writes an import of the source; whoever asks holds the source and wants the job."""
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))))
+    source = await office.connect()
+    await office.run(source)
+    office.clock.ahead = timedelta(days=1, minutes=1)
+    job = await office.claim(source)
+    async with job.begin() as work:
+        asked = asyncio.create_task(office.ask(source))
+        while not await office.fetch("SELECT pid FROM pg_locks WHERE NOT granted"):  # It has the source by now.
+            await asyncio.sleep(0.02)
+        made = await bill_store.insert_import(work.connection, ACME, uuid4(), source, work.now)
+        work.emit("pricing.bill.run", f"billImports/{made.bill_import_id}")
+    with pytest.raises(AlreadyExists):
+        await asked
+    with entered(job.context()):  # The job is the worker's still: what was asked for was refused whole.
+        await working.import_bill(office.tools, job)
+    assert (await office.newest(source)).state == "UNCHANGED"
 
 
 async def test_a_job_that_died_says_so_and_asking_again_revives_the_daily_fetch(office: Office) -> None:

@@ -43,9 +43,13 @@ async def insert_source(connection: AsyncConnection, made: BillSource) -> None:
 
 
 async def get_source(connection: AsyncConnection, bill_source_id: UUID, *, lock: bool = False) -> BillSource:
-    """A bill source. Raises NotFound."""
+    """A bill source; `lock` keeps other decisions about it out. Raises NotFound.
+
+    Whoever decides locks the source first and its jobs then; a worker holds a job and then writes rows that refer to
+    the source. FOR NO KEY UPDATE lets these through, so that the two never wait for each other.
+    """
     query = select(bill_sources).where(bill_sources.c.bill_source_id == bill_source_id)
-    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    row = (await connection.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
     if row is None:
         raise NotFound("bill source")
     return _source(row)
