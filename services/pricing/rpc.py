@@ -101,6 +101,15 @@ class BillRpc(bill_service_pb2_grpc.BillServiceServicer):
 
         return await self._store.write(request, bill_pb.ImportBillResponse, decide)
 
+    async def DisableBillSource(
+        self, request: bill_pb.DisableBillSourceRequest, context: Context
+    ) -> bill_pb.DisableBillSourceResponse:
+        async def decide(work: UnitOfWork) -> bill_pb.DisableBillSourceResponse:
+            found = await bills.disable_bill_source(work, UUID(request.bill_source_id), request.etag)
+            return bill_pb.DisableBillSourceResponse(bill_source=wire.bill_source(found))
+
+        return await self._store.write(request, bill_pb.DisableBillSourceResponse, decide)
+
     async def GetBillImport(
         self, request: bill_pb.GetBillImportRequest, context: Context
     ) -> bill_pb.GetBillImportResponse:

@@ -59,6 +59,7 @@ bill_batches = Table(
     Column("period_closed", Boolean, nullable=False),
     Column("imported_at", _Moment, nullable=False),
     Column("is_current", Boolean, nullable=False),
+    Column("replaced_accounts", ARRAY(Text), nullable=False),
 )
 
 bill_days = Table(

@@ -83,7 +83,8 @@ async def import_bill(tools: Tools, job: ClaimedJob) -> None:
 def _told_problem(problem: Problem) -> str:
     """What stands in the way, for whoever set the source up."""
     if isinstance(problem, NotFound):
-        return f"{problem.message} The connection that reads this bill was disabled; add the bill source to another."
+        way_out = "Disable this bill source, and add its bucket and prefix again under another connection."
+        return f"{problem.message} The connection that reads this bill was disabled. {way_out}"
     return problem.message
 
 
@@ -225,20 +226,25 @@ async def _complete(job: ClaimedJob, source: BillSource, bill_import_id: UUID, s
     """Make the batches current in place of those before them."""
     async with job.begin() as work:
         await bills.lock_batches(work.connection, job.organization_id)
-        for each in staged:
-            await _make_current(work, source, bill_import_id, each)
+        replaced = [await _make_current(work, source, bill_import_id, each) for each in staged]
         state = BillImportState.IMPORTED if staged else BillImportState.UNCHANGED
         await bills.mark_import(work.connection, bill_import_id, state=state.value, finished_at=work.now)
         metadata = {
             "bill_source_id": str(source.bill_source_id),
             "state": state.value,
             "batches": [_told(each.batch) for each in staged],
+            "replaced": [str(batch_id) for batch_ids in replaced for batch_id in batch_ids],
         }
         work.emit("pricing.bill.complete", f"billImports/{bill_import_id}", metadata)
 
 
-async def _make_current(work: UnitOfWork, source: BillSource, bill_import_id: UUID, staged: StagedBatch) -> None:
-    """Put a batch in the place of the one before it. Raises BillRefused where another source bills the same."""
+async def _make_current(
+    work: UnitOfWork, source: BillSource, bill_import_id: UUID, staged: StagedBatch
+) -> Sequence[UUID]:
+    """Put a batch in the place of the one before it, and of what disabled sources bill of its accounts.
+
+    Returns the batches of these. Raises BillRefused where another active source bills the same.
+    """
     period = staged.batch.billing_period
     rival = await bills.find_rival(work.connection, source.bill_source_id, period, staged.accounts)
     if rival is not None:
@@ -246,12 +252,13 @@ async def _make_current(work: UnitOfWork, source: BillSource, bill_import_id: UU
         raise BillRefused(
             "account_twice",
             f"{period:%Y-%m} of {both} is billed by the bill source {rival.bill_source_id} already.",
-            "Keep one bill source for each account: otherwise its cost would count twice.",
+            "Keep one bill source for each account, and disable the other: otherwise its cost would count twice.",
         )
     await bills.supersede_batch(work.connection, source.bill_source_id, period)
     await bills.insert_batch(
         work.connection, work.organization_id, source.bill_source_id, bill_import_id, staged.batch, staged.accounts
     )
+    return await bills.replace_disabled(work.connection, period, staged.accounts)
 
 
 def _told(batch: Batch) -> dict[str, str]:
@@ -284,13 +291,5 @@ async def _refuse(job: ClaimedJob, bill_import_id: UUID, problem: str, row: int,
 
 async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
     """Leave nothing waiting for a job that is dead: its import failed, and says why and how it goes on."""
-    found = await bills.find_open_import(work.connection, job.subject_id)
-    if found is not None:
-        problem = f"given up after several attempts ({error}); import the bill again, and it is fetched daily again"
-        await bills.mark_import(
-            work.connection,
-            found.bill_import_id,
-            state=BillImportState.FAILED.value,
-            problem=problem,
-            finished_at=work.now,
-        )
+    problem = f"given up after several attempts ({error}); import the bill again, and it is fetched daily again"
+    await bills.end_open_import(work.connection, job.subject_id, problem, work.now)

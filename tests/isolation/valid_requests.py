@@ -133,6 +133,9 @@ FACTORIES: Mapping[str, Factory] = {
     ),
     f"{_BILLS}/ListBillSources": lambda made: Case({}),
     f"{_BILLS}/ImportBill": lambda made: Case({"bill_source_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_BILLS}/DisableBillSource": lambda made: _etag_refused(
+        {"bill_source_id": _bill(made, "/billSources", "billSources", "billSourceId")}
+    ),
     f"{_BILLS}/GetBillImport": lambda made: Case(
         {"bill_import_id": _bill(made, "/billImports", "billImports", "billImportId")}
     ),

@@ -31,14 +31,15 @@ def _batch(row: Any) -> Batch:
 
 
 async def insert_source(connection: AsyncConnection, made: BillSource) -> None:
-    """Insert a bill source. Raises AlreadyExists for one with the same bucket and prefix."""
+    """Insert a bill source. Raises AlreadyExists while one with the same bucket and prefix is in use."""
     values = {name: getattr(made, name) for name in BillSource.__slots__}
     try:
         async with connection.begin_nested():
             await connection.execute(insert(bill_sources).values(values))
     except IntegrityError as error:
         raise _exists(
-            "bill source", "A bill source with this bucket and prefix exists. List them to find it."
+            "bill source",
+            "A bill source with this bucket and prefix is in use. List them to find it, or to disable it.",
         ) from error
 
 
@@ -53,6 +54,17 @@ async def get_source(connection: AsyncConnection, bill_source_id: UUID, *, lock:
     if row is None:
         raise NotFound("bill source")
     return _source(row)
+
+
+async def mark_disabled(connection: AsyncConnection, bill_source_id: UUID) -> BillSource:
+    """Switch a bill source off; its etag changes."""
+    changed = (
+        update(bill_sources)
+        .where(bill_sources.c.bill_source_id == bill_source_id)
+        .values(state=BillSourceState.DISABLED.value, version=bill_sources.c.version + 1)
+        .returning(bill_sources)
+    )
+    return _source((await connection.execute(changed)).one())
 
 
 async def list_sources(connection: AsyncConnection, after: UUID | None, limit: int) -> list[BillSource]:
@@ -125,6 +137,14 @@ async def mark_import(connection: AsyncConnection, bill_import_id: UUID, **value
     )
 
 
+async def end_open_import(connection: AsyncConnection, bill_source_id: UUID, problem: str, now: datetime) -> None:
+    """Let the import of a source that isn't over have failed; nothing where there is none."""
+    found = await find_open_import(connection, bill_source_id)
+    if found is not None:
+        state = BillImportState.FAILED.value
+        await mark_import(connection, found.bill_import_id, state=state, problem=problem, finished_at=now)
+
+
 async def current_versions(connection: AsyncConnection, bill_source_id: UUID) -> dict[date, str]:
     """The version of the manifest behind each billing period's current batch."""
     query = select(bill_batches.c.billing_period, bill_batches.c.object_version).where(
@@ -145,10 +165,12 @@ async def lock_batches(connection: AsyncConnection, organization_id: UUID) -> No
 async def find_rival(
     connection: AsyncConnection, bill_source_id: UUID, billing_period: date, accounts: Collection[str]
 ) -> Any | None:
-    """A current batch of another source that bills one of the accounts in the period: both would count twice."""
+    """A current batch of another active source that bills one of the accounts in the period: both would count twice."""
     query = (
         select(bill_batches.c.bill_source_id, bill_batches.c.accounts)
+        .join_from(bill_batches, bill_sources, bill_batches.c.bill_source_id == bill_sources.c.bill_source_id)
         .where(
+            bill_sources.c.state == BillSourceState.ACTIVE.value,
             bill_batches.c.is_current,
             bill_batches.c.billing_period == billing_period,
             bill_batches.c.bill_source_id != bill_source_id,
@@ -157,6 +179,30 @@ async def find_rival(
         .limit(1)
     )
     return (await connection.execute(query)).one_or_none()
+
+
+# A batch bills several accounts, and a day of one must not be lost because another one is billed elsewhere by now.
+_REPLACE = """
+UPDATE pricing.bill_batches AS b SET
+  replaced_accounts = ARRAY(
+    SELECT a FROM unnest(b.accounts) AS a WHERE a = ANY(b.replaced_accounts || CAST(:accounts AS text[]))),
+  is_current = EXISTS (
+    SELECT FROM unnest(b.accounts) AS a WHERE a <> ALL(b.replaced_accounts || CAST(:accounts AS text[])))
+FROM pricing.bill_sources AS s
+WHERE s.organization_id = b.organization_id AND s.bill_source_id = b.bill_source_id AND s.state = 'DISABLED'
+  AND b.is_current AND b.billing_period = :billing_period AND EXISTS (
+    SELECT FROM unnest(b.accounts) AS a WHERE a = ANY(CAST(:accounts AS text[])) AND a <> ALL(b.replaced_accounts))
+RETURNING b.batch_id
+"""
+
+
+async def replace_disabled(connection: AsyncConnection, billing_period: date, accounts: Collection[str]) -> list[UUID]:
+    """Let batches of disabled sources count for these accounts no longer, nor at all once no account is left to them.
+
+    Returns the ids of those that are changed.
+    """
+    values = {"billing_period": billing_period, "accounts": sorted(accounts)}
+    return sorted((await connection.execute(text(_REPLACE), values)).scalars())
 
 
 async def supersede_batch(connection: AsyncConnection, bill_source_id: UUID, billing_period: date) -> None:

@@ -95,7 +95,8 @@ async def insert_days(connection: AsyncConnection, key: BatchKey, days: Sequence
 
 
 _CURRENT = """JOIN pricing.bill_batches AS b
-  ON b.organization_id = c.organization_id AND b.batch_id = c.batch_id AND b.is_current"""
+  ON b.organization_id = c.organization_id AND b.batch_id = c.batch_id AND b.is_current
+  AND c.account <> ALL(b.replaced_accounts)"""
 _COMPLETE = f"""
 SELECT DISTINCT c.day, c.batch_id FROM pricing.bill_days AS c {_CURRENT}
 WHERE c.provider = :provider AND c.account = :account AND c.day BETWEEN :first AND :last

@@ -32,12 +32,14 @@ _OF = "organization_id = {of}.organization_id AND bill_import_id = {of}.bill_imp
 _ANY = " OR ".join(f"EXISTS (SELECT 1 FROM pricing.{table} WHERE {_OF}{{more}})" for table in TABLES)
 # An import that is running or failed has no batch: these are recorded in the transaction that ends it.
 _LEFTOVERS = f"""
-SELECT i.bill_import_id, NULL::uuid AS batch_id FROM pricing.bill_imports AS i
-WHERE i.bill_source_id = :bill_source_id AND i.state IN ('RUNNING', 'FAILED') AND ({_ANY.format(of="i", more="")})
+WITH sources AS (
+  SELECT bill_source_id FROM pricing.bill_sources WHERE bill_source_id = :bill_source_id OR state = 'DISABLED'
+)
+SELECT i.bill_import_id, NULL::uuid AS batch_id FROM pricing.bill_imports AS i JOIN sources USING (bill_source_id)
+WHERE i.state IN ('RUNNING', 'FAILED') AND ({_ANY.format(of="i", more="")})
 UNION ALL
-SELECT b.bill_import_id, b.batch_id FROM pricing.bill_batches AS b
-WHERE b.bill_source_id = :bill_source_id AND NOT b.is_current
-  AND ({_ANY.format(of="b", more=" AND batch_id = b.batch_id")})
+SELECT b.bill_import_id, b.batch_id FROM pricing.bill_batches AS b JOIN sources USING (bill_source_id)
+WHERE NOT b.is_current AND ({_ANY.format(of="b", more=" AND batch_id = b.batch_id")})
 """
 # A piece starts behind the one before it, so that no dead row is passed over twice.
 _DELETE = """
@@ -49,7 +51,7 @@ SELECT {keys} FROM gone ORDER BY {backwards} LIMIT 1
 
 
 async def list_leftovers(connection: AsyncConnection, bill_source_id: UUID) -> list[Leftover]:
-    """What is left of a source's bills, and has rows still."""
+    """What is left of a source's bills and has rows still; of disabled sources too, whose jobs don't run any more."""
     found = await connection.execute(text(_LEFTOVERS), {"bill_source_id": bill_source_id})
     return [Leftover(row.bill_import_id, row.batch_id) for row in found]
 

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from services._mesh.errors import NotFound, Reason, WrongState, invalid_field
+from services._mesh.errors import Conflict, NotFound, Reason, WrongState, invalid_field
 from services._mesh.grants import CredentialScope
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Authority, Job, Planner
@@ -78,6 +78,23 @@ async def import_bill(work: UnitOfWork, planner: Planner, bill_source_id: UUID) 
     made = await _plan_import(work, planner, bill_source_id)
     work.emit("pricing.bill.import", f"billImports/{made.bill_import_id}", {"bill_source_id": str(bill_source_id)})
     return made
+
+
+async def disable_bill_source(work: UnitOfWork, bill_source_id: UUID, etag: str) -> BillSource:
+    """Switch a bill source off for good. Raises NotFound, Conflict (ETAG_MISMATCH), WrongState.
+
+    What it has fetched stays current, or baselines would lose their days, until another source's import replaces it.
+    """
+    found = await bills.get_source(work.connection, bill_source_id, lock=True)
+    if etag != found.etag:
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody changed it in between. Read it again, then repeat.")
+    if found.state is not BillSourceState.ACTIVE:
+        raise _wrong_state(f"A bill source that is {found.state} can't be disabled.", found.state, "ACTIVE")
+    await work.cancel_jobs(IMPORT_BILL, bill_source_id)
+    await bills.end_open_import(work.connection, bill_source_id, "The bill source was disabled.", work.now)
+    metadata = {"connection_id": str(found.connection_id), "account": found.account}
+    work.emit("pricing.bill_source.disable", f"billSources/{bill_source_id}", metadata)
+    return await bills.mark_disabled(work.connection, bill_source_id)
 
 
 async def _plan_import(work: UnitOfWork, planner: Planner, bill_source_id: UUID) -> BillImport:

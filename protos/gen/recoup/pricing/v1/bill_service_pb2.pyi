@@ -254,6 +254,64 @@ class ImportBillResponse(_message.Message):
 Global___ImportBillResponse: _TypeAlias = ImportBillResponse  # noqa: Y015
 
 @_typing.final
+class DisableBillSourceRequest(_message.Message):
+    """Asks to switch a bill source off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    BILL_SOURCE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    bill_source_id: _builtins.str
+    """The bill source, a UUID."""
+    etag: _builtins.str
+    """The etag that was read; required."""
+    request_id: _builtins.str
+    """A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        bill_source_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill_source_id", b"bill_source_id", "etag", b"etag", "organization_id", b"organization_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableBillSourceRequest: _TypeAlias = DisableBillSourceRequest  # noqa: Y015
+
+@_typing.final
+class DisableBillSourceResponse(_message.Message):
+    """The bill source, switched off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BILL_SOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bill_source(self) -> _pricing_pb2.BillSource:
+        """The bill source."""
+
+    def __init__(
+        self,
+        *,
+        bill_source: _pricing_pb2.BillSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bill_source", b"bill_source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill_source", b"bill_source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableBillSourceResponse: _TypeAlias = DisableBillSourceResponse  # noqa: Y015
+
+@_typing.final
 class GetBillImportRequest(_message.Message):
     """Asks for an import."""
 

@@ -55,6 +55,11 @@ class BillServiceStub:
                 request_serializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.ImportBillRequest.SerializeToString,
                 response_deserializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.ImportBillResponse.FromString,
                 _registered_method=True)
+        self.DisableBillSource = channel.unary_unary(
+                '/recoup.pricing.v1.BillService/DisableBillSource',
+                request_serializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.DisableBillSourceRequest.SerializeToString,
+                response_deserializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.DisableBillSourceResponse.FromString,
+                _registered_method=True)
         self.GetBillImport = channel.unary_unary(
                 '/recoup.pricing.v1.BillService/GetBillImport',
                 request_serializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.GetBillImportRequest.SerializeToString,
@@ -109,6 +114,14 @@ class BillServiceServicer:
 
     def ImportBill(self, request, context):
         """Fetches a bill source now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableBillSource(self, request, context):
+        """Switches a bill source off for good: nothing is fetched any more, and its bucket and prefix may be added again, under
+        another connection. What it has fetched counts until another bill source bills the same account and month.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +184,11 @@ def add_BillServiceServicer_to_server(servicer, server):
                     servicer.ImportBill,
                     request_deserializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.ImportBillRequest.FromString,
                     response_serializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.ImportBillResponse.SerializeToString,
+            ),
+            'DisableBillSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableBillSource,
+                    request_deserializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.DisableBillSourceRequest.FromString,
+                    response_serializer=recoup_dot_pricing_dot_v1_dot_bill__service__pb2.DisableBillSourceResponse.SerializeToString,
             ),
             'GetBillImport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBillImport,
@@ -307,6 +325,33 @@ class BillService:
             '/recoup.pricing.v1.BillService/ImportBill',
             recoup_dot_pricing_dot_v1_dot_bill__service__pb2.ImportBillRequest.SerializeToString,
             recoup_dot_pricing_dot_v1_dot_bill__service__pb2.ImportBillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableBillSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.pricing.v1.BillService/DisableBillSource',
+            recoup_dot_pricing_dot_v1_dot_bill__service__pb2.DisableBillSourceRequest.SerializeToString,
+            recoup_dot_pricing_dot_v1_dot_bill__service__pb2.DisableBillSourceResponse.FromString,
             options,
             channel_credentials,
             insecure,

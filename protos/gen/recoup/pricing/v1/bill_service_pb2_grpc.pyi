@@ -41,6 +41,10 @@ class BillServiceStub:
     """Lists bill sources."""
     ImportBill: _grpc.UnaryUnaryMultiCallable[_bill_service_pb2.ImportBillRequest, _bill_service_pb2.ImportBillResponse]
     """Fetches a bill source now."""
+    DisableBillSource: _grpc.UnaryUnaryMultiCallable[_bill_service_pb2.DisableBillSourceRequest, _bill_service_pb2.DisableBillSourceResponse]
+    """Switches a bill source off for good: nothing is fetched any more, and its bucket and prefix may be added again, under
+    another connection. What it has fetched counts until another bill source bills the same account and month.
+    """
     GetBillImport: _grpc.UnaryUnaryMultiCallable[_bill_service_pb2.GetBillImportRequest, _bill_service_pb2.GetBillImportResponse]
     """Reads one import."""
     ListBillImports: _grpc.UnaryUnaryMultiCallable[_bill_service_pb2.ListBillImportsRequest, _bill_service_pb2.ListBillImportsResponse]
@@ -65,6 +69,10 @@ class BillServiceAsyncStub(BillServiceStub):
     """Lists bill sources."""
     ImportBill: _aio.UnaryUnaryMultiCallable[_bill_service_pb2.ImportBillRequest, _bill_service_pb2.ImportBillResponse]  # type: ignore[assignment]
     """Fetches a bill source now."""
+    DisableBillSource: _aio.UnaryUnaryMultiCallable[_bill_service_pb2.DisableBillSourceRequest, _bill_service_pb2.DisableBillSourceResponse]  # type: ignore[assignment]
+    """Switches a bill source off for good: nothing is fetched any more, and its bucket and prefix may be added again, under
+    another connection. What it has fetched counts until another bill source bills the same account and month.
+    """
     GetBillImport: _aio.UnaryUnaryMultiCallable[_bill_service_pb2.GetBillImportRequest, _bill_service_pb2.GetBillImportResponse]  # type: ignore[assignment]
     """Reads one import."""
     ListBillImports: _aio.UnaryUnaryMultiCallable[_bill_service_pb2.ListBillImportsRequest, _bill_service_pb2.ListBillImportsResponse]  # type: ignore[assignment]
@@ -110,6 +118,16 @@ class BillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bill_service_pb2.ImportBillResponse, _abc.Awaitable[_bill_service_pb2.ImportBillResponse]]:
         """Fetches a bill source now."""
+
+    @_abc_1.abstractmethod
+    def DisableBillSource(
+        self,
+        request: _bill_service_pb2.DisableBillSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bill_service_pb2.DisableBillSourceResponse, _abc.Awaitable[_bill_service_pb2.DisableBillSourceResponse]]:
+        """Switches a bill source off for good: nothing is fetched any more, and its bucket and prefix may be added again, under
+        another connection. What it has fetched counts until another bill source bills the same account and month.
+        """
 
     @_abc_1.abstractmethod
     def GetBillImport(

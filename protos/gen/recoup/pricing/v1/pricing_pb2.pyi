@@ -32,7 +32,7 @@ class _BillSourceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BillS
     BILL_SOURCE_STATE_ACTIVE: _BillSourceState.ValueType  # 1
     """Fetched every day."""
     BILL_SOURCE_STATE_DISABLED: _BillSourceState.ValueType  # 2
-    """Switched off by a person."""
+    """Switched off by a person, for good. What it fetched counts until another source bills the same account and month."""
 
 class BillSourceState(_BillSourceState, metaclass=_BillSourceStateEnumTypeWrapper):
     """Where a bill source stands."""
@@ -42,7 +42,7 @@ BILL_SOURCE_STATE_UNSPECIFIED: BillSourceState.ValueType  # 0
 BILL_SOURCE_STATE_ACTIVE: BillSourceState.ValueType  # 1
 """Fetched every day."""
 BILL_SOURCE_STATE_DISABLED: BillSourceState.ValueType  # 2
-"""Switched off by a person."""
+"""Switched off by a person, for good. What it fetched counts until another source bills the same account and month."""
 Global___BillSourceState: _TypeAlias = BillSourceState  # noqa: Y015
 
 class _BillImportState:
@@ -529,7 +529,9 @@ class Measurement(_message.Message):
     decision: Global___Decision.ValueType
     """The decision."""
     provisional: _builtins.bool
-    """Whether the billing period is still open, so that the result may be superseded."""
+    """Whether a billing period of the window is open or has no bill, so that the result may be superseded; never where the
+    bill is waited for no more.
+    """
     explanation: _builtins.str
     """What it rests on, in words."""
     document: _builtins.bytes
