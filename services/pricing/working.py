@@ -68,16 +68,16 @@ async def import_bill(tools: Tools, job: ClaimedJob) -> None:
     await _clean(job, source)
     try:
         staged = await _Fetch(tools, job, source, bill_import_id).run()
-        await _complete(job, source, bill_import_id, staged)
+        ended_at = await _complete(job, source, bill_import_id, staged)
     except BillRefused as refused:
-        await _refuse(job, bill_import_id, str(refused), refused.row, refused.column, refused.rule)
+        ended_at = await _refuse(job, bill_import_id, str(refused), refused.row, refused.column, refused.rule)
     except Problem as problem:
         if isinstance(problem, _PASSING):
             raise
-        await _refuse(job, bill_import_id, _told_problem(problem), 0, "", problem.reason_name)
+        ended_at = await _refuse(job, bill_import_id, _told_problem(problem), 0, "", problem.reason_name)
     await _clean(job, source)
     async with job.begin() as work:
-        await job.postpone(work, work.now + EVERY)
+        await job.postpone(work, ended_at + EVERY)
 
 
 def _told_problem(problem: Problem) -> str:
@@ -222,8 +222,10 @@ class _Fetch:
         return StagedBatch(batch, frozenset(account.account for account in facts.accounts))
 
 
-async def _complete(job: ClaimedJob, source: BillSource, bill_import_id: UUID, staged: Sequence[StagedBatch]) -> None:
-    """Make the batches current in place of those before them."""
+async def _complete(
+    job: ClaimedJob, source: BillSource, bill_import_id: UUID, staged: Sequence[StagedBatch]
+) -> datetime:
+    """Make the batches current in place of those before them; returns when."""
     async with job.begin() as work:
         await bills.lock_batches(work.connection, job.organization_id)
         replaced = [await _make_current(work, source, bill_import_id, each) for each in staged]
@@ -236,6 +238,7 @@ async def _complete(job: ClaimedJob, source: BillSource, bill_import_id: UUID, s
             "replaced": [str(batch_id) for batch_ids in replaced for batch_id in batch_ids],
         }
         work.emit("pricing.bill.complete", f"billImports/{bill_import_id}", metadata)
+        return work.now
 
 
 async def _make_current(
@@ -273,8 +276,8 @@ def _told(batch: Batch) -> dict[str, str]:
     }
 
 
-async def _refuse(job: ClaimedJob, bill_import_id: UUID, problem: str, row: int, column: str, rule: str) -> None:
-    """Leave what was current as it is, and say why."""
+async def _refuse(job: ClaimedJob, bill_import_id: UUID, problem: str, row: int, column: str, rule: str) -> datetime:
+    """Leave what was current as it is, and say why; returns when."""
     async with job.begin() as work:
         await bills.mark_import(
             work.connection,
@@ -287,6 +290,7 @@ async def _refuse(job: ClaimedJob, bill_import_id: UUID, problem: str, row: int,
         )
         metadata = {"rule": rule, "row": str(row), "column": column, "problem": problem[:1000]}
         work.emit("pricing.bill.refuse", f"billImports/{bill_import_id}", metadata, "FAILED")
+        return work.now
 
 
 async def give_up(work: UnitOfWork, job: Job, error: str) -> None:

@@ -162,6 +162,23 @@ async def test_rows_are_deleted_in_bounded_transactions(office: Office, monkeypa
     assert max(await office.fetch("SELECT sum(rows)::int FROM public.deleted GROUP BY txid")) == 3
 
 
+async def test_the_next_fetch_is_a_day_after_the_end_of_this_one(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to delete what was superseded: the day after must not be left out."""
+    cleaned = working._clean
+
+    async def slowly(*arguments: Any) -> None:
+        await cleaned(*arguments)
+        office.clock.ahead += timedelta(hours=12)
+
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))))
+    source = await office.connect()
+    monkeypatch.setattr(working, "_clean", slowly)
+    found = await office.run(source)
+    assert await office.fetch("SELECT due_at FROM pricing.jobs") == [found.finished_at + working.EVERY]
+
+
 async def test_what_a_crash_left_of_a_superseded_bill_is_deleted_by_the_next_fetch(office: Office) -> None:
     office.bucket.deliver(csv(charge(date(2026, 2, 1), "5")))
     source = await office.connect()
