@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from recoup_client import savings
-from recoup_client.session import Session, told
+from recoup_client.session import Group, Session, told
 
 
-@click.group()
+@click.group(cls=Group)
 @click.option("--gateway", envvar="RECOUP_GATEWAY", help="the gateway's address, such as https://recoup.example.com")
 @click.option("--ca", envvar="RECOUP_CA", type=click.Path(path_type=Path), help="a CA to trust besides the system's")
 @click.option("--token-file", envvar="RECOUP_TOKEN_FILE", type=click.Path(path_type=Path), help="a session token")

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import click
 
-from recoup_client.session import Session
+from recoup_client.session import Command, Group, Session
 
 
 def _short(name: str, prefix: str) -> str:
@@ -19,7 +19,7 @@ def _money(amount: dict[str, Any] | None) -> str:
     return f"{amount['amount']} {amount['currency']}" if amount else "unknown"
 
 
-@click.group()
+@click.group(cls=Group)
 def bill() -> None:
     """Say where the provider's bills lie, and see what was fetched."""
 
@@ -88,7 +88,7 @@ def bill_imports(session: Session) -> None:
     session.show(found, rows, "import", "at", "state", "bills", "problem")
 
 
-@click.group()
+@click.group(cls=Group)
 def action() -> None:
     """Request, approve and follow actions."""
 
@@ -184,7 +184,7 @@ def _checkpoint(found: dict[str, Any]) -> str:
     return f"{decision}, {_money(found.get('economic'))}, {state}; receipt {found['receiptId']}"
 
 
-@click.group()
+@click.group(cls=Group)
 def receipt() -> None:
     """List receipts, and fetch them for recoup-verify."""
 
@@ -221,7 +221,7 @@ def receipt_fetch(session: Session, receipt_id: str, output: Path) -> None:
     session.show(found, [(receipt_id, str(output))], "receipt", "file")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.pass_obj
 def ledger(session: Session) -> None:
     """Sum up what was verified, is waiting, or came back."""

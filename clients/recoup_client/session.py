@@ -81,6 +81,28 @@ class Session:
         Console().print(table if rows else "nothing there")
 
 
+def _print_json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    session = context.find_object(Session)
+    if wanted and session is not None:
+        session.as_json = True
+
+
+class Command(click.Command):
+    """A command that takes --json itself, besides the one before the command's name."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        option = click.Option(["--json"], is_flag=True, expose_value=False, callback=_print_json, help="print JSON")
+        self.params.append(option)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type
+
+
 def clean(text: str) -> str:
     """Text that a terminal shows as it is."""
     return escape(text.translate(_PRINTABLE))

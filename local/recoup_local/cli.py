@@ -208,21 +208,26 @@ def down(state: Path, as_json: bool) -> None:
 
 
 @local.command()
+@_json
 @click.option("--output", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
-def demo(output: Path) -> None:
-    """Tell the main job from start to end, on a mesh of its own."""
+def demo(output: Path, as_json: bool) -> None:
+    """Tell the main job from start to end, on a mesh of its own. With --json the telling goes to stderr."""
     from recoup_local.demo.run import run
     from recoup_local.demo.story import StoryBroken
     from recoup_local.supervisor import StartError
 
-    console = Console(highlight=False, width=max(110, Console().width))
+    console = Console(highlight=False, width=max(110, Console().width), stderr=as_json)
     try:
-        asyncio.run(run(output, console))
+        story = asyncio.run(run(output, console))
     except (StartError, StoryBroken) as error:
         _stop_with(EXIT_FAILED, str(error))
+    except OSError as error:
+        _stop_with(EXIT_FAILED, f"{output} can't be written ({error.strerror}). Choose another folder with --output.")
     except KeyboardInterrupt:
         console.print("\nstopped; nothing is left running")
         sys.exit(130)
+    if as_json:
+        click.echo(json.dumps(story.document()))
 
 
 def _running(state: Path) -> int:

@@ -133,12 +133,31 @@ def test_losing_all_of_jetstream_in_the_middle_of_an_execution_loses_nothing(act
     nothing_is_lost_or_twice(acting.made)
 
 
-def test_the_api_killed_with_its_relay_loses_no_event(acting: Acting) -> None:
+def test_a_relay_killed_after_the_append_appends_nothing_twice(acting: Acting) -> None:
+    """The outbox is locked against the relay's mark, so that it dies knowing what it hasn't written down."""
     mesh = acting.made.mesh
     action = acting.requested(RELEASE)
+    nothing_is_lost_or_twice(acting.made)
+    mesh.kill("audit")
     acting.finops.post(f"/actions/{action['actionId']}:cancel", {"comment": "test"})
-    mesh.kill("actions")
-    asyncio.run(mesh.restart("actions"))
+    appended = "SELECT 1 FROM audit.events e JOIN actions.outbox o USING (event_id) WHERE o.log_index IS NULL"
+
+    async def kill_between_append_and_mark() -> None:
+        assert mesh.postgres is not None
+        locked = await connect(mesh.postgres)
+        try:
+            await locked.execute("BEGIN; LOCK TABLE actions.outbox IN SHARE MODE")
+            await mesh.restart("audit")
+            async with asyncio.timeout(60):
+                while not await locked.fetch(appended):
+                    await asyncio.sleep(0.05)
+            mesh.kill("actions")
+            await locked.execute("ROLLBACK")
+        finally:
+            await locked.close()
+        await mesh.restart("actions")
+
+    asyncio.run(kill_between_append_and_mark())
     nothing_is_lost_or_twice(acting.made)
     assert acting.reached(action, "CANCELLED")["problem"] == "test"
 

@@ -74,6 +74,8 @@ READS = (
 def test_every_list_is_a_table_for_people_and_json_for_programs(cli: Cli, command: str, key: str) -> None:
     found = cli.json("Admin", *command.split())[key]
     assert found
+    # The option stands before the command's name or behind it.
+    assert key in json.loads(cli("Admin", *command.split(), "--json").stdout)
     shown = cli("Admin", *command.split())
     assert shown.returncode == DONE
     assert len(shown.stdout.splitlines()) > 2

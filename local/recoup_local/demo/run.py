@@ -12,20 +12,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recoup_local.demo.story import Teller, tell
+from recoup_local.demo.story import Story, Teller, tell
 from recoup_local.otlp import tree
 from recoup_local.supervisor import LocalMesh
 
+FILES = ("story.json", "receipt.json", "log.vkey", "trace.json")
+
 
 def _clean(output: Path) -> Path:
-    """Empty the output folder; returns a new folder for the mesh, so that every run starts clean."""
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    """Remove what an earlier run left, and nothing else; returns a new folder for the mesh."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (output / name).unlink(missing_ok=True)
     return Path(tempfile.mkdtemp(prefix="recoup-demo-"))
 
 
-async def run(output: Path, console: Console) -> None:
-    """Bring a mesh up, tell the story, write the files, take the mesh down. Raises StartError, StoryBroken."""
+async def run(output: Path, console: Console) -> Story:
+    """Bring a mesh up, tell the story, write the files, take the mesh down. Raises StartError, StoryBroken, OSError."""
     began = time.monotonic()
     state = await asyncio.to_thread(_clean, output)
     mesh = LocalMesh(state)
@@ -49,3 +52,4 @@ async def run(output: Path, console: Console) -> None:
     console.print(f"\nDone in {time.monotonic() - began:.0f} s. In {output}: story.json (what was done),")
     console.print("  trace.json (all spans), receipt.json and log.vkey. Check them yourself:")
     console.print(f"  recoup-verify receipt {output / 'receipt.json'} --key @{output / 'log.vkey'}", markup=False)
+    return story
