@@ -199,20 +199,25 @@ async def test_what_a_crash_left_of_a_superseded_bill_is_deleted_by_the_next_fet
 
 
 class Redelivering(Export):
-    """An export that the provider writes over while it is read: `between` is done after the first file."""
+    """An export that the provider writes over while it is read: `between` is done before or after the first file."""
 
     between: Callable[[], object] = staticmethod(lambda: None)
+    early = False
 
     async def download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
+        if path.name == "0" and self.early:
+            Redelivering.between()
         found = await super().download(key, path, took, most_bytes)
-        if path.name == "0":
+        if path.name == "0" and not self.early:
             Redelivering.between()
         return found
 
 
-@pytest.mark.parametrize("with_manifest", [True, False], ids=["whole", "half"])
+@pytest.mark.parametrize(
+    ("early", "with_manifest"), [(True, True), (False, True), (False, False)], ids=["early", "whole", "half"]
+)
 async def test_a_mixture_of_two_deliveries_is_never_recorded(
-    office: Office, monkeypatch: pytest.MonkeyPatch, with_manifest: bool
+    office: Office, monkeypatch: pytest.MonkeyPatch, early: bool, with_manifest: bool
 ) -> None:
     """An export that overwrites its keys may do so between two of them; its manifest may come a while later."""
     day, office.bucket.overwriting = date(2026, 2, 1), True
@@ -224,6 +229,7 @@ async def test_a_mixture_of_two_deliveries_is_never_recorded(
         office.bucket.deliver(*after, with_manifest=with_manifest)
 
     monkeypatch.setattr(working, "Export", Redelivering)
+    monkeypatch.setattr(Redelivering, "early", early)
     monkeypatch.setattr(Redelivering, "between", staticmethod(redeliver))
     source = await office.connect()
     with pytest.raises(Unavailable):
