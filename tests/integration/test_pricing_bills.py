@@ -246,6 +246,8 @@ async def test_a_mixture_of_two_deliveries_is_never_recorded(
 REFUSED = {
     "number": ("row 2, column EffectiveCost", 2, "EffectiveCost", {"EffectiveCost": "1,5"}),
     "currency": ("a batch has one currency", 2, "BillingCurrency", {"BillingCurrency": "EUR"}),
+    "charge period": ("is no time of a bill", 2, "ChargePeriodStart", {"ChargePeriodStart": "9999-12-31 00:00:00"}),
+    "billing period": ("is no time of a bill", 2, "BillingPeriodStart", {"BillingPeriodStart": "9999-12-01 00:00:00"}),
     "period": ("a row of 2026-03", 2, "BillingPeriodStart", charge(date(2026, 3, 1))),
 }
 
@@ -285,6 +287,14 @@ async def test_a_refused_bill_says_where_and_leaves_what_was_current(
         ({"billingPeriod": {"start": "2026-01-01", "end": "2026-02-01"}}, "isn't the month of its folder"),
         ({"billingPeriodStatus": "MAYBE"}, "neither OPEN nor CLOSED"),
         ({"createdAt": "2026-03-05T00:00:00"}, "must have a time zone"),
+        ({"createdAt": "0001-01-01T00:00:00Z"}, "createdAt has 0001-01-01"),
+        ({"createdAt": "0001-01-01T00:00:00+23:59"}, "createdAt has 0001-01-01"),
+        ({"createdAt": "9999-12-31T23:59:59-23:59"}, "createdAt has 9999-12-31"),
+        ({"createdAt": "2026-03-05T00:00:00\ud800"}, "createdAt must be"),
+        ({"billingPeriod": {"start": "9999-12-01", "end": "9999-12-31"}}, "billingPeriod.start has 9999-12-01"),
+        ({"billingPeriod": {"start": "0000-01-01", "end": "0000-02-01"}}, "billingPeriod.start must have"),
+        ({"dataFiles": ["s3://{bucket}/billing/focus/\ud800.csv"]}, "characters that no key has"),
+        ({"dataFiles": ["s3://{bucket}/billing/focus/\0.csv"]}, "characters that no key has"),
         ({"format": "PARQUET"}, "isn't CSV"),
         ({"executionId": 7}, "executionId must be a text"),
     ],
@@ -296,6 +306,20 @@ async def test_a_manifest_is_read_strictly(office: Office, changes: dict[str, An
     found = await office.run(await office.connect())
     assert (found.state, await office.total()) == ("FAILED", None)
     assert says in found.problem
+
+
+@pytest.mark.parametrize("month", ["9999-12", "0000-01", "0001-01", "1999-12"])
+async def test_a_folder_of_an_absurd_month_is_refused_and_read_again_tomorrow(office: Office, month: str) -> None:
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))))
+    key = f"{PREFIX}/metadata/billing_period={month}/focus-Manifest.json"
+    document = {"billingPeriod": {"start": f"{month}-01", "end": f"{month}-31"}}
+    office.bucket.client.put_object(Bucket=office.bucket.name, Key=key, Body=json.dumps(document).encode())
+    source = await office.connect()
+    found = await office.run(source)
+    assert (found.state, f"the folder of {key}" in found.problem) == ("FAILED", True)
+    office.bucket.client.delete_object(Bucket=office.bucket.name, Key=key)
+    office.clock.ahead = timedelta(days=1, minutes=1)
+    assert (await office.run(source)).state == "IMPORTED"
 
 
 async def test_a_delivery_that_is_larger_than_we_fetch_is_refused(office: Office) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TypeVar
 
@@ -35,7 +35,12 @@ DIALECTS: dict[str, str] = {
 # 20 digits before the point are beyond any bill; 38 after it hold whatever a double or a decimal(38) can say.
 MAX_INTEGER_DIGITS = 20
 MAX_FRACTION_DIGITS = 38
+# No cloud was billed before, and nothing is billed so far ahead: days and moments near the calendar's ends, which date
+# arithmetic would run over, are somebody's placeholder.
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
 MAX_TEXT_BYTES = 1024  # What the database can index with room to spare.
+
+PLAUSIBLE = f"Only days from {FIRST_DAY} to {LAST_DAY} are read."
 
 _NUMBER = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{1,60})?(?:[eE][+-]?[0-9]{1,3})?")
 _TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.0{1,9})?(?:Z|\+00:00)?")
@@ -94,9 +99,17 @@ def parse_timestamp(text: str) -> datetime | None:
         return None
     found = _TIMESTAMP.fullmatch(text)
     try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00").astimezone(UTC) if found else _not_utc(text)
+        moment = datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00") if found else _not_utc(text)
     except ValueError:
         return _not_utc(text)
+    if not is_plausible(moment.date()):
+        raise FieldRefused("date_range", f"{_shown(text)} is no time of a bill.", PLAUSIBLE)
+    return moment.astimezone(UTC)
+
+
+def is_plausible(day: date) -> bool:
+    """Whether a bill can have to do with a day."""
+    return FIRST_DAY <= day <= LAST_DAY
 
 
 def parse_currency(text: str) -> str | None:

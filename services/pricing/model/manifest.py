@@ -14,11 +14,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from services.pricing.model.completeness import Manifest
+from services.pricing.model.dialects import PLAUSIBLE, is_plausible
 from services.pricing.model.refusal import BillRefused
 
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 1000
-_KEY = re.compile(r"billing_period=([0-9]{4})-(0[1-9]|1[0-2])/[^/]+-Manifest\.json", re.IGNORECASE)
+_KEY = re.compile(r"billing_period=([0-9]{4}-(?:0[1-9]|1[0-2]))/[^/]+-Manifest\.json", re.IGNORECASE)
 _ASK = "Check the export's settings at the provider, and have it delivered again."
 
 
@@ -52,9 +53,11 @@ def metadata_prefix(prefix: str) -> str:
 
 
 def period_of(prefix: str, key: str) -> date | None:
-    """The billing period whose current manifest a key names; None for any other object."""
+    """The billing period whose current manifest a key names; None for any other object. Raises BillRefused."""
     found = _KEY.fullmatch(key.removeprefix(metadata_prefix(prefix)))
-    return date(int(found[1]), int(found[2]), 1) if found and key.startswith(metadata_prefix(prefix)) else None
+    if not found or not key.startswith(metadata_prefix(prefix)):
+        return None
+    return _day(f"{found[1]}-01", f"the folder of {key}")
 
 
 def read_manifest(content: bytes, bucket: str, prefix: str, key: str, version: str, written_at: datetime) -> Delivery:
@@ -93,13 +96,24 @@ def _period(document: Mapping[str, Any]) -> date:
     period = document.get("billingPeriod")
     if not isinstance(period, dict):
         raise _refused("manifest", "billingPeriod is missing.")
-    try:
-        start, end = (date.fromisoformat(_text(period, name)[:10]) for name in ("start", "end"))
-    except ValueError as error:
-        raise _refused("manifest", "billingPeriod must have ISO 8601 days.") from error
+    start, end = (_day(_text(period, name)[:10], f"billingPeriod.{name}") for name in ("start", "end"))
     if start.day != 1 or end != (start + timedelta(days=31)).replace(day=1):
         raise _refused("manifest", "billingPeriod must be one calendar month.")
     return start
+
+
+def _day(text: str, where: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        raise _refused("manifest", f"{where} must have an ISO 8601 day that there is.") from error
+    return _plausible(day, where)
+
+
+def _plausible(day: date, where: str) -> date:
+    if not is_plausible(day):
+        raise _refused("date_range", f"{where} has {day.isoformat()}. {PLAUSIBLE}")
+    return day
 
 
 def _moment(text: str) -> datetime:
@@ -109,6 +123,7 @@ def _moment(text: str) -> datetime:
         raise _refused("manifest", "createdAt must be an ISO 8601 moment.") from error
     if moment.tzinfo is None:
         raise _refused("manifest", "createdAt must have a time zone.")
+    _plausible(moment.date(), "createdAt")  # Before it becomes UTC: the first and last days of the calendar can't.
     return moment.astimezone(UTC)
 
 
@@ -132,6 +147,9 @@ def _files(document: Mapping[str, Any]) -> list[str]:
         raise _refused("manifest", "dataFiles must be a list of addresses.")
     if not 0 < len(files) <= MAX_FILES or len(set(files)) != len(files):
         raise _refused("manifest", f"dataFiles must name from 1 to {MAX_FILES} files, each once.")
+    for file in files:
+        if not file.isprintable():  # A lone surrogate can't be sent, and the database takes no NUL.
+            raise _refused("manifest", f"dataFiles names {file[:200]!r}, which has characters that no key has.")
     return files
 
 
