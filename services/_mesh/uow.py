@@ -140,9 +140,10 @@ INSERT INTO {schema}.jobs
 VALUES (:organization_id, :job_id, :kind, :subject_id, :due_at, :due_at, 'READY', :warrant, :trace_parent, :now)
 ON CONFLICT (organization_id, kind, subject_id, planned_for) DO NOTHING
 """
-# A higher fence takes the lease from whoever holds it.
+# A higher fence takes the lease from whoever holds it. Without its warrant a job can't be claimed again, not even by a
+# worker that sets its row back: the warrant is the one thing that workers can't write.
 _CANCEL_JOBS = """
-UPDATE {schema}.jobs SET status = 'CANCELLED', fence = fence + 1
+UPDATE {schema}.jobs SET status = 'CANCELLED', fence = fence + 1, warrant = ''
 WHERE organization_id = :organization_id AND kind = :kind AND subject_id = :subject_id
   AND status IN ('READY', 'LEASED')
 """

@@ -31,7 +31,7 @@ async def compose(mesh: Mesh, settings: ActionsSettings) -> None:
         Bills(channel("pricing"), exchange),
         Log(channel("audit"), exchange),
     )
-    policies = Policies(store, identity)
+    policies = Policies(store, identity, mesh.clock)
     kinds = {EXECUTE: policies.execute, CHECKPOINT: policies.checkpoint, EXPIRE: policies.expire}
     office = await own_jobs(mesh, "actions", store, kinds, on_dead=give_up)
     keys = settings.actions

@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Denied, NotFound, Problem, WrongState
@@ -26,6 +27,7 @@ from services.actions.model.request import Finding, FrozenBaseline, Scope
 from services.actions.model.states import OPEN_STATES, ActionState, StepState
 from services.actions.store import actions, checkpoints
 from services.actions.usecases import receipts, requests
+from services.actions.usecases.policies import Policies
 from services.actions.usecases.requests import CHECKPOINT, EXECUTE, Gathered
 from services.actions.working import outcomes
 from tests.support.postgres import TestDatabase
@@ -168,6 +170,59 @@ async def test_an_execution_that_is_given_up_in_doubt_can_be_ended_by_a_person(o
     assert await office.state(made) is ActionState.UNKNOWN
     ended = await office.cancel(made)
     assert ended.action.state is ActionState.CANCELLED
+
+
+async def test_an_execution_that_has_sent_nothing_can_be_withdrawn(office: Office) -> None:
+    made = await office.approve(await office.request())
+    async with office.worker.begin(ACME) as work:
+        await actions.mark_action(work.connection, made.action, ActionState.EXECUTING)
+        work.emit("actions.action.execute", made.action.target)
+    assert (await office.cancel(made)).action.state is ActionState.CANCELLED
+
+
+async def test_what_a_person_ended_no_worker_brings_back(office: Office) -> None:
+    """With all that the worker's own role may write: the row's state, and the job's."""
+    made = await office.cancel(await office.approve(await office.request()))
+    with pytest.raises(DBAPIError, match="stays so"):
+        async with office.worker.begin(ACME) as work:
+            await work.execute(text("UPDATE actions.actions SET state = 'EXECUTING'"))
+            work.emit("actions.action.execute", made.action.target)
+    superuser = await office.database.superuser()
+    warrants = await superuser.fetch("SELECT warrant FROM actions.jobs WHERE kind IN ('execute', 'checkpoint')")
+    await superuser.close()
+    assert [row["warrant"] for row in warrants] == [""] * 4
+
+
+class Active:
+    """An identity service for which every organization is in use."""
+
+    async def is_active(self, organization_id: UUID) -> bool:
+        return True
+
+
+async def test_no_session_for_a_deletion_before_its_quarantine_is_over(office: Office) -> None:
+    """The quarantine counts from the approval, whatever a worker has written about itself."""
+    made = await office.approve(await office.request())
+    policies = Policies(office.api, Active(), office.clock)  # type: ignore[arg-type]
+    job = Job(uuid4(), ACME, EXECUTE, made.action.action_id, 1)
+
+    async def granted() -> set[str]:
+        (scope,) = (await policies.execute(job)).credentials
+        return {action for statement in scope.statements for action in statement["actions"]}
+
+    assert "ec2:CreateSnapshot" in await granted()
+    step = await intended(office, made)
+    assert "ec2:CreateSnapshot" not in await granted()  # An open attempt is read, not sent again.
+    async with office.worker.begin(ACME) as work:
+        await actions.mark_step(work.connection, step, state="CONFIRMED", result_id="snap-1", confirmed_at=work.now)
+        past = work.now - timedelta(days=9)
+        action = await actions.get_action(work.connection, made.action.action_id)
+        await actions.mark_action(work.connection, action, ActionState.QUARANTINED, quarantined_until=past)
+        work.emit("actions.action.quarantine", made.action.target)
+    office.clock.ahead += timedelta(hours=23)
+    assert "ec2:DeleteVolume" not in await granted()
+    office.clock.ahead += timedelta(hours=1, minutes=1)
+    assert "ec2:DeleteVolume" in await granted()
 
 
 async def test_while_somebody_finds_it_out_a_doubt_cannot_be_withdrawn(office: Office) -> None:

@@ -187,6 +187,32 @@ def test_a_hold_within_the_quarantine_keeps_the_volume(acting: Acting) -> None:
     assert volumes[0]["State"] == "available"
 
 
+def test_a_volume_whose_snapshot_is_gone_is_kept(acting: Acting) -> None:
+    action = acting.requested(DELETE)
+    acting.approve(action)
+    waiting = acting.reached(action, "QUARANTINED")
+    acting.cloud(action).delete_snapshot(SnapshotId=waiting["steps"][0]["resultId"])
+    acting.made.mesh.clock.advance(timedelta(hours=25))
+    done = acting.reached(action, "STALE")
+    assert f"snapshot {waiting['steps'][0]['resultId']} is gone" in done["problem"]
+    assert not acting.changes(action, "DeleteVolume")
+
+
+def test_what_was_not_sent_yet_can_be_withdrawn(acting: Acting) -> None:
+    """While the broker is away nothing can be sent; a person needn't wait for it."""
+    mesh = acting.made.mesh
+    action = acting.requested(RELEASE)
+    mesh.kill("broker")
+    try:
+        acting.approve(action)
+        acting.reached(action, "EXECUTING")
+        acting.finops.post(f"/actions/{action['actionId']}:cancel", {"comment": "test"})
+    finally:
+        asyncio.run(mesh.restart("broker"))
+    assert acting.reached(action, "CANCELLED")["steps"] == []
+    assert not acting.changes(action, "ReleaseAddress")
+
+
 def test_wrong_states_are_refused_with_what_would_be_right(acting: Acting) -> None:
     action = acting.requested(RELEASE)
     path, body = f"/actions/{action['actionId']}", {"planHash": action["plan"]["planHash"]}

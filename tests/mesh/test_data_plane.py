@@ -80,6 +80,8 @@ FORBIDDEN_TO_WORKERS = (
     ("actions", "INSERT INTO actions.receipts (organization_id) VALUES (gen_random_uuid())"),
     ("actions", "INSERT INTO actions.jobs (organization_id) VALUES (gen_random_uuid())"),
     ("actions", "UPDATE actions.jobs SET warrant = 'x'"),
+    ("actions", "UPDATE actions.checkpoints SET receipt_id = gen_random_uuid()"),
+    ("actions", "UPDATE actions.steps SET intent_event_id = gen_random_uuid()"),
 )
 
 

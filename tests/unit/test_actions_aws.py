@@ -50,7 +50,7 @@ async def test_a_snapshot_is_complete_when_ec2_says_so(ec2: Ec2) -> None:
     ("answer", "since", "why"),
     [
         (snapshot(State="error"), "2026-01-01T00:00:00Z", "failed"),
-        ({"Snapshots": []}, "2026-01-01T00:00:00Z", "failed"),
+        ({"Snapshots": []}, "2026-01-01T00:00:00Z", "is gone"),
         (snapshot(VolumeId="vol-2"), "2026-01-01T00:00:00Z", "of another volume"),
         (snapshot(), "2026-01-02T00:00:00Z", "older than the volume's last detach"),
         (snapshot(), "", "older than the volume's last detach"),

@@ -132,7 +132,9 @@ class Ec2:
         if step != "create_snapshot":
             return await self.find_effect(step, "", plan.resource) is not None
         snapshot = await self._one(self._read.describe_snapshots, "Snapshots", SnapshotIds=[result_id])
-        if snapshot is None or snapshot["State"] == "error":
+        if snapshot is None:
+            raise ValueError(f"snapshot {result_id} is gone")
+        if snapshot["State"] == "error":
             raise ValueError(f"snapshot {result_id} failed")
         if snapshot["VolumeId"] != plan.resource.id:
             raise ValueError(f"snapshot {result_id} is of another volume")

@@ -32,7 +32,7 @@ S = ActionState
 TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
     S.REQUESTED: frozenset({S.APPROVED, S.REJECTED, S.CANCELLED, S.EXPIRED}),
     S.APPROVED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
-    S.EXECUTING: frozenset({S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN}),
+    S.EXECUTING: frozenset({S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN, S.CANCELLED}),
     S.QUARANTINED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
     S.UNKNOWN: frozenset({S.EXECUTING, S.CANCELLED}),
     S.EXECUTED: frozenset({S.CLOSED}),
@@ -50,8 +50,9 @@ OPEN_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED, S.EXEC
 
 # What an execution goes on from.
 RUNNABLE_STATES: frozenset[ActionState] = frozenset({S.APPROVED, S.EXECUTING, S.QUARANTINED, S.UNKNOWN})
-# What a person may still withdraw from: nothing irreversible was done, and nothing is on its way to the cloud.
-WITHDRAWABLE_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED, S.QUARANTINED})
+# What a person may still withdraw from, as long as nothing is on its way to the cloud. Nothing irreversible was done in
+# any of them: in every kind that is the last step.
+WITHDRAWABLE_STATES: frozenset[ActionState] = frozenset({S.REQUESTED, S.APPROVED, S.EXECUTING, S.QUARANTINED})
 
 
 def predecessors(target: ActionState) -> list[ActionState]:

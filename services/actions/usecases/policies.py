@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
+from services._mesh.clock import Clock
 from services._mesh.errors import NotFound
 from services._mesh.grants import CredentialScope
 from services._mesh.jobs import Authority, Job
 from services._mesh.uow import Store
 from services.actions.clients.peers import Identity
-from services.actions.model.action import Action, progress
-from services.actions.model.kinds import READS, Statement, step_statements
+from services.actions.model.action import Action, Approval, progress
+from services.actions.model.kinds import READS, Statement, StepSpec, step_statements
 from services.actions.model.states import RUNNABLE_STATES, ActionState
 from services.actions.store import actions, checkpoints
 
@@ -18,8 +21,8 @@ from services.actions.store import actions, checkpoints
 class Policies:
     """The authority of each kind of job. The plan's hash must be the one that the approval's warrant names."""
 
-    def __init__(self, reader: Store, identity: Identity) -> None:
-        self._reader, self._identity = reader, identity
+    def __init__(self, reader: Store, identity: Identity, clock: Clock) -> None:
+        self._reader, self._identity, self._clock = reader, identity, clock
 
     async def execute(self, job: Job) -> Authority:
         """The act role may make the next change of the plan, on its one resource, and read around it."""
@@ -27,15 +30,29 @@ class Policies:
         async with self._reader.read(job.organization_id) as connection:
             action = await actions.get_action(connection, job.subject_id)
             steps = await actions.list_steps(connection, [job.subject_id])
+            approvals = await actions.list_approvals(connection, [job.subject_id])
         if action.state not in RUNNABLE_STATES:
             raise actions.wrong_state(action, sorted(state.value for state in RUNNABLE_STATES))
         found = progress(action.kind, steps)
         # While an attempt is open, its outcome is read; a session that could send again isn't given out.
-        if found.step is None or found.open is not None:
+        if found.step is None or found.open is not None or self._is_held(action, found.step, approvals):
             statements: tuple[Statement, ...] = (READS,)
         else:
             statements = step_statements(action.kind, found.step, action.plan.resource)
         return Authority(credentials=(_scope(action, "act", statements),), plan=action.plan.plan_hash)
+
+    def _is_held(self, action: Action, step: StepSpec, approvals: Sequence[Approval]) -> bool:
+        """Whether the quarantine keeps a step back.
+
+        It counts from the approval, which no worker can write: what a worker says of itself may only make it longer.
+        """
+        if not (step.irreversible and action.kind.quarantine_hours):
+            return False
+        approved_at = max((a.decided_at for a in approvals if a.decision == "APPROVED"), default=None)
+        ends = [action.quarantined_until] if action.quarantined_until else []
+        if approved_at is not None:
+            ends.append(approved_at + timedelta(hours=action.kind.quarantine_hours))
+        return not ends or self._clock.now() < max(ends)
 
     async def checkpoint(self, job: Job) -> Authority:
         """The scan role may look whether the resource is gone; pricing may measure; the API may sign the receipt."""

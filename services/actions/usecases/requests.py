@@ -238,10 +238,16 @@ async def cancel_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whol
     for checkpoint in await checkpoints.list_checkpoints(work.connection, [action_id]):
         await work.cancel_jobs(CHECKPOINT, checkpoint.checkpoint_id)
     action = await actions.get_action(work.connection, action_id, lock=True)
+    steps = await actions.list_steps(work.connection, [action_id])
     is_abandoned = action.state is ActionState.UNKNOWN and in_doubt_for_good
     if action.state not in WITHDRAWABLE_STATES and not is_abandoned:
         raise actions.wrong_state(action, sorted(state.value for state in WITHDRAWABLE_STATES))
-    steps = await actions.list_steps(work.connection, [action_id])
+    if any(step.is_open for step in steps) and not is_abandoned:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            "A change is on its way to the cloud. Wait until its outcome is known, then cancel.",
+            {"state": action.state.value, "allowed": "no open step"},
+        )
     problem = with_what_is_kept(comment or "withdrawn", steps)
     work.emit("actions.action.cancel", action.target, {"plan_hash": action.plan.plan_hash, "comment": problem})
     cancelled = await actions.mark_action(work.connection, action, ActionState.CANCELLED, problem=problem)

@@ -18,12 +18,12 @@ from services._mesh.aws import AwsSettings, Failure, classify
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock
 from services._mesh.credentials import CredentialDesk
-from services._mesh.errors import Conflict, Problem, Reason, Unavailable, WrongState
+from services._mesh.errors import Conflict, NotFound, Problem, Reason, Unavailable, WrongState
 from services.actions.clients.aws import CHANGE_SECONDS, Ec2, NotSent, Threads
 from services.actions.config import ExecutionSettings
 from services.actions.model.action import Action, Step, progress
 from services.actions.model.plan import differences
-from services.actions.model.states import RUNNABLE_STATES, ActionState
+from services.actions.model.states import RUNNABLE_STATES, ActionState, StepState
 from services.actions.store import actions
 from services.actions.working import outcomes
 
@@ -75,7 +75,10 @@ async def _outlast(job: ClaimedJob, action: Action, problem: Problem) -> None:
     async with job.begin() as work:
         steps = await actions.list_steps(work.connection, [action.action_id])
         if progress(action.kind, steps).open is None:
-            raise problem
+            if not isinstance(problem, NotFound):
+                raise problem
+            await outcomes.failed(work, job, action, "its connection can't be used any more: it was disabled")
+            return
         await outcomes.obstructed(work, action, problem)
         await job.postpone(work, work.now + LONGEST_PAUSE)
 
@@ -144,7 +147,20 @@ async def _what_changed(turn: Turn) -> str:
     if facts is None:
         return "the resource is gone"
     found = differences(action.plan.preconditions, facts)
-    return "; ".join(f"{name} was {before!r} and is {now!r}" for name, (before, now) in found.items())
+    told = "; ".join(f"{name} was {before!r} and is {now!r}" for name, (before, now) in found.items())
+    return told or await _what_is_missing(turn)
+
+
+async def _what_is_missing(turn: Turn) -> str:
+    """What an earlier step made and this one relies on, such as the snapshot, and isn't there any more."""
+    for step in turn.steps:
+        if step.state is StepState.CONFIRMED and turn.action.kind.step(step.name).waits:
+            try:
+                if not await turn.cloud.is_complete(step.name, step.result_id, turn.action.plan):
+                    return f"{step.result_id} isn't complete any more"
+            except ValueError as error:
+                return str(error)
+    return ""
 
 
 def _not_after(turn: Turn) -> datetime:

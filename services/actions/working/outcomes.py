@@ -149,7 +149,8 @@ async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
             await actions.mark_action(work.connection, action, ActionState.UNKNOWN, problem=problem)
         audit_action = "actions.action.abandon"
     else:
-        problem, audit_action = f"given up after several attempts ({error})", "actions.action.fail"
+        problem = with_what_is_kept(f"given up after several attempts ({error})", steps)
+        audit_action = "actions.action.fail"
         await actions.mark_action(work.connection, action, ActionState.FAILED, problem=problem)
     work.emit(audit_action, action.target, {"plan_hash": action.plan.plan_hash, "problem": problem}, "FAILED")
 

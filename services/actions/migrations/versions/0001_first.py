@@ -21,6 +21,8 @@ _STATES = (
 # The model's OPEN_STATES: while an action is in one of them, its resource can have no other.
 _OPEN = "'REQUESTED', 'APPROVED', 'EXECUTING', 'QUARANTINED', 'UNKNOWN'"
 
+# The model's states that lead nowhere.
+_FINAL = "'REJECTED', 'CANCELLED', 'EXPIRED', 'STALE', 'FAILED', 'CLOSED'"
 _MOVES = "state, quarantined_until, executed_at, problem, version"
 
 _ACTIONS = [
@@ -57,6 +59,17 @@ _ACTIONS = [
         version bigint NOT NULL DEFAULT 1,
         PRIMARY KEY (organization_id, action_id),
         UNIQUE (organization_id, action_id, requester_person, plan_hash))""",
+    # What is over stays over, whoever may write the row.
+    f"""CREATE FUNCTION actions.hold_final_state() RETURNS trigger LANGUAGE plpgsql
+        SET search_path = pg_catalog AS $body$
+        BEGIN
+          IF OLD.state IN ({_FINAL}) AND NEW.state <> OLD.state THEN
+            RAISE EXCEPTION 'an action that is % stays so', OLD.state USING ERRCODE = 'RC003';
+          END IF;
+          RETURN NEW;
+        END $body$""",
+    "CREATE TRIGGER final_state BEFORE UPDATE ON actions.actions"
+    " FOR EACH ROW EXECUTE FUNCTION actions.hold_final_state()",
     "CREATE UNIQUE INDEX actions_open ON actions.actions"
     f" (organization_id, provider, partition, account, region, type, id) WHERE state IN ({_OPEN})",
     "CREATE INDEX actions_by_finding ON actions.actions (organization_id, finding_id)",
