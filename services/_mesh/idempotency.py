@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from services._mesh.errors import AlreadyExists, Conflict, Reason
 R = TypeVar("R", bound=Message)
 
 KEPT_FOR = timedelta(days=7)
+_UUID = re.compile("(?i:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 # Old answers are swept by one write in a hundred: often enough to bound the table, seldom enough not to be felt.
 _SWEEP_SHARE = 0.01
 
@@ -90,8 +92,19 @@ class Repeatable:
 
 def repeatable(schema: str, organization_id: UUID, context: CallContext, request: Message) -> Repeatable | None:
     """The request as something that can come again; None where it has no `request_id`."""
-    request_id = str(getattr(request, "request_id", ""))
-    if not request_id:
+    given = str(getattr(request, "request_id", ""))
+    if not given:
         return None
+    request_id = canonical(given)
+    if request_id != given:  # The digest must not tell two spellings of one id apart either.
+        copy = type(request)()
+        copy.CopyFrom(request)
+        copy.request_id = request_id  # type: ignore[attr-defined]
+        request = copy
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     return Repeatable(schema, organization_id, context.actor, context.rpc, request_id, digest)
+
+
+def canonical(request_id: str) -> str:
+    """A UUID as RFC 9562 writes it, in lower case; any other id as it is."""
+    return request_id.lower() if _UUID.fullmatch(request_id) else request_id
