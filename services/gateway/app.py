@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import grpc
@@ -33,6 +32,7 @@ from services._mesh.errors import (
     Unauthenticated,
     Unavailable,
     from_rpc_error,
+    invalid_field,
 )
 from services._mesh.ids import uuid7
 from services._mesh.metrics import Metrics
@@ -50,6 +50,7 @@ Channel = Callable[[str], grpc.aio.Channel]
 
 _JSON = "application/json"
 _MAX_REQUEST_ID = 100
+_MAX_LENGTH_DIGITS = 18
 # An API answers nothing that a browser should run, frame, sniff, remember or refer from.
 SECURITY_HEADERS = (
     (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
@@ -67,7 +68,7 @@ class _Exchange:
 
     method: str
     raw_path: str
-    query: list[tuple[str, str]]
+    query: bytes
     headers: Mapping[str, str]
     client: str
     request_id: str
@@ -96,9 +97,18 @@ class Gateway:
         self._calls = {route.rule.name: _callable(channel(route.service), route) for route in router.routes}
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request; whatever goes wrong, the answer is a problem document under the edge's headers."""
         if scope["type"] != "http":
             return
+        outgoing = _Outgoing(send)
+        try:
+            await self._exchange(scope, receive, outgoing)
+        except Exception as error:
+            if outgoing.begun:
+                raise
+            await self._last_resort(scope, outgoing, error)
+
+    async def _exchange(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = _read(scope)
         span = telemetry.active().start_span(
             f"{exchange.method} (edge)", kind=SpanKind.SERVER, trace_parent=exchange.headers.get("traceparent")
@@ -107,11 +117,24 @@ class Gateway:
         try:
             status, media_type, body = await self._answer(exchange, receive)
             span.set_attribute("http.response.status_code", status)
-            self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
+            self._count(status)
             await _send(send, exchange, status, media_type, body)
         finally:
             telemetry.leave(token)
             span.end()
+
+    def _count(self, status: int) -> None:
+        self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
+
+    async def _last_resort(self, scope: Mapping[str, Any], send: Send, error: Exception) -> None:
+        """INTERNAL under a trace of its own, from nothing that the request holds but its method."""
+        with telemetry.active().span("unforeseen (edge)", kind=SpanKind.SERVER):
+            exchange = _Exchange(str(scope.get("method", "")), "", b"", {}, "", str(uuid7()))
+            trace_id = telemetry.trace_id()
+            log.error("a request failed at the edge", exc_info=error, extra={"failed_trace_id": trace_id})
+            status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
+            self._count(status)
+            await _send(send, exchange, status, problems.MEDIA_TYPE, body)
 
     async def _answer(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
         trace_id = telemetry.trace_id()
@@ -131,6 +154,7 @@ class Gateway:
         return status, problems.MEDIA_TYPE, body
 
     async def _serve(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
+        query = transcode.parse_query(exchange.query)
         fixed = self._fixed(exchange)
         if fixed is not None:
             return fixed
@@ -140,7 +164,7 @@ class Gateway:
         organization_id = _organization(route, variables)
         self._limit(exchange, route, session, organization_id)
         body = await self._body(exchange, receive)
-        request = _build(route, variables, exchange, body, self._settings.json_depth)
+        request = _build(route, variables, query, exchange.headers, body, self._settings.json_depth)
         response = await self._call(exchange, route, session, organization_id, request)
         return 200, _JSON, transcode.render(response)
 
@@ -169,7 +193,7 @@ class Gateway:
         try:
             found = self._router.find(exchange.method, exchange.raw_path)
         except UnicodeDecodeError as error:
-            raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "The path isn't UTF-8.") from error
+            raise invalid_field("(path)", "must be percent-encoded UTF-8.") from error
         if isinstance(found, tuple):
             return found
         if found:
@@ -214,18 +238,24 @@ class Gateway:
     async def _body(self, exchange: _Exchange, receive: Receive) -> bytes:
         limit, body = self._settings.body_bytes, bytearray()
         declared = exchange.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > limit:
+        # int() takes no more than 4300 digits, and none are needed to see that these are too many.
+        if declared.isdecimal() and (len(declared.lstrip("0")) > _MAX_LENGTH_DIGITS or int(declared[-20:]) > limit):
             raise _too_large(limit)
-        async with asyncio.timeout(self._settings.call_seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The caller went away.")
-                body += message.get("body", b"")
-                if len(body) > limit:
-                    raise _too_large(limit)
-                if not message.get("more_body"):
-                    break
+        try:
+            async with asyncio.timeout(self._settings.call_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The caller went away.")
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise _too_large(limit)
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError as error:
+            raise DeadlinePassed(
+                Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The body didn't arrive within the time of a call."
+            ) from error
         if body and exchange.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
             raise Invalid(
                 Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED,
@@ -271,13 +301,20 @@ def _callable(channel: grpc.aio.Channel, route: Route) -> Any:
     )
 
 
-def _build(route: Route, variables: Mapping[str, str], exchange: _Exchange, body: bytes, depth: int) -> Message:
-    request = transcode.build_request(route, variables, exchange.query, body, depth)
-    key = exchange.headers.get("idempotency-key", "")
+def _build(
+    route: Route,
+    variables: Mapping[str, str],
+    query: Sequence[tuple[str, str]],
+    headers: Mapping[str, str],
+    body: bytes,
+    depth: int,
+) -> Message:
+    request = transcode.build_request(route, variables, query, body, depth)
+    key = headers.get("idempotency-key", "")
     if key and "request_id" in route.rule.descriptor.input_type.fields_by_name:
         given = request.request_id  # type: ignore[attr-defined]
-        if given and given != key:
-            raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "Idempotency-Key and request_id differ: send one of them.")
+        if given and given.lower() != key.lower():  # RFC 9562: the case of a UUID says nothing.
+            raise invalid_field("request_id", "must be the same as Idempotency-Key: send one of them.")
         request.request_id = key  # type: ignore[attr-defined]
     return request
 
@@ -292,7 +329,7 @@ def _organization(route: Route, variables: Mapping[str, str]) -> str:
     except ValueError:
         parsed = ""
     if parsed != value:
-        raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "organization_id: must be a UUID in lower case with hyphens.")
+        raise invalid_field("organization_id", "must be a UUID in lower case with hyphens.")
     return value
 
 
@@ -309,11 +346,22 @@ def _read(scope: Mapping[str, Any]) -> _Exchange:
     return _Exchange(
         scope["method"],
         raw_path.decode("latin-1"),
-        parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000),
+        scope["query_string"],
         headers,
         scope["client"][0] if scope.get("client") else "",
         given if usable else str(uuid7()),
     )
+
+
+class _Outgoing:
+    """The way back to the caller, which knows whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.begun = send, False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        self.begun = True
+        await self._send(message)
 
 
 async def _send(send: Send, exchange: _Exchange, status: int, media_type: str, body: bytes) -> None:

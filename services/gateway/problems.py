@@ -68,4 +68,5 @@ def render(problem: Problem, request_id: str, trace_id: str) -> tuple[int, bytes
         document["violations"] = [
             {"field": each.field, "description": each.description} for each in problem.field_violations
         ]
-    return status, json.dumps(document, ensure_ascii=False).encode()
+    # A surrogate of a caller's text that got this far is written as JSON's own escape for it.
+    return status, json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")

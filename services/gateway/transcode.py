@@ -7,18 +7,38 @@ means.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from services._mesh.errors import FieldViolation, Invalid, Reason
+from services._mesh.errors import FieldViolation, Invalid, Reason, invalid_field
 from services.gateway.routes import Route
+from services.gateway.shapes import WELL_KNOWN, check_field, check_object, find_field, printable, unknown
 
-_WELL_KNOWN = "google.protobuf."
 _MAX_PARAMETERS = 100
+# Python reads no more than 4300 digits, and takes a time that grows with their square; 64 bits have 20.
+_MAX_DIGITS = 40
+_ENUM_NUMBER = re.compile("-?[0-9]{1,10}")
+
+
+def parse_query(raw: bytes) -> list[tuple[str, str]]:
+    """The parameters of a query, decoded strictly. Raises Invalid where there are too many, or they aren't UTF-8."""
+    if raw.count(b"&") >= _MAX_PARAMETERS:
+        raise Invalid(
+            Reason.ERROR_REASON_TOO_LARGE,
+            f"The query has more than {_MAX_PARAMETERS} parameters.",
+            {"limit": str(_MAX_PARAMETERS)},
+            [FieldViolation("(query)", f"must have at most {_MAX_PARAMETERS} parameters")],
+        )
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise invalid_field("(query)", "must be percent-encoded UTF-8.") from error
 
 
 def build_request(
@@ -27,12 +47,12 @@ def build_request(
     """The request message of a call. Raises Invalid that names the field, the rule and the way out."""
     content = _read_json(body, max_depth) if body else {}
     if body and not route.body:
-        raise _unknown("(body)", f"{route.http_method} {route.template} takes no body")
+        raise unknown("(body)", f"{route.http_method} {route.template} takes no body")
     descriptor = route.rule.descriptor.input_type
     document: dict[str, Any] = content if route.body in ("", "*") else {route.body: content}
     if not isinstance(document, dict):
         raise Invalid(Reason.ERROR_REASON_BODY_MALFORMED, "The body must be a JSON object.", {"position": "0"})
-    _refuse_unknown(document, descriptor, "")
+    check_object(document, descriptor)
     for name, value in variables.items():
         _place(document, descriptor, name, [value], "the path")
     _take_query(document, descriptor, route, variables, query)
@@ -40,7 +60,7 @@ def build_request(
     try:
         json_format.ParseDict(document, request, max_recursion_depth=max_depth)
     except json_format.ParseError as error:
-        raise _malformed(error) from error
+        raise invalid_field("(request)", f"doesn't fit {descriptor.name}.") from error
     return request
 
 
@@ -51,14 +71,12 @@ def _take_query(
     variables: Mapping[str, str],
     query: Sequence[tuple[str, str]],
 ) -> None:
-    if len(query) > _MAX_PARAMETERS:
-        raise Invalid(Reason.ERROR_REASON_TOO_LARGE, "Too many parameters.", {"limit": str(_MAX_PARAMETERS)})
     grouped: dict[str, list[str]] = {}
     for name, value in query:
         grouped.setdefault(name, []).append(value)
     for name, values in grouped.items():
         if route.body == "*" or name in variables:
-            raise _unknown(name, "this call takes it in its body or path, not as a parameter")
+            raise unknown(name, "this call takes it in its body or path, not as a parameter")
         _place(document, descriptor, name, values, "a parameter")
 
 
@@ -66,57 +84,36 @@ def _place(document: dict[str, Any], descriptor: Descriptor, path: str, values: 
     """Put text into the document at a field's path, in the form that JSON has for the field's type."""
     *parents, last = path.split(".")
     for parent in parents:
-        field = _field(descriptor, parent)
-        if field is None or field.message_type is None or field.is_repeated:
-            raise _unknown(path, "there is no such parameter")
-        document, descriptor = document.setdefault(_key(document, field), {}), field.message_type
-    field = _field(descriptor, last)
-    if field is None or (field.message_type and not field.message_type.full_name.startswith(_WELL_KNOWN)):
-        raise _unknown(path, "there is no such parameter")
+        field = find_field(descriptor, parent)
+        if field is None or field.message_type is None or field.is_repeated or _is_well_known(field):
+            raise unknown(path, "there is no such parameter")
+        key = _key(document, field)
+        if document.get(key) is None:
+            document[key] = {}
+        document, descriptor = document[key], field.message_type
+    field = find_field(descriptor, last)
+    if field is None or (field.message_type and not _is_well_known(field)):
+        raise unknown(path, "there is no such parameter")
     if field.name in document or field.json_name in document:
-        raise _unknown(path, f"it is given in {where} already")
+        raise unknown(path, f"it is given in {where} already")
     if len(values) > 1 and not field.is_repeated:
-        raise Invalid(
-            Reason.ERROR_REASON_FIELD_INVALID,
-            f"{path}: give it once.",
-            field_violations=[FieldViolation(path, "give it once")],
-        )
-    converted = [_convert(field, value, path) for value in values]
+        raise invalid_field(printable(path), "must be given once.")
+    converted = [_convert(field, value) for value in values]
     document[field.name] = converted if field.is_repeated else converted[0]
+    check_field(field, document[field.name], printable(path))
 
 
-def _convert(field: FieldDescriptor, value: str, path: str) -> Any:
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        if value not in ("true", "false"):
-            raise Invalid(
-                Reason.ERROR_REASON_FIELD_INVALID,
-                f"{path}: must be true or false.",
-                field_violations=[FieldViolation(path, "must be true or false")],
-            )
+def _convert(field: FieldDescriptor, value: str) -> Any:
+    """Text as JSON has it for the field's type, where that isn't text; what doesn't fit stays for the check."""
+    if field.type == FieldDescriptor.TYPE_BOOL and value in ("true", "false"):
         return value == "true"
-    if field.type == FieldDescriptor.TYPE_ENUM and value.lstrip("-").isdigit():
+    if field.type == FieldDescriptor.TYPE_ENUM and _ENUM_NUMBER.fullmatch(value):
         return int(value)
     return value
 
 
-def _refuse_unknown(document: Mapping[str, Any], descriptor: Descriptor, prefix: str) -> None:
-    """Walk the body along the descriptor, and name the first field that isn't there."""
-    for key, value in document.items():
-        field = _field(descriptor, key)
-        if field is None:
-            raise _unknown(prefix + key, "there is no such field")
-        inner = field.message_type
-        if inner is None or inner.full_name.startswith(_WELL_KNOWN) or inner.GetOptions().map_entry:
-            continue
-        for place, item in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(item, dict):
-                at = f"[{place}]" if isinstance(value, list) else ""
-                _refuse_unknown(item, inner, f"{prefix}{key}{at}.")
-
-
-def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
-    found: FieldDescriptor | None = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
-    return found
+def _is_well_known(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.full_name.startswith(WELL_KNOWN)
 
 
 def _key(document: Mapping[str, Any], field: FieldDescriptor) -> str:
@@ -127,17 +124,26 @@ def _read_json(body: bytes, max_depth: int) -> Any:
     try:
         text = body.decode("utf-8")
         _check_depth(text, max_depth)
-        return json.loads(text, object_pairs_hook=_no_twins)
+        return json.loads(text, object_pairs_hook=_no_twins, parse_int=_number, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise Invalid(
             Reason.ERROR_REASON_BODY_MALFORMED,
-            f"The body isn't JSON: {error.msg} at character {error.pos}.",
+            f"The body isn't JSON: it can't be read on at character {error.pos}.",
             {"position": str(error.pos)},
         ) from error
     except UnicodeDecodeError as error:
         raise Invalid(
             Reason.ERROR_REASON_BODY_MALFORMED, "The body isn't UTF-8.", {"position": str(error.start)}
         ) from error
+
+
+def _number(digits: str) -> int | float:
+    """An integer; one that no field could hold as a float, which the check of its field refuses by name."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+def _no_constant(name: str) -> Any:
+    raise Invalid(Reason.ERROR_REASON_BODY_MALFORMED, f"The body isn't JSON: it has no {name}.", {"position": "0"})
 
 
 def _check_depth(text: str, max_depth: int) -> None:
@@ -170,23 +176,9 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _unknown(key, "it is given twice")
+            raise unknown(key, "it is given twice")
         found[key] = value
     return found
-
-
-def _unknown(field: str, why: str) -> Invalid:
-    return Invalid(
-        Reason.ERROR_REASON_FIELD_UNKNOWN,
-        f"{field}: {why}.",
-        {"field": field[:100]},
-        [FieldViolation(field[:100], why)],
-    )
-
-
-def _malformed(error: json_format.ParseError) -> Invalid:
-    """json_format's own words, which name the field; never the value's content beyond what the caller sent."""
-    return Invalid(Reason.ERROR_REASON_FIELD_INVALID, f"{str(error)[:300]}.".replace("..", "."))
 
 
 def render(response: Message) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
-from services._mesh.errors import Invalid
+from services._mesh.errors import Invalid, Reason
 from services.gateway import transcode
 from services.gateway.ratelimit import Limiter
 from services.gateway.routes import Route, RouteError, Router, compile_template
@@ -136,3 +136,112 @@ def test_the_limiter_lets_a_burst_through_and_then_the_rate() -> None:
     now = 0.5
     assert limiter.take("a").allowed
     assert not limiter.take("a").allowed
+
+
+LONG = b"9" * 5000
+SURROGATE = b"\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "rule"),
+    [
+        ([("state", "--1")], "state", "must be one of FINDING_STATE_OPEN"),
+        ([("state", "\u00b2")], "state", "must be one of FINDING_STATE_OPEN"),
+        ([("state", "9" * 5000)], "state", "must be one of FINDING_STATE_OPEN"),
+        ([("state", "3000000000")], "state", "must be one of FINDING_STATE_OPEN"),
+        ([("pageSize", "9" * 5000)], "pageSize", "must be a whole number from -2147483648 to 2147483647."),
+        ([("pageSize", "\u00b2")], "pageSize", "must be a whole number"),
+        ([("pageSize", "1_0")], "pageSize", "must be a whole number"),
+        ([("pageSize", "")], "pageSize", "must be a whole number"),
+        ([("page_token", "\ud800")], "page_token", "must be text without unpaired surrogates"),
+    ],
+)
+def test_a_parameter_of_another_type_is_named_with_what_it_must_be(
+    query: list[tuple[str, str]], field: str, rule: str
+) -> None:
+    refused = refusal("GET", "/findings", query=query)
+    assert refused.reason == Reason.ERROR_REASON_FIELD_INVALID
+    assert refused.field_violations[0].field == field
+    assert refused.field_violations[0].description.startswith(rule)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "rule"),
+    [
+        (b'{"connectionId": 5}', "connectionId", "must be text."),
+        (b'{"connectionId": true}', "connectionId", "must be text."),
+        (b'{"connectionId": ["a"]}', "connectionId", "must be text."),
+        (b'{"connectionId": ' + LONG + b"}", "connectionId", "must be text."),
+        (b'{"connectionId": "' + SURROGATE + b'"}', "connectionId", "must be text without unpaired surrogates"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_what_it_must_be(body: bytes, field: str, rule: str) -> None:
+    refused = refusal("POST", "/scans", body)
+    assert refused.reason == Reason.ERROR_REASON_FIELD_INVALID
+    assert refused.field_violations[0].field == field
+    assert refused.field_violations[0].description.startswith(rule)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "rule"),
+    [
+        ({"regions": "eu-west-1"}, "regions", "must be a list."),
+        ({"regions": ["eu-west-1", None]}, "regions[1]", "must be text."),
+        ({"awsAccounts": ["1"]}, "awsAccounts[0]", "must be an object."),
+        ({"awsAccounts": [{"accountId": "1"}, {"accountId": 2}]}, "awsAccounts[1].accountId", "must be text."),
+    ],
+)
+def test_a_value_within_is_named_with_its_place(body: object, field: str, rule: str) -> None:
+    refused = refusal("POST", "/connections", body)
+    assert (refused.field_violations[0].field, refused.field_violations[0].description) == (field, rule)
+
+
+@pytest.mark.parametrize("key", [SURROGATE, b"\\u00b2", b"a" * 5000])
+def test_a_strange_key_is_unknown_and_its_name_can_be_sent(key: bytes) -> None:
+    refused = refusal("POST", "/scans", b'{"' + key + b'": 1}')
+    assert refused.reason == Reason.ERROR_REASON_FIELD_UNKNOWN
+    assert refused.metadata["field"]
+    refused.metadata["field"].encode()
+    assert refusal("POST", "/scans", b'{"' + key + b'": 1, "' + key + b'": 2}').metadata["field"]
+
+
+def test_a_field_in_both_its_spellings_is_refused() -> None:
+    refused = refusal("POST", "/scans", {"connectionId": "c", "connection_id": "d"})
+    assert refused.metadata["field"] == "connection_id"
+
+
+def test_a_time_is_text_and_has_no_parts() -> None:
+    for value in ("yesterday", "2024-01-01", "9" * 5000, ""):
+        refused = refusal("GET", "/events", query=[("occurredAfter", value)])
+        assert refused.field_violations[0].field == "occurredAfter"
+        assert "RFC 3339" in refused.field_violations[0].description
+    for names in (["occurredAfter", "occurredAfter.seconds"], ["occurredAfter.seconds"]):
+        refused = refusal("GET", "/events", query=[(name, "2024-01-01T00:00:00Z") for name in names])
+        assert refused.metadata["field"] == "occurredAfter.seconds"
+
+
+@pytest.mark.parametrize("body", [b'{"connectionId": NaN}', b'{"connectionId": -Infinity}', LONG, b"\xef\xbb\xbf{}"])
+def test_what_json_does_not_have_is_malformed_in_our_words(body: bytes) -> None:
+    refused = refusal("POST", "/scans", body)
+    assert refused.reason == Reason.ERROR_REASON_BODY_MALFORMED
+    assert "utf-8-sig" not in refused.message
+
+
+def test_a_query_is_decoded_strictly_and_bounded() -> None:
+    assert transcode.parse_query(b"a=%C3%A9&b=&a=1%202") == [("a", "\u00e9"), ("b", ""), ("a", "1 2")]
+    for raw in (b"a=%ff", b"a=\xe9"):
+        with pytest.raises(Invalid) as refused:
+            transcode.parse_query(raw)
+        assert refused.value.field_violations[0].field == "(query)"
+    assert len(transcode.parse_query(b"&".join([b"a=1"] * 100))) == 100
+    with pytest.raises(Invalid) as many:
+        transcode.parse_query(b"&".join([b"a=1"] * 101))
+    assert (many.value.reason, many.value.metadata["limit"]) == (Reason.ERROR_REASON_TOO_LARGE, "100")
+
+
+def refusal(method: str, path: str, body: object = None, query: list[tuple[str, str]] | None = None) -> Invalid:
+    with pytest.raises(Invalid) as refused:
+        build(method, f"/v1/organizations/{ORG}{path}", body, query)
+    for quoted in ("invalid literal", "expected string", "got '", "Failed to parse"):
+        assert quoted not in refused.value.message
+    return refused.value
