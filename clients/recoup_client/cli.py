@@ -1,6 +1,7 @@
 """The `recoup` command line: what a person does through the gateway. Other wheels add commands of their own.
 
-Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 wrong use, 3 the gateway can't be reached.
+Exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 wrong use, 3 the gateway can't be reached
+(or what answers isn't one).
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from pathlib import Path
 import click
 
 from recoup_client import savings
-from recoup_client.session import Group, Session, told
+from recoup_client.program import Program
+from recoup_client.rest import at
+from recoup_client.session import Session
 
 
-@click.group(cls=Group)
+@click.group(cls=Program)
 @click.option("--gateway", envvar="RECOUP_GATEWAY", help="the gateway's address, such as https://recoup.example.com")
 @click.option("--ca", envvar="RECOUP_CA", type=click.Path(path_type=Path), help="a CA to trust besides the system's")
 @click.option("--token-file", envvar="RECOUP_TOKEN_FILE", type=click.Path(path_type=Path), help="a session token")
@@ -41,7 +44,7 @@ def main(
 def orgs(session: Session) -> None:
     """List the organizations that you're a member of."""
     with session.rest() as rest:
-        found = told(lambda: rest.call("GET", "/v1/me/organizations"))
+        found = rest.call("GET", "/v1/me/organizations")
     rows = [
         (m["organization"]["slug"], m["organization"]["displayName"], m["role"].removeprefix("ROLE_"))
         for m in found["memberships"]
@@ -75,7 +78,7 @@ def connections(session: Session) -> None:
 @click.pass_obj
 def verify(session: Session, connection_id: str) -> None:
     """Start the verification of a connection."""
-    found = session.call("POST", f"/connections/{connection_id}:verify", {})
+    found = session.call("POST", at("/connections/{}:verify", connection_id), {})
     session.show(found, [(connection_id, found["connection"]["state"])], "connection", "state")
 
 
@@ -110,7 +113,7 @@ def scan_list(session: Session) -> None:
 @click.pass_obj
 def scan_show(session: Session, scan_id: str) -> None:
     """Show a scan with its completeness record."""
-    found = session.call("GET", f"/scans/{scan_id}")
+    found = session.call("GET", at("/scans/{}", scan_id))
     rows = [
         (u["account"], u["region"], u["api"], u["outcome"], str(u["resources"]), u["errorCode"])
         for u in found["scan"]["coverage"]

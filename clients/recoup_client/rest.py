@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import quote
 
 import httpx
 
@@ -28,24 +30,52 @@ class GatewayUnreachable(Exception):
     """No answer came, or none that is the gateway's."""
 
 
+class WrongUse(Exception):
+    """What was given can't be used: an address, a token, a CA or an id. Nothing was sent."""
+
+
+class Answer(dict[str, Any]):
+    """An object of an answer. A gateway leaves out no field, so who leaves out one that is read is something else."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise GatewayUnreachable(f"what answered isn't a Recoup gateway of this version (no {key!r} in its answer)")
+
+
 class Rest:
     """A connection to one gateway with one session token."""
 
     def __init__(self, gateway: str, token: str, ca: Path | None = None) -> None:
-        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else True
-        self._client = httpx.Client(
-            base_url=gateway, verify=verify, headers={"authorization": f"Bearer {token}"}, timeout=CALL_SECONDS
-        )
+        """Raises WrongUse. The token is never part of its text."""
+        # RFC 6750 allows less; what matters is that it can stand in a header.
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise WrongUse("the session token holds a line break, a space or another character that no token has")
+        verify = _trusting(ca) if ca else True
+        try:
+            self._client = httpx.Client(
+                base_url=_address(gateway),
+                verify=verify,
+                headers={"authorization": f"Bearer {token}"},
+                timeout=CALL_SECONDS,
+            )
+        except (OSError, ValueError, httpx.InvalidURL) as error:
+            # httpx takes proxies and CAs from the environment, too (HTTPS_PROXY, SSL_CERT_FILE).
+            raise WrongUse(f"the environment's proxy or CA can't be used: {error}") from error
 
     def call(
         self, method: str, path: str, body: dict[str, Any] | None = None, parameters: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The answer's JSON. Raises GatewayRefused, GatewayUnreachable."""
+        """The answer's JSON. Raises GatewayRefused, GatewayUnreachable, WrongUse."""
         try:
-            answer = self._client.request(method, path, json=body, params=parameters)
-            document: dict[str, Any] = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
+            request = self._client.build_request(method, path, json=body, params=parameters)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise WrongUse(f"an argument can't be sent: {error}") from error
+        try:
+            answer = self._client.send(request)
+        except httpx.HTTPError as error:
             raise GatewayUnreachable(f"the gateway didn't answer ({type(error).__name__})") from error
+        except UnicodeError as error:  # from the socket module, for a label that no name in the DNS can have
+            raise WrongUse(f"{self._client.base_url} isn't an address: no host can have that name") from error
+        document = _document(answer)
         if answer.is_error:
             raise GatewayRefused(answer.status_code, document)
         return document
@@ -57,3 +87,44 @@ class Rest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
+
+
+def at(pattern: str, *segments: str) -> str:
+    """A path whose {} are these segments, each quoted so that it stays one. Raises WrongUse."""
+    for segment in segments:
+        # Dots can't be quoted: RFC 3986 has %2E and a dot mean the same (sections 2.3 and 5.2.4).
+        if segment in ("", ".", ".."):
+            raise WrongUse(f"an id can't be {segment!r}")
+    return pattern.format(*(quote(segment, safe="", errors="surrogateescape") for segment in segments))
+
+
+def _trusting(ca: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except ssl.SSLError as error:
+        raise WrongUse(f"the CA {ca} isn't a certificate in PEM") from error
+    except OSError as error:
+        raise WrongUse(f"the CA {ca} can't be read: {error.strerror}") from error
+
+
+def _address(gateway: str) -> httpx.URL:
+    try:
+        found = httpx.URL(gateway)
+    except httpx.InvalidURL as error:
+        raise WrongUse(f"{gateway} isn't an address: {error}") from error
+    if found.scheme not in ("https", "http") or not found.host:
+        raise WrongUse(f"{gateway} isn't an address such as https://recoup.example.com")
+    return found
+
+
+def _document(answer: httpx.Response) -> dict[str, Any]:
+    """What the gateway answered. All its problems have a reason; a load balancer's, say, have none."""
+    try:
+        document = json.loads(answer.content, object_hook=Answer)
+    except (ValueError, RecursionError) as error:
+        raise GatewayUnreachable(
+            f"what answered isn't a Recoup gateway (status {answer.status_code}, no JSON)"
+        ) from error
+    if not isinstance(document, Answer) or (answer.is_error and "reason" not in document):
+        raise GatewayUnreachable(f"what answered isn't a Recoup gateway (status {answer.status_code})")
+    return document

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import click
 
+from recoup_client.rest import at
 from recoup_client.session import Command, Group, Session
 
 
@@ -54,7 +55,7 @@ def bill_sources(session: Session) -> None:
 @click.pass_obj
 def bill_fetch(session: Session, bill_source_id: str) -> None:
     """Fetch a bill source now."""
-    found = session.call("POST", f"/billSources/{bill_source_id}:import", {})
+    found = session.call("POST", at("/billSources/{}:import", bill_source_id), {})
     rows = [(found["billImport"]["billImportId"], _short(found["billImport"]["state"], "BILL_IMPORT_STATE_"))]
     session.show(found, rows, "import", "state")
 
@@ -64,8 +65,8 @@ def bill_fetch(session: Session, bill_source_id: str) -> None:
 @click.pass_obj
 def bill_disable(session: Session, bill_source_id: str) -> None:
     """Stop fetching a bill source; another connection may take its place."""
-    etag = session.call("GET", f"/billSources/{bill_source_id}")["billSource"]["etag"]
-    found = session.call("POST", f"/billSources/{bill_source_id}:disable", {"etag": etag})
+    etag = session.call("GET", at("/billSources/{}", bill_source_id))["billSource"]["etag"]
+    found = session.call("POST", at("/billSources/{}:disable", bill_source_id), {"etag": etag})
     rows = [(bill_source_id, _short(found["billSource"]["state"], "BILL_SOURCE_STATE_"))]
     session.show(found, rows, "bill source", "state")
 
@@ -112,7 +113,7 @@ def action_request(session: Session, finding_id: str, request_id: str) -> None:
 @click.pass_obj
 def action_show(session: Session, action_id: str) -> None:
     """Show an action with its plan, its steps and its checkpoints."""
-    _show(session, session.call("GET", f"/actions/{action_id}"))
+    _show(session, session.call("GET", at("/actions/{}", action_id)))
 
 
 @action.command("approve")
@@ -124,7 +125,7 @@ def action_show(session: Session, action_id: str) -> None:
 def action_approve(session: Session, action_id: str, plan_hash: str, comment: str, request_id: str) -> None:
     """Approve the plan whose hash you were shown."""
     body = {"planHash": plan_hash, "comment": comment, "requestId": request_id}
-    _show(session, session.call("POST", f"/actions/{action_id}:approve", body))
+    _show(session, session.call("POST", at("/actions/{}:approve", action_id), body))
 
 
 @action.command("reject")
@@ -133,7 +134,7 @@ def action_approve(session: Session, action_id: str, plan_hash: str, comment: st
 @click.pass_obj
 def action_reject(session: Session, action_id: str, comment: str) -> None:
     """Reject an action."""
-    _show(session, session.call("POST", f"/actions/{action_id}:reject", {"comment": comment}))
+    _show(session, session.call("POST", at("/actions/{}:reject", action_id), {"comment": comment}))
 
 
 @action.command("cancel")
@@ -142,7 +143,7 @@ def action_reject(session: Session, action_id: str, comment: str) -> None:
 @click.pass_obj
 def action_cancel(session: Session, action_id: str, comment: str) -> None:
     """Withdraw an action before anything irreversible is done."""
-    _show(session, session.call("POST", f"/actions/{action_id}:cancel", {"comment": comment}))
+    _show(session, session.call("POST", at("/actions/{}:cancel", action_id), {"comment": comment}))
 
 
 @action.command("list")
@@ -213,7 +214,7 @@ def receipt_list(session: Session) -> None:
 @click.pass_obj
 def receipt_fetch(session: Session, receipt_id: str, output: Path) -> None:
     """Fetch a receipt with everything that proves it offline."""
-    found = session.call("GET", f"/receipts/{receipt_id}")
+    found = session.call("GET", at("/receipts/{}", receipt_id))
     try:
         output.write_text(found["bundle"], "utf-8")
     except OSError as error:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from recoup_client.rest import GatewayRefused, GatewayUnreachable, Rest
+from recoup_client.rest import Rest, WrongUse, at
 
-EXIT_REFUSED, EXIT_UNREACHABLE = 1, 3
 _PAGE, _MOST_PAGES = 500, 20
-# A cloud's names are hostile input: what could move a terminal's cursor is shown as a question mark.
-_PRINTABLE = {ord(c): "?" for c in map(chr, range(32))} | {127: "?", 0x9B: "?"}
+_MAX_TOKEN = 65_536
+# Nothing is as wide: what isn't a terminal gets each row on one line.
+_WHOLE_ROWS = 1_000_000
+_LEAST_WIDTH, _BORDER = 7, 3
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Unwritten(Exception):
+    """A command was carried out, and its answer can't be written to stdout."""
 
 
 class Session:
@@ -32,20 +39,20 @@ class Session:
         self.as_json = as_json
 
     def rest(self) -> Rest:
-        """The client. Ends the command with 2 when an option is missing."""
+        """The client. Raises click.UsageError when an option is missing, WrongUse when one can't be used."""
         if not self._gateway:
             raise click.UsageError("say where the gateway is: --gateway or RECOUP_GATEWAY")
-        token = self._token_file.read_text().strip() if self._token_file else os.environ.get("RECOUP_TOKEN", "")
+        token = _token(self._token_file) if self._token_file else os.environ.get("RECOUP_TOKEN", "")
         if not token:
             raise click.UsageError("sign in first: --token-file or RECOUP_TOKEN")
         return Rest(self._gateway, token, self._ca)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
-        """One call about the organization; a refusal ends the command."""
+        """One call about the organization. Raises GatewayRefused, GatewayUnreachable, WrongUse."""
         with self.rest() as rest:
             organization_id = self._organization(rest)
             given = {key: value for key, value in parameters.items() if value != ""}
-            return told(lambda: rest.call(method, f"/v1/organizations/{organization_id}{path}", body, given))
+            return rest.call(method, at("/v1/organizations/{}", organization_id) + path, body, given)
 
     def all(self, path: str, key: str, **parameters: Any) -> dict[str, Any]:
         """All pages of a list, as one document. What is beyond the first pages is said on stderr."""
@@ -61,9 +68,9 @@ class Session:
 
     def _organization(self, rest: Rest) -> str:
         """The organization's id: as given, by its short name, or the only one that there is."""
-        if self._org and "-" in self._org and len(self._org) == 36:
+        if self._org and _ID.fullmatch(self._org.lower()):
             return self._org
-        mine = told(lambda: rest.call("GET", "/v1/me/organizations"))["memberships"]
+        mine = rest.call("GET", "/v1/me/organizations")["memberships"]
         found = [m["organization"] for m in mine if not self._org or m["organization"]["slug"] == self._org]
         if len(found) != 1:
             names = ", ".join(m["organization"]["slug"] for m in mine) or "none"
@@ -71,14 +78,47 @@ class Session:
         return str(found[0]["organizationId"])
 
     def show(self, document: dict[str, Any], rows: Sequence[tuple[str, ...]], *columns: str) -> None:
-        """Print JSON, or a table."""
-        if self.as_json:
-            click.echo(json.dumps(document))
-            return
-        table = Table(*columns, header_style="dim")
-        for row in rows:
-            table.add_row(*(clean(cell) for cell in row))
-        Console().print(table if rows else "nothing there")
+        """Print JSON, or a table. Raises Unwritten; a reader who went away is click's to handle."""
+        text = json.dumps(document) + "\n" if self.as_json else _table(rows, columns)
+        try:
+            click.echo(text, nl=False)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unwritten(error.strerror) from error
+
+
+def _token(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_MAX_TOKEN).decode("ascii").strip()
+    except OSError as error:
+        raise WrongUse(f"the token file {file} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WrongUse(f"the token file {file} doesn't hold a session token") from error
+
+
+def _table(rows: Sequence[tuple[str, ...]], columns: Sequence[str]) -> str:
+    """A table of which nothing is cut. What doesn't fit a terminal is folded, ids last."""
+    if not rows:
+        return "nothing there\n"
+    console = Console() if sys.stdout.isatty() else Console(width=_WHOLE_ROWS)
+    table = Table(header_style="dim")
+    for name, cells in zip(columns, zip(*rows, strict=True), strict=True):
+        table.add_column(name, overflow="fold", width=_kept_width(cells, len(columns), console.width))
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _kept_width(cells: Sequence[str], columns: int, room: int) -> int | None:
+    """The width that a column of ids keeps, if that leaves the other columns enough to be read."""
+    if not all(_ID.fullmatch(cell) for cell in cells):
+        return None
+    width = len(cells[0])
+    return width if width + _LEAST_WIDTH * (columns - 1) + _BORDER * columns < room else None
 
 
 def _print_json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -100,24 +140,9 @@ class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
-    group_class = type
+    group_class: type[click.Group] | type[type] | None = type
 
 
 def clean(text: str) -> str:
-    """Text that a terminal shows as it is."""
-    return escape(text.translate(_PRINTABLE))
-
-
-def told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = call()
-    except GatewayRefused as refused:
-        click.echo(f"recoup: {clean(str(refused))}", err=True)
-        for violation in refused.violations:
-            click.echo(f"  {clean(violation['field'])}: {clean(violation['description'])}", err=True)
-        click.echo(f"  reason {refused.reason}, request {refused.request_id}", err=True)
-        sys.exit(EXIT_REFUSED)
-    except GatewayUnreachable as error:
-        click.echo(f"recoup: {error}. Is the address right, and the gateway up?", err=True)
-        sys.exit(EXIT_UNREACHABLE)
-    return answer
+    """Text that a terminal shows as it is: a cloud's names are hostile, and could move its cursor or turn its lines."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,323 @@
+"""The `recoup` command line without a mesh: how it ends, and what it prints, whatever stands at the other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click import unstyle
+from click.testing import CliRunner, Result
+
+from recoup_client import cli, program
+from recoup_client.rest import Answer, GatewayRefused, GatewayUnreachable, Rest, WrongUse, at
+from recoup_client.session import Session, Unwritten
+
+DONE, REFUSED, WRONG_USE, UNREACHABLE = 0, 1, 2, 3
+ORG, ACTION, HASH = "00000000-0000-4000-8000-000000000001", "01a213bd-ca1f-4b6c-9d5a-0123456789ab", "093e90de" * 8
+MADE = {
+    "actionId": ACTION,
+    "state": "ACTION_STATE_REQUESTED",
+    "resource": {"id": "vol-0123456789abcdef0"},
+    "plan": {
+        "summary": "Snapshot volume, then delete it",
+        "rollback": "Create a volume from the snapshot",
+        "estimate": {"amount": "12.345678", "currency": "USD"},
+        "planHash": HASH,
+    },
+    "problem": "",
+    "approvals": [],
+    "steps": [],
+    "checkpoints": [],
+}
+ANSWERS: dict[str, Any] = {
+    f"/v1/organizations/{ORG}/actions/{ACTION}": {"action": MADE},
+    f"/v1/organizations/{ORG}/actions": {"actions": [MADE], "nextPageToken": ""},
+    f"/v1/organizations/{ORG}/actions/many": {"action": {**MADE, "problem": "x" * 400_000}},
+    f"/v1/organizations/{ORG}/actions/named": {"action": {**MADE, "problem": "zurück 💸"}},
+    "/v1/me/organizations": {"other": "server"},
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.seen.append(path)
+        found = ANSWERS.get(path, {"detail": "Not Found"})
+        text = found if isinstance(found, bytes) else json.dumps(found).encode()
+        self.send_response(200 if path in ANSWERS else 404)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _serving() -> Iterator[tuple[str, list[str]]]:
+    seen: list[str] = []
+    handler = type("_Seeing", (_Handler,), {"seen": seen})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[str, list[str]]]:
+    with _serving() as found:
+        yield found
+
+
+def environment(url: str, **more: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {**kept, "RECOUP_GATEWAY": url, "RECOUP_TOKEN": "token", "RECOUP_ORG": ORG, "NO_PROXY": "*", **more}
+
+
+COMMAND = [sys.executable, "-m", "recoup_client.cli"]
+NOWHERE = "https://127.0.0.1:1"
+
+
+def run(*arguments: str, url: str = NOWHERE, **more: str) -> Result:
+    names = ("RECOUP_CA", "RECOUP_TOKEN_FILE", "RECOUP_DEBUG", "SSL_CERT_FILE")
+    given = {**dict.fromkeys(names), **environment(url, **more)}
+    return CliRunner().invoke(cli.main, arguments, env=given)
+
+
+def test_a_pipe_gets_whole_rows(gateway: tuple[str, list[str]]) -> None:
+    for arguments, wanted in ((("action", "show", ACTION), (ACTION, HASH)), (("action", "list"), (ACTION,))):
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=environment(gateway[0], COLUMNS="40"), capture_output=True, text=True
+        )
+        assert done.returncode == DONE, done.stderr
+        assert all(text in done.stdout for text in wanted)
+        assert "…" not in done.stdout
+
+
+def on_a_terminal(url: str, columns: int, *arguments: str) -> str:
+    ours, theirs = pty.openpty()
+    given = environment(url, COLUMNS=str(columns), TERM="xterm")
+    with subprocess.Popen([*COMMAND, *arguments], env=given, stdout=theirs, stderr=theirs) as running:
+        os.close(theirs)
+        read = bytearray()
+        while True:
+            try:
+                some = os.read(ours, 65_536)
+            except OSError:  # Linux's word for a terminal whose other end is closed
+                break
+            if not some:
+                break
+            read += some
+        assert running.wait() == DONE, read
+    os.close(ours)
+    return unstyle(read.decode())
+
+
+def test_a_terminal_cuts_no_id(gateway: tuple[str, list[str]]) -> None:
+    shown = on_a_terminal(gateway[0], 80, "action", "show", ACTION)
+    cells = "".join(line.split("│")[2].strip() for line in shown.splitlines() if line.count("│") == 3)
+    assert ACTION in cells
+    assert HASH in cells
+    assert "…" not in shown
+    # An id stays on one line where others can be folded instead.
+    listed = on_a_terminal(gateway[0], 80, "action", "list")
+    assert ACTION in listed
+    assert "…" not in listed
+    # Nor does it push the others out where they can't.
+    cells = [line.split("│") for line in on_a_terminal(gateway[0], 40, "action", "list").splitlines() if "│" in line]
+    folded = [
+        "".join(column).replace(" ", "") for column in zip(*((c.strip() for c in row) for row in cells), strict=True)
+    ]
+    assert folded[1:5] == [ACTION, "requested", "vol-0123456789abcdef0", "12.345678USD"]
+
+
+def test_a_name_is_shown_as_it_is_and_moves_nothing() -> None:
+    session = Session(None, None, None, None, False)
+    with CliRunner().isolation() as (out, _, _):
+        session.show({}, [("[bold]arn:key:x[/]", "a\x1b[2Jb\u202ec\nd")], "one", "two")
+        told = out.getvalue().decode()
+    assert "[bold]arn:key:x[/]" in told
+    assert "a?[2Jb?c?d" in told
+
+
+@pytest.mark.parametrize("kind", ["missing", "a folder", "binary"])
+@pytest.mark.parametrize("option", ["--token-file", "--ca"])
+def test_a_file_that_cannot_be_used_is_wrong_use(option: str, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    if kind == "binary":
+        file.write_bytes(bytes(range(256)))
+    done = run(option, str(tmp_path if kind == "a folder" else file), "orgs")
+    assert (done.exit_code, done.stdout) == (WRONG_USE, "")
+    assert str(tmp_path) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("token", ["é", "one\ntwo", "one\n", "one two", "\x7f"])
+def test_a_token_that_no_header_can_hold_is_wrong_use(token: str) -> None:
+    done = run("orgs", RECOUP_TOKEN=token)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (WRONG_USE, 1)
+    assert "the session token" in done.stderr
+    assert "one" not in done.stderr.split("token", 1)[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1:abc",
+        "https://[::1",
+        "127.0.0.1:8443",
+        "ftp://here",
+        "https://",
+        "https://a..b",
+        "https://é..b",
+    ],
+)
+def test_what_is_no_address_is_wrong_use(url: str) -> None:
+    done = run("orgs", url=url)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (WRONG_USE, 1)
+    assert "isn't an address" in done.stderr
+
+
+def test_a_certificate_file_of_the_environment_that_is_missing_is_wrong_use() -> None:
+    assert run("orgs", SSL_CERT_FILE=os.devnull + "/none").exit_code == WRONG_USE
+
+
+def test_a_gateway_that_is_not_there_is_said() -> None:
+    done = run("orgs")
+    assert (done.exit_code, "Is the address right" in done.stderr) == (UNREACHABLE, True)
+
+
+@pytest.mark.parametrize("answer", [{"other": "server"}, ["memberships"], "text", b"<html>", b"[" * 100_000, b"\xff"])
+def test_another_server_at_the_address_is_no_gateway(
+    answer: object, gateway: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ANSWERS, "/v1/me/organizations", answer)
+    for more in ({}, {"RECOUP_ORG": ""}):
+        done = run("orgs" if not more else "findings", url=gateway[0], **more)
+        assert (done.exit_code, done.stdout) == (UNREACHABLE, "")
+        assert "isn't a Recoup gateway" in done.stderr
+    # A refusal without a reason isn't the gateway's either.
+    done = run("action", "show", "other", url=gateway[0])
+    assert (done.exit_code, "isn't a Recoup gateway" in done.stderr) == (UNREACHABLE, True)
+
+
+def test_an_id_stays_one_segment_of_the_path(gateway: tuple[str, list[str]]) -> None:
+    for given in ("../receipts", "x/steps", "x?y=1", "x#y", "x:cancel", "%2e%2e"):
+        run("action", "show", given, url=gateway[0])
+    start = f"/v1/organizations/{ORG}/actions/"
+    assert [path.removeprefix(start) for path in gateway[1]] == [
+        "..%2Freceipts", "x%2Fsteps", "x%3Fy%3D1", "x%23y", "x%3Acancel", "%252e%252e",
+    ]  # fmt: skip
+    for given in ("..", ".", ""):
+        assert run("action", "show", given, url=gateway[0]).exit_code == WRONG_USE
+    assert at("/a/{}:b", "\udcff") == "/a/%FF:b"
+
+
+def test_every_command_quotes_its_id(gateway: tuple[str, list[str]]) -> None:
+    commands = (
+        "verify", "scan show", "bill fetch", "bill disable", "action show", "action approve", "action cancel",
+        "action reject --comment no", "receipt fetch --output none",
+    )  # fmt: skip
+    for command in commands:
+        run(*command.split(), "../x", *(["hash"] if "approve" in command else []), url=gateway[0])
+    assert len(gateway[1]) == len(commands)
+    assert all("/..%2Fx" in path for path in gateway[1])
+
+
+def ended(url: str, *arguments: str, stdout: Any = None, before: Callable[[], Any] | None = None) -> tuple[int, str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(url),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("action", "show", ACTION), ("--json", "action", "show", "many"), ("--help",)])
+def test_a_full_or_closed_stdout_is_one_line(arguments: tuple[str, ...], gateway: tuple[str, list[str]]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, told = ended(gateway[0], *arguments, stdout=full)
+    assert (code, len(told.splitlines())) == (REFUSED, 1)
+    assert "can't be written: No space left on device" in told
+    code, told = ended(gateway[0], *arguments, before=lambda: os.close(1))
+    assert (code, told) == (REFUSED, "recoup: stdout is closed; send what isn't wanted to /dev/null\n")
+
+
+@pytest.mark.parametrize("arguments", [("action", "show", "many"), ("--json", "action", "show", ACTION), ("--help",)])
+def test_a_reader_who_went_away_is_silence(arguments: tuple[str, ...], gateway: tuple[str, list[str]]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    assert ended(gateway[0], *arguments, stdout=theirs) == (REFUSED, "")
+    os.close(theirs)
+
+
+def test_a_full_stderr_changes_no_exit_code() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, "orgs"], env=environment(NOWHERE), stdout=subprocess.PIPE, stderr=full)
+    assert (done.returncode, done.stdout) == (UNREACHABLE, b"")
+
+
+def test_what_is_not_foreseen_is_one_line_and_a_traceback_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no\nway")
+
+    monkeypatch.setattr(Rest, "call", fail)
+    done = run("orgs")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (REFUSED, 1)
+    assert "ZeroDivisionError: no?way" in done.stderr
+    assert "RECOUP_DEBUG=1" in done.stderr
+    assert isinstance(run("orgs", RECOUP_DEBUG="1").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (GatewayRefused(404, {"detail": "no [such] thing", "reason": "RESOURCE_NOT_FOUND"}), REFUSED),
+        (GatewayUnreachable("nobody"), UNREACHABLE),
+        (WrongUse("no"), WRONG_USE),
+        (Unwritten("full"), REFUSED),
+    ],
+)
+def test_what_is_foreseen_has_its_exit_code_with_debugging_too(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Rest, "call", fail)
+    done = run("orgs", RECOUP_DEBUG="1")
+    assert (done.exit_code, str(error) in done.stderr) == (code, True)
+
+
+def test_a_terminal_of_few_characters_gets_their_numbers(gateway: tuple[str, list[str]]) -> None:
+    command = [*COMMAND, "action", "show", "named"]
+    done = subprocess.run(command, env=environment(gateway[0], PYTHONIOENCODING="latin-1"), capture_output=True)
+    assert (done.returncode, "zurück \\U0001f4b8" in done.stdout.decode("latin-1")) == (DONE, True)
+
+
+def test_an_answer_that_leaves_out_a_field_is_no_gateways() -> None:
+    with pytest.raises(GatewayUnreachable, match="no 'memberships'"):
+        Answer()["memberships"]
+    assert Answer().get("memberships") is None
+    assert program.EXIT_UNREACHABLE == UNREACHABLE
