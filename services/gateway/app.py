@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -38,41 +37,18 @@ from services._mesh.ids import uuid7
 from services._mesh.metrics import Metrics
 from services.gateway import problems, transcode
 from services.gateway.config import EdgeSettings
+from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, read
 from services.gateway.passports import PassportOffice
 from services.gateway.ratelimit import Limiter, Verdict
 from services.gateway.routes import Route, Router
 
 log = logging.getLogger(__name__)
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Channel = Callable[[str], grpc.aio.Channel]
 
 _JSON = "application/json"
-_MAX_REQUEST_ID = 100
 _MAX_LENGTH_DIGITS = 18
-# An API answers nothing that a browser should run, frame, sniff, remember or refer from.
-SECURITY_HEADERS = (
-    (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-)
 _STALE_PASSPORT = frozenset({Reason.ERROR_REASON_CREDENTIAL_REVOKED, Reason.ERROR_REASON_CREDENTIAL_EXPIRED})
-
-
-@dataclass
-class _Exchange:
-    """One request on its way, and what its answer will carry."""
-
-    method: str
-    raw_path: str
-    query: bytes
-    headers: Mapping[str, str]
-    client: str
-    request_id: str
-    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class Gateway:
@@ -100,16 +76,16 @@ class Gateway:
         """Serve one request; whatever goes wrong, the answer is a problem document under the edge's headers."""
         if scope["type"] != "http":
             return
-        outgoing = _Outgoing(send)
+        outgoing = Outgoing(send)
         try:
-            await self._exchange(scope, receive, outgoing)
+            await self._serve_traced(scope, receive, outgoing)
         except Exception as error:
             if outgoing.begun:
                 raise
             await self._last_resort(scope, outgoing, error)
 
-    async def _exchange(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        exchange = _read(scope)
+    async def _serve_traced(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        exchange = read(scope)
         span = telemetry.active().start_span(
             f"{exchange.method} (edge)", kind=SpanKind.SERVER, trace_parent=exchange.headers.get("traceparent")
         )
@@ -118,7 +94,7 @@ class Gateway:
             status, media_type, body = await self._answer(exchange, receive)
             span.set_attribute("http.response.status_code", status)
             self._count(status)
-            await _send(send, exchange, status, media_type, body)
+            await answer(send, exchange, status, media_type, body)
         finally:
             telemetry.leave(token)
             span.end()
@@ -129,14 +105,14 @@ class Gateway:
     async def _last_resort(self, scope: Mapping[str, Any], send: Send, error: Exception) -> None:
         """INTERNAL under a trace of its own, from nothing that the request holds but its method."""
         with telemetry.active().span("unforeseen (edge)", kind=SpanKind.SERVER):
-            exchange = _Exchange(str(scope.get("method", "")), "", b"", {}, "", str(uuid7()))
+            exchange = Exchange(str(scope.get("method", "")), "", b"", {}, "", str(uuid7()))
             trace_id = telemetry.trace_id()
             log.error("a request failed at the edge", exc_info=error, extra={"failed_trace_id": trace_id})
             status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
             self._count(status)
-            await _send(send, exchange, status, problems.MEDIA_TYPE, body)
+            await answer(send, exchange, status, problems.MEDIA_TYPE, body)
 
-    async def _answer(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
+    async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
         trace_id = telemetry.trace_id()
         self._running += 1
         try:
@@ -153,7 +129,7 @@ class Gateway:
             self._running -= 1
         return status, problems.MEDIA_TYPE, body
 
-    async def _serve(self, exchange: _Exchange, receive: Receive) -> tuple[int, str, bytes]:
+    async def _serve(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
         query = transcode.parse_query(exchange.query)
         fixed = self._fixed(exchange)
         if fixed is not None:
@@ -168,7 +144,7 @@ class Gateway:
         response = await self._call(exchange, route, session, organization_id, request)
         return 200, _JSON, transcode.render(response)
 
-    def _shed(self, exchange: _Exchange) -> None:
+    def _shed(self, exchange: Exchange) -> None:
         """Refuse what would only wait: an answer now is worth more than one after the caller gave up."""
         if self._running > self._settings.concurrent_requests:
             exchange.answer_headers.append((b"retry-after", b"1"))
@@ -178,7 +154,7 @@ class Gateway:
                 {"dependency": "gateway"},
             )
 
-    def _fixed(self, exchange: _Exchange) -> tuple[int, str, bytes] | None:
+    def _fixed(self, exchange: Exchange) -> tuple[int, str, bytes] | None:
         """Health, and documents that anybody may read."""
         if exchange.method not in ("GET", "HEAD"):
             return None
@@ -189,7 +165,7 @@ class Gateway:
         page = self._pages.get(exchange.raw_path)
         return (200, *page) if page else None
 
-    def _route(self, exchange: _Exchange) -> tuple[Route, dict[str, str]]:
+    def _route(self, exchange: Exchange) -> tuple[Route, dict[str, str]]:
         try:
             found = self._router.find(exchange.method, exchange.raw_path)
         except UnicodeDecodeError as error:
@@ -207,7 +183,7 @@ class Gateway:
             message="Nothing is served at this path.", reason=Reason.ERROR_REASON_ROUTE_NOT_FOUND, metadata={}
         )
 
-    def _session(self, exchange: _Exchange, route: Route) -> str:
+    def _session(self, exchange: Exchange, route: Route) -> str:
         """The session token, where the route needs one. Who was never let in is slowed down by address."""
         if route.rule.scope is Scope.PUBLIC:
             return ""
@@ -225,7 +201,7 @@ class Gateway:
             raise _limited(exchange, verdict)
         return token
 
-    def _limit(self, exchange: _Exchange, route: Route, session: str, organization_id: str) -> None:
+    def _limit(self, exchange: Exchange, route: Route, session: str, organization_id: str) -> None:
         """Per organization, session and class of permission."""
         if not session:
             return
@@ -235,7 +211,7 @@ class Gateway:
         if not verdict.allowed:
             raise _limited(exchange, verdict)
 
-    async def _body(self, exchange: _Exchange, receive: Receive) -> bytes:
+    async def _body(self, exchange: Exchange, receive: Receive) -> bytes:
         limit, body = self._settings.body_bytes, bytearray()
         declared = exchange.headers.get("content-length", "0")
         # int() takes no more than 4300 digits, and none are needed to see that these are too many.
@@ -265,7 +241,7 @@ class Gateway:
         return bytes(body)
 
     async def _call(
-        self, exchange: _Exchange, route: Route, session: str, organization_id: str, request: Message
+        self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
     ) -> Message:
         """The RPC, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
         if not session:
@@ -281,7 +257,7 @@ class Gateway:
         return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
 
     async def _invoke(
-        self, exchange: _Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message
+        self, exchange: Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message
     ) -> Message:
         metadata = (*bearer, (REQUEST_ID_KEY, exchange.request_id))
         try:
@@ -333,58 +309,12 @@ def _organization(route: Route, variables: Mapping[str, str]) -> str:
     return value
 
 
-def _read(scope: Mapping[str, Any]) -> _Exchange:
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key = name.decode("latin-1").lower()
-        # What the mesh says to itself is never taken from outside.
-        if not key.startswith("recoup-") and key != "x-http-method-override":
-            headers.setdefault(key, value.decode("latin-1"))
-    given = headers.get("x-request-id", "")
-    usable = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
-    raw_path = scope.get("raw_path") or scope["path"].encode()
-    return _Exchange(
-        scope["method"],
-        raw_path.decode("latin-1"),
-        scope["query_string"],
-        headers,
-        scope["client"][0] if scope.get("client") else "",
-        given if usable else str(uuid7()),
-    )
-
-
-class _Outgoing:
-    """The way back to the caller, which knows whether an answer has begun."""
-
-    def __init__(self, send: Send) -> None:
-        self._send, self.begun = send, False
-
-    async def __call__(self, message: MutableMapping[str, Any]) -> None:
-        self.begun = True
-        await self._send(message)
-
-
-async def _send(send: Send, exchange: _Exchange, status: int, media_type: str, body: bytes) -> None:
-    headers = [
-        (b"content-type", media_type.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", exchange.request_id.encode()),
-        *SECURITY_HEADERS,
-        *exchange.answer_headers,
-    ]
-    parent = telemetry.trace_parent()
-    if parent:
-        headers.append((b"traceresponse", parent.encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
-
-
 def _rate_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
     state = f'"default";r={verdict.remaining};t={max(0, round(verdict.reset_after))}'
     return [(b"ratelimit-policy", f'"default";q={verdict.limit}'.encode()), (b"ratelimit", state.encode())]
 
 
-def _limited(exchange: _Exchange, verdict: Verdict) -> Exhausted:
+def _limited(exchange: Exchange, verdict: Verdict) -> Exhausted:
     seconds = max(1, round(verdict.retry_after + 0.5))
     exchange.answer_headers.append((b"retry-after", str(seconds).encode()))
     return Exhausted(

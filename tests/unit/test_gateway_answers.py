@@ -11,8 +11,9 @@ import pytest
 
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.metrics import Metrics
-from services.gateway.app import SECURITY_HEADERS, Gateway, Send
+from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
+from services.gateway.exchange import SECURITY_HEADERS, Send
 from services.gateway.routes import Router
 
 ORG = "3dcd07a2-aef7-54d0-b11c-6638c1b15e53"

@@ -1,0 +1,87 @@
+"""One HTTP exchange as ASGI carries it: what came, in our terms, and the answer under the edge's headers.
+
+It decides nothing; what is wrong with a request is said by who reads that part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services._mesh import telemetry
+from services._mesh.ids import uuid7
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_MAX_REQUEST_ID = 100
+# An API answers nothing that a browser should run, frame, sniff, remember or refer from.
+SECURITY_HEADERS = (
+    (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+@dataclass
+class Exchange:
+    """One request on its way, and what its answer will carry."""
+
+    method: str
+    raw_path: str
+    query: bytes
+    headers: Mapping[str, str]
+    client: str
+    request_id: str
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+def read(scope: Mapping[str, Any]) -> Exchange:
+    """What came; the query and the path stay as they are, since not every one can be decoded."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").lower()
+        # What the mesh says to itself is never taken from outside.
+        if not key.startswith("recoup-") and key != "x-http-method-override":
+            headers.setdefault(key, value.decode("latin-1"))
+    given = headers.get("x-request-id", "")
+    usable = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    return Exchange(
+        scope["method"],
+        raw_path.decode("latin-1"),
+        scope["query_string"],
+        headers,
+        scope["client"][0] if scope.get("client") else "",
+        given if usable else str(uuid7()),
+    )
+
+
+class Outgoing:
+    """The way back to the caller, which knows whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.begun = send, False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        self.begun = True
+        await self._send(message)
+
+
+async def answer(send: Send, exchange: Exchange, status: int, media_type: str, body: bytes) -> None:
+    """Send the answer."""
+    headers = [
+        (b"content-type", media_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", exchange.request_id.encode()),
+        *SECURITY_HEADERS,
+        *exchange.answer_headers,
+    ]
+    parent = telemetry.trace_parent()
+    if parent:
+        headers.append((b"traceresponse", parent.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
