@@ -7,6 +7,7 @@ stays so when a bill is refused. The job of a source never ends: it is given bac
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +30,12 @@ from services.pricing.model.bill import PROVIDER_FETCHED, Batch, BillImportState
 from services.pricing.model.focus import BillLimits
 from services.pricing.model.manifest import Delivery, is_mixed
 from services.pricing.model.reading import BillReading, Coverage, FetchedFile, coverage_of
-from services.pricing.model.refusal import BillRefused
+from services.pricing.model.refusal import UNFORESEEN, BillRefused
 from services.pricing.store import bills, costs, leftovers
 from services.pricing.store.costs import BatchKey
 from services.pricing.usecases.bills import CREDENTIAL_PURPOSE
 
+log = logging.getLogger(__name__)
 EVERY = timedelta(days=1)
 # A piece is 10,000 daily costs, or the rest of the bill; with hourly rows of few resources that is a lot of reading.
 PIECE_SECONDS = 1800.0
@@ -70,6 +72,8 @@ async def import_bill(tools: Tools, job: ClaimedJob) -> None:
         staged = await _Fetch(tools, job, source, bill_import_id).run()
         ended_at = await _complete(job, source, bill_import_id, staged)
     except BillRefused as refused:
+        if refused.rule == UNFORESEEN:  # Whoever owns the source can't mend it alone: a rule is missing.
+            log.error("a bill has what no rule foresees", exc_info=refused)
         ended_at = await _refuse(job, bill_import_id, str(refused), refused.row, refused.column, refused.rule)
     except Problem as problem:
         if isinstance(problem, _PASSING):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from csv import reader
 from dataclasses import replace
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import Decimal, Inexact
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,6 +32,7 @@ from services.pricing.clients.peers import ConnectionFacts
 from services.pricing.model import reading
 from services.pricing.model.bill import NewBillSource
 from services.pricing.model.daily import CostKey, CostKind, DailyCost
+from services.pricing.model.refusal import BillRefused
 from services.pricing.store import bills as bill_store
 from services.pricing.store import costs, leftovers
 from services.pricing.usecases import bills
@@ -320,6 +321,49 @@ async def test_a_folder_of_an_absurd_month_is_refused_and_read_again_tomorrow(of
     office.bucket.client.delete_object(Bucket=office.bucket.name, Key=key)
     office.clock.ahead = timedelta(days=1, minutes=1)
     assert (await office.run(source)).state == "IMPORTED"
+
+
+def _breaks(error: Exception) -> Callable[..., Any]:
+    def breaking(*arguments: Any, **named: Any) -> Any:
+        raise error
+
+    return breaking
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no\0month"), OverflowError("too far"), "\ud800".encode, Inexact()],
+    ids=lambda e: type(e).__name__,
+)
+@pytest.mark.parametrize("place", [(reading, "read_bill"), (exports, "read_manifest")], ids=["bill", "manifest"])
+async def test_what_is_not_foreseen_in_a_bill_is_a_refusal_and_ends_no_job(
+    office: Office, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], error: Any
+) -> None:
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))))
+    source = await office.connect()
+    broken = _breaks(error) if isinstance(error, Exception) else lambda *_, **__: error()
+    monkeypatch.setattr(*place, broken)
+    found = await office.run(source)
+    assert (found.state, "that we didn't foresee (" in found.problem) == ("FAILED", True)
+    assert f"{PREFIX}/" in found.problem
+    monkeypatch.undo()
+    office.clock.ahead = timedelta(days=1, minutes=1)
+    assert (await office.run(source)).state == "IMPORTED"
+
+
+async def test_a_mistake_of_ours_elsewhere_is_no_refusal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))))
+    source = await office.connect()
+    monkeypatch.setattr(costs, "insert_costs", _breaks(ValueError("a mistake")))
+    with pytest.raises(ValueError, match="a mistake"):
+        await office.run(source)
+
+
+async def test_what_a_bill_quotes_can_always_be_written(office: Office) -> None:
+    """PostgreSQL takes no NUL and no lone surrogate; the job would fail each time that it says what it refuses."""
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))), billingPeriodStatus="\0\ud800")
+    assert (await office.run(await office.connect())).state == "FAILED"
+    assert str(BillRefused("manifest", "a\0b\ud800c", "Go on.")) == "a\\x00b\\ud800c Go on."
 
 
 async def test_a_delivery_that_is_larger_than_we_fetch_is_refused(office: Office) -> None:

@@ -22,7 +22,7 @@ from services.pricing.model.manifest import (
     period_of,
     read_manifest,
 )
-from services.pricing.model.refusal import BillRefused
+from services.pricing.model.refusal import BillRefused, refusing_unforeseen
 
 R = TypeVar("R")
 # An export keeps three years by default; older periods than these are closed and were fetched long ago.
@@ -94,7 +94,8 @@ class Export:
         # Where a bucket has no versions, S3 says none, or "null" for one that had them once.
         version = found.get("VersionId") or ""
         version = version if version not in ("", "null") else str(found["ETag"]).strip('"')
-        return read_manifest(content, self._source.bucket, self._source.prefix, key, version, found["LastModified"])
+        with refusing_unforeseen(key):
+            return read_manifest(content, self._source.bucket, self._source.prefix, key, version, found["LastModified"])
 
     def _download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
         size = 0

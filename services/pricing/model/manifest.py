@@ -55,7 +55,7 @@ def metadata_prefix(prefix: str) -> str:
 def period_of(prefix: str, key: str) -> date | None:
     """The billing period whose current manifest a key names; None for any other object. Raises BillRefused."""
     found = _KEY.fullmatch(key.removeprefix(metadata_prefix(prefix)))
-    if not found or not key.startswith(metadata_prefix(prefix)):
+    if not found or not key.startswith(metadata_prefix(prefix)) or not key.isprintable():
         return None
     return _day(f"{found[1]}-01", f"the folder of {key}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from services.pricing.model.completeness import Manifest, complete_days, complete_through
 from services.pricing.model.daily import Account, DailyCost, DailyCosts
 from services.pricing.model.focus import BillLimits, FocusRow, read_bill
-from services.pricing.model.refusal import BillRefused
+from services.pricing.model.refusal import BillRefused, refusing_unforeseen
 
 # So many daily costs are written in one short transaction.
 PIECE_ROWS = 10_000
@@ -38,7 +38,8 @@ class BillReading:
     def next_piece(self) -> list[DailyCost]:
         """The next daily costs; none at the end. Raises BillRefused, which names the file."""
         try:
-            return next(self._pieces, [])
+            with refusing_unforeseen("the bill"):
+                return next(self._pieces, [])
         except BillRefused as refused:
             told = f"{self._at}: {refused.message}"
             raise BillRefused(refused.rule, told, refused.way_out, row=refused.row, column=refused.column) from refused
