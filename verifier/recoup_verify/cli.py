@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recoup_verify import bundle, event, words
-from recoup_verify.documents import CannotTell, Disproved
-from recoup_verify.event import check_event
-from recoup_verify.log import Key, parse_key
-from recoup_verify.receipt import check_receipt
+try:
+    from recoup_verify import bundle, event, words
+    from recoup_verify.documents import CannotTell, Disproved
+    from recoup_verify.event import check_event
+    from recoup_verify.log import Key, parse_key
+    from recoup_verify.receipt import check_receipt
+except ImportError as failed:
+    # Python would end with 1, the code of what is disproved, where cryptography is missing or can't be loaded.
+    print(f"CAN'T TELL: recoup-verify isn't installed as a whole: {failed}", file=sys.stderr)
+    sys.exit(2)
 
 PROVED, DISPROVED, CANNOT_TELL = 0, 1, 2
 _EPILOG = "exit codes: 0 proved, 1 disproved, 2 can't tell"
@@ -31,21 +39,42 @@ class Told:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The exit code, and the lines that say why, on stdout or on stderr."""
+
+    code: int
+    lines: Sequence[str]
+    on_stdout: bool = False
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    given = parser().parse_args(arguments)
+    """Run the command; returns the exit code. Only what was disproved gives 1, and only what was said gives 0."""
     _speak_any_character()
+    try:
+        given = parser().parse_args(arguments)
+        return _say(_answer(given))
+    finally:
+        _let_go()
+
+
+def _answer(given: argparse.Namespace) -> Answer:
     key: Key | None = None
     try:
         key = parse_key(_key_text(given.key))
         told: Told = given.check(_read(given.file, given.limit), key)
+        return _proved(given.json, told, key.is_local)
     except Disproved as error:
-        return _tell(given, DISPROVED, "disproved", str(error), key)
+        return _unproved(given.json, DISPROVED, "disproved", str(error), key)
     except CannotTell as error:
-        return _tell(given, CANNOT_TELL, "can't tell", str(error), key)
+        return _unproved(given.json, CANNOT_TELL, "can't tell", str(error), key)
     except OSError as error:
-        return _tell(given, CANNOT_TELL, "can't tell", f"{error.filename} can't be read: {error.strerror}", key)
-    return _tell_proved(given.json, told, key.is_local)
+        why = f"{error.filename or given.file} can't be read: {error.strerror}"
+        return _unproved(given.json, CANNOT_TELL, "can't tell", why, key)
+    except BaseException as error:  # a panic in cryptography's Rust isn't an Exception
+        why = f"this wasn't foreseen: {type(error).__name__}: {error}"
+        found = _unproved(given.json, CANNOT_TELL, "can't tell", why, key)
+        return found if given.json else Answer(CANNOT_TELL, found.lines[:1])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,24 +160,45 @@ def _speak_any_character() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _tell(given: argparse.Namespace, code: int, verdict: str, why: str, key: Key | None) -> int:
-    if given.json:
-        print(json.dumps({"verdict": verdict, "local": bool(key and key.is_local), "why": why}))
-        return code
-    print(f"{verdict.upper()}: {words.shown(why)}.", file=sys.stderr)
-    print(words.NEXT[verdict], file=sys.stderr)
-    return code
-
-
-def _tell_proved(as_json: bool, told: Told, local: bool) -> int:
+def _unproved(as_json: bool, code: int, verdict: str, why: str, key: Key | None) -> Answer:
     if as_json:
-        print(json.dumps({"verdict": "proved", "local": local, **told.facts}))
-        return PROVED
-    if local:
-        print("LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine.")
-    for line in told.lines:
-        print(line)
-    return PROVED
+        facts = {"verdict": verdict, "local": bool(key and key.is_local), "why": why}
+        return Answer(code, [json.dumps(facts)], on_stdout=True)
+    return Answer(code, [f"{verdict.upper()}: {words.shown(why)}.", words.NEXT[verdict]])
+
+
+def _proved(as_json: bool, told: Told, local: bool) -> Answer:
+    if as_json:
+        facts = {"verdict": "proved", "local": local, **told.facts}
+        return Answer(PROVED, [json.dumps(facts)], on_stdout=True)
+    banner = "LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine."
+    return Answer(PROVED, [banner, *told.lines] if local else told.lines, on_stdout=True)
+
+
+def _say(answer: Answer) -> int:
+    """The exit code. Whom nobody could tell that it is proved, and with what left open, has no proof."""
+    try:
+        if sys.stdout is None and answer.on_stdout:  # Python's word for a closed one
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        print(*answer.lines, sep="\n", file=sys.stdout if answer.on_stdout else sys.stderr, flush=True)
+    except OSError as error:
+        with suppress(OSError):
+            print(f"recoup-verify: the answer can't be written: {error.strerror}", file=sys.stderr, flush=True)
+        return answer.code or CANNOT_TELL
+    return answer.code
+
+
+def _let_go() -> None:
+    """Give up what can't be written, or else the interpreter tries again at its end and changes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 if __name__ == "__main__":
