@@ -366,6 +366,31 @@ async def test_what_a_bill_quotes_can_always_be_written(office: Office) -> None:
     assert str(BillRefused("manifest", "a\0b\ud800c", "Go on.")) == "a\\x00b\\ud800c Go on."
 
 
+async def test_a_bill_without_rows_takes_no_month_s_place(office: Office) -> None:
+    office.bucket.deliver(csv(charge(date(2026, 2, 1), "5")))
+    source = await office.connect()
+    await office.run(source)
+    before = await office.batches()
+    office.bucket.deliver(csv(), csv())
+    await office.ask(source)
+    found = await office.run(source)
+    assert (found.state, "the bill has no rows" in found.problem) == ("FAILED", True)
+    assert (await office.batches(), await office.total()) == (before, Decimal(5))
+    # One of several files may well be empty.
+    office.bucket.deliver(csv(), csv(charge(date(2026, 2, 1), "9")))
+    await office.ask(source)
+    assert (await office.run(source)).state == "IMPORTED"
+
+
+async def test_a_file_that_the_manifest_names_and_nobody_finds_is_no_matter_of_permissions(office: Office) -> None:
+    missing = f"{PREFIX}/data/gone.csv.gz"
+    office.bucket.deliver(csv(charge(date(2026, 2, 1))), dataFiles=[f"s3://{office.bucket.name}/{missing}"])
+    found = await office.run(await office.connect())
+    assert found.state == "FAILED"
+    assert f"the manifest names {missing}, which isn't there. Have the export delivered again." in found.problem
+    assert "scan role" not in found.problem
+
+
 async def test_a_delivery_that_is_larger_than_we_fetch_is_refused(office: Office) -> None:
     office.bucket.deliver(csv(*(charge(date(2026, 2, 1), f"0.{n}", f"vol-{hash(str(n))}") for n in range(3000))))
     office.tools = replace(office.tools, most_bytes=1000)

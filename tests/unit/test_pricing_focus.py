@@ -334,6 +334,8 @@ def test_a_large_bill_comes_in_pieces_that_add_up() -> None:
     assert set(total.values()) == {Decimal("3.80")}
 
 
-def test_a_bill_without_rows_is_a_bill() -> None:
+def test_a_file_may_be_without_rows_but_no_bill() -> None:
     assert read(bill()) == []
-    assert daily() == []
+    with pytest.raises(BillRefused) as caught:
+        daily()
+    assert (caught.value.rule, caught.value.row) == ("empty", 0)

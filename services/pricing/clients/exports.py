@@ -86,7 +86,7 @@ class Export:
         )
 
     def _read(self, key: str) -> Delivery:
-        with self._translated("s3:GetObject"):
+        with self._translated("s3:GetObject", missing=f"{key} isn't there any more."):
             found = self._s3().get_object(**self._bucket, Key=key)
             content = found["Body"].read(MAX_MANIFEST_BYTES + 1)
         if len(content) > MAX_MANIFEST_BYTES:
@@ -99,7 +99,7 @@ class Export:
 
     def _download(self, key: str, path: Path, took: Callable[[bytes], object], most_bytes: int) -> Downloaded:
         size = 0
-        with self._translated("s3:GetObject"):
+        with self._translated("s3:GetObject", missing=f"the manifest names {key}, which isn't there."):
             found = self._s3().get_object(**self._bucket, Key=key)
         with path.open("wb") as file:
             while chunk := self._chunk(found["Body"]):
@@ -123,12 +123,14 @@ class Export:
         return self._client
 
     @contextmanager
-    def _translated(self, operation: str) -> Iterator[None]:
-        """The cloud's refusals and failures as ours."""
+    def _translated(self, operation: str, missing: str = "") -> Iterator[None]:
+        """The cloud's refusals and failures as ours; `missing` says what it means if there is no such object."""
         try:
             yield
         except Exception as error:  # classify() raises again what isn't the cloud's.
             failure, code = classify(error)
+            if missing and code == "NoSuchKey":
+                raise BillRefused("file_missing", missing, "Have the export delivered again.") from error
             if failure in (Failure.DENIED, Failure.REFUSED):
                 raise self._refused(code, operation) from error
             raise self._unreachable(code, throttled=failure is Failure.THROTTLED, operation=operation) from error

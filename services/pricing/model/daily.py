@@ -101,6 +101,9 @@ class DailyCosts:
                 self._add(row, row.resource_id)
             if len(self._open) >= self._max_open:
                 yield self._drain()
+        if not self.facts.rows:
+            # Taken as a bill, it would put nothing in the place of a whole month.
+            raise BillRefused("empty", "the bill has no rows.", "Check the export, and have it delivered again.")
         if self._open:
             yield self._drain()
 
