@@ -19,6 +19,7 @@ from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings, GatewaySettings
 from services.gateway.passports import PassportOffice
+from services.gateway.protocol import EdgeProtocol
 from services.gateway.routes import Router
 
 _SERVICES = (
@@ -74,7 +75,7 @@ def _configuration(gateway: Gateway, edge: EdgeSettings, settings: GatewaySettin
     return uvicorn.Config(
         gateway,
         loop="none",
-        http="httptools",
+        http=EdgeProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -33,11 +33,10 @@ from services._mesh.errors import (
     from_rpc_error,
     invalid_field,
 )
-from services._mesh.ids import uuid7
 from services._mesh.metrics import Metrics
 from services.gateway import problems, transcode
 from services.gateway.config import EdgeSettings
-from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, read
+from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.passports import PassportOffice
 from services.gateway.ratelimit import Limiter, Verdict
 from services.gateway.routes import Route, Router
@@ -105,12 +104,21 @@ class Gateway:
     async def _last_resort(self, scope: Mapping[str, Any], send: Send, error: Exception) -> None:
         """INTERNAL under a trace of its own, from nothing that the request holds but its method."""
         with telemetry.active().span("unforeseen (edge)", kind=SpanKind.SERVER):
-            exchange = Exchange(str(scope.get("method", "")), "", b"", {}, "", str(uuid7()))
+            exchange = blank(str(scope.get("method", "")))
             trace_id = telemetry.trace_id()
             log.error("a request failed at the edge", exc_info=error, extra={"failed_trace_id": trace_id})
             status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
             self._count(status)
             await answer(send, exchange, status, problems.MEDIA_TYPE, body)
+
+    def unreadable(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Headers and document, with the status 400, for bytes that the server couldn't read as a request."""
+        with telemetry.active().span("unreadable (edge)", kind=SpanKind.SERVER):
+            exchange = blank("")
+            problem = invalid_field("(request)", "must be HTTP/1.1, with its path and the names of headers in ASCII.")
+            status, body = problems.render(problem, exchange.request_id, telemetry.trace_id())
+            self._count(status)
+            return head(exchange, problems.MEDIA_TYPE, body), body
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
         trace_id = telemetry.trace_id()

@@ -73,6 +73,13 @@ class Outgoing:
 
 async def answer(send: Send, exchange: Exchange, status: int, media_type: str, body: bytes) -> None:
     """Send the answer."""
+    headers = head(exchange, media_type, body)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+
+
+def head(exchange: Exchange, media_type: str, body: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer."""
     headers = [
         (b"content-type", media_type.encode()),
         (b"content-length", str(len(body)).encode()),
@@ -83,5 +90,9 @@ async def answer(send: Send, exchange: Exchange, status: int, media_type: str, b
     parent = telemetry.trace_parent()
     if parent:
         headers.append((b"traceresponse", parent.encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
+    return headers
+
+
+def blank(method: str) -> Exchange:
+    """The exchange of a request that can't be read."""
+    return Exchange(method, "", b"", {}, "", str(uuid7()))

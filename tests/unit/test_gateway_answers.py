@@ -8,12 +8,15 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.metrics import Metrics
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import SECURITY_HEADERS, Send
+from services.gateway.protocol import EdgeProtocol
 from services.gateway.routes import Router
 
 ORG = "3dcd07a2-aef7-54d0-b11c-6638c1b15e53"
@@ -172,3 +175,49 @@ def test_a_failure_after_the_answer_began_is_not_answered_twice() -> None:
     with pytest.raises(ConnectionResetError):
         asyncio.run(ask(send))
     assert len(begun) == 1
+
+
+@pytest.mark.parametrize(
+    "raw", [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\na b: c\r\n\r\n"]
+)
+def test_bytes_that_are_no_request_get_a_problem_too(raw: bytes) -> None:
+    answers = Answers()
+
+    async def ask() -> bytes:
+        config = uvicorn.Config(answers.gateway, http=EdgeProtocol, ws="none", lifespan="off", log_config=None)
+        config.load()
+        transport = Written()
+        protocol = EdgeProtocol(config, ServerState(), {})
+        protocol.connection_made(transport)
+        protocol.data_received(raw)
+        assert transport.is_closing()
+        return transport.written
+
+    top, _, body = asyncio.run(ask()).partition(b"\r\n\r\n")
+    status, *lines = top.split(b"\r\n")
+    assert status == b"HTTP/1.1 400 Bad Request"
+    headers = {tuple(line.split(b": ", 1)) for line in lines}
+    assert {*SECURITY_HEADERS, (b"content-type", b"application/problem+json")} <= headers
+    document = json.loads(body)
+    assert (document["reason"], document["violations"][0]["field"]) == ("FIELD_INVALID", "(request)")
+    assert 'recoup_http_total{status="400"} 1' in answers.metrics.render()
+
+
+class Written(asyncio.Transport):
+    """A transport that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written, self._closing = b"", False
+
+    def write(self, data: Any) -> None:
+        """Keep it."""
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        self._closing = True
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self._closing
