@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from google.protobuf import json_format, message_factory
@@ -39,11 +40,18 @@ def printable(name: str) -> str:
 
 
 def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
-    """The field of that name, in either of its spellings."""
-    if not name.isascii():
-        return None
-    found: FieldDescriptor | None = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
-    return found
+    """The field of that name, in either of its spellings; any text may be asked for."""
+    return _names(descriptor).get(name)
+
+
+@cache
+def _names(descriptor: Descriptor) -> Mapping[str, FieldDescriptor]:
+    return dict(descriptor.fields_by_camelcase_name) | dict(descriptor.fields_by_name)
+
+
+@cache
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def check_object(document: Mapping[str, Any], descriptor: Descriptor, prefix: str = "") -> None:
@@ -62,7 +70,8 @@ def check_object(document: Mapping[str, Any], descriptor: Descriptor, prefix: st
 
 def check_field(field: FieldDescriptor, value: Any, path: str) -> None:
     """Raises Invalid unless a field can hold the value: a list where it is repeated, an object where it is a map."""
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if _is_map(field):
+        assert field.message_type is not None
         _check_map(field.message_type, value, path)
     elif field.is_repeated:
         if not isinstance(value, list):

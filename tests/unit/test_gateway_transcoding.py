@@ -8,11 +8,12 @@ import pytest
 
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
-from recoup.scanner.v1 import scanner_service_pb2
+from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
 from services._mesh.errors import Invalid, Reason
 from services.gateway import transcode
 from services.gateway.ratelimit import Limiter
 from services.gateway.routes import Route, RouteError, Router, compile_template
+from services.gateway.shapes import check_object
 
 ROUTER = Router(
     [
@@ -245,3 +246,19 @@ def refusal(method: str, path: str, body: object = None, query: list[tuple[str, 
     for quoted in ("invalid literal", "expected string", "got '", "Failed to parse"):
         assert quoted not in refused.value.message
     return refused.value
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"evidence": {"k": 1}}, "evidence[k]"),
+        ({"evidence": {"\ud800": "v"}}, "evidence[\\ud800]"),
+        ({"evidence": ["k"]}, "evidence"),
+        ({"evidence": {"k": "v"}, "firstSeenAt": 5}, "firstSeenAt"),
+    ],
+)
+def test_maps_are_checked_by_key_and_value(document: dict[str, object], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        check_object(document, scanner_pb2.Finding.DESCRIPTOR)
+    assert refused.value.field_violations[0].field == field
+    check_object({"evidence": {"k": "v"}, "firstSeenAt": None}, scanner_pb2.Finding.DESCRIPTOR)
