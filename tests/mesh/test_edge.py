@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from typing import Any
 
+import httpx
 import pytest
 
 from services.gateway.exchange import SECURITY_HEADERS
@@ -74,7 +77,23 @@ def test_a_request_id_in_upper_case_is_the_same_request(made: TestMesh) -> None:
     assert person.post("/scans", {**body, "requestId": ID.upper()}) == first
 
 
-def problem(answer: Any, status: int, reason: str) -> dict[str, Any]:
+def test_bytes_that_are_no_request_get_a_problem_too(made: TestMesh) -> None:
+    url = httpx.URL(made.mesh.gateway_url)
+    trust = ssl.create_default_context(cafile=str(made.mesh.installation.ca.cert_file))
+    with (
+        socket.create_connection((url.host, url.port or 443), timeout=10) as plain,
+        trust.wrap_socket(plain, server_hostname=url.host) as connection,
+    ):
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    top, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = top.decode().split("\r\n")
+    assert status == "HTTP/1.1 400 Bad Request"
+    headers = dict(line.split(": ", 1) for line in lines)
+    problem(httpx.Response(400, headers=headers, content=body), 400, "FIELD_INVALID")
+
+
+def problem(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
     """The document of a refusal, if it is what the edge promises of every one."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
