@@ -18,6 +18,7 @@ from services.pricing.model.arithmetic import plain
 from services.pricing.model.baseline import Baseline, read_baseline
 from services.pricing.model.bill import Batch, BillImport, BillSource, NewBillSource
 from services.pricing.model.catalogue import Price, PriceKey
+from services.pricing.model.dialects import FIRST_DAY, LAST_DAY, is_plausible
 from services.pricing.model.measurement import Measurement, Question
 from services.pricing.model.rows import CostRow, ResourceKey
 
@@ -115,11 +116,14 @@ def span(request: bill_service_pb2.ListDailyCostsRequest) -> tuple[date, date]:
 
 
 def day(field: str, text: str) -> date:
-    """A day of a request. Raises Invalid: the proto's pattern lets a 31st of February through."""
+    """A day of a request that a bill can have. Raises Invalid: the proto's pattern lets a 31st of February through."""
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
     except ValueError:
         raise invalid_field(field, "must be a day that there is, such as 2026-02-28") from None
+    if not is_plausible(found):  # Counting days back or on from the calendar's first or last would run over its end.
+        raise invalid_field(field, f"must be a day from {FIRST_DAY} to {LAST_DAY}")
+    return found
 
 
 def daily_cost(row: Any) -> pb.DailyCost:

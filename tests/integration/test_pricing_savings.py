@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from moto.server import ThreadedMotoServer
 
+from recoup.mesh.v1 import resource_pb2
 from recoup.pricing.v1 import bill_service_pb2 as pb
 from recoup.pricing.v1 import pricing_pb2
 from services._mesh.context import entered
@@ -227,6 +228,8 @@ async def test_a_bill_that_isn_t_complete_is_pending_and_the_late_rows_decide(of
         ({"baseline_document": b"{}"}, "baseline_document"),
         ({"from_day": "2026-02-28"}, "from_day"),
         ({"from_day": "2026-02-31"}, "from_day"),
+        ({"from_day": "0000-00-00"}, "from_day"),
+        ({"from_day": "9999-12-31"}, "from_day"),
     ],
 )
 async def test_a_question_that_makes_no_sense_is_refused(
@@ -236,6 +239,38 @@ async def test_a_question_that_makes_no_sense_is_refused(
     with pytest.raises(Invalid) as caught:
         await measured(office, **changes)
     assert caught.value.field_violations[0].field == field
+
+
+@pytest.mark.parametrize("day", ["0000-00-00", "0001-01-05", "1999-12-31", "2200-01-01", "9999-12-31"])
+async def test_a_day_that_no_bill_has_is_refused_with_its_field(office: Office, day: str) -> None:
+    rpc = BillRpc(office.api, office.planner, None, PageTokens(b"k" * 32), office.tools.threads, office.clock)  # type: ignore[arg-type]
+    resource = resource_pb2.ResourceKey(**VOLUME.document())
+    asked = pb.GetBaselineRequest(organization_id=str(ACME), resource=resource, through_day=day)
+    with entered(context()), pytest.raises(Invalid) as caught:
+        await rpc.GetBaseline(asked, None)
+    refused = [("through_day", caught.value)]
+    for field, days in (("from_day", (day, "2026-03-01")), ("to_day", ("2026-03-01", day))):
+        with entered(context()), pytest.raises(Invalid) as caught:
+            await rpc.ListDailyCosts(daily_costs(*days), None)
+        refused.append((field, caught.value))
+    for field, error in refused:
+        assert (error.field_violations[0].field, error.reason_name) == (field, "FIELD_INVALID")
+
+
+def daily_costs(from_day: str, to_day: str) -> pb.ListDailyCostsRequest:
+    return pb.ListDailyCostsRequest(
+        organization_id=str(ACME), account=VOLUME.account, resource_id=VOLUME.id, from_day=from_day, to_day=to_day
+    )
+
+
+async def test_days_from_the_last_to_the_first_are_refused_and_one_day_is_listed(office: Office) -> None:
+    rpc = BillRpc(office.api, office.planner, None, PageTokens(b"k" * 32), office.tools.threads, office.clock)  # type: ignore[arg-type]
+    with entered(context()), pytest.raises(Invalid) as caught:
+        await rpc.ListDailyCosts(daily_costs("2026-03-02", "2026-03-01"), None)
+    assert caught.value.field_violations[0].field == "to_day"
+    with entered(context()):
+        for day in ("2000-01-01", "2026-03-01", "2199-12-31"):
+            assert not (await rpc.ListDailyCosts(daily_costs(day, day), None)).daily_costs
 
 
 async def test_an_estimate_of_another_currency_and_a_leak_twice_are_refused(office: Office) -> None:
