@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.gateway.exchange import SECURITY_HEADERS
+from tests.support import mesh as support
 from tests.support.mesh import TestMesh
 
 pytestmark = pytest.mark.xdist_group("mesh")
@@ -75,6 +76,7 @@ def test_a_request_id_in_upper_case_is_the_same_request(made: TestMesh) -> None:
     body = {"connectionId": made.connection_id, "requestId": ID}
     first = person.post("/scans", body)
     assert person.post("/scans", {**body, "requestId": ID.upper()}) == first
+    support.scan_ended(person, first["scan"]["scanId"])
 
 
 def test_bytes_that_are_no_request_get_a_problem_too(made: TestMesh) -> None:
