@@ -25,12 +25,13 @@ async def grow(teller: Teller) -> None:
     teller.say("\n[bold]An estate with a past[/]: two AWS accounts, two regions, and one region that nobody may read")
     await asyncio.to_thread(teller.estate.create_bill_bucket)
     steps = await teller.seed_through(FIRST_DAY)
+    teller.work_hours(FIRST_DAY)
+    await asyncio.to_thread(teller.bills.observe)
     teller.say(f"  {steps} changes up to day {FIRST_DAY}")
 
 
 async def connect(teller: Teller) -> None:
     """Connect the scope, as a FinOps engineer of acme: refused without roles, accepted with them."""
-    teller.work_hours(FIRST_DAY)
     teller.say(f"\n[bold]Day {FIRST_DAY}[/]: a FinOps engineer of acme connects the accounts")
     finops, base = teller.person("acme", "FinOps"), await teller.base_user()
     made = await finops.post(
@@ -106,7 +107,8 @@ async def live(teller: Teller) -> None:
     """Five weeks: a bill every day, a scan every few."""
     finops, found = teller.person("acme", "FinOps"), []
     for day in range(FIRST_DAY, 1):
-        await teller.live_through(day)
+        if day > FIRST_DAY:  # The first one has begun already; time must not go back for work that is planned.
+            await teller.live_through(day)
         if day in SCAN_DAYS:
             teller.say(f"\n[bold]Day {day}[/]: scan")
             found.append(await _scan(teller, finops, day))
