@@ -212,7 +212,37 @@ async def test_bootstrapping_twice_changes_nothing(database: TestDatabase) -> No
     await superuser.close()
 
 
+# A row's xmin changes with every write, even one that writes what was there.
+CATALOG = """
+SELECT n.nspname AS schema, kind, what FROM pg_namespace n JOIN LATERAL (
+  SELECT 'relation' AS kind, concat_ws(' ', c.relname, c.relkind, c.relacl, c.xmin) AS what
+    FROM pg_class c WHERE c.relnamespace = n.oid
+  UNION ALL SELECT 'column', concat_ws(' ', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.xmin)
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = n.oid
+  UNION ALL SELECT 'policy', concat_ws(' ', c.relname, p.polname, p.xmin)
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = n.oid
+  UNION ALL SELECT 'function', concat_ws(' ', p.proname, p.proacl, p.xmin)
+    FROM pg_proc p WHERE p.pronamespace = n.oid
+) found ON true
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1, 2, 3
+"""
+
+
 @pytest.mark.services("identity", "audit")
 async def test_migrating_twice_changes_nothing(database: TestDatabase) -> None:
+    before = await catalog_of(database)
     for service in ("identity", "audit"):
         await database.migrate(service)
+    assert {schema for schema, _ in before} >= {"identity", "audit"}
+    assert await catalog_of(database) == before
+
+
+async def catalog_of(database: TestDatabase) -> dict[tuple[str, str], list[str]]:
+    """What stands in the catalog, by schema and kind; each row carries the id of the transaction that wrote it."""
+    superuser = await database.superuser()
+    rows = await superuser.fetch(CATALOG)
+    await superuser.close()
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found.setdefault((row["schema"], row["kind"]), []).append(row["what"])
+    return found

@@ -7,18 +7,16 @@ import gzip
 import hashlib
 import json
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from csv import reader
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, Inexact
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from services._mesh.aws import AwsSettings, client
 from services._mesh.context import entered
@@ -36,27 +34,11 @@ from services.pricing.model.refusal import BillRefused
 from services.pricing.store import bills as bill_store
 from services.pricing.store import costs, leftovers
 from services.pricing.usecases import bills
-from tests.support.bills import ACCOUNT, CREDENTIAL, PREFIX, REGION, Office, charge, csv, opened
-from tests.support.postgres import TestDatabase
+from tests.support.bills import ACCOUNT, CREDENTIAL, PREFIX, REGION, Office, charge, csv
 from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("pricing")
 SHARED = Path(os.environ.get("RECOUP_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-async def office(database: TestDatabase, endpoint: str, tmp_path: Path) -> AsyncIterator[Office]:
-    async with opened(database, endpoint, tmp_path) as made:
-        yield made
 
 
 async def test_a_bill_is_imported_to_the_last_digit(office: Office) -> None:
@@ -226,7 +208,8 @@ async def test_a_mixture_of_two_deliveries_is_never_recorded(
     after = csv(charge(day, "50")), csv(charge(day, "70"))
 
     def redeliver() -> None:
-        time.sleep(1.1)  # S3 tells seconds.
+        later = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=2)  # S3 tells whole seconds.
+        monkeypatch.setattr("moto.s3.models.utcnow", lambda: later)
         office.bucket.deliver(*after, with_manifest=with_manifest)
 
     monkeypatch.setattr(working, "Export", Redelivering)

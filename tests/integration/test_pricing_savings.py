@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from recoup.mesh.v1 import resource_pb2
 from recoup.pricing.v1 import bill_service_pb2 as pb
@@ -25,8 +22,7 @@ from services.pricing.rpc import BillRpc
 from services.pricing.store import bills as bill_store
 from services.pricing.usecases import savings
 from services.pricing.usecases.savings import FrozenBaseline
-from tests.support.bills import ACCOUNT, REGION, Office, charge, csv, opened
-from tests.support.postgres import TestDatabase
+from tests.support.bills import ACCOUNT, REGION, Office, charge, csv
 from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("pricing")
@@ -37,21 +33,6 @@ DAY = timedelta(days=1)
 FEBRUARY = [date(2026, 2, 1) + DAY * n for n in range(28)]
 MARCH = [date(2026, 3, 1) + DAY * n for n in range(31)]
 ACTED = MARCH[0]
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-async def office(database: TestDatabase, endpoint: str, tmp_path: Path) -> AsyncIterator[Office]:
-    async with opened(database, endpoint, tmp_path) as made:
-        yield made
 
 
 def february() -> list[dict[str, str]]:

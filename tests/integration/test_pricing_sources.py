@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Conflict, NotFound, WrongState
@@ -18,28 +15,12 @@ from services.pricing.model.bill import BillSource
 from services.pricing.store import bills as bill_store
 from services.pricing.store import costs
 from services.pricing.usecases import bills
-from tests.support.bills import ACCOUNT, Office, charge, csv, opened
-from tests.support.postgres import TestDatabase
+from tests.support.bills import ACCOUNT, Office, charge, csv
 from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("pricing")
 FIRST, SECOND = date(2026, 2, 1), date(2026, 2, 2)
 OTHER = "333333333333"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-async def office(database: TestDatabase, endpoint: str, tmp_path: Path) -> AsyncIterator[Office]:
-    async with opened(database, endpoint, tmp_path) as made:
-        yield made
 
 
 async def disable(office: Office, source: UUID, etag: str = "1", organization: UUID = ACME) -> BillSource:
