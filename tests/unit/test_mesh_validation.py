@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, struct_pb2
+from google.protobuf import descriptor_pb2, struct_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from recoup.identity.v1.identity_service_pb2 import ListMembersRequest
@@ -64,3 +64,4 @@ def test_bytes_and_other_control_characters_are_not_refused_for_it() -> None:
     VALIDATOR.check(ListMembersRequest(organization_id=ORG))
     VALIDATOR.check(Connection(display_name="a\nb"))
     VALIDATOR.check(struct_pb2.Value(string_value="\x01"))
+    VALIDATOR.check(wrappers_pb2.BytesValue(value=b"a\0b"))

@@ -53,11 +53,13 @@ def test_absurd_content_gets_an_answer(part: str) -> None:
     for stage in STAGES:
         getattr(issuing, stage)()
     every = [(path, value) for path in paths(getattr(issuing, part)) for value in ABSURD]
-    for path, value in Random(part).sample(every, 60):
-        answered(part, path, value)
+    # Most of them reach the verifier: what the issuer itself can't build is no test of it.
+    assert sum(answered(part, path, value) for path, value in Random(part).sample(every, 60)) >= 50
 
 
-def answered(part: str, path: tuple[str | int, ...], value: Any) -> None:
+def answered(part: str, path: tuple[str | int, ...], value: Any) -> bool:
+    """Whether there was a receipt to answer for; fails unless the verifier answers."""
+
     def change(issuing: Issuing) -> None:
         found = getattr(issuing, part)
         for name in path[:-1]:
@@ -67,11 +69,12 @@ def answered(part: str, path: tuple[str | int, ...], value: Any) -> None:
     try:
         raw = issue(cases.deletion_that_failed(), SIGNATORIES, **{PARTS[part]: change})
     except (KeyError, TypeError, AttributeError, IndexError):
-        return  # Too absurd for the issuer itself.
+        return False
     try:
         proved = check_receipt(raw, KEY)
     except (Disproved, CannotTell):
-        return
+        return True
     # What no rule speaks of may be anything, as long as a terminal isn't steered by it.
     assert all(line.isprintable() for line in receipt_lines(proved))
     assert json.dumps(receipt_facts(proved))
+    return True

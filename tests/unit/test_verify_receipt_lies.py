@@ -147,7 +147,6 @@ def test_only_a_bill_that_never_came_makes_a_result_of_an_open_period_final() ->
 
 # What is changed when the documents are bound to each other, but nothing is written into the log yet.
 BINDINGS = [
-    ("plan", "organization_id", str(UUID(int=9)), "its organization_id isn't the receipt's"),
     ("plan", "action_type", "aws.ebs.convert_gp3", "its digest isn't what the receipt says"),
     ("baseline", "through_day", "2026-03-08", "its digest isn't what the receipt says"),
     ("measurement", "plan_hash", "0" * 64, "its digest isn't what the receipt says"),
@@ -181,7 +180,7 @@ RECEIPT = [
 ]
 
 
-@pytest.mark.parametrize(("part", "path", "value", "why"), BINDINGS[1:] + RECEIPT, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("part", "path", "value", "why"), BINDINGS + RECEIPT, ids=lambda value: str(value)[:40])
 def test_a_lie_in_the_receipt_is_disproved(part: str, path: str, value: object, why: str) -> None:
     lie(why, state=setting(part, path, value))
 
@@ -311,12 +310,12 @@ def test_events_out_of_order_are_disproved() -> None:
     """The approval came into the log after the steps: each event is genuine, but nobody had approved."""
 
     def late(issuing: Issuing) -> None:
-        issuing.events.insert(6, issuing.events.pop(1))
+        issuing.events.insert(5, issuing.events.pop(1))
 
     def in_place(issuing: Issuing) -> None:
-        issuing.bundle["events"].insert(1, issuing.bundle["events"].pop(6 - 1))
+        issuing.bundle["events"].insert(1, issuing.bundle["events"].pop(5))
 
-    lie("aren't in the order in which the log recorded them|the event of", pack=late, end=in_place)
+    lie("aren't in the order in which the log recorded them", pack=late, end=in_place)
 
 
 def test_missing_or_surplus_events_are_disproved() -> None:
@@ -517,7 +516,7 @@ def test_a_changed_part_is_disproved_by_name(path: str, value: object, why: str)
         ("\n\n", "\n" + f"{b64(b'h' * 32)}\n" * 64 + "\n", "longer than any tree is high"),
         (f"\n\n{ORIGIN}\n18\n", f"\n\n{ORIGIN}\n19\n", "checkpoint's signature is wrong"),
         ("\n\u2014 ", "\n\u2014 witness.example AAAA\n\u2014 ", "isn't a note with one signature line"),
-        ("\n\u2014 ", "\n\n\u2014 ", "checkpoint's signature is wrong|isn't"),
+        ("\n\u2014 ", "\n\n\u2014 ", "checkpoint's signature is wrong"),
         ("\n\u2014 ", "\n- ", "signature isn't base64"),
     ],
 )
