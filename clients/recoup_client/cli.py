@@ -159,7 +159,7 @@ def prices(session: Session, region: str, prefix: str) -> None:
 @click.pass_obj
 def events(session: Session, action: str) -> None:
     """List the organization's events, newest first."""
-    found = session.call("GET", "/events", action=action)
+    found = session.all("/events", "events", action=action)
     rows = [(e["index"], e["occurredAt"][:19], e["action"], e["target"], e["result"]) for e in found["events"]]
     session.show(found, rows, "leaf", "at", "action", "target", "result")
 

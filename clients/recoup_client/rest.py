@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 CALL_SECONDS = 30.0
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class GatewayRefused(Exception):
@@ -114,6 +115,8 @@ def _address(gateway: str) -> httpx.URL:
         raise WrongUse(f"{gateway} isn't an address: {error}") from error
     if found.scheme not in ("https", "http") or not found.host:
         raise WrongUse(f"{gateway} isn't an address such as https://recoup.example.com")
+    if found.scheme == "http" and found.host not in _LOOPBACK:
+        raise WrongUse(f"{gateway} would carry the session in the clear: only this machine is asked without https")
     return found
 
 

@@ -69,7 +69,7 @@ class Session:
     def _organization(self, rest: Rest) -> str:
         """The organization's id: as given, by its short name, or the only one that there is."""
         if self._org and _ID.fullmatch(self._org.lower()):
-            return self._org
+            return self._org.lower()
         mine = rest.call("GET", "/v1/me/organizations")["memberships"]
         found = [m["organization"] for m in mine if not self._org or m["organization"]["slug"] == self._org]
         if len(found) != 1:

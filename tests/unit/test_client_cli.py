@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.seen.append(path)
-        found = ANSWERS.get(path, {"detail": "Not Found"})
+        found = ANSWERS.get(self.path, ANSWERS.get(path, {"detail": "Not Found"}))
         text = found if isinstance(found, bytes) else json.dumps(found).encode()
         self.send_response(200 if path in ANSWERS else 404)
         self.send_header("content-length", str(len(text)))
@@ -194,6 +194,28 @@ def test_what_is_no_address_is_wrong_use(url: str) -> None:
     done = run("orgs", url=url)
     assert (done.exit_code, len(done.stderr.splitlines())) == (WRONG_USE, 1)
     assert "isn't an address" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["recoup.example.com", "10.0.0.1", "127.0.0.1.example.com"])
+def test_a_session_is_not_sent_in_the_clear(host: str) -> None:
+    done = run("orgs", url=f"http://{host}")
+    assert (done.exit_code, "in the clear" in done.stderr, "token" in done.stderr) == (WRONG_USE, True, False)
+
+
+def test_an_organization_s_id_may_be_in_capitals(gateway: tuple[str, list[str]]) -> None:
+    assert run("action", "list", url=gateway[0], RECOUP_ORG=ORG.upper()).exit_code == DONE
+    assert run("action", "list", url=gateway[0], RECOUP_ORG=ACTION.upper()).exit_code == UNREACHABLE
+    assert gateway[1] == [f"/v1/organizations/{organization}/actions" for organization in (ORG, ACTION)]
+
+
+def test_events_are_listed_to_the_last_page(gateway: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"/v1/organizations/{ORG}/events"
+    made = {"occurredAt": "2026-03-01T00:00:00Z", "action": "a.b.c", "target": "things/1", "result": "OK"}
+    monkeypatch.setitem(ANSWERS, path, {"events": [{**made, "index": "2"}], "nextPageToken": "p"})
+    last = {"events": [{**made, "index": "1"}], "nextPageToken": ""}
+    monkeypatch.setitem(ANSWERS, f"{path}?pageSize=500&pageToken=p", last)
+    done = run("--json", "events", url=gateway[0])
+    assert [event["index"] for event in json.loads(done.stdout)["events"]] == ["2", "1"]
 
 
 def test_a_certificate_file_of_the_environment_that_is_missing_is_wrong_use() -> None:
