@@ -13,7 +13,7 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recoup_verify.cli import main
-from recoup_verify.documents import CannotTell, Disproved, canonical
+from recoup_verify.documents import CannotTell, Disproved, NotJson, canonical, read_json
 from recoup_verify.event import check_event
 from recoup_verify.log import parse_key
 from services.audit.model import merkle
@@ -136,3 +136,9 @@ def test_wrong_use_is_said(genuine: tuple[bytes, str], tmp_path: Path, capsys: p
 def test_both_canonicalizations_agree() -> None:
     for document in ({"b": [1, "é\n\u2028", {"ä": None, "a": True}], "a": ""}, {"\U0001f600": 1, "\ufb33": 2}):
         assert canonical(document) == rfc8785.dumps(document)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+def test_a_number_that_json_does_not_know_is_not_read(number: bytes) -> None:
+    with pytest.raises(NotJson, match="numbers too large"):
+        read_json(b'{"a":' + number + b"}")

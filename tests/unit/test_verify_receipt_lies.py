@@ -399,7 +399,7 @@ def test_a_key_outside_of_its_range_is_disproved() -> None:
 
 
 @pytest.mark.parametrize(
-    "valid", ["5 5", "5 4", "-1 -", "0 +", "00 -", "0 - ", "0", f"0 {2**63}", "0 -\nother ed25519 A= 0 -"]
+    "valid", ["5 5", "5 4", "5 0", "-1 -", "0 +", "00 -", "0 - ", "0", f"0 {2**63}", "0 -\nother ed25519 A= 0 -"]
 )
 def test_a_manifest_that_cannot_be_is_disproved(valid: str) -> None:
     with pytest.raises(Disproved, match="key manifest"):

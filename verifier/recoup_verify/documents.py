@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
@@ -42,17 +42,20 @@ def read_json(raw: bytes) -> Any:
             found[key] = value
         return found
 
+    def unsayable(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number of JSON")
+
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=unsayable)
         # "\\ud800" is JSON's half of a character; it has no UTF-8, so nothing could be compared with it.
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise NotJson(f"this isn't JSON: {error}", error.pos) from error
     except UnicodeDecodeError as error:
         raise NotJson("this isn't JSON: it isn't UTF-8", error.start) from error
     except (ValueError, RecursionError) as error:
         raise NotJson(
-            "this isn't JSON that can be read: numbers too long, nested too deep, or half a character"
+            "this isn't JSON that can be read: numbers too large or too long, nested too deep, or half a character"
         ) from error
     return found
 

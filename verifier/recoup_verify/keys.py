@@ -48,6 +48,8 @@ def _key(line: str) -> ReceiptKey:
         raise Disproved("a line of the key manifest isn't a receipt key")
     public, start = decode(words[2], "a key of the key manifest"), whole_number(words[3])
     end = None if words[4] == _OPEN_END else whole_number(words[4])
-    if len(public) != 32 or start is None or (end is None and words[4] != _OPEN_END) or (end or start + 1) <= start:
+    if len(public) != 32 or start is None or (end is None and words[4] != _OPEN_END):
+        raise Disproved("a line of the key manifest can't be")
+    if end is not None and end <= start:
         raise Disproved("a line of the key manifest can't be")
     return ReceiptKey(public, start, end)
