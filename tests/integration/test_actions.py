@@ -193,11 +193,26 @@ async def test_what_a_person_ended_no_worker_brings_back(office: Office) -> None
     assert [row["warrant"] for row in warrants] == [""] * 4
 
 
+@dataclass
 class Active:
-    """An identity service for which every organization is in use."""
+    """An identity service for which every organization is in use, or none."""
+
+    active: bool = True
 
     async def is_active(self, organization_id: UUID) -> bool:
-        return True
+        return self.active
+
+
+async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: Office) -> None:
+    made = await office.approve(await office.request())
+    subjects = {EXECUTE: made.action.action_id, CHECKPOINT: made.checkpoints[0].checkpoint_id}
+    for kind, subject in subjects.items():
+        job = Job(uuid4(), ACME, kind, subject, 1)
+        policies = {on: Policies(office.api, Active(on), office.clock) for on in (True, False)}  # type: ignore[arg-type]
+        decide = {on: getattr(each, kind) for on, each in policies.items()}
+        assert (await decide[True](job)).plan == made.action.plan.plan_hash
+        with pytest.raises(NotFound, match="organization"):
+            await decide[False](job)
 
 
 async def test_no_session_for_a_deletion_before_its_quarantine_is_over(office: Office) -> None:
@@ -290,10 +305,13 @@ async def test_an_attempt_is_recorded_once_whoever_believes_to_hold_the_lease(of
             await outcomes.intend(work, made.action, "create_snapshot", 2)
 
 
-async def test_a_checkpoint_that_is_given_up_says_so(office: Office) -> None:
+@pytest.mark.parametrize("by", ["api", "worker"])
+async def test_a_checkpoint_that_is_given_up_says_so(office: Office, by: str) -> None:
+    """The worker gives up after its failures; the API does where leases or the warrant ran out."""
     made = await office.approve(await office.request())
     checkpoint = made.checkpoints[0].checkpoint_id
-    async with office.worker.begin(ACME) as work:
+    store: Store = getattr(office, by)
+    async with store.begin(ACME) as work:
         await outcomes.give_up(work, Job(uuid4(), ACME, CHECKPOINT, checkpoint, 5), "RuntimeError")
     async with office.api.read(ACME) as connection:
         found = await checkpoints.get_checkpoint(connection, checkpoint)

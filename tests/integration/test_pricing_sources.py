@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Conflict, NotFound, WrongState
+from services._mesh.jobs import Job
 from services.pricing import working
 from services.pricing.model.bill import BillSource
 from services.pricing.store import bills as bill_store
 from services.pricing.store import costs
 from services.pricing.usecases import bills
-from tests.support.bills import ACCOUNT, Office, charge, csv
+from tests.support.bills import ACCOUNT, CREDENTIAL, Active, Office, charge, csv
 from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("pricing")
@@ -147,3 +148,15 @@ async def test_an_active_source_is_replaced_by_nobody(office: Office) -> None:
     async with office.worker.begin(ACME, context()) as work:
         assert await bill_store.replace_disabled(work.connection, FIRST, {ACCOUNT}) == []
     assert await billed(office, ACCOUNT) == [(FIRST, 5)]
+
+
+async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: Office) -> None:
+    source = await office.connect()
+    job = Job(uuid4(), ACME, bills.IMPORT_BILL, source, 1)
+    for active in (True, False):
+        policies = bills.Policies(office.api, Active(active))  # type: ignore[arg-type]
+        if active:
+            assert [scope.credential_id for scope in (await policies.import_bill(job)).credentials] == [CREDENTIAL]
+        else:
+            with pytest.raises(NotFound, match="organization"):
+                await policies.import_bill(job)

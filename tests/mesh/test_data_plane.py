@@ -90,6 +90,25 @@ def test_a_worker_can_neither_decide_nor_make_work(made: TestMesh, service: str,
     assert asyncio.run(attempt_all(made, f"{service}_worker", [statement])) == [False]
 
 
+FORBIDDEN_TO_APIS = (
+    ("actions", "UPDATE actions.actions SET plan_hash = 'x'"),
+    ("actions", "UPDATE actions.approvals SET decision = 'APPROVED'"),
+    ("actions", "INSERT INTO actions.steps (organization_id) VALUES (gen_random_uuid())"),
+    ("actions", "UPDATE actions.steps SET state = 'CONFIRMED'"),
+    ("actions", "UPDATE actions.checkpoints SET decision = 'VERIFIED'"),
+    ("actions", "UPDATE actions.checkpoints SET measurement = ''"),
+    ("actions", "UPDATE actions.receipts SET document = ''"),
+    ("actions", "DELETE FROM actions.receipts"),
+    ("pricing", "INSERT INTO pricing.bill_batches (organization_id) VALUES (gen_random_uuid())"),
+    ("pricing", "UPDATE pricing.daily_costs SET effective_cost = 0"),
+)
+
+
+@pytest.mark.parametrize(("service", "statement"), FORBIDDEN_TO_APIS, ids=[s for _, s in FORBIDDEN_TO_APIS])
+def test_an_api_can_neither_do_a_worker_s_part_nor_rewrite(made: TestMesh, service: str, statement: str) -> None:
+    assert asyncio.run(attempt_all(made, f"{service}_api", [statement])) == [False]
+
+
 async def attempt_all(made: TestMesh, login: str, statements: list[str]) -> list[bool]:
     """Which statements a login may make; each in a transaction that is rolled back."""
     handle = made.mesh.postgres
