@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property, partial
 from typing import Any
 
 import rfc8785
@@ -65,15 +66,23 @@ class Ec2:
         self, threads: Threads, settings: AwsSettings, credentials: AwsCredentials, region: str, clock: Clock
     ) -> None:
         self._threads, self._clock = threads, clock
-        self._read = client("ec2", region, settings, credentials)
-        self._write = client("ec2", region, settings, credentials, changes_state=True)
+        self._make = partial(client, "ec2", region, settings, credentials)
+
+    # Made in the threads that use them, since making one takes a while; and most turns only read.
+    @cached_property
+    def _read(self) -> Any:
+        return self._make()
+
+    @cached_property
+    def _write(self) -> Any:
+        return self._make(changes_state=True)
 
     async def observe(self, resource: ResourceKey) -> dict[str, str] | None:
         """The facts of the resource that plans rest on, or None when the cloud says that it is gone."""
         if resource.type == "ec2.volume":
-            volume = await self._one(self._read.describe_volumes, "Volumes", VolumeIds=[resource.id])
+            volume = await self._one("describe_volumes", "Volumes", VolumeIds=[resource.id])
             return None if volume is None or volume["State"] in _DELETED else volume_facts(volume)
-        address = await self._one(self._read.describe_addresses, "Addresses", AllocationIds=[resource.id])
+        address = await self._one("describe_addresses", "Addresses", AllocationIds=[resource.id])
         return None if address is None else address_facts(address)
 
     async def apply(self, step: str, action_id: str, plan: Plan, not_after: datetime) -> str:
@@ -81,24 +90,25 @@ class Ec2:
 
         Returns the id of what it made or changed. Raises NotSent besides what botocore raises.
         """
-        call, arguments = self._change(step, action_id, plan)
-        made = await self._threads.changes.run(CALL_DEADLINE_SECONDS, self._send, not_after, call, arguments)
+        operation, arguments = self._change(step, action_id, plan)
+        made = await self._threads.changes.run(CALL_DEADLINE_SECONDS, self._send, not_after, operation, arguments)
         return str(made["SnapshotId"]) if step == "create_snapshot" else plan.resource.id
 
-    def _change(self, step: str, action_id: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
-        """The one call of a step, with its arguments."""
+    def _change(self, step: str, action_id: str, plan: Plan) -> tuple[str, dict[str, Any]]:
+        """The one operation of a step, with its arguments."""
         if step == "create_snapshot":
-            return self._write.create_snapshot, snapshot_request(plan.resource, action_id, plan.plan_hash)
+            return "create_snapshot", snapshot_request(plan.resource, action_id, plan.plan_hash)
         if step == "delete_volume":
-            return self._write.delete_volume, {"VolumeId": plan.resource.id}
+            return "delete_volume", {"VolumeId": plan.resource.id}
         if step == "modify_volume":
-            return self._write.modify_volume, modification_request(plan.resource, plan.parameters)
+            return "modify_volume", modification_request(plan.resource, plan.parameters)
         if step == "release_address":
-            return self._write.release_address, {"AllocationId": plan.resource.id}
+            return "release_address", {"AllocationId": plan.resource.id}
         raise ValueError(f"no such step: {step}")
 
-    def _send(self, not_after: datetime, call: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _send(self, not_after: datetime, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """In its thread: the last moment at which a change can still be left unsent."""
+        call = getattr(self._write, operation)
         if self._clock.wall_now() > not_after:
             raise NotSent
         answer: dict[str, Any] = call(**arguments)
@@ -111,7 +121,7 @@ class Ec2:
         """
         if step == "create_snapshot":
             found = await self._run(
-                self._read.describe_snapshots,
+                "describe_snapshots",
                 OwnerIds=["self"],
                 Filters=[
                     {"Name": f"tag:{ACTION_TAG}", "Values": [action_id]},
@@ -131,7 +141,7 @@ class Ec2:
             await self._refuse_failed_modification(plan.resource)
         if step != "create_snapshot":
             return await self.find_effect(step, "", plan.resource) is not None
-        snapshot = await self._one(self._read.describe_snapshots, "Snapshots", SnapshotIds=[result_id])
+        snapshot = await self._one("describe_snapshots", "Snapshots", SnapshotIds=[result_id])
         if snapshot is None:
             raise ValueError(f"snapshot {result_id} is gone")
         if snapshot["State"] == "error":
@@ -145,24 +155,25 @@ class Ec2:
 
     async def _refuse_failed_modification(self, resource: ResourceKey) -> None:
         """EC2 accepts a modification and may still give it up: the type then stays what it was."""
-        found = await self._one(
-            self._read.describe_volumes_modifications, "VolumesModifications", VolumeIds=[resource.id]
-        )
+        found = await self._one("describe_volumes_modifications", "VolumesModifications", VolumeIds=[resource.id])
         if found is not None and found.get("ModificationState") == "failed":
             why = found.get("StatusMessage") or "no reason given"
             raise ValueError(f"the modification of {resource.id} failed: {why}")
 
-    async def _one(self, call: Any, key: str, **arguments: Any) -> dict[str, Any] | None:
+    async def _one(self, operation: str, key: str, **arguments: Any) -> dict[str, Any] | None:
         try:
-            found = (await self._run(call, **arguments))[key]
+            found = (await self._run(operation, **arguments))[key]
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in _GONE:
                 return None
             raise
         return found[0] if found else None
 
-    async def _run(self, call: Any, **arguments: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._threads.reads.run(CALL_DEADLINE_SECONDS, call, **arguments)
+    async def _run(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        return await self._threads.reads.run(CALL_DEADLINE_SECONDS, self._ask, operation, arguments)
+
+    def _ask(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = getattr(self._read, operation)(**arguments)
         return answer
 
 
