@@ -142,6 +142,10 @@ class DeadlinePassed(Problem):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+# Somebody was away or slow. That says nothing of what was asked for: the same call may succeed later.
+PASSING = (Unavailable, DeadlinePassed)
+
+
 class Internal(Problem):
     """Something that we didn't foresee; carries the trace id and nothing else (INTERNAL)."""
 

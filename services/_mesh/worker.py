@@ -22,7 +22,7 @@ from services._mesh import telemetry
 from services._mesh.claimed import ClaimedJob, CredentialGrant
 from services._mesh.clock import Clock
 from services._mesh.context import entered
-from services._mesh.errors import Problem, Reason, Unavailable, from_rpc_error
+from services._mesh.errors import PASSING, Problem, Reason, from_rpc_error
 from services._mesh.jobs import OnDead
 from services._mesh.metrics import Metrics
 from services._mesh.streams import TRACE_HEADER, JobMessages
@@ -182,7 +182,7 @@ class JobRunner:
     async def _failed(self, job: ClaimedJob, error: BaseException) -> None:
         name = error.reason_name if isinstance(error, Problem) else type(error).__name__
         log.warning("job %s (%s) failed at attempt %d: %s", job.job_id, job.kind, job.attempt, name, exc_info=error)
-        if isinstance(error, Unavailable):
+        if isinstance(error, PASSING):
             await job.retry(name)
             self._ends["retried"].add()
         else:

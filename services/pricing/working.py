@@ -20,7 +20,7 @@ from services._mesh.aws import AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import monotonic
 from services._mesh.credentials import CredentialDesk
-from services._mesh.errors import Conflict, DeadlinePassed, NotFound, Problem, Reason, Unavailable
+from services._mesh.errors import PASSING, Conflict, NotFound, Problem, Reason, Unavailable
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job
 from services._mesh.threads import BoundedThreads
@@ -42,7 +42,7 @@ PIECE_SECONDS = 1800.0
 # The broker's sessions last 15 minutes.
 SESSION_SECONDS = 600.0
 # These pass by themselves, or are somebody else's by now: the job is done again, and the import isn't refused.
-_PASSING = (Unavailable, Conflict, DeadlinePassed)
+_PASSING = (*PASSING, Conflict)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services._mesh.context import entered
-from services._mesh.errors import AlreadyExists, Denied, NotFound, Problem, WrongState
+from services._mesh.errors import AlreadyExists, DeadlinePassed, Denied, NotFound, Problem, Reason, WrongState
 from services._mesh.grants import Grant
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job, Planner
@@ -29,7 +29,7 @@ from services.actions.store import actions, checkpoints
 from services.actions.usecases import receipts, requests
 from services.actions.usecases.policies import Policies
 from services.actions.usecases.requests import CHECKPOINT, EXECUTE, Gathered
-from services.actions.working import outcomes
+from services.actions.working import checking, executing, outcomes
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, MovableClock, context, keys
 
@@ -303,6 +303,27 @@ async def test_an_attempt_is_recorded_once_whoever_believes_to_hold_the_lease(of
     with pytest.raises(IntegrityError, match="steps_open"):
         async with office.worker.begin(ACME) as work:
             await outcomes.intend(work, made.action, "create_snapshot", 2)
+
+
+async def test_what_is_only_slow_is_no_refusal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes by itself: nothing is written about the action, and the job comes again."""
+    made = await office.approve(await office.request())
+
+    async def begin(job: object) -> Any:
+        return made.action, []
+
+    async def slow(*_: object) -> Any:
+        raise DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "broker didn't answer in time.")
+
+    monkeypatch.setattr(executing, "open_cloud", slow)
+    monkeypatch.setattr(checking, "_look", slow)
+    for module in (executing, checking):
+        monkeypatch.setattr(module, "_begin", begin)
+    nothing: Any = None  # Whoever wrote about it would need the job.
+    with pytest.raises(DeadlinePassed):
+        await executing.execute(nothing, nothing)
+    with pytest.raises(DeadlinePassed):
+        await checking.check(nothing, nothing, nothing, nothing)
 
 
 @pytest.mark.parametrize("by", ["api", "worker"])

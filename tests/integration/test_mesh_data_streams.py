@@ -20,7 +20,7 @@ from services._mesh import streams, telemetry, worker
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock
 from services._mesh.dispatcher import Dispatcher
-from services._mesh.errors import Reason, Unavailable
+from services._mesh.errors import DeadlinePassed, Problem, Reason, Unavailable
 from services._mesh.job_rpc import JobServicer
 from services._mesh.jobs import Authority, Job, JobDesk, Planner
 from services._mesh.streams import JobMessages, JobStream
@@ -241,9 +241,17 @@ async def test_a_handler_that_settles_nothing_has_failed(plant: Plant) -> None:
         await eventually(failed)
 
 
-async def test_what_a_handler_needs_being_away_is_not_its_failure(plant: Plant) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Unavailable(Reason.ERROR_REASON_KMS_UNAVAILABLE, "away"),
+        DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "slow"),
+    ],
+    ids=["away", "slow"],
+)
+async def test_what_a_handler_needs_being_away_is_not_its_failure(plant: Plant, problem: Problem) -> None:
     async def blocked(job: ClaimedJob) -> None:
-        raise Unavailable(Reason.ERROR_REASON_KMS_UNAVAILABLE, "away")
+        raise problem
 
     async with plant.dispatching(), plant.working(blocked):
         await plant.plan(1)
@@ -252,7 +260,7 @@ async def test_what_a_handler_needs_being_away_is_not_its_failure(plant: Plant) 
             superuser = await plant.database.superuser()
             row = await superuser.fetchrow("SELECT status, failures, last_error FROM pricing.jobs")
             await superuser.close()
-            return tuple(row) == ("READY", 0, "KMS_UNAVAILABLE")
+            return tuple(row) == ("READY", 0, problem.reason_name)
 
         await eventually(retried)
 

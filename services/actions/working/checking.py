@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from services._mesh.claimed import ClaimedJob
-from services._mesh.errors import Conflict, Problem, Unavailable, WrongState
+from services._mesh.errors import PASSING, Conflict, Problem, WrongState
 from services._mesh.uow import UnitOfWork
 from services.actions.clients.peers import Bills, Measured, OwnApi
 from services.actions.model.action import Action, Checkpoint, first_of_next_month
@@ -48,7 +48,7 @@ async def check(tools: Tools, bills: Bills, api: OwnApi, job: ClaimedJob) -> Non
         return
     try:
         await _look(tools, bills, api, job, sight)
-    except (Unavailable, Conflict):
+    except (*PASSING, Conflict):
         raise  # They pass by themselves, or the lease is somebody else's.
     except Problem as problem:
         await _put_off(job, sight, problem)

@@ -18,7 +18,7 @@ from services._mesh.aws import AwsSettings, Failure, classify
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock
 from services._mesh.credentials import CredentialDesk
-from services._mesh.errors import Conflict, NotFound, Problem, Reason, Unavailable, WrongState
+from services._mesh.errors import PASSING, Conflict, NotFound, Problem, Reason, Unavailable, WrongState
 from services.actions.clients.aws import CHANGE_SECONDS, Ec2, NotSent, Threads
 from services.actions.config import ExecutionSettings
 from services.actions.model.action import Action, Step, progress
@@ -64,7 +64,7 @@ async def execute(tools: Tools, job: ClaimedJob) -> None:
         with cloud_problems(action):
             cloud = await open_cloud(tools, job, action, "act")
             await _go_on(Turn(tools, job, action, steps, cloud))
-    except (Unavailable, Conflict):
+    except (*PASSING, Conflict):
         raise  # They pass by themselves, or the lease is somebody else's.
     except Problem as problem:
         await _outlast(job, action, problem)
