@@ -16,6 +16,7 @@ from recoup.pricing.v1 import bill_service_pb2 as pb
 from recoup.pricing.v1 import pricing_pb2
 from services._mesh.context import entered
 from services._mesh.errors import Denied, Exhausted, Invalid, Unavailable, WrongState
+from services._mesh.grants import Grant
 from services._mesh.pages import PageTokens
 from services.pricing.model.rows import ResourceKey
 from services.pricing.rpc import BillRpc
@@ -33,6 +34,7 @@ DAY = timedelta(days=1)
 FEBRUARY = [date(2026, 2, 1) + DAY * n for n in range(28)]
 MARCH = [date(2026, 3, 1) + DAY * n for n in range(31)]
 ACTED = MARCH[0]
+PLAN = "0" * 64
 
 
 def february() -> list[dict[str, str]]:
@@ -74,7 +76,7 @@ def request(document: bytes, **changes: object) -> pb.MeasureSavingsRequest:
         baseline_document=document,
         from_day=(ACTED + DAY).isoformat(),
         days=7,
-        plan_hash="0" * 64,
+        plan_hash=PLAN,
         confirmed_gone=True,
         expected_gone=True,
     )
@@ -85,11 +87,18 @@ def request(document: bytes, **changes: object) -> pb.MeasureSavingsRequest:
     return asked
 
 
-async def ask(office: Office, asked: pb.MeasureSavingsRequest) -> pb.MeasureSavingsResponse:
-    """Ask as a worker under a grant for acme."""
+def grant(plan: str) -> Grant:
+    return Grant(
+        issuer="actions", audience=("pricing",), presenter="x", organization_id=ACME, kind="checkpoint", subject="c",
+        job_id=UUID(int=7), fence=1, number=1, issued_at=0, expires_at=1, plan=plan,
+    )  # fmt: skip
+
+
+async def ask(office: Office, asked: pb.MeasureSavingsRequest, plan: str = PLAN) -> pb.MeasureSavingsResponse:
+    """Ask as a worker under a grant for acme and a plan."""
     office.clock.ahead = datetime(2026, 3, 12, tzinfo=UTC) - datetime.now(UTC)
     rpc = BillRpc(office.api, office.planner, None, PageTokens(b"k" * 32), office.tools.threads, office.clock)  # type: ignore[arg-type]
-    with entered(context(peer="actions-worker")):
+    with entered(context(peer="actions-worker", grant=grant(plan))):
         return await rpc.MeasureSavings(asked, None)
 
 
@@ -266,11 +275,13 @@ async def test_an_estimate_of_another_currency_and_a_leak_twice_are_refused(offi
         await ask(office, asked)
 
 
-async def test_another_organization_s_grant_measures_nothing(office: Office) -> None:
+@pytest.mark.parametrize(("asked_for", "plan"), [(GLOBEX, PLAN), (ACME, "1" * 64), (ACME, "")])
+async def test_a_grant_for_something_else_measures_nothing(office: Office, asked_for: UUID, plan: str) -> None:
+    """Another organization's, another plan's, or one that names no plan."""
     await import_bills(office, february(), march())
-    asked = request((await baseline(office)).document, organization_id=str(GLOBEX))
+    asked = request((await baseline(office)).document, organization_id=str(asked_for))
     with pytest.raises(Denied) as caught:
-        await ask(office, asked)
+        await ask(office, asked, plan)
     assert caught.value.reason_name == "GRANT_INVALID"
 
 

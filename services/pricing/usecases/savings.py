@@ -91,8 +91,9 @@ async def measure_savings(
     today: date,
 ) -> Measurement:
     """Measure the saving of a window. Raises Denied (GRANT_INVALID), Invalid, Exhausted, Unavailable."""
-    if organization_id != current().organization():
-        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant is for another organization.")
+    grant = current().grant
+    if grant is None or (grant.organization_id, grant.plan) != (organization_id, question.plan_hash):
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant is for another organization or another plan.")
     _check(question, leakage)
 
     async def read(connection: Any) -> Observation:
