@@ -157,6 +157,7 @@ class JobDesk:
                     "wall": work.wall_now,
                     "now": work.now,
                     "lease_until": lease_until,
+                    "was": row.warrant,
                     "warrant": self._kept(row.warrant, warrant, authority),
                 },
             )
@@ -309,12 +310,13 @@ SELECT kind, subject_id, status, due_at, lease_until, warrant, attempts, failure
 WHERE organization_id = :organization_id AND job_id = :job_id
 """
 # Leases go by the wall clock, due dates by the injected one. A lease that ran out is a failure of whoever held it.
+# A warrant that was taken away since it was read isn't written back.
 _LEASE = """
 UPDATE {schema}.jobs SET status = 'LEASED', fence = fence + 1, attempts = attempts + 1,
   failures = failures + (status = 'LEASED')::int, lease_owner = :owner, lease_until = :lease_until,
   warrant = :warrant
 WHERE organization_id = :organization_id AND job_id = :job_id AND due_at <= :now
-  AND (status = 'READY' OR (status = 'LEASED' AND lease_until < :wall))
+  AND warrant = :was AND (status = 'READY' OR (status = 'LEASED' AND lease_until < :wall))
 RETURNING fence, attempts
 """
 _RENEW = """

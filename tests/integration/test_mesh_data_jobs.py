@@ -413,6 +413,22 @@ async def test_standing_work_never_ends_by_its_age(office: Office) -> None:
     assert (await office.row(job))["status"] == "DEAD"
 
 
+async def test_a_warrant_that_is_taken_away_while_a_worker_claims_stays_away(office: Office) -> None:
+    job_id = await office.plan()
+    superuser = await office.database.superuser()
+
+    async def taking(job: Job) -> Authority:
+        await superuser.execute("UPDATE pricing.jobs SET warrant = '' WHERE job_id = $1", job_id)
+        return office.authority
+
+    office.desk._policies = {"weigh": taking}
+    with pytest.raises(WrongState):
+        await office.claim(job_id)
+    await superuser.close()
+    row = await office.row(job_id)
+    assert (row["warrant"], row["status"]) == ("", "READY")
+
+
 async def test_a_warrant_is_good_for_its_own_job_only(office: Office) -> None:
     job, other = await office.plan(), await office.plan()
     superuser = await office.database.superuser()
