@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from services.actions.clients.aws import address_facts, snapshot_request, volume_facts
 from services.actions.model import kinds, plan
 from services.actions.model.plan import Estimate, PlanInput, ResourceKey
+from services.actions.model.request import Finding, NotActionable, Scope, actionable
 from services.actions.model.states import OPEN_STATES, TRANSITIONS, ActionState, predecessors
 from services.broker.model.purposes import session_policy
 
@@ -109,3 +113,26 @@ def test_facts_are_spelled_as_findings_spell_them() -> None:
 def test_a_kept_snapshot_carries_its_action_and_none_of_the_volumes_tags() -> None:
     (specification,) = snapshot_request(VOLUME, "a", "h")["TagSpecifications"]
     assert {tag["Key"] for tag in specification["Tags"]} == {"recoup:action", "recoup:plan"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"evidence": {"gp3_iops": "3000"}}, "FINDING_UNFIT"),
+        ({"resource": replace(VOLUME, type="ec2.address")}, "FINDING_UNFIT"),
+        ({"actionability": "HELD"}, "HELD"),
+        ({"action_type": "aws.ebs.resize"}, "NO_ACTION"),
+        ({"estimate": None}, "PRICE_UNKNOWN"),
+    ],
+)
+def test_what_a_finding_must_be_to_be_acted_on(changes: dict[str, Any], cause: str) -> None:
+    finding = Finding(
+        uuid4(), uuid4(), "aws.ebs.gp2", VOLUME, "OPEN", "ACTIONABLE", "aws.ebs.convert_gp3",
+        {"gp3_iops": "3000", "gp3_throughput_mibps": "125"}, Estimate("3", "USD", "v1"),
+        datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    scope = Scope(uuid4(), "ACTIVE", True)
+    assert actionable(finding, scope)[0] is kinds.CONVERT_GP3
+    with pytest.raises(NotActionable) as refused:
+        actionable(replace(finding, **changes), scope)
+    assert refused.value.cause == cause

@@ -33,7 +33,6 @@ class ActionKind:
     """A kind of action. Steps after the first irreversible one wait out `quarantine_hours`."""
 
     action_type: str
-    detection_id: str
     resource_type: str
     summary: str
     rollback: str
@@ -58,7 +57,6 @@ class ActionKind:
 
 DELETE_VOLUME = ActionKind(
     action_type="aws.ebs.delete_volume",
-    detection_id="aws.ebs.unattached",
     resource_type="ec2.volume",
     summary="Snapshot volume {id} ({size_gib} GiB {volume_type}), wait 24 hours, then delete the volume.",
     rollback="Create a volume from the snapshot; it gets a new id.",
@@ -70,7 +68,6 @@ DELETE_VOLUME = ActionKind(
 
 CONVERT_GP3 = ActionKind(
     action_type="aws.ebs.convert_gp3",
-    detection_id="aws.ebs.gp2",
     resource_type="ec2.volume",
     summary="Convert volume {id} ({size_gib} GiB) from gp2 to gp3 at equal IOPS and throughput.",
     rollback="Modify the volume back to gp2, six hours later at the earliest.",
@@ -82,7 +79,6 @@ CONVERT_GP3 = ActionKind(
 
 RELEASE_ADDRESS = ActionKind(
     action_type="aws.ec2.release_address",
-    detection_id="aws.eip.unassociated",
     resource_type="ec2.address",
     summary="Release the unassociated address {public_ip} ({id}).",
     rollback="Allocate the same address again, as long as nobody else has it (best effort).",

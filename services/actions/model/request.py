@@ -66,6 +66,10 @@ def actionable(finding: Finding, scope: Scope) -> tuple[ActionKind, Estimate]:
             finding.actionability if finding.actionability != "ACTIONABLE" else "NO_ACTION",
             "The finding is reported, but can't be acted on here. Act on what manages the resource, or lift the hold.",
         )
+    missing = kind.parameter_keys.keys() - finding.evidence.keys()
+    if finding.resource.type != kind.resource_type or missing:
+        needs = ", ".join([kind.resource_type, *sorted(kind.parameter_keys)])
+        raise NotActionable("FINDING_UNFIT", f"{kind.action_type} needs {needs}. Scan the connection again.")
     if finding.estimate is None:
         raise NotActionable("PRICE_UNKNOWN", "The saving isn't known, so that it couldn't be verified either.")
     if scope.state != "ACTIVE":
