@@ -86,9 +86,12 @@ async def get_measurement(connection: AsyncConnection, checkpoint_id: UUID) -> b
     return bytes(row.measurement)
 
 
-async def find_checkpoint(connection: AsyncConnection, action_id: UUID, days: int) -> Checkpoint | None:
-    """The checkpoint of an action and length; None where there is none."""
+async def find_checkpoint(
+    connection: AsyncConnection, action_id: UUID, days: int, *, lock: bool = False
+) -> Checkpoint | None:
+    """The checkpoint of an action and length, kept as it is to the transaction's end with `lock`; None for none."""
     query = _with_due_date().where(checkpoints.c.action_id == action_id, checkpoints.c.days == days)
+    query = query.with_for_update(of=checkpoints) if lock else query
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _checkpoint(row)
 

@@ -57,7 +57,7 @@ async def find_issued(reader: Store, action_id: UUID, days: int) -> Any | None:
 
 async def issue_receipt(work: UnitOfWork, key: ReceiptKey, action_id: UUID, days: int) -> Any:
     """Sign the receipt of a checkpoint's current decision. Raises Denied, WrongState (RECEIPT_NOT_READY)."""
-    checkpoint = await _granted(work.connection, action_id, days)
+    checkpoint = await _granted(work.connection, action_id, days, lock=True)
     if not checkpoint.decision:
         raise WrongState(
             Reason.ERROR_REASON_RECEIPT_NOT_READY,
@@ -104,9 +104,10 @@ async def issue_receipt(work: UnitOfWork, key: ReceiptKey, action_id: UUID, days
     return await checkpoints.find_receipt(work.connection, action_id, days, checkpoint.revision)
 
 
-async def _granted(connection: Any, action_id: UUID, days: int) -> Checkpoint:
+async def _granted(connection: Any, action_id: UUID, days: int, *, lock: bool = False) -> Checkpoint:
     """The checkpoint, which the caller's grant must be for. Raises Denied (GRANT_INVALID)."""
-    checkpoint, grant = await checkpoints.find_checkpoint(connection, action_id, days), current().grant
+    checkpoint = await checkpoints.find_checkpoint(connection, action_id, days, lock=lock)
+    grant = current().grant
     if grant is None or checkpoint is None or grant.subject != str(checkpoint.checkpoint_id):
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant is for another checkpoint.")
     return checkpoint
