@@ -28,6 +28,7 @@ from recoup_local.issuer import Issuer, find_person
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING = 1, 2, 3
 UP_SECONDS = 180.0
 DOWN_SECONDS = 40.0
+CLAIM_ATTEMPTS, CLAIM_PAUSE_SECONDS = 20, 0.05
 _state = click.option(
     "--state",
     type=click.Path(path_type=Path),
@@ -79,10 +80,14 @@ def _up_attached(state: Path, as_json: bool) -> None:
 def _claimed(state: Path) -> Iterator[None]:
     """Hold the folder: the lock on `supervisor.pid` ends with this process, however it ends."""
     with (state / "supervisor.pid").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _stop_with(EXIT_NOT_RUNNING, _runs_already(state))
+        for attempts_left in reversed(range(CLAIM_ATTEMPTS)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # Whoever asks for the status holds it too, for a moment.
+                if not attempts_left:
+                    _stop_with(EXIT_NOT_RUNNING, _runs_already(state))
+                time.sleep(CLAIM_PAUSE_SECONDS)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
