@@ -201,11 +201,17 @@ def receipt_list(session: Session) -> None:
             str(r["days"]),
             _short(r["decision"], "DECISION_"),
             _money(r.get("economic")),
-            "provisional" if r["provisional"] else "final",
+            _standing(r),
         )
         for r in found["receipts"]
     ]
     session.show(found, rows, "receipt", "days", "decision", "economic", "")
+
+
+def _standing(found: dict[str, Any]) -> str:
+    if found["supersededBy"]:
+        return f"superseded by {found['supersededBy']}"
+    return "provisional" if found["provisional"] else "final"
 
 
 @receipt.command("fetch")

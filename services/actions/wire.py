@@ -108,6 +108,7 @@ def receipt(row: Any) -> pb.Receipt:
         digest=row.digest,
         issued_at=stamp(row.issued_at),
         supersedes=str(row.supersedes or ""),
+        superseded_by=str(row.superseded_by or ""),
     )
 
 

@@ -21,6 +21,7 @@ from services._mesh.grants import Grant
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job, Planner
 from services._mesh.uow import Store, UnitOfWork
+from services.actions import wire
 from services.actions.model.action import Step, Whole
 from services.actions.model.plan import Estimate, ResourceKey
 from services.actions.model.request import Finding, FrozenBaseline, Scope
@@ -295,6 +296,34 @@ async def test_a_grant_for_one_checkpoint_signs_no_other(office: Office) -> None
     assert (await attempt(uuid4())).reason_name == "GRANT_INVALID"
     # The right one is let in, and told that there is nothing to sign yet.
     assert (await attempt(seven.checkpoint_id)).reason_name == "RECEIPT_NOT_READY"
+
+
+async def test_receipts_say_what_they_supersede_and_what_supersedes_them(office: Office) -> None:
+    made = await office.approve(await office.request())
+
+    async def issue(work: UnitOfWork, revision: int, supersedes: UUID | None) -> UUID:
+        receipt_id = uuid7()
+        await checkpoints.insert_receipt(
+            work.connection, organization_id=ACME, receipt_id=receipt_id, action_id=made.action.action_id, days=7,
+            revision=revision, decision="VERIFIED", currency="USD", provisional=revision == 1, format=1, digest="",
+            document=b"{}", measurement=b"{}", envelope=b"{}", event_ids=[], issued_at=work.now, supersedes=supersedes,
+        )  # fmt: skip
+        work.emit("actions.receipt.issue", f"receipts/{receipt_id}")
+        return receipt_id
+
+    async with office.api.begin(ACME) as work:
+        first = await issue(work, 1, None)
+        second = await issue(work, 2, first)
+    async with office.api.read(ACME) as connection:
+        listed = [wire.receipt(row) for row in await checkpoints.list_receipts(connection, None, 10, None)]
+        read = [wire.receipt(await checkpoints.get_receipt(connection, each)) for each in (second, first)]
+    for found in (listed, read):
+        assert [(r.receipt_id, r.supersedes, r.superseded_by) for r in found] == [
+            (str(second), str(first), ""), (str(first), "", str(second)),
+        ]  # fmt: skip
+    with pytest.raises(IntegrityError, match="receipts_supersedes"):
+        async with office.api.begin(ACME) as work:
+            await issue(work, 3, first)
 
 
 async def test_an_attempt_is_recorded_once_whoever_believes_to_hold_the_lease(office: Office) -> None:

@@ -139,6 +139,8 @@ def test_what_was_provisional_is_superseded_once_the_month_has_closed(told: Told
         assert (earlier["actionId"], earlier["days"], earlier["provisional"]) == (
             receipt["actionId"], receipt["days"], True,
         )  # fmt: skip
+        assert earlier["supersededBy"] == receipt["receiptId"]
+    assert all(not receipt["supersededBy"] for receipt in in_force(told))
     assert len(in_force(told)) == 3 * len(told.story.facts["requests"])
 
 

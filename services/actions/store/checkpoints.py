@@ -123,8 +123,19 @@ def _checkpoint(row: Any) -> Checkpoint:
     )
 
 
+# Receipts are never changed: that one is superseded, only the later one says.
+_later = receipts.alias("later")
+_SUPERSEDED_BY = (
+    select(_later.c.receipt_id)
+    .where(_later.c.organization_id == receipts.c.organization_id, _later.c.supersedes == receipts.c.receipt_id)
+    .scalar_subquery()
+    .label("superseded_by")
+)
 # A list shows receipts without the documents behind them.
-_LISTED = [c for c in receipts.c if c.name not in ("document", "measurement", "envelope", "event_ids")]
+_LISTED = [
+    *(c for c in receipts.c if c.name not in ("document", "measurement", "envelope", "event_ids")),
+    _SUPERSEDED_BY,
+]
 
 
 async def insert_receipt(connection: AsyncConnection, **values: Any) -> None:
@@ -143,7 +154,7 @@ async def find_receipt(connection: AsyncConnection, action_id: UUID, days: int, 
 async def get_receipt(connection: AsyncConnection, receipt_id: UUID) -> Any:
     """A receipt's row with its documents, and the plan and baseline of its action. Raises NotFound."""
     query = (
-        select(receipts, actions.c.plan, actions.c.baseline)
+        select(receipts, _SUPERSEDED_BY, actions.c.plan, actions.c.baseline)
         .join(actions, and_(actions.c.organization_id == receipts.c.organization_id,
                             actions.c.action_id == receipts.c.action_id))
         .where(receipts.c.receipt_id == receipt_id)

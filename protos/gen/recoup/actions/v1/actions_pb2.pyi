@@ -495,6 +495,7 @@ class Receipt(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     ISSUED_AT_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
@@ -511,6 +512,8 @@ class Receipt(_message.Message):
     """SHA-256 of the receipt document, hexadecimal."""
     supersedes: _builtins.str
     """The receipt that it supersedes, a UUID; empty for none."""
+    superseded_by: _builtins.str
+    """The receipt that supersedes it, a UUID; empty while it is the newest of its checkpoint."""
     @_builtins.property
     def economic(self) -> _resource_pb2.Money:
         """The saving by EffectiveCost."""
@@ -537,10 +540,11 @@ class Receipt(_message.Message):
         digest: _builtins.str = ...,
         issued_at: _timestamp_pb2.Timestamp | None = ...,
         supersedes: _builtins.str = ...,
+        superseded_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cash", b"cash", "economic", b"economic", "issued_at", b"issued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "cash", b"cash", "days", b"days", "decision", b"decision", "digest", b"digest", "economic", b"economic", "issued_at", b"issued_at", "organization_id", b"organization_id", "provisional", b"provisional", "receipt_id", b"receipt_id", "supersedes", b"supersedes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "cash", b"cash", "days", b"days", "decision", b"decision", "digest", b"digest", "economic", b"economic", "issued_at", b"issued_at", "organization_id", b"organization_id", "provisional", b"provisional", "receipt_id", b"receipt_id", "superseded_by", b"superseded_by", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
