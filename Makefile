@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 LOCKS := requirements.txt requirements-dev.txt requirements-protos.txt
 OWN := pyproject.toml protos/pyproject.toml clients/pyproject.toml verifier/pyproject.toml local/pyproject.toml
 ONLY ?=
+UPGRADE ?=
 
 .PHONY: help setup protos lint format test demo bench lock release-protos docs clean
 
@@ -38,8 +39,8 @@ demo: setup ## the main job, from connection to verified receipt
 bench: setup ## the benchmarks; one of them with ONLY=name
 	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
 
-lock: setup ## resolve the requirements anew
-	@$(PY) tools/lock.py
+lock: setup ## lock the requirements; UPGRADE=1 takes the newest of everything
+	@$(PY) tools/lock.py $(if $(UPGRADE),--upgrade)
 
 release-protos: setup ## make today's protos the ones that later changes are compared with
 	@$(VENV)/bin/buf build -o protos/released.binpb --path protos/recoup

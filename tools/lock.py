@@ -1,6 +1,7 @@
 """Locks the requirements files: names, versions, hashes, and a digest of the input, but no address.
 
-`--check` compares digests only, so that it needs no network.
+What is locked already stays as it is while it fits, so that a new package changes nothing else; `--upgrade` takes the
+newest of everything. `--check` compares digests only, so that it needs no network.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ def digest(inputs: tuple[str, ...]) -> str:
     return hashlib.sha256(b"\0".join((ROOT / name).read_bytes() for name in inputs)).hexdigest()
 
 
-def lock(output: str, inputs: tuple[str, ...]) -> None:
+def lock(output: str, inputs: tuple[str, ...], *, upgrade: bool = False) -> None:
     """Resolve `inputs` and write `output`."""
-    done = subprocess.run(
+    subprocess.run(
         [
             str(Path(sys.executable).with_name("uv")),
             "pip",
@@ -40,13 +41,15 @@ def lock(output: str, inputs: tuple[str, ...]) -> None:
             inputs[0],
             *(["--no-deps", "--no-binary=protovalidate"] if output == "requirements-protos.txt" else []),
             *(["--constraint=requirements.txt"] if output == "requirements-dev.txt" else []),
+            *(["--upgrade"] if upgrade else []),
+            f"--output-file={output}",  # uv reads from it which versions to keep.
         ],
         cwd=ROOT,
         check=True,
-        capture_output=True,
-        text=True,
+        stdout=subprocess.DEVNULL,
     )
-    (ROOT / output).write_text(f"# Locked from {' and '.join(inputs)}, sha256 {digest(inputs)}\n{done.stdout}")
+    locked = (ROOT / output).read_text()
+    (ROOT / output).write_text(f"# Locked from {' and '.join(inputs)}, sha256 {digest(inputs)}\n{locked}")
 
 
 def stale() -> list[str]:
@@ -66,7 +69,7 @@ def main() -> int:
             print(f"{name} is stale: run `make lock` and commit it", file=sys.stderr)
         return 1 if stale() else 0
     for output, inputs in LOCKS.items():
-        lock(output, inputs)
+        lock(output, inputs, upgrade="--upgrade" in sys.argv[1:])
         print(f"locked {output}")
     return 0
 
