@@ -157,8 +157,12 @@ def status(state: Path, as_json: bool) -> None:
 @local.command()
 @_state
 @_json
-@click.option("--org", required=True, help="acme or globex")
-@click.option("--role", required=True, help="Admin, FinOps, Security, Approver, Finance, Auditor or Viewer")
+@click.option("--org", required=True, help="acme, globex or platform")
+@click.option(
+    "--role",
+    required=True,
+    help="Admin, FinOps, Security, Approver, Finance, Auditor or Viewer (platform: Admin, Security, Auditor)",
+)
 @click.option("--aal", type=click.IntRange(1, 2), default=2, show_default=True, help="assurance level of the session")
 def token(state: Path, as_json: bool, org: str, role: str, aal: int) -> None:
     """Print a session token of somebody."""

@@ -1,4 +1,4 @@
-"""A local issuer of session tokens in Supabase's shape, and the people of two made-up organizations.
+"""A local issuer of session tokens in Supabase's shape, and the people of the platform and two made-up organizations.
 
 Its keys are asymmetric and its issuer ends in `local.invalid`. It signs whatever it is asked to: it must never run
 anywhere but on a developer's machine.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,11 +19,15 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from recoup_local.ca import write_secret
+from services._mesh.ids import PLATFORM
 
+PLATFORM_SLUG = "platform"
 ISSUER = "https://auth.local.invalid/auth/v1"
 AUDIENCE = "authenticated"
 ROLES = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEWER")
-ORGANIZATIONS = ("acme", "globex")
+PLATFORM_ROLES = ("ADMIN", "SECURITY", "AUDITOR")
+# Whose people there are: of each organization one with each of these roles.
+ORGANIZATIONS: Mapping[str, tuple[str, ...]] = {"acme": ROLES, "globex": ROLES, PLATFORM_SLUG: PLATFORM_ROLES}
 TOKEN_SECONDS = 8 * 3600
 
 
@@ -45,7 +50,9 @@ class Person:
 
 
 def organization_id(slug: str) -> UUID:
-    """The id of a made-up organization, stable across installations."""
+    """The id of an organization, stable across installations."""
+    if slug == PLATFORM_SLUG:
+        return PLATFORM
     return uuid5(NAMESPACE_DNS, f"{slug}.organizations.local.invalid")
 
 
@@ -53,22 +60,27 @@ def find_person(organization: str, role: str) -> Person:
     """The person who has `role` (any case) in `organization`. Raises KeyError that names what there is."""
     if organization not in ORGANIZATIONS:
         raise KeyError(f"no organization {organization!r}; there are {', '.join(ORGANIZATIONS)}")
-    if role.upper() not in ROLES:
-        raise KeyError(f"no role {role!r}; there are {', '.join(each.title() for each in ROLES)}")
+    roles = ORGANIZATIONS[organization]
+    if role.upper() not in roles:
+        raise KeyError(f"no role {role!r} in {organization}; there are {', '.join(each.title() for each in roles)}")
     return Person(organization, role.upper())
 
 
 def people_file() -> str:
     """All organizations and people as identity's bootstrap reads them (TOML)."""
     lines = []
-    for slug in ORGANIZATIONS:
+    for slug, roles in ORGANIZATIONS.items():
         lines += ["[[organization]]", f'organization_id = "{organization_id(slug)}"', f'slug = "{slug}"']
-        lines += [f'display_name = "{slug.title()} Inc."', 'time_zone = "UTC"', 'reporting_currency = "USD"']
-        for role in ROLES:
+        lines += [f'display_name = "{_display_name(slug)}"', 'time_zone = "UTC"', 'reporting_currency = "USD"']
+        for role in roles:
             person = Person(slug, role)
             lines += ["[[organization.members]]", f'user_id = "{person.user_id}"']
             lines += [f'email = "{person.email}"', f'role = "{role}"']
     return "\n".join(lines) + "\n"
+
+
+def _display_name(slug: str) -> str:
+    return "Recoup platform" if slug == PLATFORM_SLUG else f"{slug.title()} Inc."
 
 
 class Issuer:

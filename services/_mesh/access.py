@@ -19,7 +19,7 @@ from services._mesh.denials import DenialLedger
 from services._mesh.descriptors import ORGANIZATION_FIELD, Effect, MethodRule, Scope, TenantFields
 from services._mesh.errors import DeadlinePassed, Denied, Invalid, NotFound, Problem, Reason, Unauthenticated
 from services._mesh.grants import Grant, GrantVerifier
-from services._mesh.ids import uuid7
+from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.metrics import Metrics
 from services._mesh.passports import Passport, PassportVerifier
 from services._mesh.peers import AllowedCallers, Peer, PeerReader
@@ -144,6 +144,13 @@ class Gate:
         rule = self.rule
         if rule.scope is Scope.ORGANIZATION and passport.organization_id is None:
             raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport is for no organization.")
+        if rule.scope is Scope.PLATFORM and passport.organization_id != PLATFORM:
+            # What it is about is no secret, and is nobody's resource: whoever asks may know what they lack.
+            raise Denied(
+                Reason.ERROR_REASON_PERMISSION_MISSING,
+                f"Only members of the platform organization can hold {rule.permission}.",
+                {"permission": rule.permission},
+            )
         if rule.permission and rule.permission not in passport.permissions:
             raise Denied(
                 Reason.ERROR_REASON_PERMISSION_MISSING,

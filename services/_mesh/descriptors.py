@@ -44,11 +44,14 @@ class Effect(IntEnum):
 
 @dataclass(frozen=True)
 class PermissionRule:
-    """A permission as its service declares it; `roles` are names such as "FINOPS"."""
+    """A permission as its service declares it; roles are names such as "FINOPS". `platform_roles` are those of the
+    platform organization.
+    """
 
     name: str
     description: str
     roles: tuple[str, ...]
+    platform_roles: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,15 @@ def permission_rules(service: ServiceDescriptor) -> list[PermissionRule]:
         PermissionRule(
             item.name,
             item.description,
-            tuple(access_pb2.Role.Name(role).removeprefix("ROLE_") for role in item.roles),
+            _role_names(item.roles),
+            _role_names(item.platform_roles),
         )
         for item in declared.permission
     ]
+
+
+def _role_names(roles: Iterable[access_pb2.Role.ValueType]) -> tuple[str, ...]:
+    return tuple(access_pb2.Role.Name(role).removeprefix("ROLE_") for role in roles)
 
 
 def _method_rule(service: ServiceDescriptor, method: MethodDescriptor) -> MethodRule:
@@ -162,6 +170,8 @@ def _permission_faults(rule: MethodRule, declared: dict[str, PermissionRule]) ->
     elif rule.scope is Scope.PLATFORM and rule.permission and declared[rule.permission].roles:
         # Its organization fields aren't compared with anything, so no role of an organization may reach it.
         yield f"has PLATFORM scope, but roles of an organization hold {rule.permission!r}"
+    elif rule.scope is Scope.PLATFORM and rule.permission and not declared[rule.permission].platform_roles:
+        yield f"has PLATFORM scope, but no role of the platform organization holds {rule.permission!r}"
 
 
 def _tenant_faults(rule: MethodRule) -> Iterator[str]:

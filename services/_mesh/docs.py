@@ -20,6 +20,7 @@ from recoup.mesh.v1 import job_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.descriptors import MethodRule, method_rules, permission_rules
+from services._mesh.ids import PLATFORM
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "PERMISSIONS.md"
 _ROLES = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEWER")
@@ -50,9 +51,25 @@ def page() -> str:
         for rule in permission_rules(service):
             marks = " | ".join("●" if role in rule.roles else "" for role in _ROLES)
             lines.append(f"| `{rule.name}` | {marks} | {rule.description} |")
+    lines += ["", *_platform_table()]
     lines += ["", "## Every RPC", "| RPC | REST | scope | permission | effect | event |", "|---|---|---|---|---|---|"]
     lines += [_row(rule) for service in SERVICES for rule in method_rules(service)]
     return "\n".join([*lines, ""])
+
+
+def _platform_table() -> list[str]:
+    """What members of the platform organization hold: this, and nothing of the table above."""
+    rules = [rule for service in SERVICES for rule in permission_rules(service) if rule.platform_roles]
+    roles = [role for role in _ROLES if any(role in rule.platform_roles for rule in rules)]
+    return [
+        "## Who may do what in the platform organization",
+        f"Its members hold these and no others. It has the id `{PLATFORM}`; events of the installation itself are its"
+        " own. RPCs of PLATFORM scope are about the whole installation, all others about this one organization.",
+        "",
+        f"| permission | {' | '.join(role.title() for role in roles)} |",
+        f"|---|{'---|' * len(roles)}",
+        *(f"| `{r.name}` | {' | '.join('●' if role in r.platform_roles else '' for role in roles)} |" for r in rules),
+    ]
 
 
 def _row(rule: MethodRule) -> str:

@@ -1,4 +1,4 @@
-"""Makes identifiers: UUIDs of version 7 (RFC 9562), which sort by the time they were made."""
+"""Makes identifiers: UUIDs of version 7 (RFC 9562), which sort by the time they were made. Knows the one fixed id."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import time
 from uuid import UUID
 
+# The platform organization: what is the installation's own, and no customer's, stands under it.
+PLATFORM = UUID(int=0)
 _VERSION = 7 << 76
 _VARIANT = 0b10 << 62
 _RAND_A = ((1 << 12) - 1) << 64

@@ -17,11 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.context import CallContext
+from services._mesh.ids import PLATFORM as PLATFORM
 from services._mesh.telemetry import trace_parent
 
 EVENT_FORMAT = 1
-# Events of the installation itself belong to no tenant; the log keeps them under this organization.
-PLATFORM = UUID(int=0)
 # Why a process acts for itself, or under a grant: nobody's role.
 SYSTEM_ROLE = "SYSTEM"
 RESULTS = frozenset({"OK", "DENIED", "FAILED"})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 
 from recoup.actions.v1 import actions_service_pb2
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
-from services._mesh.descriptors import permission_rules
+from services._mesh.descriptors import PermissionRule, permission_rules
 from services._mesh.pages import PageTokens
 from services._mesh.passports import PassportVerifier
 from services._mesh.process import Mesh, run
@@ -20,8 +21,9 @@ from services._mesh.uow import Store
 from services.identity import usecases
 from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
+from services.identity.model.permissions import Held, PermissionTable
 from services.identity.rpc import IdentityRpc
-from services.identity.usecases import Authority, PermissionTable
+from services.identity.usecases import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 # What a passport for a process may hold: the permissions of all services that it serves.
@@ -38,12 +40,16 @@ _SERVED = {
 
 
 def permission_table() -> PermissionTable:
-    """process -> role -> permissions, from the protos."""
+    """What each role holds, from the protos."""
+    return PermissionTable(_held(lambda rule: rule.roles), _held(lambda rule: rule.platform_roles))
+
+
+def _held(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> Held:
     table: dict[str, dict[str, frozenset[str]]] = {}
     for process, services in _SERVED.items():
         roles: dict[str, set[str]] = defaultdict(set)
         for rule in (rule for service in services for rule in permission_rules(service)):
-            for role in rule.roles:
+            for role in roles_of(rule):
                 roles[role].add(rule.name)
         table[process] = {role: frozenset(names) for role, names in roles.items()}
     return table

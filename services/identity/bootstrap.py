@@ -62,7 +62,11 @@ def main() -> int:
     except (ConfigError, OSError, KeyError, ValueError) as error:
         print(f"bootstrap: {given.file}: {error}", file=sys.stderr)
         return 2
-    created = asyncio.run(bootstrap(settings, organizations))
+    try:
+        created = asyncio.run(bootstrap(settings, organizations))
+    except ValueError as error:
+        print(f"bootstrap: {given.file}: {error}", file=sys.stderr)
+        return 2
     print(f"created: {', '.join(created) or 'nothing new'}")
     return 0
 

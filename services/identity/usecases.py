@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,10 +26,9 @@ from services.identity.model.membership import (
     require_etag,
     require_time_zone,
 )
+from services.identity.model.permissions import PermissionTable, require_platform_named
 from services.identity.model.session import Session, SessionExpired, SessionInvalid, read_claims
 
-# service -> role -> permissions of that service, from the protos and from nowhere else.
-PermissionTable = Mapping[str, Mapping[str, frozenset[str]]]
 PERMISSIONS_VERSION = 1
 
 
@@ -70,7 +68,7 @@ async def issue_passport(
         responsible_person=session.user_id,
         organization_id=organization_id,
         role=role,
-        permissions=authority.permissions.get(audience, {}).get(role, frozenset()),
+        permissions=authority.permissions.held(organization_id, role, audience),
         permissions_version=PERMISSIONS_VERSION,
         session_id=session.session_id,
         aal=session.aal,
@@ -128,7 +126,7 @@ def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[
     passport = replace(
         received,
         audience=audience,
-        permissions=authority.permissions.get(audience, {}).get(received.role, frozenset()),
+        permissions=authority.permissions.held(received.organization_id, received.role, audience),
         act=(caller, *received.act),
         presenter=current().peer_thumbprint,
         jti=str(uuid7()),
@@ -299,6 +297,7 @@ async def create_organization(writer: Store, given: NewOrganization) -> bool:
 
     Raises ValueError when no first member is an Admin: nobody could let anybody in.
     """
+    require_platform_named(given.organization_id, given.slug)
     if not any(role is Role.ADMIN for _, _, role in given.members):
         raise ValueError(f"organization {given.slug} needs an Admin among its first members")
     async with writer.begin(given.organization_id) as work:

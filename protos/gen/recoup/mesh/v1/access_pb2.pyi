@@ -36,7 +36,7 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_ORGANIZATION: _Scope.ValueType  # 3
     """A passport for one organization; the request's organization_id must be that organization."""
     SCOPE_PLATFORM: _Scope.ValueType  # 4
-    """A passport with a permission over the whole installation."""
+    """A passport for the platform organization (the id of zeros), with a permission over the whole installation."""
     SCOPE_PEER: _Scope.ValueType  # 5
     """A process of the mesh, told by its certificate; with a grant where `grant` says so."""
 
@@ -52,7 +52,7 @@ SCOPE_SESSION: Scope.ValueType  # 2
 SCOPE_ORGANIZATION: Scope.ValueType  # 3
 """A passport for one organization; the request's organization_id must be that organization."""
 SCOPE_PLATFORM: Scope.ValueType  # 4
-"""A passport with a permission over the whole installation."""
+"""A passport for the platform organization (the id of zeros), with a permission over the whole installation."""
 SCOPE_PEER: Scope.ValueType  # 5
 """A process of the mesh, told by its certificate; with a grant where `grant` says so."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
@@ -203,20 +203,29 @@ Global___Access: _TypeAlias = Access  # noqa: Y015
 
 @_typing.final
 class Permission(_message.Message):
-    """A permission and the roles that hold it."""
+    """A permission and the roles that hold it. A member of the platform organization holds what `platform_roles` says, and
+    nothing else; a member of any other organization what `roles` says.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    PLATFORM_ROLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, such as "actions.action.approve"."""
     description: _builtins.str
     """What it lets a person do, as a sentence for the permission table."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
-        """The roles that hold it."""
+        """The roles of a customer's organization that hold it."""
+
+    @_builtins.property
+    def platform_roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
+        """The roles of the platform organization that hold it: over the whole installation where the RPC's scope is PLATFORM,
+        else over the platform organization itself.
+        """
 
     def __init__(
         self,
@@ -224,10 +233,11 @@ class Permission(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        platform_roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "platform_roles", b"platform_roles", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
