@@ -16,7 +16,7 @@ from recoup_local.ca import LocalCa, write_secret
 from recoup_local.embedded.nats import NatsUser, TlsFiles, free_port
 from recoup_local.embedded.postgres import PostgresHandle
 from recoup_local.issuer import AUDIENCE, ISSUER, Issuer, people_file
-from recoup_local.layout import LOGINS, PROCESSES, ProcessSpec
+from recoup_local.layout import KEYS_LOGINS, LOGINS, PROCESSES, ProcessSpec
 
 Table = dict[str, Any]
 
@@ -45,7 +45,9 @@ class Installation:
         self.ports = {spec.name: free_port() for spec in PROCESSES}
         self.ports["gateway-rest"] = free_port()
         self.passwords = {
-            f"{service}_{login}": secrets.token_urlsafe(24) for service, logins in LOGINS.items() for login in logins
+            f"{service}_{login}": secrets.token_urlsafe(24)
+            for service, logins in {**LOGINS, "subjects": KEYS_LOGINS}.items()
+            for login in logins
         }
         self.nats_passwords = {spec.name: secrets.token_urlsafe(24) for spec in PROCESSES if spec.nats}
         self._certificates()
@@ -73,6 +75,7 @@ class Installation:
             if spec.signs:
                 keys.signing_key(self.folder(spec.name), spec.name, self.trust)
         self.kek_public, self.kek_private = keys.kek(self.folder("scanner"), self.folder("broker"))
+        self.subject_kek = keys.subject_kek(self.folder("audit"))
         origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
         self.log = keys.log_keys(self.folder("audit-signer"), self.folder("actions"), origin)
         (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")

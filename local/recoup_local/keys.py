@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def kek(sealing_folder: Path, broker_folder: Path) -> tuple[Path, Path]:
         broker_folder / "kek.private.json", json.dumps({"kek_id": kek_id, "private_key": key.private_bytes_raw().hex()})
     )
     return sealing, opening
+
+
+def subject_kek(audit_folder: Path) -> Path:
+    """The KEK that the audit process wraps subjects' keys with, in a file that only it can read."""
+    key = secrets.token_bytes(32)
+    kek_id = f"file:{hashlib.sha256(b'kek' + key).hexdigest()[:16]}"
+    return write_secret(audit_folder / "subjects.kek.json", json.dumps({"kek_id": kek_id, "key": key.hex()}))
 
 
 def log_keys(signer_folder: Path, actions_folder: Path, origin: str) -> LogKeys:

@@ -18,6 +18,9 @@ LOGINS: Mapping[str, tuple[str, ...]] = {
     "actions": ("migrate", "api", "relay", "dispatcher", "worker"),
     "audit": ("migrate", "api", "sequencer"),
 }
+# The keys that payloads are sealed under stand in a database of their own, which only audit's logins reach.
+KEYS_DATABASE = "recoup_keys"
+KEYS_LOGINS = ("migrate", "api", "sealer", "eraser")
 
 
 @dataclass(frozen=True)

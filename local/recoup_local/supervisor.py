@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -29,9 +29,15 @@ from recoup_local.cloud.launch import Cloud, CloudEndpoints, CloudStartError, st
 from recoup_local.cloud.simclock import SimClock
 from recoup_local.embedded import child
 from recoup_local.embedded.nats import EmbeddedNats, NatsError
-from recoup_local.embedded.postgres import EmbeddedPostgres, PostgresError, PostgresHandle, connect
+from recoup_local.embedded.postgres import (
+    EmbeddedPostgres,
+    PostgresError,
+    PostgresHandle,
+    connect,
+    create_database,
+)
 from recoup_local.installation import Installation, Surroundings
-from recoup_local.layout import LOGINS, PROCESSES, ProcessSpec
+from recoup_local.layout import KEYS_DATABASE, LOGINS, PROCESSES, ProcessSpec
 from services._mesh.migrate import migrate
 
 READY_SECONDS = 90.0
@@ -123,21 +129,29 @@ class LocalMesh:
         return self._cloud.endpoints
 
     async def _prepare_database(self, handle: PostgresHandle) -> None:
-        connection = await connect(handle)
+        keys = {role: word for role, word in self.installation.passwords.items() if role.startswith("subjects_")}
+        rest = {role: word for role, word in self.installation.passwords.items() if role not in keys}
+        await create_database(handle, KEYS_DATABASE)
+        await self._bootstrap(handle, handle.dbname, "bootstrap.sql", rest)
+        await self._bootstrap(handle, KEYS_DATABASE, "bootstrap_keys.sql", keys)
+        for service in filter(_has_migrations, LOGINS):  # One by one: Alembic keeps its context in a global.
+            await self._migrate(service, handle, handle.dbname)
+        await self._migrate("subjects", handle, KEYS_DATABASE, _ROOT / "services" / "audit" / "keys_migrations")
+
+    async def _bootstrap(self, handle: PostgresHandle, dbname: str, script: str, roles: Mapping[str, str]) -> None:
+        connection = await connect(handle, dbname)
         try:
-            await connection.execute((_ROOT / "deploy" / "bootstrap.sql").read_text())
-            for role, password in self.installation.passwords.items():
+            await connection.execute((_ROOT / "deploy" / script).read_text())
+            for role, password in roles.items():
                 # Passwords are our own, url-safe and without quotes; ALTER ROLE takes no parameters.
                 await connection.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
         finally:
             await connection.close()
-        for service in filter(_has_migrations, LOGINS):  # One by one: Alembic keeps its context in a global.
-            await self._migrate(service, handle)
 
-    async def _migrate(self, service: str, handle: PostgresHandle) -> None:
+    async def _migrate(self, service: str, handle: PostgresHandle, dbname: str, folder: Path | None = None) -> None:
         role = f"{service}_migrate"
-        dsn = f"postgresql+asyncpg://{role}@/{handle.dbname}?host={handle.socket_dir}&port={handle.port}"
-        await migrate(service, dsn, self.installation.passwords[role])
+        dsn = f"postgresql+asyncpg://{role}@/{dbname}?host={handle.socket_dir}&port={handle.port}"
+        await migrate(service, dsn, self.installation.passwords[role], folder)
 
     async def _create_people(self) -> None:
         if not _exists(PROCESSES[2]):

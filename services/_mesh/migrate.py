@@ -1,8 +1,9 @@
 """Runs the migrations of one service, forward only, as its migration role; the history stands in its own schema.
 
-    python -m services._mesh.migrate --config FILE SERVICE
+    python -m services._mesh.migrate --config FILE SERVICE [--folder FOLDER]
 
-Tables belong to the service's owner role, which nobody can log in as.
+Tables belong to the service's owner role, which nobody can log in as. A service with a second database keeps that one's
+migrations in a folder of their own; the schema there takes the place of the service's name.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from sqlalchemy import Connection, text
 SERVICES = Path(__file__).resolve().parents[1]
 
 
-def upgrade(connection: Connection, service: str) -> None:
-    """Bring `service`'s schema to its newest version, in one transaction that the caller commits."""
+def upgrade(connection: Connection, service: str, folder: Path | None = None) -> None:
+    """Bring `service`'s schema to its newest version, in one transaction that the caller commits.
+
+    `folder` holds the migrations where they aren't in the service's own "migrations".
+    """
     from alembic import command
     from alembic.config import Config
 
@@ -27,7 +31,7 @@ def upgrade(connection: Connection, service: str) -> None:
     # Two installers at once: the second finds everything done.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"migrate {service}"})
     config = Config()
-    config.set_main_option("script_location", str(SERVICES / service / "migrations"))
+    config.set_main_option("script_location", str(folder or SERVICES / service / "migrations"))
     config.attributes["connection"] = connection
     config.attributes["schema"] = service
     command.upgrade(config, "head")
@@ -51,7 +55,7 @@ def run_env() -> None:
     )
 
 
-async def migrate(service: str, dsn: str, password: str) -> None:
+async def migrate(service: str, dsn: str, password: str, folder: Path | None = None) -> None:
     """Connect as `<service>_migrate` and upgrade. `dsn` is an SQLAlchemy URL without the password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -59,7 +63,7 @@ async def migrate(service: str, dsn: str, password: str) -> None:
     engine = create_async_engine(make_url(dsn).set(password=password))
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(upgrade, service)
+            await connection.run_sync(upgrade, service, folder)
     finally:
         await engine.dispose()
 
@@ -73,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services._mesh.migrate", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the service's configuration file")
     parser.add_argument("service", help="the service whose schema is brought up to date")
+    parser.add_argument("--folder", type=Path, help="its migrations, if not services/<service>/migrations")
     given = parser.parse_args(arguments)
     try:
         settings = load_settings(MeshSettings, given.config)
@@ -82,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    asyncio.run(migrate(given.service, address(settings.database, role.user), role.password_file.read_text().strip()))
+    password = role.password_file.read_text().strip()
+    asyncio.run(migrate(given.service, address(settings.database, role.user), password, given.folder))
     return 0
 
 

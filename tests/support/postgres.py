@@ -51,9 +51,13 @@ def _password_file() -> Path:
     return path
 
 
+KEYS_MIGRATIONS = ROOT / "services" / "audit" / "keys_migrations"
+_KEYS = ("(keys)",)
+
+
 @dataclass(frozen=True)
 class TestDatabase:
-    """A database with the roles of deploy/bootstrap.sql; every role's password is `PASSWORD`."""
+    """A database with the roles of deploy/bootstrap.sql, or bootstrap_keys.sql; every password is `PASSWORD`."""
 
     __test__ = False
 
@@ -86,11 +90,11 @@ class TestDatabase:
             host=str(self.handle.socket_dir), port=self.handle.port, user=user, password=PASSWORD, database=self.name
         )
 
-    async def migrate(self, service: str) -> None:
+    async def migrate(self, service: str, folder: Path | None = None) -> None:
         """Bring a service's schema up to date, as its migration role."""
         host, port = self.handle.socket_dir, self.handle.port
         dsn = f"postgresql+asyncpg://{service}_migrate@/{self.name}?host={host}&port={port}"
-        await migrate(service, dsn, PASSWORD)
+        await migrate(service, dsn, PASSWORD, folder)
 
     async def run_as_owner(self, service: str, statements: Sequence[str]) -> None:
         """Run DDL as a service's owner, as its migrations do: for tables that only a test has."""
@@ -116,29 +120,46 @@ async def new_database(services: Sequence[str] = ()) -> TestDatabase:
     return await _create(handle, _templates[wanted])
 
 
+async def new_keys_database() -> TestDatabase:
+    """A fresh database of subjects' keys, as deploy/bootstrap_keys.sql and its migrations make it."""
+    handle = cluster()
+    if _KEYS not in _templates:
+        template = await _create(handle)
+        await _bootstrap(template, "bootstrap_keys.sql")
+        await template.migrate("subjects", KEYS_MIGRATIONS)
+        _templates[_KEYS] = template.name
+    return await copied(TestDatabase(handle, _templates[_KEYS]), only="subjects")
+
+
+async def copied(database: TestDatabase, only: str = "") -> TestDatabase:
+    """A copy of a database that nobody is connected to, as a restored backup is one; for logins of schema `only`."""
+    return await _create(database.handle, database.name, only)
+
+
 async def drop(database: TestDatabase) -> None:
     """Drop a database, whoever is connected."""
     await _as_admin(database.handle, f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
 
 
-async def _create(handle: PostgresHandle, template: str = "template1") -> TestDatabase:
+async def _create(handle: PostgresHandle, template: str = "template1", only: str = "") -> TestDatabase:
     name = f"t{uuid4().hex[:12]}"
     await _as_admin(handle, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     if template != "template1":  # Privileges on a database itself aren't copied with it.
-        await _as_admin(handle, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC; {_CONNECT.format(name=name)}')
+        grant = _CONNECT.format(name=name, only=only)
+        await _as_admin(handle, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC; {grant}')
     return TestDatabase(handle, name)
 
 
 _CONNECT = """DO $body$ DECLARE login name; BEGIN
-  FOR login IN SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper LOOP
+  FOR login IN SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND starts_with(rolname, '{only}') LOOP
     EXECUTE format('GRANT CONNECT ON DATABASE "{name}" TO %I', login);
   END LOOP; END $body$"""
 
 
-async def _bootstrap(database: TestDatabase) -> None:
+async def _bootstrap(database: TestDatabase, script: str = "bootstrap.sql") -> None:
     superuser = await database.superuser()
     try:
-        await superuser.execute((ROOT / "deploy" / "bootstrap.sql").read_text())
+        await superuser.execute((ROOT / "deploy" / script).read_text())
         logins = await superuser.fetch(
             "SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper ORDER BY rolname"
         )

@@ -148,11 +148,7 @@ class EmbeddedPostgres:
         await self._answers(handle)
         if handle.dbname == "postgres":
             return
-        connection = await connect(handle, "postgres")
-        try:
-            await connection.execute(f'CREATE DATABASE "{handle.dbname}"')
-        finally:
-            await connection.close()
+        await create_database(handle, handle.dbname)
 
     async def _answers(self, handle: PostgresHandle) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -181,6 +177,15 @@ async def connect(handle: PostgresHandle, dbname: str = "") -> asyncpg.Connectio
         database=dbname or handle.dbname,
         timeout=10,
     )
+
+
+async def create_database(handle: PostgresHandle, name: str) -> None:
+    """Make one more database in the cluster. `name` is ours, never input."""
+    connection = await connect(handle, "postgres")
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
 
 
 def _reachable_binaries(folder: Path, uid: int | None) -> Path:
