@@ -47,9 +47,8 @@ class Signatories:
 
     def manifest(self) -> str:
         """The key manifest, signed by the log's key."""
-        return self.log.sign(
-            f"{ORIGIN}/keys\nrecoup-keys/v1\nreceipt ed25519 {b64(self.receipt_public)} {self.valid}\n"
-        )
+        key = f"receipt ed25519 {b64(self.receipt_public)} {self.valid}"
+        return self.log.sign(f"{self.log.verifier_key.name}/keys\nrecoup-keys/v1\n{key}\n")
 
 
 @dataclass
@@ -87,7 +86,7 @@ def log(events: list[LoggedEvent], signer: Signer) -> list[Document]:
         previous = merkle.leaf_hash(leaf)
     for each in (b"y", b"z"):
         nodes |= {(h, p): digest for h, p, digest in frontier.append(merkle.leaf_hash(each))}
-    head = signer.sign(TreeHead(ORIGIN, frontier.size, frontier.root()).text())
+    head = signer.sign(TreeHead(signer.verifier_key.name, frontier.size, frontier.root()).text())
     return [
         {
             "leaf": leaf.decode(),

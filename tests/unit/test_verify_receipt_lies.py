@@ -318,6 +318,48 @@ def test_events_out_of_order_are_disproved() -> None:
     lie("aren't in the order in which the log recorded them", pack=late, end=in_place)
 
 
+# Which event is moved, by how much, and what follows; 5 is the last step's outcome, 6 the decision, 7 the issue.
+MOMENTS = [
+    ("approvals.0.at", "2026-03-08T12:29:00.250000Z", ""),
+    ("approvals.0.at", "2026-03-08T12:28:59.250000Z", "the event of approval 1: .*before what it follows"),
+    ("execution.steps.0.intended_at", "2026-03-08T12:30:00.250000Z", "the event of the intent of create_snapshot: "),
+    ("execution.steps.1.intended_at", "2026-03-10T10:59:00.000000Z", "the event of the intent of delete_volume: "),
+    ("decided.at", "2026-07-01T00:00:00.000000Z", "the event of the issue: .*before what it follows"),
+]
+
+
+@pytest.mark.parametrize(("path", "at", "why"), MOMENTS)
+def test_a_moment_before_what_it_follows_is_disproved(path: str, at: str, why: str) -> None:
+    """Who wrote the approval after the steps can write it into the log before them, but not at the time it says."""
+    change = setting("receipt", path, at)
+
+    def moved(issuing: Issuing) -> None:
+        change(issuing)
+        issuing.events = issuing._events()
+
+    if why:
+        lie(why, state=moved)
+    else:
+        check_receipt(issue(cases.deleted_volume(), SIGNATORIES, state=moved), KEY)
+
+
+@pytest.mark.parametrize(("at", "why"), [("2026-06-01T00:01:00.000000Z", ""), ("2026-06-01T00:01:00.000001Z", "after")])
+def test_what_happened_after_it_was_recorded_is_disproved(at: str, why: str) -> None:
+    """Of a key of somebody's own machine nothing is asked: its clock can be moved."""
+    public = Signatories(Signer("recoup.example/log", Ed25519PrivateKey.generate()))
+
+    def moved(issuing: Issuing) -> None:
+        issuing.receipt["issued_at"] = at
+
+    check_receipt(issue(cases.deleted_volume(), SIGNATORIES, state=moved), KEY)
+    raw, key = issue(cases.deleted_volume(), public, state=moved), parse_key(public.log.verifier_key.text())
+    if not why:
+        check_receipt(raw, key)
+        return
+    with pytest.raises(Disproved, match="the event of the issue: it says that it happened after the log recorded it"):
+        check_receipt(raw, key)
+
+
 def test_missing_or_surplus_events_are_disproved() -> None:
     lie("has 7 events, but the receipt names 8", end=lambda issuing: issuing.bundle["events"].pop(3))
     lie("has 9 events", end=lambda issuing: issuing.bundle["events"].append(issuing.bundle["events"][-1]))

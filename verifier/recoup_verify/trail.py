@@ -6,16 +6,20 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 from recoup_verify.bundle import Bundle, LoggedEvent
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
 from recoup_verify.event import check_commitment, read_leaf
-from recoup_verify.log import Head, Inclusion, Key, check_inclusion, leaf_hash, parse_proof, verified_head
+from recoup_verify.log import Head, Inclusion, Key, key_of_origin, parse_proof, verified_head
 from recoup_verify.papers import Papers, digest, moment_of
+from recoup_verify.tree import check_inclusion, leaf_hash
 
 PRODUCER = "actions"
+# How far the clocks of two processes may be apart.
+_SKEW = timedelta(minutes=1)
 _TEXTS = ("event_id", "organization_id", "action", "target", "result", "actor", "responsible_person", "role")
 
 
@@ -43,6 +47,11 @@ class Logged:
     head: Head
 
     @property
+    def at(self) -> datetime:
+        """When it happened, as it says itself."""
+        return moment_of(self.payload["occurred_at"], "its time")
+
+    @property
     def person(self) -> str:
         """Who answers for it: a person's id, whatever the actor was."""
         return str(self.payload["responsible_person"])
@@ -62,7 +71,7 @@ def check_trail(bundle: Bundle, papers: Papers, statement: bytes, key: Key) -> T
     expected = [*_expected(papers), _issue(bundle, papers, statement)]
     if len(bundle.events) != len(expected):
         raise Disproved(f"the bundle has {len(bundle.events)} events, but the receipt names {len(expected)}")
-    head_of = cache(lambda note: verified_head(note, key))
+    head_of = cache(lambda note: verified_head(note, key_of_origin(key, note.partition("\n")[0])))
     found = []
     for event, wanted in zip(bundle.events, expected, strict=True):
         with _naming(wanted.name):
@@ -70,6 +79,7 @@ def check_trail(bundle: Bundle, papers: Papers, statement: bytes, key: Key) -> T
             found.append(_logged(event, inclusion, head_of(inclusion.note)))
             _check(found[-1], wanted, papers.receipt["organization_id"])
     _check_chain(found)
+    _check_moments(found, [wanted.name for wanted in expected], local=key.is_local)
     approvals = found[1 : 1 + len(papers.receipt["approvals"])]
     _check_people(found[0], approvals)
     return Trail(found[0], approvals, found[-1])
@@ -125,7 +135,7 @@ def _naming(name: str) -> Iterator[None]:
 
 def _logged(event: LoggedEvent, inclusion: Inclusion, head: Head) -> Logged:
     """Bytes are read as documents only after they're proved."""
-    check_inclusion(event.leaf, inclusion.index, inclusion.hashes, head)
+    check_inclusion(event.leaf, inclusion.index, inclusion.hashes, head.size, head.root)
     leaf = read_leaf(event.leaf)
     check_commitment(event.payload, event.salt, leaf)
     payload = read_canonical(event.payload, "the payload")
@@ -166,6 +176,20 @@ def _check_chain(events: Sequence[Logged]) -> None:
             raise Disproved("the events aren't in the order in which the log recorded them")
         if after == before + 1 and later.leaf["prev_leaf"] != earlier.leaf_hash.hex():
             raise Disproved("the organization's chain of events is broken between two that follow each other")
+
+
+def _check_moments(events: Sequence[Logged], names: Sequence[str], *, local: bool) -> None:
+    """What comes later in the log came later in time, and nothing came before it happened, but for the clocks' skew.
+
+    On somebody's own machine the events' clock can be moved, and the log's can't: nothing follows from it there.
+    """
+    latest = events[0].at
+    for event, name in zip(events, names, strict=True):
+        if event.at < latest - _SKEW:
+            raise Disproved(f"the event of {name}: it says that it happened before what it follows in the log")
+        if not local and event.at > moment_of(event.leaf["appended_at"], "appended_at") + _SKEW:
+            raise Disproved(f"the event of {name}: it says that it happened after the log recorded it")
+        latest = max(latest, event.at)
 
 
 def _check_people(request: Logged, approvals: Sequence[Logged]) -> None:
