@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recoup_verify import cli
+from recoup_verify import cli, receipt, words
 from tests.support import receipt_cases as cases
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import issue
@@ -87,7 +87,7 @@ def test_what_is_not_foreseen_disproves_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "check_receipt", fail)
+    monkeypatch.setattr(receipt, "check_receipt", fail)
     assert cli.main(intact) == CANNOT_TELL
     told = capsys.readouterr()
     assert (told.out, len(told.err.splitlines())) == ("", 1)
@@ -97,7 +97,7 @@ def test_what_is_not_foreseen_disproves_nothing(
 
 
 def test_words_that_fail_disprove_nothing(intact: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.words, "receipt_lines", lambda _: 1 / 0)
+    monkeypatch.setattr(words, "receipt_lines", lambda _: 1 / 0)
     assert cli.main(intact) == CANNOT_TELL
 
 

@@ -1,46 +1,65 @@
-"""The `recoup-verify` command. Exit codes: 0 proved, 1 disproved, 2 can't tell (or wrong use)."""
+"""The `recoup-verify` command. Exit codes: 0 proved, 1 disproved, 2 can't tell (or wrong use).
+
+What a command needs is loaded when it is called: whoever checks one receipt waits for nothing else.
+"""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-try:
-    from recoup_verify import bundle, event, words
-    from recoup_verify.documents import CannotTell, Disproved
-    from recoup_verify.event import check_event
-    from recoup_verify.log import Key, parse_key
-    from recoup_verify.receipt import check_receipt
-except ImportError as failed:
-    # Python would end with 1, the code of what is disproved, where cryptography is missing or can't be loaded.
-    print(f"CAN'T TELL: recoup-verify isn't installed as a whole: {failed}", file=sys.stderr)
-    sys.exit(2)
+from recoup_verify.documents import CannotTell, Disproved, shown
 
 PROVED, DISPROVED, CANNOT_TELL = 0, 1, 2
-_EPILOG = "exit codes: 0 proved, 1 disproved, 2 can't tell"
 _MAX_KEY = 4_096
-_WIDTH = 100
+HELP = """\
+usage: recoup-verify COMMAND FILE... --key VKEY [--proof FILE] [--json]
+
+Checks offline what Recoup claims. Needs no access to Recoup, and trusts nothing but the key.
+
+commands:
+  event FILE           that an event stands in the log; FILE is what .../events/{event_id}/proof answers
+  receipt FILE         a savings receipt, byte by byte as it was issued: who requested, approved and did what in
+                       which order, and that amounts and decision follow from the bill's rows that it carries
+  checkpoint FILE      a checkpoint of the log: whose it is, its size and its root
+  consistency OLD NEW  that the log of the checkpoint NEW continues that of OLD: nothing was changed or dropped
+
+options (FILE may be - for the standard input):
+  --key VKEY    the log's verifier key, or @FILE that holds it
+  --proof FILE  of consistency: what .../log/consistency answers, or its hashes, one a line
+  --json        print JSON
+  -h, --help    print this
+
+exit codes: 0 proved, 1 disproved, 2 can't tell
+"""
+NEXT: Mapping[str, str] = {
+    "disproved": "Don't rely on it. Fetch the file from Recoup once more, byte by byte as it is; if that is disproved"
+    " too, show both files to your auditor.",
+    "can't tell": "Nothing was proved or disproved. Check that FILE is what Recoup gave you, that VKEY is the log's key"
+    " as its operator publishes it, and that this is the newest recoup-verify.",
+}
+Told = tuple[list[str], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Told:
-    """What is told of something that was proved: in plain words, and as facts."""
-
-    lines: Sequence[str]
-    facts: Mapping[str, Any]
+class WrongUse(Exception):
+    """The command was called as nobody can; says how."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Given(NamedTuple):
+    """What the command was called with. `values` are those of the options that have one."""
+
+    command: str
+    files: Sequence[str]
+    values: Mapping[str, str]
+    as_json: bool
+
+
+class Answer(NamedTuple):
     """The exit code, and the lines that say why, on stdout or on stderr."""
 
     code: int
@@ -50,129 +69,147 @@ class Answer:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code. Only what was disproved gives 1, and only what was said gives 0."""
-    _speak_any_character()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal can't show gets its number
     try:
-        given = parser().parse_args(arguments)
-        return _say(_answer(given))
+        return _say(_answer(sys.argv[1:] if arguments is None else arguments))
     finally:
         _let_go()
 
 
-def _answer(given: argparse.Namespace) -> Answer:
-    key: Key | None = None
+def _answer(arguments: Sequence[str]) -> Answer:
+    if {"-h", "--help"} & set(arguments):
+        return Answer(PROVED, [HELP[:-1]], on_stdout=True)
+    as_json, local = "--json" in arguments, [False]
     try:
-        key = parse_key(_key_text(given.key))
-        told: Told = given.check(_read(given.file, given.limit), key)
-        return _proved(given.json, told, key.is_local)
-    except Disproved as error:
-        return _unproved(given.json, DISPROVED, "disproved", str(error), key)
-    except CannotTell as error:
-        return _unproved(given.json, CANNOT_TELL, "can't tell", str(error), key)
+        given = _given(arguments)
+        told = _checked(given, local)
+    except WrongUse as error:
+        return Answer(CANNOT_TELL, [f"recoup-verify: {error}", HELP.partition("\n")[0]])
     except OSError as error:
-        why = f"{error.filename or given.file} can't be read: {error.strerror}"
-        return _unproved(given.json, CANNOT_TELL, "can't tell", why, key)
-    except BaseException as error:  # a panic in cryptography's Rust isn't an Exception
+        why = f"{error.filename} can't be read: {error.strerror}"
+        return _unproved(as_json, "can't tell", why, local[0])
+    except Disproved as error:
+        return _unproved(as_json, "disproved", str(error), local[0])
+    except CannotTell as error:
+        return _unproved(as_json, "can't tell", str(error), local[0])
+    except (
+        BaseException
+    ) as error:  # a panic in cryptography's Rust isn't an Exception, nor is cryptography always there
         why = f"this wasn't foreseen: {type(error).__name__}: {error}"
-        found = _unproved(given.json, CANNOT_TELL, "can't tell", why, key)
-        return found if given.json else Answer(CANNOT_TELL, found.lines[:1])
+        found = _unproved(as_json, "can't tell", why, local[0])
+        return found if as_json else Answer(CANNOT_TELL, found.lines[:1])
+    return _proved(as_json, told, local[0])
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    found = argparse.ArgumentParser(
-        prog="recoup-verify",
-        description="Check offline what Recoup claims. Needs no access to Recoup, and trusts nothing but the key.",
-        epilog=_EPILOG,
-        formatter_class=_Formatter,
-    )
-    commands = found.add_subparsers(required=True, metavar="COMMAND")
-    _command(
-        commands.add_parser(
-            "event",
-            help="check the proof that an event stands in the log",
-            description="Check the proof that an event stands in the log, as …/events/{event_id}/proof gives it.",
-            epilog=_EPILOG,
-            formatter_class=_Formatter,
-        ),
-        "the proof, as JSON",
-        _check_event,
-        event.MAX_BYTES,
-    )
-    _command(
-        commands.add_parser(
-            "receipt",
-            help="check a savings receipt: who approved it, what was done, that the amounts follow",
-            description="Check a savings receipt by its bundle: every byte of it, who requested, approved and did what"
-            " in which order, and that amounts and decision follow from the bill's rows that it carries.",
-            epilog=_EPILOG,
-            formatter_class=_Formatter,
-        ),
-        "the receipt's bundle, byte by byte as it was issued",
-        _check_receipt,
-        bundle.MAX_BYTES,
-    )
-    return found
+def _given(arguments: Sequence[str]) -> Given:
+    """Read the command line. Raises WrongUse."""
+    words, found, values = iter(arguments), list[str](), dict[str, str]()
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "-" or not word.startswith("-"):
+            found.append(word)
+        elif name in ("--key", "--proof"):
+            if name in values:
+                raise WrongUse(f"{name} is given twice")
+            values[name] = value if equals else next(words, "")
+            if not values[name]:
+                raise WrongUse(f"{name} needs a value")
+        elif word != "--json":
+            raise WrongUse(f"there is no option {shown(word)}")
+    if not found or found[0] not in COMMANDS:
+        raise WrongUse(f"the first word must be one of {', '.join(COMMANDS)}")
+    command, files = found[0], found[1:]
+    count = 2 if command == "consistency" else 1
+    if len(files) != count or "--key" not in values or ("--proof" in values and command != "consistency"):
+        raise WrongUse(
+            f"{command} takes {count} FILE and --key VKEY" + " and --proof FILE" * (command == "consistency")
+        )
+    if [*files, values.get("--proof")].count("-") > 1:
+        raise WrongUse("only one FILE can be the standard input")
+    return Given(command, files, values, "--json" in arguments)
 
 
-class _Formatter(argparse.HelpFormatter):
-    """One width on every terminal, so that the help can be quoted."""
+def _checked(given: Given, local: list[bool]) -> Told:
+    """What was proved. `local` becomes whether the key says of itself that it signs nothing that counts."""
+    from recoup_verify.log import parse_key
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_WIDTH)
-
-
-def _command(command: argparse.ArgumentParser, file: str, check: Callable[[bytes, Key], Told], limit: int) -> None:
-    command.add_argument("file", metavar="FILE", help=file)
-    command.add_argument("--key", required=True, metavar="VKEY", help="the log's verifier key, or @FILE that holds it")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(check=check, limit=limit)
-
-
-def _check_event(raw: bytes, key: Key) -> Told:
-    proved = check_event(raw, key)
-    return Told(words.event_lines(proved), words.event_facts(proved))
+    text = given.values["--key"]
+    if text.startswith("@"):
+        try:
+            text = _read(text[1:], _MAX_KEY).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise CannotTell(f"{text[1:]} isn't a verifier key") from error
+    key = parse_key(text)
+    local[0] = key.is_local
+    return COMMANDS[given.command](given, key)
 
 
-def _check_receipt(raw: bytes, key: Key) -> Told:
-    proved = check_receipt(raw, key)
-    return Told(words.receipt_lines(proved), words.receipt_facts(proved))
+def _event(given: Given, key: Any) -> Told:
+    from recoup_verify import event, words
+
+    proved = event.check_event(_read(given.files[0], event.MAX_BYTES), key)
+    return words.event_lines(proved), words.event_facts(proved)
 
 
-def _key_text(given: str) -> str:
-    if not given.startswith("@"):
-        return given
-    try:
-        return _read(given[1:], _MAX_KEY).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CannotTell(f"{given[1:]} isn't a verifier key") from error
+def _receipt(given: Given, key: Any) -> Told:
+    from recoup_verify import bundle, receipt, words
+
+    proved = receipt.check_receipt(_read(given.files[0], bundle.MAX_BYTES), key)
+    return words.receipt_lines(proved), words.receipt_facts(proved)
+
+
+def _checkpoint(given: Given, key: Any) -> Told:
+    from recoup_verify import checkpoint
+
+    raw = _read(given.files[0], checkpoint.MAX_BYTES)
+    return checkpoint.checkpoint_told(checkpoint.check_checkpoint(raw, key))
+
+
+def _consistency(given: Given, key: Any) -> Told:
+    from recoup_verify import checkpoint
+
+    old, new = (_read(file, checkpoint.MAX_BYTES) for file in given.files)
+    proof = _read(given.values["--proof"], checkpoint.MAX_BYTES) if "--proof" in given.values else None
+    return checkpoint.continued_told(checkpoint.check_continued(old, new, proof, key))
+
+
+COMMANDS: Mapping[str, Callable[[Given, Any], Told]] = {
+    "event": _event,
+    "receipt": _receipt,
+    "checkpoint": _checkpoint,
+    "consistency": _consistency,
+}
 
 
 def _read(file: str, limit: int) -> bytes:
     """At most one byte more than the limit, which says that there are too many."""
-    with Path(file).open("rb") as opened:
+    if file == "-":
+        return sys.stdin.buffer.read(limit + 1)
+    with open(file, "rb") as opened:
         return opened.read(limit + 1)
 
 
-def _speak_any_character() -> None:
-    """A terminal that can't show a character gets its number, not a failure."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _unproved(as_json: bool, code: int, verdict: str, why: str, key: Key | None) -> Answer:
+def _unproved(as_json: bool, verdict: str, why: str, local: bool) -> Answer:
+    code = DISPROVED if verdict == "disproved" else CANNOT_TELL
     if as_json:
-        facts = {"verdict": verdict, "local": bool(key and key.is_local), "why": why}
-        return Answer(code, [json.dumps(facts)], on_stdout=True)
-    return Answer(code, [f"{verdict.upper()}: {words.shown(why)}.", words.NEXT[verdict]])
+        return Answer(code, [_json({"verdict": verdict, "local": local, "why": why})], on_stdout=True)
+    return Answer(code, [f"{verdict.upper()}: {shown(why)}.", NEXT[verdict]])
 
 
 def _proved(as_json: bool, told: Told, local: bool) -> Answer:
+    lines, facts = told
     if as_json:
-        facts = {"verdict": "proved", "local": local, **told.facts}
-        return Answer(PROVED, [json.dumps(facts)], on_stdout=True)
+        return Answer(PROVED, [_json({"verdict": "proved", "local": local, **facts})], on_stdout=True)
     banner = "LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine."
-    return Answer(PROVED, [banner, *told.lines] if local else told.lines, on_stdout=True)
+    return Answer(PROVED, [shown(line) for line in ([banner, *lines] if local else lines)], on_stdout=True)
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(facts)
 
 
 def _say(answer: Answer) -> int:
@@ -195,10 +232,9 @@ def _let_go() -> None:
             if stream is not None:
                 stream.flush()
         except OSError:
-            with suppress(OSError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 if __name__ == "__main__":

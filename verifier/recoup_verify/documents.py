@@ -142,3 +142,8 @@ def _canonical(document: Any) -> bytes:
 
 def _text(text: str) -> bytes:
     return _ENCODER.encode(text).encode("utf-8")
+
+
+def shown(text: object) -> str:
+    """A text as it may stand on a terminal: without anything that could steer it."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, canonical, decode, fields, read_json
-from recoup_verify.log import Key, check_inclusion, verified_head, whole_number
+from recoup_verify.log import Key, key_of_origin, verified_head, whole_number
+from recoup_verify.tree import check_inclusion
 
 _LEAF_FIELDS = (
     *("v", "event_id", "organization_id", "org_seq", "prev_leaf"),
@@ -41,13 +42,15 @@ def check_event(raw: bytes, key: Key) -> Proved:
     document = fields(read_json(raw), "the document", ("event", "checkpoint"))
     event = fields(document["event"], "event", ("leaf", "index", "payload", "salt", "proof"))
     checkpoint = fields(document["checkpoint"], "checkpoint", ("note", "size", "root"))
-    head = verified_head(_text(checkpoint["note"], "checkpoint.note"), key)
+    note = _text(checkpoint["note"], "checkpoint.note")
+    head = verified_head(note, key_of_origin(key, note.partition("\n")[0]))
     if checkpoint["size"] != str(head.size) or decode(checkpoint["root"], "checkpoint.root") != head.root:
         raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
     # Bytes are read as documents only after they're proved: what was changed is disproved, whatever it has become.
     leaf_bytes, payload_bytes = decode(event["leaf"], "event.leaf"), decode(event["payload"], "event.payload")
     index = _number(event["index"])
-    check_inclusion(leaf_bytes, index, [decode(item, "event.proof") for item in _list(event["proof"])], head)
+    hashes = [decode(item, "event.proof") for item in _list(event["proof"])]
+    check_inclusion(leaf_bytes, index, hashes, head.size, head.root)
     leaf = read_leaf(leaf_bytes)
     check_commitment(payload_bytes, decode(event["salt"], "event.salt"), leaf)
     payload = read_json(payload_bytes)

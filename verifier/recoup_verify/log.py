@@ -1,4 +1,4 @@
-"""Checks signed notes and tree heads (C2SP, Ed25519) and inclusion proofs (RFC 9162, section 2.1.3.2)."""
+"""Checks signed notes and tree heads, and reads inclusion proofs (C2SP signed-note, tlog-checkpoint, tlog-proof)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from recoup_verify.documents import CannotTell, Disproved, decode
+from recoup_verify.tree import MAX_HASHES
 
 _ALGORITHM = b"\x01"
 _DASH = "\u2014 "
 _PROOF = "c2sp.org/tlog-proof@v1"
-# A tree has at most 2^63 leaves, so no proof is longer.
-MAX_HASHES = 63
 LOCAL = ".local.invalid"
 
 
@@ -51,6 +50,12 @@ def parse_key(text: str) -> Key:
     return key
 
 
+def key_of_origin(key: Key, origin: str) -> Key:
+    """The key as it signs the tree of this origin: a later shard `<name>/<k>` has one of its own, and the same key."""
+    shard = whole_number(origin.removeprefix(f"{key.name}/")) if origin.startswith(f"{key.name}/") else None
+    return Key(origin, key.public) if shard else key
+
+
 def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether the 32 bytes of an Ed25519 key verify the signature."""
     try:
@@ -84,15 +89,15 @@ def verified_note(note: str, key: Key, what: str) -> str:
     return body
 
 
-def verified_head(note: str, key: Key) -> Head:
+def verified_head(note: str, key: Key, what: str = "the checkpoint") -> Head:
     """The tree head in a note that `key` signed, alone. Raises Disproved."""
-    lines = verified_note(note, key, "the checkpoint").split("\n")
+    lines = verified_note(note, key, what).split("\n")
     size = whole_number(lines[1]) if len(lines) == 4 else None
     if size is None or lines[0] != key.name or lines[3]:
-        raise Disproved("the checkpoint's text isn't a tree head of this log")
-    root = decode(lines[2], "the checkpoint's root")
+        raise Disproved(f"{what}'s text isn't a tree head of this log")
+    root = decode(lines[2], f"{what}'s root")
     if len(root) != 32 or size == 0:
-        raise Disproved("the checkpoint's root or size can't be")
+        raise Disproved(f"{what}'s root or size can't be")
     return Head(lines[0], size, root)
 
 
@@ -124,30 +129,3 @@ def parse_proof(text: str) -> Inclusion:
     if len(hashes) > MAX_HASHES:
         raise Disproved("the proof is longer than any tree is high")
     return Inclusion(index, [decode(item, "a hash of the proof") for item in hashes], note)
-
-
-def leaf_hash(leaf: bytes) -> bytes:
-    """SHA-256(0x00 ‖ leaf)."""
-    return hashlib.sha256(b"\x00" + leaf).digest()
-
-
-def check_inclusion(leaf: bytes, index: int, proof: Sequence[bytes], head: Head) -> None:
-    """Raise Disproved unless the proof leads from the leaf to the head's root."""
-    if not 0 <= index < head.size:
-        raise Disproved("the leaf's index is outside of the signed tree")
-    if any(len(item) != 32 for item in proof):
-        raise Disproved("a hash of the proof hasn't 32 bytes")
-    position, last = index, head.size - 1
-    digest = leaf_hash(leaf)
-    for item in proof:
-        if last == 0:
-            raise Disproved("the proof is longer than the tree is high")
-        if position & 1 or position == last:
-            digest = hashlib.sha256(b"\x01" + item + digest).digest()
-            while not position & 1 and position:
-                position, last = position >> 1, last >> 1
-        else:
-            digest = hashlib.sha256(b"\x01" + digest + item).digest()
-        position, last = position >> 1, last >> 1
-    if last != 0 or digest != head.root:
-        raise Disproved("the proof doesn't lead to the signed root: the leaf, its index or the proof was changed")

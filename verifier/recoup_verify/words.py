@@ -7,17 +7,12 @@ from datetime import date
 from typing import Any
 
 from recoup_verify.agreement import STEPS
+from recoup_verify.documents import shown
 from recoup_verify.event import Proved
 from recoup_verify.papers import Papers
 from recoup_verify.receipt import ProvedReceipt
 from recoup_verify.statement import inputs
 
-NEXT: Mapping[str, str] = {
-    "disproved": "Don't rely on it. Fetch the file from Recoup once more, byte by byte as it is; if that is disproved"
-    " too, show both files to your auditor.",
-    "can't tell": "Nothing was proved or disproved. Check that FILE is what Recoup gave you, that VKEY is the log's key"
-    " as its operator publishes it, and that this is the newest recoup-verify.",
-}
 _NOT_PROVED = (
     "that the rows are what the provider billed, and all of it: fetch each input by object and version, and compare"
     " its SHA-256",
@@ -37,11 +32,6 @@ _MEANING: Mapping[str, str] = {
     "INCONCLUSIVE": "the data doesn't allow a statement",
     "PENDING": "the bill isn't complete yet",
 }
-
-
-def shown(text: object) -> str:
-    """A text as it may stand on a terminal: without anything that could steer it."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
 
 
 def event_facts(proved: Proved) -> dict[str, Any]:
