@@ -1,0 +1,89 @@
+"""What a person looks for in a bundle: approvals, changes, break-glass uses, exceptions, found by their actions. Pure.
+
+A record is one disclosed event said briefly: it names its event, and whoever doubts it finds the proof there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+Record = dict[str, Any]
+
+_APPROVALS = frozenset({"actions.action.approve", "actions.action.reject"})
+# The noun in the middle of "<service>.<noun>.<verb>" tells what an event is about.
+_NOUNS = {
+    **dict.fromkeys(("member", "role", "permission", "policy", "organization", "platform", "sso", "token"), "changes"),
+    **dict.fromkeys(("break_glass", "alarm", "bypass"), "break_glass"),
+    **dict.fromkeys(("exception", "review"), "exceptions"),
+}
+_TEXTS = ("event_id", "occurred_at", "action", "target", "result", "actor", "responsible_person", "role")
+EVENT_COLUMNS = (*_TEXTS, "metadata")
+INDEX_COLUMNS = ("shard", "index", "org_seq", *EVENT_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A file of records: its name without ending, its heading, and what is said where it is empty."""
+
+    name: str
+    heading: str
+    empty: str
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("approvals", "Who approved what", "Nothing was approved or rejected in this period."),
+        Kind("changes", "Changes of members, roles and policy", "None of these was changed in this period."),
+        Kind(
+            "break_glass",
+            "Break-glass uses, bypassed controls and alarms",
+            "None is recorded in this period. This version of Recoup has no break-glass access of its own.",
+        ),
+        Kind(
+            "exceptions",
+            "Exceptions and their reviews",
+            "None is recorded in this period. This version of Recoup grants no exceptions.",
+        ),
+    )
+}
+
+
+def kind_of(action: str) -> str | None:
+    """The file that an event belongs into by its action, or None."""
+    if action in _APPROVALS:
+        return "approvals"
+    _, _, rest = action.partition(".")
+    return _NOUNS.get(rest.partition(".")[0])
+
+
+def record(payload: Mapping[str, Any]) -> Record:
+    """An event as a record."""
+    metadata = payload.get("metadata")
+    return {
+        **{name: str(payload.get(name, "")) for name in _TEXTS},
+        "metadata": metadata if isinstance(metadata, dict) else {},
+    }
+
+
+def cells(found: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """A record's cells in CSV; what isn't a text is JSON."""
+    return [value if isinstance(value := found.get(name, ""), str) else _json(value) for name in columns]
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+SCAN_COLUMNS = (
+    *("scan_id", "event_id", "connection_id", "state", "created_at", "finished_at", "units_done", "units_total"),
+    *("resources_seen", "complete", "problem"),
+)
+KEY_COLUMNS = (
+    *("kind", "id", "event_id", "name", "state", "created_at", "age_days", "verified_at", "external_id_enforced"),
+    *("valid_from", "valid_to", "problem"),
+)
