@@ -41,10 +41,11 @@ $body$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 DO $body$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $body$;
 
--- A table whose comment is 'kind=log' is sealed: it can't be altered, dropped or unsealed, nor can its triggers, policies
--- and the function behind them, not even by its owner. Only who may disable an event trigger could, and that needs a
--- superuser (as would a later migration that changes such a table). Where a managed PostgreSQL has no event triggers,
--- the grants and the row triggers remain.
+-- A table whose comment is 'kind=log' is sealed: it can't be altered, dropped or unsealed, nor can its triggers, policies,
+-- constraints, indexes and the function behind them, nor be inherited from, handed to another owner or opened to changes
+-- by a grant, not even by its owner. Only who may disable an event trigger could, and that needs a superuser (as would a
+-- later migration that changes such a table). Where a managed PostgreSQL gives no superuser, leave out everything from
+-- here on: the grants and the row triggers remain (SECURITY.md, "Without event triggers", says what is lost).
 CREATE OR REPLACE FUNCTION public.recoup_refuse_alter() RETURNS event_trigger LANGUAGE plpgsql
 SET search_path = pg_catalog AS $body$
 DECLARE
@@ -53,17 +54,25 @@ DECLARE
   is_sealed boolean;
 BEGIN
   FOR command IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP
-    IF command.classid = 'pg_proc'::regclass THEN
-      SELECT t.tgrelid INTO relation FROM pg_trigger t
-      WHERE t.tgfoid = command.objid AND obj_description(t.tgrelid, 'pg_class') = 'kind=log' LIMIT 1;
-    ELSE
-      relation := CASE command.classid
-        WHEN 'pg_class'::regclass THEN command.objid
-        WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = command.objid)
-        WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = command.objid)
-        WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = command.objid)
-      END;
-    END IF;
+    relation := CASE command.classid
+      WHEN 'pg_proc'::regclass THEN
+        (SELECT tgrelid FROM pg_trigger
+         WHERE tgfoid = command.objid AND obj_description(tgrelid, 'pg_class') = 'kind=log' LIMIT 1)
+      -- An index is altered with its table; a child that isn't sealed itself adds rows to its parent.
+      WHEN 'pg_class'::regclass THEN coalesce(
+        (SELECT indrelid FROM pg_index WHERE indexrelid = command.objid),
+        (SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhrelid = command.objid AND (NOT c.relispartition OR command.command_tag = 'CREATE TABLE')
+           AND obj_description(i.inhrelid, 'pg_class') IS DISTINCT FROM 'kind=log'
+           AND obj_description(i.inhparent, 'pg_class') = 'kind=log' LIMIT 1),
+        command.objid)
+      WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = command.objid)
+      WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = command.objid)
+      WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = command.objid)
+      WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = command.objid)
+      WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = command.objid)
+      WHEN 'pg_statistic_ext'::regclass THEN (SELECT stxrelid FROM pg_statistic_ext WHERE oid = command.objid)
+    END;
     CONTINUE WHEN relation IS NULL;
     is_sealed := coalesce(obj_description(relation, 'pg_class') = 'kind=log', false);
     IF command.command_tag = 'COMMENT' AND command.classid = 'pg_class'::regclass THEN
@@ -76,6 +85,26 @@ BEGIN
     END IF;
     RAISE EXCEPTION 'the log is append-only: % of % refused', command.command_tag, relation::regclass
       USING ERRCODE = 'RC002';
+  END LOOP;
+END
+$body$;
+
+-- GRANT doesn't say what it changed, so what it leaves is looked at.
+CREATE OR REPLACE FUNCTION public.recoup_refuse_opening() RETURNS event_trigger LANGUAGE plpgsql
+SET search_path = pg_catalog AS $body$
+DECLARE
+  opened record;
+BEGIN
+  FOR opened IN
+    SELECT c.oid::regclass AS name FROM pg_class c
+    WHERE c.relkind IN ('r', 'p') AND obj_description(c.oid, 'pg_class') = 'kind=log' AND EXISTS (
+      SELECT FROM (
+        SELECT grantee, privilege_type FROM aclexplode(c.relacl)
+        UNION ALL SELECT x.grantee, x.privilege_type FROM pg_attribute a, aclexplode(a.attacl) x
+          WHERE a.attrelid = c.oid) g
+      WHERE g.grantee <> c.relowner AND g.privilege_type NOT IN ('SELECT', 'INSERT'))
+  LOOP
+    RAISE EXCEPTION 'the log is append-only: % of % refused', tg_tag, opened.name USING ERRCODE = 'RC002';
   END LOOP;
 END
 $body$;
@@ -100,5 +129,8 @@ $body$;
 
 DROP EVENT TRIGGER IF EXISTS recoup_log_refuses_alter;
 CREATE EVENT TRIGGER recoup_log_refuses_alter ON ddl_command_end EXECUTE FUNCTION public.recoup_refuse_alter();
+DROP EVENT TRIGGER IF EXISTS recoup_log_refuses_opening;
+CREATE EVENT TRIGGER recoup_log_refuses_opening ON ddl_command_end WHEN TAG IN ('GRANT')
+  EXECUTE FUNCTION public.recoup_refuse_opening();
 DROP EVENT TRIGGER IF EXISTS recoup_log_refuses_drop;
 CREATE EVENT TRIGGER recoup_log_refuses_drop ON sql_drop EXECUTE FUNCTION public.recoup_refuse_drop();

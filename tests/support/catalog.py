@@ -303,7 +303,7 @@ async def _roles(connection: asyncpg.Connection) -> Faults:
 
 async def _event_triggers(connection: asyncpg.Connection) -> Faults:
     found = {row[0] for row in await connection.fetch("SELECT evtname FROM pg_event_trigger WHERE evtenabled <> 'D'")}
-    for name in ("recoup_log_refuses_alter", "recoup_log_refuses_drop"):
+    for name in ("recoup_log_refuses_alter", "recoup_log_refuses_drop", "recoup_log_refuses_opening"):
         if name not in found:
             yield f"the event trigger {name} isn't there"
 
