@@ -23,7 +23,6 @@ BEGIN
     EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC', role);
     FOREACH login IN ARRAY ARRAY['migrate', 'api', 'relay', 'dispatcher', 'worker', 'sequencer'] LOOP
       CONTINUE WHEN login = 'sequencer' AND service <> 'audit';
-      CONTINUE WHEN login IN ('relay', 'dispatcher', 'worker') AND service = 'audit';
       CONTINUE WHEN login IN ('dispatcher', 'worker') AND service = 'identity';
       role := service || '_' || login;
       IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN

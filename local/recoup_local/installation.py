@@ -81,6 +81,7 @@ class Installation:
         (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")
         for name in ("identity", "scanner", "pricing", "actions", "audit"):
             write_secret(self.folder(name) / "page.key", secrets.token_bytes(32))
+        write_secret(self.folder("audit") / "actor.key", secrets.token_bytes(32))
 
     def nats_tls(self) -> TlsFiles:
         """The NATS server's certificate."""
@@ -158,7 +159,10 @@ class Installation:
                 "sessions": {"issuer": ISSUER, "audience": AUDIENCE, "jwks": around.jwks},
                 "passports": {"page_key": "page.key"},
             },
-            "audit": {"log": {"page_key": "page.key"}, "log.sequencer": self._sequencer()},
+            "audit": {
+                "log": {"name": self.log.origin, "page_key": "page.key", "actor_key": "actor.key"},
+                "log.sequencer": self._sequencer(),
+            },
             "audit-signer": {
                 "signer": {
                     "origin": self.log.origin,

@@ -16,7 +16,7 @@ LOGINS: Mapping[str, tuple[str, ...]] = {
     "scanner": ("migrate", "api", "relay", "dispatcher", "worker"),
     "pricing": ("migrate", "api", "relay", "dispatcher", "worker"),
     "actions": ("migrate", "api", "relay", "dispatcher", "worker"),
-    "audit": ("migrate", "api", "sequencer"),
+    "audit": ("migrate", "api", "relay", "dispatcher", "worker", "sequencer"),
 }
 # The keys that payloads are sealed under stand in a database of their own, which only audit's logins reach.
 KEYS_DATABASE = "recoup_keys"
@@ -63,7 +63,7 @@ def _worker(service: str, peers: tuple[str, ...]) -> ProcessSpec:
 
 PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec("audit-signer", "services.audit.signer"),
-    ProcessSpec("audit", "services.audit", "audit", "api", tasks=("sequencer",), peers=("audit-signer", "identity")),
+    ProcessSpec("audit", "services.audit", "audit", "api", tasks=("relay",), peers=("audit-signer", "identity")),
     ProcessSpec("identity", "services.identity", "identity", "api", tasks=("relay",), peers=("audit",), signs=True),
     _api_with_jobs("scanner", peers=("identity", "audit")),
     _api_with_jobs("pricing", peers=("identity", "audit", "scanner")),

@@ -19,8 +19,8 @@ from sqlalchemy import Connection, text
 SERVICES = Path(__file__).resolve().parents[1]
 
 
-def upgrade(connection: Connection, service: str, folder: Path | None = None) -> None:
-    """Bring `service`'s schema to its newest version, in one transaction that the caller commits.
+def upgrade(connection: Connection, service: str, folder: Path | None = None, version: str = "head") -> None:
+    """Bring `service`'s schema to its newest version, or to `version`, in one transaction that the caller commits.
 
     `folder` holds the migrations where they aren't in the service's own "migrations".
     """
@@ -34,7 +34,7 @@ def upgrade(connection: Connection, service: str, folder: Path | None = None) ->
     config.set_main_option("script_location", str(folder or SERVICES / service / "migrations"))
     config.attributes["connection"] = connection
     config.attributes["schema"] = service
-    command.upgrade(config, "head")
+    command.upgrade(config, version)
 
 
 def run_env() -> None:
@@ -55,7 +55,7 @@ def run_env() -> None:
     )
 
 
-async def migrate(service: str, dsn: str, password: str, folder: Path | None = None) -> None:
+async def migrate(service: str, dsn: str, password: str, folder: Path | None = None, version: str = "head") -> None:
     """Connect as `<service>_migrate` and upgrade. `dsn` is an SQLAlchemy URL without the password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -63,7 +63,7 @@ async def migrate(service: str, dsn: str, password: str, folder: Path | None = N
     engine = create_async_engine(make_url(dsn).set(password=password))
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(upgrade, service, folder)
+            await connection.run_sync(upgrade, service, folder, version)
     finally:
         await engine.dispose()
 

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from services._mesh.denials import Denial, Sink
 from services._mesh.log_client import LogClient
 from services._mesh.process import Mesh
-from services._mesh.reconcile import Reconciler
-from services._mesh.relay import Relay
+from services._mesh.reconcile import Reconciler, Summarizer
+from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import PLATFORM, Store
 
 # Relays of several organizations at once, the look for more, and the reconciler.
 _POOL = 6
 
 
-def produce(mesh: Mesh, schema: str, store: Store) -> Relay:
-    """Start the relay and the reconciler, and have denials recorded as events."""
+class Log(Summarizer, Protocol):
+    """Where events go, and what is known there about them: a `LogClient`, but for the log itself."""
+
+    async def append(self, events: Sequence[PendingEvent]) -> list[int]:
+        """Append, all or none; returns where each stands once they are durable."""
+
+
+def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Relay:
+    """Start the relay and the reconciler, and have denials recorded as events. `to` is the log, if not the process."""
     settings = mesh.settings.database
     if settings is None or settings.relay is None:
         raise RuntimeError(f"{mesh.name} needs [database.relay]")
     database = mesh.database(settings.relay, pool_size=_POOL)
-    client = LogClient(mesh.channels.to("audit"))
-    relay = Relay(database, schema, client.append, mesh.clock, mesh.metrics)
+    to = to or LogClient(mesh.channels.to("audit"))
+    relay = Relay(database, schema, to.append, mesh.clock, mesh.metrics)
     mesh.task(relay.run(), "relay")
-    mesh.task(Reconciler(database, schema, client, mesh.metrics).run(), "reconciler")
+    mesh.task(Reconciler(database, schema, to, mesh.metrics).run(), "reconciler")
     mesh.denials.sink = denial_recorder(schema, store)
     store.on_events = relay.wake
     return relay

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from recoup.audit.v1 import audit_service_pb2
+from services._mesh.config import ConfigError
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
+from services._mesh.producing import produce
+from services.audit.alarms import Alarms
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.config import AuditSettings
+from services.audit.model.actors import ActorHash, load_actor_hash
+from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
 from services.audit.sequencer import Sequencer
 
@@ -18,7 +24,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     """Wire the log together and serve."""
     reader = mesh.store("audit")
     database = mesh.database(settings.log.sequencer, pool_size=4)
-    sequencer = Sequencer(database, mesh.clock)
+    alarms = Alarms(reader, mesh.metrics)
+    sequencer = Sequencer(database, mesh.clock, settings.log.name, _actors(settings.log.actor_key), alarms.note)
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(
         database, sequencer, mesh.clock, signer.sign, signer.last_signed, settings.log.checkpoint_seconds
@@ -26,9 +33,21 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(sequencer.run(), "sequencer")
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     mesh.task(checkpointer.run(), "checkpointer")
+    mesh.task(alarms.run(), "alarms")
+    produce(mesh, "audit", reader, OwnLog(reader, sequencer))
     mesh.follow_revocations()
-    rpc = AuditRpc(reader, sequencer, checkpointer, PageTokens.from_file(settings.log.page_key), signer.key_manifest)
+    pages = PageTokens.from_file(settings.log.page_key)
+    rpc = AuditRpc(reader, sequencer, checkpointer, pages, signer.key_manifest, alarms.note)
     await mesh.serve([(audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"], rpc)])
+
+
+def _actors(path: Path) -> ActorHash:
+    try:
+        return load_actor_hash(path)
+    except ValueError as error:
+        raise ConfigError(
+            path, "log.actor_key", str(error), "Make one of random bytes; it must stay the same."
+        ) from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services.audit import store
+from services.audit.model.events import Checkpoint
 from services.audit.model.merkle import consistency_ranges, hash_ranges, peaks, root_of
+from services.audit.model.shards import place_of
 from services.audit.model.signing import SignedHead
 from services.audit.sequencer import Sequencer
 
@@ -38,14 +40,14 @@ class Checkpointer:
     ) -> None:
         self._database, self._sequencer, self._clock = database, sequencer, clock
         self._sign, self._last_signed, self._seconds = sign, last_signed, seconds
-        self._signed_size = 0
+        self._signed_place = 0
         self._signed = asyncio.Condition()
         self.refusals = 0
 
-    async def wait_for(self, index: int) -> None:
-        """Wait until a checkpoint covers the leaf `index`."""
+    async def wait_for(self, place: int) -> None:
+        """Wait until a checkpoint covers the leaf at `place`."""
         async with self._signed:
-            await self._signed.wait_for(lambda: self._signed_size > index)
+            await self._signed.wait_for(lambda: self._signed_place > place)
 
     async def run(self) -> None:
         """Sign until cancelled, at most every `seconds`, when the log has grown."""
@@ -66,18 +68,18 @@ class Checkpointer:
         """Have the durable head signed, and keep the checkpoint."""
         signed = await self._last_signed()
         async with self._database.unscoped() as connection:
-            size = await store.read_size(connection)
+            shard, size = await store.read_head(connection)
             if size == 0:
                 return
-            hashes = await store.read_nodes(connection, peaks(size))
+            hashes = await store.read_nodes(connection, shard, peaks(size))
             root = root_of([hashes[node] for node in peaks(size)])
             proof: list[bytes] = []
             if 0 < signed.size < size:
                 ranges = consistency_ranges(signed.size, size)
-                proof = hash_ranges(ranges, await store.read_ranges(connection, ranges))
+                proof = hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
         note = await self._sign(size, root, signed.size, proof)
         async with self._database.unscoped() as connection:
-            await store.insert_checkpoint(connection, size, root, note, self._clock.wall_now())
+            await store.insert_checkpoint(connection, Checkpoint(shard, size, root, note, self._clock.wall_now()))
         async with self._signed:
-            self._signed_size = size
+            self._signed_place = place_of(shard, size)
             self._signed.notify_all()

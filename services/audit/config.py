@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from services._mesh.config import Seconds, SecretFile
+from services._mesh.config import Matches, Seconds, SecretFile
 from services._mesh.settings import DatabaseRole, MeshSettings
+
+LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+", such as "recoup.example/log"')]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """The sequencer's database role, how often heads are signed, and the key that page tokens are sealed with."""
+    """The log's name, which is its first shard's origin; the sequencer's database role; how often heads are signed.
 
+    `page_key` seals page tokens; `actor_key`, 32 bytes, makes the hashes under which actors are searched for.
+    """
+
+    name: LogName
     sequencer: DatabaseRole
     page_key: SecretFile
+    actor_key: SecretFile
     checkpoint_seconds: Seconds = 0.5
 
 

@@ -13,6 +13,7 @@ from services._mesh.pages import PageTokens, size_of
 from services._mesh.uow import Store
 from services.audit import usecases, wire
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.alarms import Note, only_log
 from services.audit.model.notes import Signer
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
@@ -25,14 +26,21 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     """recoup.audit.v1.AuditService."""
 
     def __init__(
-        self, reader: Store, sequencer: Sequencer, checkpointer: Checkpointer, pages: PageTokens, manifest: Manifest
+        self,
+        reader: Store,
+        sequencer: Sequencer,
+        checkpointer: Checkpointer,
+        pages: PageTokens,
+        manifest: Manifest,
+        note: Note = only_log,
     ) -> None:
         self._reader, self._sequencer, self._checkpointer = reader, sequencer, checkpointer
-        self._pages, self._manifest = pages, manifest
+        self._pages, self._manifest, self._note = pages, manifest, note
 
     async def AppendEvents(self, request: pb.AppendEventsRequest, context: Context) -> pb.AppendEventsResponse:
         events = [wire.produced(event) for event in request.events]
-        return pb.AppendEventsResponse(indexes=await usecases.append_events(self._sequencer, current().peer, events))
+        places = await usecases.append_events(self._sequencer, current().peer, events, self._note)
+        return pb.AppendEventsResponse(indexes=places)
 
     async def SummarizeProducer(
         self, request: pb.SummarizeProducerRequest, context: Context
@@ -54,7 +62,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
             self._reader, wire.event_filter(request), int(position) if position else None, limit
         )
         more = len(rows) > limit
-        token = self._pages.encode(organization_id, request, str(rows[limit - 1].idx)) if more else ""
+        token = self._pages.encode(organization_id, request, str(rows[limit - 1].place)) if more else ""
         return pb.ListEventsResponse(events=[wire.event(row) for row in rows[:limit]], next_page_token=token)
 
     async def GetEvent(self, request: pb.GetEventRequest, context: Context) -> pb.GetEventResponse:

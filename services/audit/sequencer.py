@@ -16,8 +16,11 @@ from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, Reason, dependency_down
 from services.audit import store
+from services.audit.model.actors import ActorHash
+from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
 from services.audit.model.merkle import Frontier
+from services.audit.model.shards import origin_of, place_of
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +39,18 @@ class _Waiting:
 class Sequencer:
     """Appends to the log. `size` is what is durable; `grown` is set after each flush that added something."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, name: str, actors: ActorHash, note: Note = only_log) -> None:
+        self._database, self._clock, self._name, self._actors, self._note = database, clock, name, actors, note
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued = 0
         self._epoch: int | None = None
         self._taken_over = False
-        self._frontier = Frontier()
+        self._shard, self._frontier = 0, Frontier()
         self.grown = asyncio.Event()
-        self.gaps = 0
-        self.conflicts = 0
 
     @property
     def head(self) -> tuple[int, bytes]:
-        """The size and root of the durable tree, as far as this sequencer knows."""
+        """The size and root of the durable tree of the newest shard, as far as this sequencer knows."""
         return self._frontier.size, self._frontier.root()
 
     @property
@@ -60,12 +61,13 @@ class Sequencer:
     async def take_over(self) -> None:
         """Become the sequencer in force."""
         async with self._database.unscoped() as connection:
-            epoch, frontier = await store.take_over(connection)
-        self._epoch, self._frontier, self._taken_over = epoch, frontier, True
+            await store.open_first_shard(connection, origin_of(self._name, 0), self._clock.now())
+            head = await store.take_over(connection)
+        self._epoch, self._shard, self._frontier, self._taken_over = head.epoch, head.shard, head.frontier, True
         self.grown.set()
 
     async def append(self, submissions: Sequence[Submission]) -> list[int]:
-        """Append events, all or none; returns their indexes once they are durable.
+        """Append events, all or none; returns their places once they are durable.
 
         Raises Unavailable before the first take-over, Exhausted when too much is queued, AlreadyExists
         (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED).
@@ -127,27 +129,27 @@ class Sequencer:
             await self.take_over()
         frontier = self._frontier.copy()
         async with self._database.unscoped() as connection:
-            epoch, size = await store.lock_head(connection)
+            epoch, place = await store.lock_head(connection)
             if epoch != self._epoch:
                 self._epoch = None
                 raise _fenced(epoch)
-            if size != frontier.size:
+            if place != place_of(self._shard, frontier.size):
                 raise RuntimeError("the head isn't where this sequencer left it")
             everything = [submission for waiting in group for submission in waiting.submissions]
             known = await store.find_known(connection, [submission.event_id for submission in everything])
             sound = self._without_conflicts(group, known)
             fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
-            indexes = {event_id: index for event_id, (_, index) in known.items()}
+            places = {event_id: place for event_id, (_, place) in known.items()}
             batch = await self._batch(connection, frontier, fresh)
             for submission in fresh:
-                indexes[submission.event_id] = batch.add(submission)
+                places[submission.event_id] = place_of(self._shard, batch.add(submission))
             if fresh:
                 await store.write_batch(connection, batch)
         self._frontier = frontier
         self._report(batch.gaps)
         for waiting in sound:
             if not waiting.answer.done():
-                waiting.answer.set_result([indexes[s.event_id] for s in waiting.submissions])
+                waiting.answer.set_result([places[s.event_id] for s in waiting.submissions])
         if fresh:
             self.grown.set()
 
@@ -164,8 +166,10 @@ class Sequencer:
         return sound
 
     def _conflict(self, waiting: _Waiting, conflicts: Sequence[UUID]) -> None:
-        self.conflicts += len(conflicts)
-        log.error("security: event %s was appended before with another content", conflicts[0])
+        for submission in waiting.submissions:
+            if submission.event_id in conflicts:
+                metadata = {"event_id": str(submission.event_id), "producer": submission.producer}
+                self._note(Alarm(AlarmKind.EVENT_CONFLICT, submission.organization_id, metadata))
         problem = AlreadyExists(
             Reason.ERROR_REASON_EVENT_CONFLICT,
             "An event with this id and another content is in the log.",
@@ -176,22 +180,18 @@ class Sequencer:
     async def _batch(self, connection: store.Connection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
         organizations, _ = touched(fresh)
         return Batch(
+            self._shard,
             frontier,
             await store.read_chains(connection, organizations),
             await store.read_counters(connection, organizations),
             self._clock.wall_now(),
+            self._actors,
         )
 
     def _report(self, gaps: Sequence[Gap]) -> None:
         for gap in gaps:
-            self.gaps += 1
-            log.error(
-                "security: producer %s of organization %s skipped from counter %d to %d",
-                gap.producer,
-                gap.organization_id,
-                gap.after,
-                gap.before,
-            )
+            metadata = {"producer": gap.producer, "after": str(gap.after), "before": str(gap.before)}
+            self._note(Alarm(AlarmKind.COUNTER_GAP, gap.organization_id, metadata))
 
     def _refuse(self, group: Sequence[_Waiting], problem: Problem) -> None:
         for waiting in group:

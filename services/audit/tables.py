@@ -7,12 +7,13 @@ from sqlalchemy.dialects.postgresql import UUID
 
 metadata = MetaData(schema="audit")
 
-events = Table(
-    "events",
+# `idx` is a place in all of them: shard and index in one number (model/shards.py).
+entries = Table(
+    "entries",
     metadata,
     Column("organization_id", UUID(as_uuid=True), primary_key=True),
-    Column("event_id", UUID(as_uuid=True), primary_key=True),
-    Column("idx", BigInteger, nullable=False),
+    Column("idx", BigInteger, primary_key=True),
+    Column("event_id", UUID(as_uuid=True), nullable=False),
     Column("organization_seq", BigInteger, nullable=False),
     Column("producer", Text, nullable=False),
     Column("producer_counter", BigInteger, nullable=False),
@@ -20,13 +21,31 @@ events = Table(
     Column("target", Text, nullable=False),
     Column("result", Text, nullable=False),
     Column("role", Text, nullable=False),
+    Column("actor_hash", LargeBinary),
     Column("occurred_at", DateTime(timezone=True), nullable=False),
     Column("appended_at", DateTime(timezone=True), nullable=False),
     Column("request_id", Text, nullable=False),
     Column("trace_id", Text, nullable=False),
-    Column("payload", LargeBinary, nullable=False),
-    Column("salt", LargeBinary, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
+)
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("organization_id", UUID(as_uuid=True), primary_key=True),
+    Column("idx", BigInteger, primary_key=True),
+    Column("format", SmallInteger, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("key_id", UUID(as_uuid=True)),
+    Column("content", LargeBinary, nullable=False),
+)
+
+dedup = Table(
+    "dedup",
+    metadata,
+    Column("event_id", UUID(as_uuid=True), primary_key=True),
+    Column("payload_sha256", LargeBinary, nullable=False),
+    Column("idx", BigInteger, nullable=False),
 )
 
 nodes = Table(
@@ -44,4 +63,14 @@ checkpoints = Table(
     Column("root", LargeBinary, nullable=False),
     Column("note", Text, nullable=False),
     Column("signed_at", DateTime(timezone=True), nullable=False),
+)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("shard", SmallInteger, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    Column("closed_size", BigInteger),
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState
 from services._mesh.uow import Store
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
-from services.audit.model.events import EventFilter, Produced, Proven
+from services.audit.model.events import Checkpoint, EventFilter, Produced, Proven, Recorded
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.merkle import (
     consistency_ranges,
@@ -26,27 +26,31 @@ from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 
 # Which processes may append, each under its own prefix "<process>." and no other.
-PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions"})
+PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions", "audit"})
 MAX_SUMMARY = 10_000
 CHECKPOINT_WAIT_SECONDS = 5.0
 
 
-async def append_events(sequencer: Sequencer, producer: str, events: Sequence[Produced]) -> list[int]:
-    """Append a producer's events, all or none; their indexes once they are durable.
+async def append_events(
+    sequencer: Sequencer, producer: str, events: Sequence[Produced], note: Note = only_log
+) -> list[int]:
+    """Append a producer's events, all or none; their places once they are durable. What isn't its own is alarmed.
 
     Raises Denied (EVENT_PREFIX_NOT_OWNED), Invalid (FIELD_INVALID), or what the sequencer raises.
     """
-    if producer not in PRODUCERS:
-        raise _not_owned(producer, "")
-    return await sequencer.append([_submission(producer, event) for event in events])
+    return await sequencer.append([_submission(producer, event, note) for event in events])
 
 
-def _submission(producer: str, event: Produced) -> Submission:
+def _submission(producer: str, event: Produced, note: Note) -> Submission:
     try:
         payload = parse_payload(event.payload, event.event_id, event.organization_id)
     except PayloadInvalid as error:
         raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, f"events.payload: {error}.") from error
-    if not payload.action.startswith(f"{producer}."):
+    if producer not in PRODUCERS or not payload.action.startswith(f"{producer}."):
+        metadata = {"producer": producer, "action": payload.action, "event_id": str(event.event_id)}
+        # One alarm for each action that a producer tries its hand at, however often it does.
+        once = f"{producer} {payload.action}"
+        note(Alarm(AlarmKind.PREFIX_NOT_OWNED, event.organization_id, metadata, once))
         raise _not_owned(producer, payload.action)
     return Submission(event.event_id, event.organization_id, producer, event.producer_counter, payload)
 
@@ -54,7 +58,7 @@ def _submission(producer: str, event: Produced) -> Submission:
 def _not_owned(producer: str, action: str) -> Denied:
     return Denied(
         Reason.ERROR_REASON_EVENT_PREFIX_NOT_OWNED,
-        f"{producer} may not append events of {action or 'any kind'}.",
+        f"{producer} may not append events of {action}.",
         {"producer": producer, "action": action},
     )
 
@@ -72,13 +76,13 @@ async def summarize_producer(
     return ids, hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in ids))).digest()
 
 
-async def get_event(reader: Store, event_id: UUID) -> Any:
+async def get_event(reader: Store, event_id: UUID) -> Recorded:
     """One event of the caller's organization. Raises NotFound."""
     async with reader.read() as connection:
         return await store.get_event(connection, event_id)
 
 
-async def list_events(reader: Store, chosen: EventFilter, before: int | None, limit: int) -> list[Any]:
+async def list_events(reader: Store, chosen: EventFilter, before: int | None, limit: int) -> list[Recorded]:
     """The caller's organization's events, newest first; one more than `limit` shows that there are more."""
     async with reader.read() as connection:
         return await store.list_events(
@@ -95,33 +99,33 @@ async def list_events(reader: Store, chosen: EventFilter, before: int | None, li
 
 async def prove_events(
     reader: Store, checkpointer: Checkpointer, event_ids: Sequence[UUID]
-) -> tuple[list[Proven], Any]:
+) -> tuple[list[Proven], Checkpoint]:
     """Events with their inclusion proofs under one checkpoint that covers them all.
 
     Waits a moment for the next checkpoint. Raises NotFound, Unavailable (CHECKPOINT_PENDING).
     """
     async with reader.read() as connection:
-        rows = await store.get_events(connection, event_ids)
-    newest = max(row.idx for row in rows)
+        events = await store.get_events(connection, event_ids)
+    newest = max(events, key=lambda event: event.place)
     try:
         async with asyncio.timeout(CHECKPOINT_WAIT_SECONDS):
-            await checkpointer.wait_for(newest)
+            await checkpointer.wait_for(newest.place)
     except TimeoutError:
         raise Unavailable(
             Reason.ERROR_REASON_CHECKPOINT_PENDING,
             "The event isn't under a signed checkpoint yet. Try again in a moment.",
-            {"index": str(newest)},
+            {"index": str(newest.index)},
         ) from None
     async with reader.read() as connection:
-        checkpoint = await store.find_checkpoint(connection, covering=newest)
+        checkpoint = await store.find_checkpoint(connection, newest.shard, covering=newest.index)
         if checkpoint is None:
             raise NotFound("checkpoint")
-        ranges = [inclusion_ranges(row.idx, checkpoint.size) for row in rows]
-        hashes = await store.read_ranges(connection, [pair for each in ranges for pair in each])
-    return [Proven(row, hash_ranges(each, hashes)) for row, each in zip(rows, ranges, strict=True)], checkpoint
+        ranges = [inclusion_ranges(event.index, checkpoint.size) for event in events]
+        hashes = await store.read_ranges(connection, checkpoint.shard, [pair for each in ranges for pair in each])
+    return [Proven(event, hash_ranges(each, hashes)) for event, each in zip(events, ranges, strict=True)], checkpoint
 
 
-async def get_checkpoint(reader: Store) -> Any:
+async def get_checkpoint(reader: Store) -> Checkpoint:
     """The newest signed head. Raises NotFound while nothing was ever signed."""
     async with reader.read() as connection:
         found = await store.find_checkpoint(connection)
@@ -139,7 +143,7 @@ async def get_consistency_proof(reader: Store, from_size: int, to_size: int) -> 
         if newest is None or to_size > newest.size:
             raise NotFound("checkpoint", "The log isn't that large under any signed checkpoint.")
         ranges = consistency_ranges(from_size, to_size)
-        return hash_ranges(ranges, await store.read_ranges(connection, ranges))
+        return hash_ranges(ranges, await store.read_ranges(connection, newest.shard, ranges))
 
 
 def sign_checkpoint(

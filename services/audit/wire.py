@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.times import moment, stamp
-from services.audit.model.events import EventFilter, Produced, Proven
+from services.audit.model.events import Checkpoint, EventFilter, Produced, Proven, Recorded
 
 
 def produced(message: audit_pb2.ProducedEvent) -> Produced:
@@ -26,12 +25,12 @@ def event_filter(request: audit_service_pb2.ListEventsRequest) -> EventFilter:
     )
 
 
-def event(row: Any) -> audit_pb2.Event:
-    """An event's row as it is read."""
+def event(row: Recorded) -> audit_pb2.Event:
+    """An event as it is read."""
     return audit_pb2.Event(
         event_id=str(row.event_id),
         organization_id=str(row.organization_id),
-        index=row.idx,
+        index=row.index,
         organization_seq=row.organization_seq,
         producer=row.producer,
         action=row.action,
@@ -42,22 +41,22 @@ def event(row: Any) -> audit_pb2.Event:
         appended_at=stamp(row.appended_at),
         request_id=row.request_id,
         trace_id=row.trace_id,
-        payload=bytes(row.payload),
+        payload=row.payload,
     )
 
 
 def proven(found: Proven) -> audit_pb2.ProvenEvent:
     """An event with its proof."""
-    row = found.row
+    event = found.event
     return audit_pb2.ProvenEvent(
-        leaf=bytes(row.leaf),
-        index=row.idx,
-        payload=bytes(row.payload),
-        salt=bytes(row.salt),
+        leaf=event.leaf,
+        index=event.index,
+        payload=event.payload,
+        salt=event.salt,
         proof=list(found.proof),
     )
 
 
-def checkpoint(row: Any) -> audit_pb2.Checkpoint:
-    """A signed head's row."""
-    return audit_pb2.Checkpoint(note=row.note, size=row.size, root=bytes(row.root))
+def checkpoint(head: Checkpoint) -> audit_pb2.Checkpoint:
+    """A signed head."""
+    return audit_pb2.Checkpoint(note=head.note, size=head.size, root=head.root)

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-import rfc8785
 
-from services._mesh.clock import Clock
 from services._mesh.errors import AlreadyExists, Conflict, Denied, Invalid
 from services.audit import store, usecases
 from services.audit.model import merkle
+from services.audit.model.alarms import Alarm, AlarmKind
 from services.audit.model.events import Produced
-from services.audit.sequencer import Sequencer
+from tests.support.log import ACME, GLOBEX, event, sequencer
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")
-ACME, GLOBEX = UUID(int=1), UUID(int=2)
-
-
-def event(counter: int, organization: UUID = ACME, action: str = "identity.member.add", **changes: object) -> Produced:
-    event_id = uuid4()
-    content = {
-        "v": 1,
-        "event_id": str(event_id),
-        "organization_id": str(organization),
-        "action": action,
-        "target": "members/1",
-        "result": "OK",
-        "actor": "user:1",
-        "responsible_person": "",
-        "role": "ADMIN",
-        "occurred_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "request_id": "r",
-        "trace_id": "",
-        "authority": "system",
-        "metadata": {},
-        **changes,
-    }
-    return Produced(event_id, organization, counter, rfc8785.dumps(content))
-
-
-@asynccontextmanager
-async def sequencer(database: TestDatabase) -> AsyncIterator[Sequencer]:
-    role = database.role("audit_sequencer")
-    made = Sequencer(role, Clock())
-    await made.take_over()
-    task = asyncio.create_task(made.run())
-    try:
-        yield made
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await role.close()
 
 
 async def rows(database: TestDatabase, query: str) -> list[asyncpg.Record]:
@@ -75,7 +33,7 @@ async def test_concurrent_appends_are_gapless_and_chained(database: TestDatabase
         indexes = await asyncio.gather(*(usecases.append_events(log, "identity", batch) for batch in batches))
         size, root = log.head
     assert sorted(index for each in indexes for index in each) == list(range(100))
-    stored = await rows(database, "SELECT * FROM audit.events ORDER BY idx")
+    stored = await rows(database, "SELECT * FROM audit.entries ORDER BY idx")
     leaves = [merkle.leaf_hash(bytes(row["leaf"])) for row in stored]
     frontier = merkle.Frontier()
     for leaf in leaves:
@@ -91,7 +49,8 @@ async def test_concurrent_appends_are_gapless_and_chained(database: TestDatabase
 
 
 async def test_the_same_event_again_has_no_effect_and_another_content_is_refused(database: TestDatabase) -> None:
-    async with sequencer(database) as log:
+    noted: list[Alarm] = []
+    async with sequencer(database, noted.append) as log:
         first, second = event(1), event(2)
         assert await usecases.append_events(log, "identity", [first]) == [0]
         assert await usecases.append_events(log, "identity", [second, first, second]) == [1, 0, 1]
@@ -99,18 +58,20 @@ async def test_the_same_event_again_has_no_effect_and_another_content_is_refused
         with pytest.raises(AlreadyExists):
             await usecases.append_events(log, "identity", [event(3), changed])
         assert log.head[0] == 2
-        assert log.conflicts == 1
+    assert [(alarm.kind, alarm.metadata["event_id"]) for alarm in noted] == [
+        (AlarmKind.EVENT_CONFLICT, str(first.event_id))
+    ]
 
 
 async def test_an_event_comes_from_the_owner_of_its_prefix(database: TestDatabase) -> None:
     async with sequencer(database) as log:
-        for producer, action in (
-            ("scanner", "actions.action.approve"),
-            ("scanner", "scanners.x"),
-            ("gateway", "gateway.x.y"),
-        ):
+        tried = (("scanner", "actions.action.approve"), ("scanner", "scanners.x"), ("gateway", "gateway.x.y"))
+        noted: list[Alarm] = []
+        for producer, action in tried:
             with pytest.raises(Denied):
-                await usecases.append_events(log, producer, [event(1, action=action)])
+                await usecases.append_events(log, producer, [event(1, action=action)], noted.append)
+        assert {alarm.kind for alarm in noted} == {AlarmKind.PREFIX_NOT_OWNED}
+        assert [(alarm.metadata["producer"], alarm.metadata["action"]) for alarm in noted] == list(tried)
         assert await usecases.append_events(log, "scanner", [event(1, action="scanner.scan.start")]) == [0]
 
 
@@ -137,14 +98,17 @@ async def test_a_second_sequencer_fences_the_first(database: TestDatabase) -> No
             with pytest.raises(Conflict):
                 await usecases.append_events(first, "identity", [event(2)])
             assert await usecases.append_events(second, "identity", [event(2)]) == [1]
-    assert len(await rows(database, "SELECT 1 FROM audit.events")) == 2
+    assert len(await rows(database, "SELECT 1 FROM audit.entries")) == 2
 
 
 async def test_a_gap_in_a_producers_counter_is_noticed(database: TestDatabase) -> None:
-    async with sequencer(database) as log:
+    noted: list[Alarm] = []
+    async with sequencer(database, noted.append) as log:
         await usecases.append_events(log, "identity", [event(1)])
         await usecases.append_events(log, "identity", [event(2), event(5)])
-        assert log.gaps == 1
+    (alarm,) = noted
+    assert (alarm.kind, alarm.organization_id) == (AlarmKind.COUNTER_GAP, ACME)
+    assert alarm.metadata == {"producer": "identity", "after": "2", "before": "5"}
 
 
 async def test_proofs_come_from_stored_nodes(database: TestDatabase) -> None:
@@ -155,20 +119,20 @@ async def test_proofs_come_from_stored_nodes(database: TestDatabase) -> None:
     async with role.unscoped() as connection:
         for index in (0, 17, 36):
             ranges = merkle.inclusion_ranges(index, size)
-            proof = merkle.hash_ranges(ranges, await store.read_ranges(connection, ranges))
-            leaf = (await rows(database, f"SELECT leaf FROM audit.events WHERE idx = {index}"))[0]["leaf"]
+            proof = merkle.hash_ranges(ranges, await store.read_ranges(connection, 0, ranges))
+            leaf = (await rows(database, f"SELECT leaf FROM audit.entries WHERE idx = {index}"))[0]["leaf"]
             merkle.verify_inclusion(merkle.leaf_hash(bytes(leaf)), index, size, proof, root)
     await role.close()
 
 
-@pytest.mark.parametrize("table", ["events", "nodes", "dedup", "checkpoints"])
+@pytest.mark.parametrize("table", ["entries", "entries_s0", "payloads", "payloads_s3", "nodes", "dedup", "checkpoints"])
 @pytest.mark.parametrize(
     "statement", ["UPDATE audit.{} SET {} = {}", "DELETE FROM audit.{}", "TRUNCATE audit.{}", "DROP TABLE audit.{}"]
 )
 async def test_no_role_changes_the_log(database: TestDatabase, table: str, statement: str) -> None:
     async with sequencer(database) as log:
         await usecases.append_events(log, "identity", [event(1)])
-    column = {"events": "idx", "nodes": "position", "dedup": "idx", "checkpoints": "size"}[table]
+    column = {"nodes": "position", "checkpoints": "size"}.get(table, "idx")
     wrong = statement.format(table, column, column)
     for role in ("audit_api", "audit_sequencer", "identity_relay", "scanner_api"):
         connection = await database.login(role)

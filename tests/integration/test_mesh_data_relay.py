@@ -20,7 +20,7 @@ from services._mesh.reconcile import Reconciler
 from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import PLATFORM, Store
 from services.audit.rpc import AuditRpc
-from services.audit.sequencer import Sequencer
+from tests.support.log import sequencer
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, INITECH, add_thing, context, install, serving
 
@@ -72,17 +72,12 @@ class Flaky(LogClient):
 
 @pytest.fixture
 async def client(database: TestDatabase) -> AsyncIterator[Flaky]:
-    reader, writer = database.role("audit_api"), database.role("audit_sequencer")
-    sequencer = Sequencer(writer, Clock())
-    await sequencer.take_over()
-    task = asyncio.create_task(sequencer.run())
-    rpc = AuditRpc(Store(reader, "audit", Clock()), sequencer, None, None, None)  # type: ignore[arg-type]
-    async with serving(lambda server: add_AuditServiceServicer_to_server(rpc, server), "pricing") as channel:
-        yield Flaky(channel)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    reader = database.role("audit_api")
+    async with sequencer(database) as log:
+        rpc = AuditRpc(Store(reader, "audit", Clock()), log, None, None, None)  # type: ignore[arg-type]
+        async with serving(lambda server: add_AuditServiceServicer_to_server(rpc, server), "pricing") as channel:
+            yield Flaky(channel)
     await reader.close()
-    await writer.close()
 
 
 @pytest.fixture
@@ -105,10 +100,10 @@ async def test_events_reach_the_log_in_the_order_of_their_counters(producer: Pro
         await producer.change(organization, 3)
     assert await producer.relay_all() == 15
     ours = await producer.rows("SELECT event_id, counter, log_index FROM pricing.outbox ORDER BY event_id")
-    theirs = await producer.rows("SELECT event_id, producer_counter, idx FROM audit.events ORDER BY event_id")
+    theirs = await producer.rows("SELECT event_id, producer_counter, idx FROM audit.entries ORDER BY event_id")
     assert ours == theirs
     acme = await producer.rows(
-        f"SELECT organization_seq, producer_counter FROM audit.events WHERE organization_id = '{ACME}' ORDER BY idx"
+        f"SELECT organization_seq, producer_counter FROM audit.entries WHERE organization_id = '{ACME}' ORDER BY idx"
     )
     assert acme == [(n, n) for n in range(1, 10)]
 
@@ -124,7 +119,7 @@ async def test_an_answer_lost_between_append_and_mark_costs_no_event_and_no_copy
     client.lose_answers = False
     await producer.change(ACME, 2)
     assert await producer.relay_all() == 7
-    assert await producer.rows("SELECT count(*), max(organization_seq) FROM audit.events") == [(7, 7)]
+    assert await producer.rows("SELECT count(*), max(organization_seq) FROM audit.entries") == [(7, 7)]
     assert await producer.reconciler.round() == []
 
 
@@ -136,7 +131,7 @@ async def test_two_relays_at_once_copy_nothing(producer: Producer, client: Flaky
     await asyncio.gather(producer.relay.round(), rival.round(), producer.relay.round())
     await producer.relay_all()
     await other.close()
-    assert await producer.rows("SELECT count(*), count(DISTINCT event_id) FROM audit.events") == [(30, 30)]
+    assert await producer.rows("SELECT count(*), count(DISTINCT event_id) FROM audit.entries") == [(30, 30)]
 
 
 async def test_a_refused_event_holds_up_its_own_organization_only(
@@ -148,7 +143,7 @@ async def test_a_refused_event_holds_up_its_own_organization_only(
     with pytest.raises(Denied):
         await producer.relay.round()
     assert await producer.relay.round() == 1
-    assert await producer.rows(f"SELECT count(*) FROM audit.events WHERE organization_id = '{GLOBEX}'") == [(1,)]
+    assert await producer.rows(f"SELECT count(*) FROM audit.entries WHERE organization_id = '{GLOBEX}'") == [(1,)]
 
 
 def value_of(metrics: Metrics, name: str) -> float:
@@ -241,5 +236,5 @@ async def test_denials_are_recorded_under_the_callers_own_organization(producer:
         ]
     )
     await producer.relay_all()
-    found = await producer.rows("SELECT organization_id, action, result FROM audit.events ORDER BY organization_id")
+    found = await producer.rows("SELECT organization_id, action, result FROM audit.entries ORDER BY organization_id")
     assert found == [(PLATFORM, "pricing.access.deny", "DENIED"), (ACME, "pricing.access.deny", "DENIED")]

@@ -140,7 +140,7 @@ def test_a_relay_killed_after_the_append_appends_nothing_twice(acting: Acting) -
     nothing_is_lost_or_twice(acting.made)
     mesh.kill("audit")
     acting.finops.post(f"/actions/{action['actionId']}:cancel", {"comment": "test"})
-    appended = "SELECT 1 FROM audit.events e JOIN actions.outbox o USING (event_id) WHERE o.log_index IS NULL"
+    appended = "SELECT 1 FROM audit.entries e JOIN actions.outbox o USING (event_id) WHERE o.log_index IS NULL"
 
     async def kill_between_append_and_mark() -> None:
         assert mesh.postgres is not None

@@ -25,8 +25,7 @@ LOGINS = (
     "identity_api",
     "identity_relay",
     *(f"{service}_{task}" for service in OWNERS_OF_JOBS for task in ("api", "relay", "dispatcher", "worker")),
-    "audit_api",
-    "audit_sequencer",
+    *(f"audit_{task}" for task in ("api", "relay", "dispatcher", "worker", "sequencer")),
 )
 # A table of each schema that only its own API may read as a whole.
 PRIVATE = (
@@ -34,7 +33,7 @@ PRIVATE = (
     ("scanner", "credentials"),
     ("pricing", "idempotency"),
     ("actions", "idempotency"),
-    ("audit", "events"),
+    ("audit", "entries"),
 )
 # What lies in each process's folder, beyond its certificate and its configuration: written out by hand, so that a key
 # that appears anywhere else is noticed.
@@ -46,7 +45,7 @@ HELD = {
     "scanner": _JOBS | {"kek.public.json"},
     "pricing": _JOBS,
     "actions": _JOBS | {"receipt.key"},
-    "audit": {"api.password", "sequencer.password", "page.key"},
+    "audit": {"api.password", "relay.password", "sequencer.password", "page.key", "actor.key"},
     "audit-signer": {"log.key", "manifest.txt", "signed.json"},
     "broker": {"kek.private.json"},
     "scanner-worker": _WORKER,

@@ -52,11 +52,11 @@ def nothing_is_lost_or_twice(made: TestMesh) -> None:
         assert not gaps
         missing = rows(
             made,
-            f"SELECT o.event_id FROM {schema}.outbox o LEFT JOIN audit.events e USING (organization_id, event_id)"
+            f"SELECT o.event_id FROM {schema}.outbox o LEFT JOIN audit.entries e USING (organization_id, event_id)"
             " WHERE e.event_id IS NULL OR e.idx <> o.log_index OR e.producer_counter <> o.counter",
         )
         assert not missing
-    twice = rows(made, "SELECT event_id FROM audit.events GROUP BY event_id HAVING count(*) > 1")
+    twice = rows(made, "SELECT event_id FROM audit.entries GROUP BY event_id HAVING count(*) > 1")
     assert not twice
 
 

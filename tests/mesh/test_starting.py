@@ -229,9 +229,9 @@ def _served_spans(mesh: LocalMesh, trace_id: str) -> list[bool]:
 
 def _every_event_is_in_the_log_once(mesh: LocalMesh) -> None:
     until(lambda: None if rows(mesh, "SELECT 1 FROM identity.outbox WHERE log_index IS NULL") else True)
-    counts = "SELECT count(*) FROM audit.events e WHERE e.event_id = o.event_id AND e.idx = o.log_index"
+    counts = "SELECT count(*) FROM audit.entries e WHERE e.event_id = o.event_id AND e.idx = o.log_index"
     assert {row[0] for row in rows(mesh, f"SELECT ({counts}) FROM identity.outbox o")} == {1}
-    assert not rows(mesh, "SELECT event_id FROM audit.events GROUP BY event_id HAVING count(*) > 1")
+    assert not rows(mesh, "SELECT event_id FROM audit.entries GROUP BY event_id HAVING count(*) > 1")
 
 
 def test_a_typed_client_is_told_which_dependency_is_away(mesh: LocalMesh) -> None:

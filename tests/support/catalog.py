@@ -34,7 +34,10 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
     # (b) before the organization is known: a session sees its own person's memberships.
     ("identity.members", "own"): ("identity_api", "SELECT", "*", "*"),
     # (c) the sequencer inserts, and keeps each organization's place in the chain.
-    ("audit.events", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
+    ("audit.events", "sequencer"): ("audit_sequencer", "INSERT", "", ""),
+    ("audit.entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
+    ("audit.payloads", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
+    ("audit.head_entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
     ("audit.chains", "sequencer"): ("audit_sequencer", "ALL", "organization_id seq leaf_hash", "*"),
     ("audit.producers", "sequencer"): ("audit_sequencer", "ALL", "organization_id producer counter", "*"),
     # (c) as well: a flush of several organizations finds and makes their keys, wrapped, at once.

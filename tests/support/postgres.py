@@ -90,11 +90,11 @@ class TestDatabase:
             host=str(self.handle.socket_dir), port=self.handle.port, user=user, password=PASSWORD, database=self.name
         )
 
-    async def migrate(self, service: str, folder: Path | None = None) -> None:
-        """Bring a service's schema up to date, as its migration role."""
+    async def migrate(self, service: str, folder: Path | None = None, version: str = "head") -> None:
+        """Bring a service's schema up to date, or to one version, as its migration role."""
         host, port = self.handle.socket_dir, self.handle.port
         dsn = f"postgresql+asyncpg://{service}_migrate@/{self.name}?host={host}&port={port}"
-        await migrate(service, dsn, PASSWORD, folder)
+        await migrate(service, dsn, PASSWORD, folder, version)
 
     async def run_as_owner(self, service: str, statements: Sequence[str]) -> None:
         """Run DDL as a service's owner, as its migrations do: for tables that only a test has."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from services.audit.model.actors import ActorHash
 from services.audit.model.leaf import Leaf, Payload, commitment, new_salt
 from services.audit.model.merkle import Frontier, leaf_hash
 
@@ -24,13 +25,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event as it is written: its place, its leaf and the salt of its commitment."""
+    """An event as it is written: its index in the shard, its leaf, its commitment's salt, and its actor's hash."""
 
     submission: Submission
     index: int
     organization_seq: int
     leaf: bytes
     salt: bytes
+    actor_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,24 @@ class Gap:
 
 @dataclass
 class Batch:
-    """What one flush writes, growing entry by entry from the heads that the database holds.
+    """What one flush writes to a shard, growing entry by entry from the heads that the database holds.
 
     `chains` gives each organization's last (sequence, leaf hash); `counters` each producer's last counter by
     (organization, producer).
     """
 
+    shard: int
     frontier: Frontier
     chains: dict[UUID, tuple[int, bytes]]
     counters: dict[tuple[UUID, str], int]
     appended_at: datetime
+    actors: ActorHash
     entries: list[Entry] = field(default_factory=list)
     nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
 
     def add(self, submission: Submission) -> int:
-        """Give an event its place; returns its index."""
+        """Give an event its place; returns its index in the shard."""
         seq, previous = self.chains.get(submission.organization_id, (0, b""))
         salt = new_salt()
         leaf = Leaf(
@@ -77,7 +81,8 @@ class Batch:
         self.nodes += self.frontier.append(digest)
         self.chains[submission.organization_id] = (seq + 1, digest)
         self._count(submission)
-        self.entries.append(Entry(submission, index, seq + 1, leaf, salt))
+        actor_hash = self.actors(submission.organization_id, submission.payload.actor)
+        self.entries.append(Entry(submission, index, seq + 1, leaf, salt, actor_hash))
         return index
 
     def _count(self, submission: Submission) -> None:

@@ -1,12 +1,17 @@
-"""Events on their way in and out of the log: as produced, as asked for, as proven. Pure."""
+"""Events on their way in and out of the log: as produced, as asked for, as kept, as proven. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
+
+from services.audit.model.leaf import SALT_LENGTH
+from services.audit.model.shards import split
+
+# Formats of a kept payload: 1 is salt ‖ payload in the clear.
+CLEAR = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,67 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
-    """An event's row with its inclusion proof."""
+class Recorded:
+    """An event as the log keeps it: its projection, its leaf, and its payload as it is stored."""
 
-    row: Any
+    organization_id: UUID
+    event_id: UUID
+    place: int
+    organization_seq: int
+    producer: str
+    producer_counter: int
+    action: str
+    target: str
+    result: str
+    role: str
+    occurred_at: datetime
+    appended_at: datetime
+    request_id: str
+    trace_id: str
+    leaf: bytes
+    format: int
+    content: bytes
+
+    @property
+    def shard(self) -> int:
+        """The shard that the event stands in."""
+        return split(self.place)[0]
+
+    @property
+    def index(self) -> int:
+        """The leaf's index within its shard."""
+        return split(self.place)[1]
+
+    @property
+    def salt(self) -> bytes:
+        """The salt of the payload's commitment."""
+        return self._clear()[:SALT_LENGTH]
+
+    @property
+    def payload(self) -> bytes:
+        """The payload, an RFC 8785 document."""
+        return self._clear()[SALT_LENGTH:]
+
+    def _clear(self) -> bytes:
+        if self.format != CLEAR:
+            raise ValueError(f"the payload of {self.event_id} has the format {self.format}")
+        return self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An event with its inclusion proof."""
+
+    event: Recorded
     proof: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed head of a shard's tree, as the log keeps it."""
+
+    shard: int
+    size: int
+    root: bytes
+    note: str
+    signed_at: datetime

@@ -27,9 +27,11 @@ class PayloadInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A payload's bytes, and the parts of it that hold nothing personal and can be searched."""
+    """A payload's bytes, its actor, and the parts of it that hold nothing personal and can be searched."""
 
     raw: bytes
+    digest: bytes
+    actor: str
     action: str
     target: str
     result: str
@@ -39,9 +41,9 @@ class Payload:
     trace_id: str
 
     @property
-    def digest(self) -> bytes:
-        """SHA-256 of the bytes: what makes a second event with the same id a repetition or a conflict."""
-        return hashlib.sha256(self.raw).digest()
+    def subject(self) -> str:
+        """The person whose data this is: the actor, or nobody where a process acts for itself."""
+        return "" if self.actor.startswith(("process:", "spiffe:")) else self.actor
 
 
 def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
@@ -56,6 +58,8 @@ def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
             raise PayloadInvalid(f"the payload must have the texts {', '.join(_REQUIRED)}")
         return Payload(
             raw,
+            hashlib.sha256(raw).digest(),
+            content["actor"],
             content["action"],
             content["target"],
             content["result"],

@@ -53,7 +53,7 @@ class AppendEventsResponse(_message.Message):
     INDEXES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The leaf index of each event, in the order of the request."""
+        """Where each event stands, in the order of the request: its shard << 40, and its leaf's index in the shard."""
 
     def __init__(
         self,

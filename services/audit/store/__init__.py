@@ -1,0 +1,36 @@
+"""All SQL of the log: events under tenancy, the tree and its heads, and the sequencer's one flush."""
+
+from services.audit.store.appending import (
+    Connection,
+    Head,
+    find_known,
+    lock_head,
+    open_first_shard,
+    read_chains,
+    read_counters,
+    take_over,
+    write_batch,
+)
+from services.audit.store.events import get_event, get_events, list_events, summarize
+from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges
+
+__all__ = [
+    "Connection",
+    "Head",
+    "find_checkpoint",
+    "find_known",
+    "get_event",
+    "get_events",
+    "insert_checkpoint",
+    "list_events",
+    "lock_head",
+    "open_first_shard",
+    "read_chains",
+    "read_counters",
+    "read_head",
+    "read_nodes",
+    "read_ranges",
+    "summarize",
+    "take_over",
+    "write_batch",
+]

@@ -1,0 +1,103 @@
+"""Reads events of one organization: its row-level security is what narrows each query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.errors import NotFound
+from services.audit.model.events import Recorded
+from services.audit.tables import dedup, entries, payloads
+
+
+def _whole() -> Select[Any]:
+    """Entries with their payloads."""
+    joined = entries.join(
+        payloads, (payloads.c.organization_id == entries.c.organization_id) & (payloads.c.idx == entries.c.idx)
+    )
+    return select(entries, payloads.c.format, payloads.c.content).select_from(joined)
+
+
+async def get_event(connection: AsyncConnection, event_id: UUID) -> Recorded:
+    """One event of the transaction's organization. Raises NotFound."""
+    return (await get_events(connection, [event_id]))[0]
+
+
+async def get_events(connection: AsyncConnection, event_ids: Sequence[UUID]) -> list[Recorded]:
+    """Several events, in the order asked for. Raises NotFound when one is missing."""
+    # Where an event stands is looked up first: with its place, one partition is read instead of all.
+    places = select(dedup.c.idx).where(dedup.c.event_id.in_(event_ids))
+    found_places = [row.idx for row in await connection.execute(places)]
+    rows = await connection.execute(_whole().where(entries.c.idx.in_(found_places)))
+    found = {row.event_id: _recorded(row) for row in rows}
+    if len(found) != len(set(event_ids)):
+        raise NotFound("event")
+    return [found[event_id] for event_id in event_ids]
+
+
+async def list_events(
+    connection: AsyncConnection,
+    *,
+    before: int | None,
+    limit: int,
+    action: str = "",
+    target: str = "",
+    request_id: str = "",
+    occurred_after: datetime | None = None,
+    occurred_before: datetime | None = None,
+) -> list[Recorded]:
+    """Events of the transaction's organization, newest first, below the place `before`."""
+    conditions = []
+    if before is not None:
+        conditions.append(entries.c.idx < before)
+    if action:
+        conditions.append(
+            entries.c.action.startswith(action, autoescape=True) if action.endswith(".") else entries.c.action == action
+        )
+    if target:
+        conditions.append(entries.c.target == target)
+    if request_id:
+        conditions.append(entries.c.request_id == request_id)
+    if occurred_after:
+        conditions.append(entries.c.occurred_at >= occurred_after)
+    if occurred_before:
+        conditions.append(entries.c.occurred_at < occurred_before)
+    rows = await connection.execute(_whole().where(*conditions).order_by(entries.c.idx.desc()).limit(limit))
+    return [_recorded(row) for row in rows]
+
+
+async def summarize(connection: AsyncConnection, producer: str, first: int, last: int) -> list[UUID]:
+    """The ids of a producer's events with counters from `first` to `last`, in counter order."""
+    rows = await connection.execute(
+        select(entries.c.event_id)
+        .where(entries.c.producer == producer, entries.c.producer_counter.between(first, last))
+        .order_by(entries.c.producer_counter)
+    )
+    return [row.event_id for row in rows]
+
+
+def _recorded(row: Row[Any]) -> Recorded:
+    return Recorded(
+        row.organization_id,
+        row.event_id,
+        row.idx,
+        row.organization_seq,
+        row.producer,
+        row.producer_counter,
+        row.action,
+        row.target,
+        row.result,
+        row.role,
+        row.occurred_at,
+        row.appended_at,
+        row.request_id,
+        row.trace_id,
+        bytes(row.leaf),
+        row.format,
+        bytes(row.content),
+    )

@@ -1,0 +1,61 @@
+"""The tree: its nodes, its size and its signed heads. Positions and sizes are a shard's own; places are made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.audit.model.events import Checkpoint
+from services.audit.model.merkle import Node, nodes_of
+from services.audit.model.shards import node_offset, place_of, split
+from services.audit.tables import checkpoints, nodes
+
+
+async def read_nodes(connection: AsyncConnection, shard: int, wanted: Iterable[Node]) -> dict[Node, bytes]:
+    """The hashes of complete nodes of a shard's tree, in one query."""
+    pairs = [(height, position + node_offset(shard, height)) for height, position in wanted]
+    if not pairs:
+        return {}
+    rows = await connection.execute(select(nodes).where(tuple_(nodes.c.height, nodes.c.position).in_(pairs)))
+    return {(row.height, row.position - node_offset(shard, row.height)): bytes(row.hash) for row in rows}
+
+
+async def read_ranges(connection: AsyncConnection, shard: int, ranges: Sequence[tuple[int, int]]) -> dict[Node, bytes]:
+    """The hashes of all nodes that some leaf ranges of a shard need."""
+    return await read_nodes(connection, shard, nodes_of(ranges))
+
+
+async def read_head(connection: AsyncConnection) -> tuple[int, int]:
+    """The shard that is appended to, and its durable size."""
+    return split(int((await connection.execute(text("SELECT size FROM audit.head"))).scalar_one()))
+
+
+async def find_checkpoint(
+    connection: AsyncConnection, shard: int | None = None, covering: int = 0
+) -> Checkpoint | None:
+    """The newest checkpoint of a shard, or of the newest shard that has any, if its size is more than `covering`."""
+    newest = select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
+    if shard is not None:
+        newest = newest.where(
+            checkpoints.c.size > place_of(shard, covering), checkpoints.c.size < place_of(shard + 1, 0)
+        )
+    row = (await connection.execute(newest)).one_or_none()
+    return None if row is None else Checkpoint(*split(row.size), bytes(row.root), row.note, row.signed_at)
+
+
+async def insert_checkpoint(connection: AsyncConnection, checkpoint: Checkpoint) -> None:
+    """Keep a signed checkpoint; the same size again is the same checkpoint."""
+    await connection.execute(
+        text(
+            "INSERT INTO audit.checkpoints (size, root, note, signed_at) VALUES (:size, :root, :note, :signed_at)"
+            " ON CONFLICT (size) DO NOTHING"
+        ),
+        {
+            "size": place_of(checkpoint.shard, checkpoint.size),
+            "root": checkpoint.root,
+            "note": checkpoint.note,
+            "signed_at": checkpoint.signed_at,
+        },
+    )

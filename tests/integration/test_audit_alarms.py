@@ -1,0 +1,125 @@
+"""Alarms are events of the log's own outbox: raised once, bounded, and relayed into the log like everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from services._mesh.clock import Clock
+from services._mesh.errors import Denied
+from services._mesh.metrics import Metrics
+from services._mesh.reconcile import Reconciler
+from services._mesh.relay import Relay
+from services._mesh.uow import Store
+from services.audit import alarms as alarms_module
+from services.audit import usecases
+from services.audit.alarms import Alarms
+from services.audit.model.alarms import AlarmKind
+from services.audit.own_log import OwnLog
+from services.audit.sequencer import Sequencer
+from tests.support.log import ACME, GLOBEX, event, sequencer
+from tests.support.postgres import TestDatabase
+
+pytestmark = pytest.mark.services("audit")
+
+
+@dataclass
+class Audit:
+    """The audit process, as far as alarms go."""
+
+    log: Sequencer
+    alarms: Alarms
+    relay: Relay
+    reconciler: Reconciler
+    metrics: Metrics
+    database: TestDatabase
+
+    async def written(self) -> list[dict[str, str]]:
+        """The metadata of the alarms that stand in the log, relayed now, in order."""
+        await self.relay.round()
+        superuser = await self.database.superuser()
+        rows = await superuser.fetch(
+            "SELECT p.content FROM audit.entries e JOIN audit.payloads p USING (organization_id, idx)"
+            " WHERE e.action = 'audit.alarm.raise' AND e.producer = 'audit' ORDER BY idx"
+        )
+        await superuser.close()
+        return [json.loads(row[0][32:])["metadata"] for row in rows]
+
+    async def settled(self) -> None:
+        """What was noted until now is raised."""
+        async with asyncio.timeout(10):
+            while self.alarms.waiting:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def audit(database: TestDatabase) -> AsyncIterator[Audit]:
+    api, relaying, metrics = database.role("audit_api"), database.role("audit_relay"), Metrics()
+    store = Store(api, "audit", Clock())
+    alarms = Alarms(store, metrics)
+    async with sequencer(database, alarms.note) as log:
+        own = OwnLog(store, log)
+        task = asyncio.create_task(alarms.run())
+        yield Audit(
+            log, alarms, Relay(relaying, "audit", own.append), Reconciler(relaying, "audit", own), metrics, database
+        )
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await api.close()
+    await relaying.close()
+
+
+async def test_a_gap_and_a_conflict_become_events_of_their_organization(audit: Audit) -> None:
+    first = event(1)
+    await usecases.append_events(audit.log, "identity", [first, event(4)])
+    changed = first.__class__(first.event_id, ACME, 5, first.payload.replace(b'"OK"', b'"NO"'))
+    for _ in range(3):  # As a relay does that tries again: one alarm.
+        with pytest.raises(Exception, match="another content"):
+            await usecases.append_events(audit.log, "identity", [changed])
+    await audit.settled()
+    assert await audit.written() == [
+        {"kind": "COUNTER_GAP", "producer": "identity", "after": "1", "before": "4"},
+        {"kind": "EVENT_CONFLICT", "producer": "identity", "event_id": str(first.event_id)},
+    ]
+    assert await audit.reconciler.round() == []
+    assert 'recoup_audit_alarms{kind="COUNTER_GAP"} 1' in audit.metrics.render()
+
+
+async def test_who_appends_under_anothers_prefix_is_named_once(audit: Audit) -> None:
+    tried = event(1, GLOBEX, action="actions.action.approve")
+    for _ in range(2):
+        with pytest.raises(Denied):
+            await usecases.append_events(audit.log, "scanner", [tried], audit.alarms.note)
+    await audit.settled()
+    assert await audit.written() == [
+        {
+            "kind": "PREFIX_NOT_OWNED",
+            "producer": "scanner",
+            "action": "actions.action.approve",
+            "event_id": str(tried.event_id),
+        }
+    ]
+
+
+async def test_no_more_than_so_many_alarms_are_written_a_minute(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarms_module, "MAX_A_MINUTE", 3)
+    for number in range(5):
+        await audit.alarms.raise_(AlarmKind.OUTBOX_DIFFERS, ACME, {"first": str(number)})
+    assert len(await audit.written()) == 3
+    assert 'recoup_audit_alarms_held_back{kind="OUTBOX_DIFFERS"} 2' in audit.metrics.render()
+    # Another kind isn't held back by it.
+    assert await audit.alarms.raise_(AlarmKind.COUNTER_GAP, ACME, {"after": "1"})
+
+
+async def test_an_alarm_that_cant_be_written_yet_is_raised_later(audit: Audit) -> None:
+    superuser = await audit.database.superuser()
+    await superuser.execute("REVOKE INSERT ON audit.outbox FROM audit_api")
+    with pytest.raises(Exception, match="permission denied"):
+        await audit.alarms.raise_(AlarmKind.COUNTER_GAP, ACME, {"after": "1"})
+    await superuser.execute("GRANT INSERT ON audit.outbox TO audit_api")
+    await superuser.close()
+    assert await audit.alarms.raise_(AlarmKind.COUNTER_GAP, ACME, {"after": "1"})
