@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recoup_verify import log as verifier
+from recoup_verify import tree as verifier
 from recoup_verify.documents import Disproved
 from services.audit.model import merkle
 
@@ -112,10 +112,6 @@ def ours_consistent(first: int, second: int, nodes: Mapping[merkle.Node, bytes])
     return merkle.hash_ranges(merkle.consistency_ranges(first, second), nodes)
 
 
-def head(size: int, root: bytes) -> verifier.Head:
-    return verifier.Head("log", size, root)
-
-
 def test_every_root(small: Grown) -> None:
     assert small.roots[1:] == [MTH(0, size) for size in range(1, SIZES + 1)]
     # The tree that is read back from the nodes goes on as the one that has been growing.
@@ -132,7 +128,7 @@ def test_every_inclusion_proof(small: Grown) -> None:
             found = ours_included(index, size, small.nodes)
             assert found == path(MTH, index, 0, size)
             merkle.verify_inclusion(hashed(index), index, size, found, root)
-            verifier.check_inclusion(content(index), index, found, head(size, root))
+            verifier.check_inclusion(content(index), index, found, size, root)
 
 
 def test_every_consistency_proof(small: Grown) -> None:
@@ -141,6 +137,7 @@ def test_every_consistency_proof(small: Grown) -> None:
             found = ours_consistent(first, second, small.nodes)
             assert found == proof(MTH, first, second)
             merkle.verify_consistency(first, second, MTH(0, first), MTH(0, second), found)
+            verifier.check_consistency((first, MTH(0, first)), (second, MTH(0, second)), found)
 
 
 @given(data=st.data())
@@ -153,10 +150,43 @@ def test_larger_trees(data: st.DataObject, large: Grown) -> None:
     assert large.roots[size] == root
     found = ours_included(index, size, large.nodes)
     assert found == path(MTH, index, 0, size)
-    verifier.check_inclusion(content(index), index, found, head(size, root))
+    verifier.check_inclusion(content(index), index, found, size, root)
     linked = ours_consistent(first, size, large.nodes)
     assert linked == proof(MTH, first, size)
     merkle.verify_consistency(first, size, MTH(0, first), root, linked)
+    verifier.check_consistency((first, MTH(0, first)), (size, root), linked)
+
+
+@given(size=st.integers(1, SIZES), data=st.data())
+@settings(deadline=None)
+def test_the_root_over_some_leaves_and_the_rest(size: int, data: st.DataObject) -> None:
+    """What an evidence bundle proves with: an organization's leaves, and the hashes of the ranges without any."""
+    chosen = sorted(data.draw(st.sets(st.integers(0, size - 1)), label="chosen"))
+
+    def others(start: int, end: int) -> list[bytes]:
+        if not any(start <= index < end for index in chosen):
+            return [MTH(start, end)]
+        if end - start == 1:
+            return []
+        middle = start + half(end - start)
+        return others(start, middle) + others(middle, end)
+
+    leaves, rest = [(index, hashed(index)) for index in chosen], others(0, size)
+    assert root_over(size, leaves, rest) == MTH(0, size)
+    assert root_over(size, [*leaves, (size, hashed(0))], rest) is None
+    assert root_over(size, leaves, [*rest, hashed(0)]) is None
+    if leaves:
+        assert root_over(size, leaves[:-1], rest) != MTH(0, size)
+    if rest:
+        assert root_over(size, leaves, rest[:-1]) is None
+
+
+def root_over(size: int, leaves: list[tuple[int, bytes]], rest: list[bytes]) -> bytes | None:
+    """The verifier's root; None where it refuses."""
+    try:
+        return verifier.root_over(size, iter(leaves), iter(rest))
+    except Disproved:
+        return None
 
 
 class Uniform(Mapping[merkle.Node, bytes]):
@@ -202,10 +232,11 @@ def test_trees_of_any_size(size: int, data: st.DataObject) -> None:
     found = ours_included(index, size, UNIFORM)
     assert found == path(uniform, index, 0, size)
     merkle.verify_inclusion(hashed(0), index, size, found, root)
-    verifier.check_inclusion(content(0), index, found, head(size, root))
+    verifier.check_inclusion(content(0), index, found, size, root)
     linked = ours_consistent(first, size, UNIFORM)
     assert linked == proof(uniform, first, size)
     merkle.verify_consistency(first, size, uniform_root(first), root, linked)
+    verifier.check_consistency((first, uniform_root(first)), (size, root), linked)
 
 
 @given(size=st.integers(2, LARGER), data=st.data())
@@ -219,9 +250,9 @@ def test_what_is_changed_is_refused(size: int, data: st.DataObject, large: Grown
     parts = [MTH(0, size), *found]
     parts[place] = bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(parts[place]))
     with pytest.raises(Disproved):
-        verifier.check_inclusion(content(index), index, parts[1:], head(size, parts[0]))
+        verifier.check_inclusion(content(index), index, parts[1:], size, parts[0])
     with pytest.raises(merkle.ProofInvalid):
         merkle.verify_inclusion(hashed(index), index, size, parts[1:], parts[0])
     other = data.draw(st.integers(0, size - 1).filter(lambda each: each != index), label="other")
     with pytest.raises(Disproved):
-        verifier.check_inclusion(content(index), other, found, head(size, MTH(0, size)))
+        verifier.check_inclusion(content(index), other, found, size, MTH(0, size))
