@@ -44,6 +44,7 @@ class Installation:
         self.issuer = Issuer(state / "issuer")
         self.ports = {spec.name: free_port() for spec in PROCESSES}
         self.ports["gateway-rest"] = free_port()
+        self.ports["audit-witness-https"] = free_port()
         self.passwords = {
             f"{service}_{login}": secrets.token_urlsafe(24)
             for service, logins in {**LOGINS, "subjects": KEYS_LOGINS}.items()
@@ -79,6 +80,10 @@ class Installation:
         origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
         self.log = keys.log_keys(self.folder("audit-signer"), self.folder("actions"), origin)
         (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")
+        witness = self.folder("audit-witness")
+        self.witness = keys.witness_key(witness, f"witness-{origin.removesuffix('/log')}")
+        (witness / "state").mkdir(exist_ok=True, mode=0o700)
+        (witness / "logs.vkeys").write_text(self.log.verifier_key + "\n")
         for name in ("identity", "scanner", "pricing", "actions", "audit"):
             write_secret(self.folder(name) / "page.key", secrets.token_bytes(32))
         write_secret(self.folder("audit") / "actor.key", secrets.token_bytes(32))
@@ -169,6 +174,15 @@ class Installation:
                     "key": self.log.signer_key.name,
                     "state": "signed.json",
                     "manifest": self.log.manifest.name,
+                }
+            },
+            "audit-witness": {
+                "witness": {
+                    "listen": f"127.0.0.1:{self.ports['audit-witness-https']}",
+                    "name": self.witness.name,
+                    "key": self.witness.path.name,
+                    "state": "state",
+                    "log_keys": "logs.vkeys",
                 }
             },
             "scanner": {"scanner": {"page_key": "page.key", "kek": self.kek_public.name}},

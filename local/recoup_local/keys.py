@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from recoup_local.ca import write_secret
 from services._mesh.tokens import SigningKey
 
+NOTE, COSIGNATURE = b"\x01", b"\x04"
+
 
 @dataclass(frozen=True)
 class LogKeys:
@@ -29,6 +31,15 @@ class LogKeys:
     signer_key: Path
     receipt_key: Path
     manifest: Path
+
+
+@dataclass(frozen=True)
+class WitnessKeys:
+    """A witness's name, its verifier key and its private key."""
+
+    name: str
+    verifier_key: str
+    path: Path
 
 
 def signing_key(folder: Path, process: str, trust: Path) -> Path:
@@ -65,8 +76,7 @@ def log_keys(signer_folder: Path, actions_folder: Path, origin: str) -> LogKeys:
     """The log's key for the signer, the receipt key for actions, and the manifest that binds them."""
     signer, receipt = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     public = signer.public_key().public_bytes_raw()
-    key_id = hashlib.sha256(origin.encode() + b"\n\x01" + public).digest()[:4]
-    verifier_key = f"{origin}+{key_id.hex()}+{base64.b64encode(bytes([1]) + public).decode()}"
+    key_id, verifier_key = _key_id(origin, NOTE, public), vkey(origin, NOTE, public)
     body = _manifest(origin, receipt)
     signature = base64.b64encode(key_id + signer.sign(body.encode())).decode()
     manifest = signer_folder / "manifest.txt"
@@ -75,6 +85,23 @@ def log_keys(signer_folder: Path, actions_folder: Path, origin: str) -> LogKeys:
     return LogKeys(
         origin, verifier_key, signer_key, write_secret(actions_folder / "receipt.key", _pem(receipt)), manifest
     )
+
+
+def witness_key(folder: Path, name: str) -> WitnessKeys:
+    """A witness's key, for the one process that holds it, and its verifier key for everybody else."""
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw()
+    path = write_secret(folder / "witness.key", _pem(key))
+    return WitnessKeys(name, vkey(name, COSIGNATURE, public), path)
+
+
+def vkey(name: str, algorithm: bytes, public: bytes) -> str:
+    """A verifier key as C2SP signed-note spells it."""
+    return f"{name}+{_key_id(name, algorithm, public).hex()}+{base64.b64encode(algorithm + public).decode()}"
+
+
+def _key_id(name: str, algorithm: bytes, public: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + algorithm + public).digest()[:4]
 
 
 def _manifest(origin: str, receipt: Ed25519PrivateKey) -> str:

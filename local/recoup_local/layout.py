@@ -73,4 +73,5 @@ PROCESSES: tuple[ProcessSpec, ...] = (
     _worker("pricing", peers=("pricing", "scanner", "broker")),
     _worker("actions", peers=("actions", "pricing", "scanner", "broker")),
     ProcessSpec("gateway", "services.gateway", peers=("identity", "scanner", "pricing", "actions", "audit")),
+    ProcessSpec("audit-witness", "services.audit.witness"),
 )

@@ -325,7 +325,9 @@ def _unusable(state: Path, error: OSError) -> StartError:
 
 def _exists(spec: ProcessSpec) -> bool:
     """Whether the process's module is in this image."""
-    module = spec.module if spec.module.rpartition(".")[2] in ("worker", "signer") else f"{spec.module}.__main__"
+    module = (
+        spec.module if spec.module.rpartition(".")[2] in ("worker", "signer", "witness") else f"{spec.module}.__main__"
+    )
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:

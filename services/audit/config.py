@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from services._mesh.config import Matches, Seconds, SecretFile
+from services._mesh.config import Address, Between, ExistingFolder, Matches, PlainFile, Seconds, SecretFile
 from services._mesh.settings import DatabaseRole, MeshSettings
 
 LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+", such as "recoup.example/log"')]
@@ -48,3 +48,23 @@ class SignerSettings(MeshSettings):
     """The audit-signer process."""
 
     signer: SignerKeys
+
+
+@dataclass(frozen=True, kw_only=True)
+class WitnessSettings:
+    """The witness's name and key, its own memory, and the file with the keys of the logs that it witnesses."""
+
+    listen: Address
+    name: Annotated[str, Matches(r"[^\s+]{1,255}", "a name without spaces and plus signs")]
+    key: SecretFile
+    state: ExistingFolder
+    log_keys: PlainFile
+    connections: Annotated[int, Between(1, 10_000)] = 200
+    header_seconds: Seconds = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WitnessProcessSettings(MeshSettings):
+    """The audit-witness process."""
+
+    witness: WitnessSettings

@@ -47,6 +47,7 @@ HELD = {
     "actions": _JOBS | {"receipt.key"},
     "audit": {"api.password", "relay.password", "sequencer.password", "page.key", "actor.key"},
     "audit-signer": {"log.key", "manifest.txt", "signed.json"},
+    "audit-witness": {"witness.key", "logs.vkeys", "state"},
     "broker": {"kek.private.json"},
     "scanner-worker": _WORKER,
     "pricing-worker": _WORKER,
