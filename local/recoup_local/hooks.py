@@ -1,7 +1,12 @@
-"""What a process of the local profile imports from this wheel: the movable clock. Production images don't have it."""
+"""What a process of the local profile imports from this wheel: the movable clock, and what happens at failpoints.
+
+Production images don't have it.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,3 +17,24 @@ from recoup_local.cloud.simclock import SimClock
 def open_clock(file: Path) -> Callable[[], datetime]:
     """The movable clock behind `file`, as a function that says what time it is."""
     return SimClock(file).now
+
+
+def open_failpoints(folder: Path, process: str) -> Callable[[str], None]:
+    """What to do where a failpoint is reached: what the file `<process>.<name>` in `folder` says, once.
+
+    "kill" ends the process at once, "hold" stops it until somebody lets it go on (SIGCONT).
+    """
+
+    def reached(name: str) -> None:
+        armed = folder / f"{process}.{name}"
+        try:
+            how = _HOW[armed.read_text()]
+            armed.rename(armed.with_name(f"{armed.name}.reached"))
+        except FileNotFoundError:
+            return
+        os.kill(os.getpid(), how)
+
+    return reached
+
+
+_HOW = {"kill": signal.SIGKILL, "hold": signal.SIGSTOP}

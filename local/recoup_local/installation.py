@@ -41,6 +41,7 @@ class Installation:
         self.ca = LocalCa(state / "ca")
         self.trust = state / "trust"
         self.clock_file = state / "clock.json"
+        self.failpoints: Path | None = None  # A folder, where tests say what is to happen at which failpoint.
         self.issuer = Issuer(state / "issuer")
         self.ports = {spec.name: free_port() for spec in PROCESSES}
         self.ports["gateway-rest"] = free_port()
@@ -127,6 +128,8 @@ class Installation:
             "otlp": {"endpoint": around.otlp},
             "clock": {"file": str(self.clock_file)},
         }
+        if self.failpoints is not None:
+            tables["failpoints"] = {"folder": str(self.failpoints)}
         if spec.schema:
             tables |= self._database(spec, around.postgres)
         if spec.nats:

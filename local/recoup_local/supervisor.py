@@ -68,10 +68,15 @@ class LocalMesh:
     Raises StartError where the folder `state` can't hold it.
     """
 
-    def __init__(self, state: Path, *, cloud: bool = True, only: Sequence[str] = (), fsync: bool = True) -> None:
+    def __init__(
+        self, state: Path, *, cloud: bool = True, only: Sequence[str] = (), fsync: bool = True, failpoints: bool = False
+    ) -> None:
         self.state = state
         try:
             self.installation = Installation(state)
+            if failpoints:
+                self.installation.failpoints = state / "failpoints"
+                self.installation.failpoints.mkdir(mode=0o700)
         except OSError as error:
             raise _unusable(state, error) from error
         self.clock = SimClock(self.installation.clock_file)
@@ -243,6 +248,14 @@ class LocalMesh:
     def stop_postgres(self) -> None:
         """Stop PostgreSQL, as for a planned restart; the processes stay."""
         self._postgres.halt()
+
+    def crash_postgres(self) -> None:
+        """End PostgreSQL and all of its processes at once (SIGKILL), as a crash would."""
+        self._postgres.crash()
+
+    def crash_nats(self) -> None:
+        """End NATS at once (SIGKILL); what it had synced stays."""
+        self._nats.stop(signal.SIGKILL)
 
     def start_postgres(self) -> None:
         """Start PostgreSQL again, on the data that it had."""

@@ -25,6 +25,7 @@ from services._mesh.config import ConfigError, load_settings
 from services._mesh.database import Database
 from services._mesh.denials import DenialLedger
 from services._mesh.exchange import Exchange
+from services._mesh.failpoints import open_failpoints
 from services._mesh.feed import follow
 from services._mesh.grants import GrantVerifier
 from services._mesh.health import Health
@@ -54,6 +55,7 @@ class Mesh:
         self.settings = settings
         self.name, self.profile = settings.process.name, settings.process.profile
         self.clock = open_clock(self.profile, settings.clock.file if settings.clock else None)
+        open_failpoints(self.profile, settings.failpoints.folder if settings.failpoints else None, self.name)
         self.metrics = metrics.Metrics()
         self.telemetry = telemetry.start(self.name, settings.otlp)
         self.files = CertificateFiles(settings.tls)

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from services._mesh.clock import Clock
 from services._mesh.database import Database, scope
 from services._mesh.errors import Problem
+from services._mesh.failpoints import reach
 from services._mesh.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,9 @@ class Relay:
             if not events:
                 return 0
             ages.append(self._clock.wall_seconds() - made_at(events[0].event_id))
+            reach("relay.claimed")
             indexes = await self._append(events)
+            reach("relay.appended")
             if len(indexes) != len(events):
                 raise ValueError(f"the log answered {len(indexes)} indexes for {len(events)} events")
             await connection.execute(

@@ -117,6 +117,13 @@ class ClockSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailpointsSettings:
+    """Where a test leaves what is to happen at a failpoint; refused outside the local profile."""
+
+    folder: ExistingFolder
+
+
+@dataclass(frozen=True, kw_only=True)
 class LimitsSettings:
     """What bounds a process: sizes in bytes, times in seconds."""
 
@@ -155,7 +162,10 @@ class MeshSettings:
     signing: SigningSettings | None = None
     otlp: OtlpSettings | None = None
     clock: ClockSettings | None = None
+    failpoints: FailpointsSettings | None = None
 
     def __post_init__(self) -> None:
         if self.clock is not None and self.process.profile != "local":
             raise ValueError("[clock] moves time, which only the local profile may")
+        if self.failpoints is not None and self.process.profile != "local":
+            raise ValueError("[failpoints] ends processes, which only the local profile may")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
+from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.events import Checkpoint
 from services.audit.model.merkle import consistency_ranges, hash_ranges, peaks, root_of
@@ -78,6 +79,7 @@ class Checkpointer:
                 ranges = consistency_ranges(signed.size, size)
                 proof = hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
         note = await self._sign(size, root, signed.size, proof)
+        reach("checkpoint.signed")
         async with self._database.unscoped() as connection:
             await store.insert_checkpoint(connection, Checkpoint(shard, size, root, note, self._clock.wall_now()))
         async with self._signed:

@@ -15,6 +15,7 @@ from uuid import UUID
 from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, Reason, dependency_down
+from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
@@ -129,12 +130,7 @@ class Sequencer:
             await self.take_over()
         frontier = self._frontier.copy()
         async with self._database.unscoped() as connection:
-            epoch, place = await store.lock_head(connection)
-            if epoch != self._epoch:
-                self._epoch = None
-                raise _fenced(epoch)
-            if place != place_of(self._shard, frontier.size):
-                raise RuntimeError("the head isn't where this sequencer left it")
+            await self._hold_head(connection)
             everything = [submission for waiting in group for submission in waiting.submissions]
             known = await store.find_known(connection, [submission.event_id for submission in everything])
             sound = self._without_conflicts(group, known)
@@ -145,6 +141,8 @@ class Sequencer:
                 places[submission.event_id] = place_of(self._shard, batch.add(submission))
             if fresh:
                 await store.write_batch(connection, batch)
+            reach("flush.written")
+        reach("flush.committed")
         self._frontier = frontier
         self._report(batch.gaps)
         for waiting in sound:
@@ -152,6 +150,15 @@ class Sequencer:
                 waiting.answer.set_result([places[s.event_id] for s in waiting.submissions])
         if fresh:
             self.grown.set()
+
+    async def _hold_head(self, connection: store.Connection) -> None:
+        """Lock the head, and see that it is where this sequencer left it. Raises Conflict where another took over."""
+        epoch, place = await store.lock_head(connection)
+        if epoch != self._epoch:
+            self._epoch = None
+            raise _fenced(epoch)
+        if place != place_of(self._shard, self._frontier.size):
+            raise RuntimeError("the head isn't where this sequencer left it")
 
     def _without_conflicts(self, group: Sequence[_Waiting], known: Mapping[UUID, tuple[bytes, int]]) -> list[_Waiting]:
         """Refuse, whole, each append with an event that the log, or an append before it, has with another content."""

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 
+from services._mesh.failpoints import reach
 from services.audit.model.signing import SignedHead
 
 
@@ -29,6 +30,7 @@ class SignerState:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        reach("sign.written")
         beside.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState
+from services._mesh.failpoints import reach
 from services._mesh.uow import Store
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
@@ -164,5 +165,7 @@ def sign_checkpoint(
     if size == state.head.size and state.head.note:
         return state.head.note
     note = signer.sign(TreeHead(origin, size, root).text())
+    reach("sign.signed")
     state.remember(SignedHead(size, root, note))
+    reach("sign.remembered")
     return note

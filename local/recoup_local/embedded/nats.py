@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -86,10 +87,10 @@ class EmbeddedNats:
         scheme = "tls" if self._tls else "nats"
         return NatsHandle(f"{scheme}://127.0.0.1:{self.port}", self.port, self._process.pid, self.store_dir)
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the server; its store stays."""
         if self._process is not None:
-            child.stop(self._process)
+            child.stop(self._process, how)
             self._process = None
 
     def delete_store(self) -> None:

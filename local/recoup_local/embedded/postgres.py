@@ -8,6 +8,7 @@ to "/", and take a global lock; none of that is ours to do. PostgreSQL refuses t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -88,6 +89,17 @@ class EmbeddedPostgres:
         """End the server as a planned restart does; its data stays."""
         if self._process is not None:
             child.stop(self._process, signal.SIGINT)
+            self._process = None
+
+    def crash(self) -> None:
+        """End the server and all of its processes at once; its data stays as the kernel has it."""
+        if self._process is not None:
+            workers = _children(self._process.pid)
+            self._process.kill()
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
             self._process = None
 
     def resume(self, handle: PostgresHandle) -> PostgresHandle:
@@ -202,6 +214,17 @@ def _reachable_binaries(folder: Path, uid: int | None) -> Path:
     if libraries.is_dir():
         shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
     return copy / "pginstall18" / "bin"
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that `pid` started, as the kernel lists them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # It may have ended meanwhile.
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def _environment() -> dict[str, str]:
