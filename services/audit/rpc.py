@@ -90,6 +90,16 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         proof = await usecases.get_consistency_proof(self._reader, request.from_size, request.to_size)
         return pb.GetConsistencyProofResponse(proof=proof)
 
+    async def GetLogCheckpoint(
+        self, request: pb.GetLogCheckpointRequest, context: Context
+    ) -> pb.GetLogCheckpointResponse:
+        found = await usecases.get_log_checkpoint(self._reader, wire.shard(request))
+        return pb.GetLogCheckpointResponse(body=wire.text_body(found.note))
+
+    async def GetLogTile(self, request: pb.GetLogTileRequest, context: Context) -> pb.GetLogTileResponse:
+        octets = await usecases.get_log_tile(self._reader, wire.shard(request), request.tile)
+        return pb.GetLogTileResponse(body=wire.octets_body(octets))
+
 
 class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):
     """recoup.audit.v1.SignerService, served by the signer's own process."""

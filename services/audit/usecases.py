@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
-from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState
+from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState, invalid_field
 from services._mesh.failpoints import reach
 from services._mesh.uow import Store
 from services.audit import store
@@ -23,6 +24,7 @@ from services.audit.model.merkle import (
 )
 from services.audit.model.notes import Signer, TreeHead
 from services.audit.model.signing import Inconsistent, SignedHead, check_continues
+from services.audit.model.tiles import ENTRIES, TileInvalid, parse_tile
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 
@@ -145,6 +147,41 @@ async def get_consistency_proof(reader: Store, from_size: int, to_size: int) -> 
             raise NotFound("checkpoint", "The log isn't that large under any signed checkpoint.")
         ranges = consistency_ranges(from_size, to_size)
         return hash_ranges(ranges, await store.read_ranges(connection, newest.shard, ranges))
+
+
+async def get_log_checkpoint(reader: Store, shard: int | None) -> Checkpoint:
+    """The newest signed head of a shard, or of the newest shard that has one. Raises NotFound."""
+    async with reader.read() as connection:
+        return await _signed_head(connection, shard)
+
+
+async def get_log_tile(reader: Store, shard: int | None, name: str) -> bytes:
+    """The hashes of a tile, all of them under a signed checkpoint. Raises Invalid, NotFound."""
+    if name == ENTRIES or name.startswith(f"{ENTRIES}/"):
+        raise NotFound("entry bundle", "Bundles of entries aren't served: leaves are in their organization's exports.")
+    try:
+        tile = parse_tile(name)
+    except TileInvalid as error:
+        raise invalid_field("tile", f"{error}.") from error
+    async with reader.read() as connection:
+        head = await _signed_head(connection, shard)
+        there = tile.available(head.size)
+        if there < tile.width:
+            has = f"has {there} of its hashes: {replace(tile, width=there).name()}" if there else "doesn't have it"
+            raise NotFound("tile", f"The tree of size {head.size}, signed last, {has}.")
+        hashes = await store.read_tile(connection, head.shard, tile)
+    if len(hashes) != tile.width:
+        raise LookupError(f"shard {head.shard}: {len(hashes)} hashes of tile {name} are left under size {head.size}")
+    return b"".join(hashes)
+
+
+async def _signed_head(connection: store.Connection, shard: int | None) -> Checkpoint:
+    found = await store.find_checkpoint(connection, shard)
+    if found is None:
+        raise NotFound(
+            "checkpoint", "Nothing is signed yet." if shard is None else f"Nothing of shard {shard} is signed."
+        )
+    return found
 
 
 def sign_checkpoint(

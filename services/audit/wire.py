@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from google.api.httpbody_pb2 import HttpBody
+
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.times import moment, stamp
 from services.audit.model.events import Checkpoint, EventFilter, Produced, Proven, Recorded
@@ -60,3 +62,18 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
 def checkpoint(head: Checkpoint) -> audit_pb2.Checkpoint:
     """A signed head."""
     return audit_pb2.Checkpoint(note=head.note, size=head.size, root=head.root)
+
+
+def shard(request: audit_service_pb2.GetLogCheckpointRequest | audit_service_pb2.GetLogTileRequest) -> int | None:
+    """The shard that is asked for; None for the newest."""
+    return request.shard if request.HasField("shard") else None
+
+
+def text_body(text: str) -> HttpBody:
+    """A signed note, as C2SP has it served."""
+    return HttpBody(content_type="text/plain; charset=utf-8", data=text.encode())
+
+
+def octets_body(octets: bytes) -> HttpBody:
+    """The hashes of a tile, as C2SP has them served."""
+    return HttpBody(content_type="application/octet-stream", data=octets)

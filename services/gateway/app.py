@@ -33,8 +33,9 @@ from services._mesh.errors import (
     from_rpc_error,
     invalid_field,
 )
+from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
-from services.gateway import problems, transcode
+from services.gateway import answers, problems, transcode
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.passports import PassportOffice
@@ -145,12 +146,12 @@ class Gateway:
         self._shed(exchange)
         route, variables = self._route(exchange)
         session = self._session(exchange, route)
-        organization_id = _organization(route, variables)
+        organization_id = str(PLATFORM) if route.rule.scope is Scope.PLATFORM else _organization(route, variables)
         self._limit(exchange, route, session, organization_id)
         body = await self._body(exchange, receive)
         request = _build(route, variables, query, exchange.headers, body, self._settings.json_depth)
         response = await self._call(exchange, route, session, organization_id, request)
-        return 200, _JSON, transcode.render(response)
+        return answers.of(route, response, exchange)
 
     def _shed(self, exchange: Exchange) -> None:
         """Refuse what would only wait: an answer now is worth more than one after the caller gave up."""
@@ -254,7 +255,7 @@ class Gateway:
         """The RPC, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
         if not session:
             return await self._invoke(exchange, route, (), request)
-        passport = await self._office.passport(session, route.service, organization_id)
+        passport = await self._passport(route, session, organization_id)
         try:
             return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
         except Unauthenticated as problem:
@@ -263,6 +264,15 @@ class Gateway:
         # The call was refused before it reached its handler, so making it again is safe.
         passport = await self._office.renew(session, route.service, organization_id)
         return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
+
+    async def _passport(self, route: Route, session: str, organization_id: str) -> str:
+        try:
+            return await self._office.passport(session, route.service, organization_id)
+        except NotFound:
+            if route.rule.scope is not Scope.PLATFORM:
+                raise
+        # Not a member of the platform: who it is, is shown all the same. The service refuses by permission, and counts.
+        return await self._office.passport(session, route.service, "")
 
     async def _invoke(
         self, exchange: Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message

@@ -79,10 +79,10 @@ async def answer(send: Send, exchange: Exchange, status: int, media_type: str, b
 
 
 def head(exchange: Exchange, media_type: str, body: bytes) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer."""
+    """The headers of an answer; one without a media type says nothing of a body (304)."""
+    content = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
     headers = [
-        (b"content-type", media_type.encode()),
-        (b"content-length", str(len(body)).encode()),
+        *(content if media_type else ()),
         (b"x-request-id", exchange.request_id.encode()),
         *SECURITY_HEADERS,
         *exchange.answer_headers,

@@ -27,7 +27,9 @@ class RouteError(Exception):
 
 @dataclass(frozen=True)
 class Route:
-    """One HTTP binding of an RPC. `body` is "*", a field, or empty."""
+    """One HTTP binding of an RPC. `body` is "*", a field, or empty; `response_body` a field of the response, or empty:
+    what the answer consists of.
+    """
 
     service: str
     rule: MethodRule
@@ -39,6 +41,7 @@ class Route:
     multi: frozenset[str]
     rank: tuple[int, ...]
     verb: str
+    response_body: str = ""
 
     def match(self, path: str) -> dict[str, str] | None:
         """The decoded path variables, or None when the path isn't this route's."""
@@ -96,7 +99,12 @@ def _route(name: str, rule: MethodRule, binding: Any) -> Route:
     for variable in variables:
         if variable.split(".")[0] not in rule.descriptor.input_type.fields_by_name:
             raise RouteError(f"{rule.name}: {template} binds {variable}, which the request doesn't have")
-    return Route(name, rule, verb.upper(), template, binding.body, pattern, variables, multi, rank, custom)
+    answered = rule.descriptor.output_type.fields_by_name.get(binding.response_body)
+    if binding.response_body and (answered is None or answered.message_type is None or answered.is_repeated):
+        raise RouteError(f"{rule.name}: {template} answers {binding.response_body}, which isn't one message")
+    return Route(
+        name, rule, verb.upper(), template, binding.body, pattern, variables, multi, rank, custom, binding.response_body
+    )
 
 
 def compile_template(

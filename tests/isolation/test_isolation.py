@@ -6,6 +6,7 @@ An RPC is covered the day it is written: without a factory in `valid_requests.py
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import job_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
-from recoup_local.issuer import ROLES, find_person, organization_id
+from recoup_local.issuer import ORGANIZATIONS, ROLES, find_person, organization_id
 from services._mesh.descriptors import MethodRule, Scope, faults, method_rules, permission_rules
 from services._mesh.errors import from_rpc_error
 from services.gateway import transcode
@@ -46,8 +47,15 @@ CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "config"
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 HOLDERS = {rule.name: frozenset(rule.roles) for _, service in SERVED for rule in permission_rules(service)}
 RULES = {rule.name: (process, rule) for process, service in SERVED for rule in method_rules(service)}
-ROUTES: dict[str, Route] = {route.rule.name: route for route in Router(SERVED).routes}
+# An RPC's shortest route; further bindings of it only name more.
+ROUTES: dict[str, Route] = {
+    route.rule.name: route for route in sorted(Router(SERVED).routes, key=lambda each: -len(each.variables))
+}
+PLATFORM_HOLDERS = {
+    rule.name: frozenset(rule.platform_roles) for _, service in SERVED for rule in permission_rules(service)
+}
 TENANT = [name for name in ROUTES if RULES[name][1].scope is Scope.ORGANIZATION]
+WHOLE = [name for name in ROUTES if RULES[name][1].scope is Scope.PLATFORM]
 NAMED = [name for name in TENANT if len(ROUTES[name].variables) > 1]
 LISTS = [name for name in TENANT if "page_token" in RULES[name][1].descriptor.input_type.fields_by_name]
 PEERS = [(process, rule) for process, rule in RULES.values() if rule.scope is Scope.PEER]
@@ -68,19 +76,20 @@ def ask(person: Person, name: str, case: Case, organization: str = "", **extra: 
     route = ROUTES[name]
     path = route.template
     for variable, value in {"organization_id": organization or person.organization_id, **case.variables}.items():
-        path = path.replace("{" + variable + "}", value)
+        path = re.sub(rf"{{{variable}(=[^{{}}]*)?}}", value, path)
     answer = person.client.request(
         route.http_method,
         path,
         params={**(case.query or {}), **extra},
         json=None if case.body is None else dict(case.body),
     )
-    return answer.status_code, answer.json().get("reason", "")
+    is_refused = answer.headers["content-type"] == "application/problem+json"
+    return answer.status_code, answer.json()["reason"] if is_refused else ""
 
 
 @pytest.fixture(scope="module")
 def cases(made: TestMesh) -> dict[str, Case]:
-    return {name: FACTORIES[name](made) for name in TENANT}
+    return {name: FACTORIES[name](made) for name in TENANT + WHOLE}
 
 
 def roles_that_may(rule: MethodRule) -> Iterator[str]:
@@ -91,7 +100,8 @@ def test_every_rule_is_sound_and_every_rpc_has_a_case() -> None:
     assert faults([*(service for _, service in SERVED), JOBS]) == []
     unrouted = {n for n, (_, rule) in RULES.items() if rule.scope is Scope.ORGANIZATION} - set(ROUTES)
     assert unrouted == {"recoup.audit.v1.AuditService/ProveEvents"}  # for actions alone, see below
-    assert set(TENANT) == set(FACTORIES)
+    assert {n for n, (_, rule) in RULES.items() if rule.scope is Scope.PLATFORM} == set(WHOLE)
+    assert set(TENANT) | set(WHOLE) == set(FACTORIES)
 
 
 @pytest.mark.parametrize("name", TENANT, ids=short)
@@ -105,10 +115,67 @@ def test_a_role_may_what_its_permissions_say(made: TestMesh, cases: dict[str, Ca
         assert (status, reason) == (403, "PERMISSION_MISSING")
 
 
+@pytest.mark.parametrize("name", WHOLE, ids=short)
+def test_what_is_about_the_whole_installation_is_for_the_platforms_roles_alone(
+    made: TestMesh, cases: dict[str, Case], name: str
+) -> None:
+    permission = RULES[name][1].permission
+    assert PLATFORM_HOLDERS[permission]
+    for role in ORGANIZATIONS["platform"]:
+        expected = cases[name].answer if role in PLATFORM_HOLDERS[permission] else (403, "PERMISSION_MISSING")
+        assert ask(made.rest("platform", role), name, cases[name]) == expected, role
+    for organization in ("acme", "globex"):
+        for role in ROLES:
+            assert ask(made.rest(organization, role), name, cases[name]) == (403, "PERMISSION_MISSING"), role
+
+
+@pytest.mark.parametrize("name", WHOLE, ids=short)
+async def test_a_customers_passport_opens_nothing_of_the_whole_installation(
+    made: TestMesh, cases: dict[str, Case], name: str
+) -> None:
+    """Straight at the service: with any passport but the platform's own."""
+    process, rule = RULES[name]
+    query = list((cases[name].query or {}).items())
+    request = transcode.build_request(ROUTES[name], cases[name].variables, query, b"", 32)
+    for organization, role, code in (
+        ("platform", next(iter(PLATFORM_HOLDERS[rule.permission])), grpc.StatusCode.OK),
+        ("acme", "ADMIN", grpc.StatusCode.PERMISSION_DENIED),
+        ("acme", "AUDITOR", grpc.StatusCode.PERMISSION_DENIED),
+    ):
+        bearer = (("authorization", f"Bearer {await _passport(made, organization, role, process)}"),)
+        assert await _code(made, process, "client/tests", rule, request, bearer) is code, organization
+
+
 @pytest.mark.parametrize("name", TENANT, ids=short)
+def test_the_platforms_members_reach_nothing_of_a_customers(made: TestMesh, cases: dict[str, Case], name: str) -> None:
+    for role in ORGANIZATIONS["platform"]:
+        foreign = ask(made.rest("platform", role), name, cases[name], organization=str(organization_id("acme")))
+        assert foreign == (404, "RESOURCE_NOT_FOUND"), role
+
+
+async def test_nobody_gets_a_passport_for_the_platform_who_isnt_of_it(made: TestMesh) -> None:
+    async with made.channel("identity", "client/tests") as channel:
+        stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
+        for role in ROLES:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.IssuePassport(
+                    identity_service_pb2.IssuePassportRequest(
+                        session_token=made.mesh.token("acme", role),
+                        audience="audit",
+                        organization_id=str(organization_id("platform")),
+                    ),
+                    timeout=10,
+                )
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("name", TENANT + WHOLE, ids=short)
 def test_no_or_a_bad_session_is_401(made: TestMesh, cases: dict[str, Case], name: str) -> None:
-    issuer, role = made.mesh.installation.issuer, next(roles_that_may(RULES[name][1]))
-    person = find_person("acme", role)
+    issuer, rule = made.mesh.installation.issuer, RULES[name][1]
+    if rule.scope is Scope.PLATFORM:
+        person = find_person("platform", next(iter(PLATFORM_HOLDERS[rule.permission])))
+    else:
+        person = find_person("acme", next(roles_that_may(rule)))
     for token, reason in (
         ("", "CREDENTIAL_MISSING"),
         (issuer.token(person, seconds=-10), "CREDENTIAL_EXPIRED"),

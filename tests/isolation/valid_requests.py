@@ -155,5 +155,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_AUDIT}/GetEvent": lambda made: Case({"event_id": _event(made)}),
     f"{_AUDIT}/GetEventProof": lambda made: Case({"event_id": _event(made)}),
     f"{_AUDIT}/GetCheckpoint": lambda made: Case({}),
+    f"{_AUDIT}/GetLogCheckpoint": lambda made: Case({}),
+    f"{_AUDIT}/GetLogTile": lambda made: Case({"tile": "0/000.p/1"}),
     f"{_AUDIT}/GetConsistencyProof": lambda made: Case({}, query={"fromSize": "1", "toSize": "2"}),
 }

@@ -12,7 +12,7 @@ from services.audit.store.appending import (
     write_batch,
 )
 from services.audit.store.events import get_event, get_events, list_events, summarize
-from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges
+from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges, read_tile
 
 __all__ = [
     "Connection",
@@ -30,6 +30,7 @@ __all__ = [
     "read_head",
     "read_nodes",
     "read_ranges",
+    "read_tile",
     "summarize",
     "take_over",
     "write_batch",

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.audit.model.events import Checkpoint
 from services.audit.model.merkle import Node, nodes_of
 from services.audit.model.shards import node_offset, place_of, split
+from services.audit.model.tiles import Tile
 from services.audit.tables import checkpoints, nodes
 
 
@@ -25,6 +26,17 @@ async def read_nodes(connection: AsyncConnection, shard: int, wanted: Iterable[N
 async def read_ranges(connection: AsyncConnection, shard: int, ranges: Sequence[tuple[int, int]]) -> dict[Node, bytes]:
     """The hashes of all nodes that some leaf ranges of a shard need."""
     return await read_nodes(connection, shard, nodes_of(ranges))
+
+
+async def read_tile(connection: AsyncConnection, shard: int, tile: Tile) -> list[bytes]:
+    """The hashes of a tile of a shard's tree, as many as there are, in one query."""
+    first = tile.first + node_offset(shard, tile.height)
+    wanted = (
+        select(nodes.c.hash)
+        .where(nodes.c.height == tile.height, nodes.c.position.between(first, first + tile.width - 1))
+        .order_by(nodes.c.position)
+    )
+    return [bytes(row.hash) for row in await connection.execute(wanted)]
 
 
 async def read_head(connection: AsyncConnection) -> tuple[int, int]:

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from recoup.audit.v1 import audit_pb2 as recoup_dot_audit_dot_v1_dot_audit__pb2
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#recoup/audit/v1/audit_service.proto\x12\x0frecoup.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/audit/v1/audit.proto\x1a\x1brecoup/mesh/v1/access.proto\"R\n\x13\x41ppendEventsRequest\x12;\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.recoup.audit.v1.ProducedEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\'\n\x14\x41ppendEventsResponse\x12\x0f\n\x07indexes\x18\x01 \x03(\x03\"\x94\x01\n\x18SummarizeProducerRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x0c\x66rom_counter\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1b\n\nto_counter\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x19\n\x11include_event_ids\x18\x04 \x01(\x08\"M\n\x19SummarizeProducerResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x11\n\tevent_ids\x18\x03 \x03(\t\"\xac\x02\n\x11ListEventsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x17\n\x06\x61\x63tion\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x18\n\x06target\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xac\x02\x12\x1b\n\nrequest_id\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x32\n\x0eoccurred_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0foccurred_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.recoup.audit.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x0fGetEventRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08\x65vent_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"9\n\x10GetEventResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.recoup.audit.v1.Event\"U\n\x14GetEventProofRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08\x65vent_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"u\n\x15GetEventProofResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.recoup.audit.v1.ProvenEvent\x12/\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1b.recoup.audit.v1.Checkpoint\"]\n\x12ProveEventsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12$\n\tevent_ids\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01\"\x8a\x01\n\x13ProveEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.recoup.audit.v1.ProvenEvent\x12/\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1b.recoup.audit.v1.Checkpoint\x12\x14\n\x0ckey_manifest\x18\x03 \x01(\t\"9\n\x14GetCheckpointRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"H\n\x15GetCheckpointResponse\x12/\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1b.recoup.audit.v1.Checkpoint\"u\n\x1aGetConsistencyProofRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\tfrom_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x18\n\x07to_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\",\n\x1bGetConsistencyProofResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c\x32\x8e\r\n\x0c\x41uditService\x12\x65\n\x0c\x41ppendEvents\x12$.recoup.audit.v1.AppendEventsRequest\x1a%.recoup.audit.v1.AppendEventsResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x03\x12t\n\x11SummarizeProducer\x12).recoup.audit.v1.SummarizeProducerRequest\x1a*.recoup.audit.v1.SummarizeProducerResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x12\xa3\x01\n\nListEvents\x12\".recoup.audit.v1.ListEventsRequest\x1a#.recoup.audit.v1.ListEventsResponse\"L\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.event.read\x18\x01\x82\xd3\xe4\x93\x02,\x12*/v1/organizations/{organization_id}/events\x12\xa8\x01\n\x08GetEvent\x12 .recoup.audit.v1.GetEventRequest\x1a!.recoup.audit.v1.GetEventResponse\"W\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.event.read\x18\x01\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/organizations/{organization_id}/events/{event_id}\x12\xbd\x01\n\rGetEventProof\x12%.recoup.audit.v1.GetEventProofRequest\x1a&.recoup.audit.v1.GetEventProofResponse\"]\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.event.read\x18\x01\x82\xd3\xe4\x93\x02=\x12;/v1/organizations/{organization_id}/events/{event_id}/proof\x12t\n\x0bProveEvents\x12#.recoup.audit.v1.ProveEventsRequest\x1a$.recoup.audit.v1.ProveEventsResponse\"\x1a\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.proof.read\x18\x01\x12\xb9\x01\n\rGetCheckpoint\x12%.recoup.audit.v1.GetCheckpointRequest\x1a&.recoup.audit.v1.GetCheckpointResponse\"Y\xaa\xed\x18\x1b\x08\x03\x12\x15\x61udit.checkpoint.read\x18\x01\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/organizations/{organization_id}/log/checkpoint\x12\xcc\x01\n\x13GetConsistencyProof\x12+.recoup.audit.v1.GetConsistencyProofRequest\x1a,.recoup.audit.v1.GetConsistencyProofResponse\"Z\xaa\xed\x18\x1b\x08\x03\x12\x15\x61udit.checkpoint.read\x18\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/organizations/{organization_id}/log/consistency\x1a\x8e\x03\xb2\xed\x18\x89\x03\nN\n\x10\x61udit.event.read\x12\x30Read the organization\'s events and their proofs.\x1a\x03\x01\x03\x06\"\x03\x01\x03\x06\nZ\n\x15\x61udit.checkpoint.read\x12\x33Read signed tree heads and the proofs between them.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\"\x03\x01\x03\x06\nh\n\x10\x61udit.proof.read\x12LHave the service that issues receipts fetch the proofs that belong into one.\x1a\x06\x01\x02\x03\x04\x05\x06\nq\n\x0e\x61udit.log.read\x12[Read the whole log\'s checkpoints and hash tiles: every organization\'s volume shows in them.\"\x02\x03\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#recoup/audit/v1/audit_service.proto\x12\x0frecoup.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/audit/v1/audit.proto\x1a\x1brecoup/mesh/v1/access.proto\"R\n\x13\x41ppendEventsRequest\x12;\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.recoup.audit.v1.ProducedEventB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\'\n\x14\x41ppendEventsResponse\x12\x0f\n\x07indexes\x18\x01 \x03(\x03\"\x94\x01\n\x18SummarizeProducerRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x0c\x66rom_counter\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1b\n\nto_counter\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x19\n\x11include_event_ids\x18\x04 \x01(\x08\"M\n\x19SummarizeProducerResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x11\n\tevent_ids\x18\x03 \x03(\t\"\xac\x02\n\x11ListEventsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x17\n\x06\x61\x63tion\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x18\n\x06target\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xac\x02\x12\x1b\n\nrequest_id\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x32\n\x0eoccurred_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0foccurred_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.recoup.audit.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x0fGetEventRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08\x65vent_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"9\n\x10GetEventResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.recoup.audit.v1.Event\"U\n\x14GetEventProofRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08\x65vent_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"u\n\x15GetEventProofResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.recoup.audit.v1.ProvenEvent\x12/\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1b.recoup.audit.v1.Checkpoint\"]\n\x12ProveEventsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12$\n\tevent_ids\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01\"\x8a\x01\n\x13ProveEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.recoup.audit.v1.ProvenEvent\x12/\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1b.recoup.audit.v1.Checkpoint\x12\x14\n\x0ckey_manifest\x18\x03 \x01(\t\"9\n\x14GetCheckpointRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"H\n\x15GetCheckpointResponse\x12/\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1b.recoup.audit.v1.Checkpoint\"u\n\x1aGetConsistencyProofRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\tfrom_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x18\n\x07to_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\",\n\x1bGetConsistencyProofResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c\"E\n\x17GetLogCheckpointRequest\x12 \n\x05shard\x18\x01 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x10\x80\x80\x80\x04(\x00H\x00\x88\x01\x01\x42\x08\n\x06_shard\">\n\x18GetLogCheckpointResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"X\n\x11GetLogTileRequest\x12 \n\x05shard\x18\x01 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x10\x80\x80\x80\x04(\x00H\x00\x88\x01\x01\x12\x17\n\x04tile\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x42\x08\n\x06_shard\"8\n\x12GetLogTileResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\x96\x10\n\x0c\x41uditService\x12\x65\n\x0c\x41ppendEvents\x12$.recoup.audit.v1.AppendEventsRequest\x1a%.recoup.audit.v1.AppendEventsResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x03\x12t\n\x11SummarizeProducer\x12).recoup.audit.v1.SummarizeProducerRequest\x1a*.recoup.audit.v1.SummarizeProducerResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x12\xa3\x01\n\nListEvents\x12\".recoup.audit.v1.ListEventsRequest\x1a#.recoup.audit.v1.ListEventsResponse\"L\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.event.read\x18\x01\x82\xd3\xe4\x93\x02,\x12*/v1/organizations/{organization_id}/events\x12\xa8\x01\n\x08GetEvent\x12 .recoup.audit.v1.GetEventRequest\x1a!.recoup.audit.v1.GetEventResponse\"W\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.event.read\x18\x01\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/organizations/{organization_id}/events/{event_id}\x12\xbd\x01\n\rGetEventProof\x12%.recoup.audit.v1.GetEventProofRequest\x1a&.recoup.audit.v1.GetEventProofResponse\"]\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.event.read\x18\x01\x82\xd3\xe4\x93\x02=\x12;/v1/organizations/{organization_id}/events/{event_id}/proof\x12t\n\x0bProveEvents\x12#.recoup.audit.v1.ProveEventsRequest\x1a$.recoup.audit.v1.ProveEventsResponse\"\x1a\xaa\xed\x18\x16\x08\x03\x12\x10\x61udit.proof.read\x18\x01\x12\xb9\x01\n\rGetCheckpoint\x12%.recoup.audit.v1.GetCheckpointRequest\x1a&.recoup.audit.v1.GetCheckpointResponse\"Y\xaa\xed\x18\x1b\x08\x03\x12\x15\x61udit.checkpoint.read\x18\x01\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/organizations/{organization_id}/log/checkpoint\x12\xcc\x01\n\x13GetConsistencyProof\x12+.recoup.audit.v1.GetConsistencyProofRequest\x1a,.recoup.audit.v1.GetConsistencyProofResponse\"Z\xaa\xed\x18\x1b\x08\x03\x12\x15\x61udit.checkpoint.read\x18\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/organizations/{organization_id}/log/consistency\x12\xc6\x01\n\x10GetLogCheckpoint\x12(.recoup.audit.v1.GetLogCheckpointRequest\x1a).recoup.audit.v1.GetLogCheckpointResponse\"]\xaa\xed\x18\x14\x08\x04\x12\x0e\x61udit.log.read\x18\x01\x82\xd3\xe4\x93\x02?\x12\x0f/log/checkpointZ&\x12\x1e/log/shards/{shard}/checkpointb\x04\x62odyb\x04\x62ody\x12\xbc\x01\n\nGetLogTile\x12\".recoup.audit.v1.GetLogTileRequest\x1a#.recoup.audit.v1.GetLogTileResponse\"e\xaa\xed\x18\x14\x08\x04\x12\x0e\x61udit.log.read\x18\x01\x82\xd3\xe4\x93\x02G\x12\x13/log/tile/{tile=**}Z*\x12\"/log/shards/{shard}/tile/{tile=**}b\x04\x62odyb\x04\x62ody\x1a\x8e\x03\xb2\xed\x18\x89\x03\nN\n\x10\x61udit.event.read\x12\x30Read the organization\'s events and their proofs.\x1a\x03\x01\x03\x06\"\x03\x01\x03\x06\nZ\n\x15\x61udit.checkpoint.read\x12\x33Read signed tree heads and the proofs between them.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\"\x03\x01\x03\x06\nh\n\x10\x61udit.proof.read\x12LHave the service that issues receipts fetch the proofs that belong into one.\x1a\x06\x01\x02\x03\x04\x05\x06\nq\n\x0e\x61udit.log.read\x12[Read the whole log\'s checkpoints and hash tiles: every organization\'s volume shows in them.\"\x02\x03\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,6 +77,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['from_size']._serialized_options = b'\272H\004\"\002 \000'
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['to_size']._loaded_options = None
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['to_size']._serialized_options = b'\272H\004\"\002 \000'
+  _globals['_GETLOGCHECKPOINTREQUEST'].fields_by_name['shard']._loaded_options = None
+  _globals['_GETLOGCHECKPOINTREQUEST'].fields_by_name['shard']._serialized_options = b'\272H\t\032\007\020\200\200\200\004(\000'
+  _globals['_GETLOGTILEREQUEST'].fields_by_name['shard']._loaded_options = None
+  _globals['_GETLOGTILEREQUEST'].fields_by_name['shard']._serialized_options = b'\272H\t\032\007\020\200\200\200\004(\000'
+  _globals['_GETLOGTILEREQUEST'].fields_by_name['tile']._loaded_options = None
+  _globals['_GETLOGTILEREQUEST'].fields_by_name['tile']._serialized_options = b'\272H\006r\004\020\001\030d'
   _globals['_AUDITSERVICE']._loaded_options = None
   _globals['_AUDITSERVICE']._serialized_options = b'\262\355\030\211\003\nN\n\020audit.event.read\0220Read the organization\'s events and their proofs.\032\003\001\003\006\"\003\001\003\006\nZ\n\025audit.checkpoint.read\0223Read signed tree heads and the proofs between them.\032\007\001\002\003\004\005\006\007\"\003\001\003\006\nh\n\020audit.proof.read\022LHave the service that issues receipts fetch the proofs that belong into one.\032\006\001\002\003\004\005\006\nq\n\016audit.log.read\022[Read the whole log\'s checkpoints and hash tiles: every organization\'s volume shows in them.\"\002\003\006'
   _globals['_AUDITSERVICE'].methods_by_name['AppendEvents']._loaded_options = None
@@ -94,38 +101,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\252\355\030\033\010\003\022\025audit.checkpoint.read\030\001\202\323\344\223\0024\0222/v1/organizations/{organization_id}/log/checkpoint'
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\252\355\030\033\010\003\022\025audit.checkpoint.read\030\001\202\323\344\223\0025\0223/v1/organizations/{organization_id}/log/consistency'
-  _globals['_APPENDEVENTSREQUEST']._serialized_start=206
-  _globals['_APPENDEVENTSREQUEST']._serialized_end=288
-  _globals['_APPENDEVENTSRESPONSE']._serialized_start=290
-  _globals['_APPENDEVENTSRESPONSE']._serialized_end=329
-  _globals['_SUMMARIZEPRODUCERREQUEST']._serialized_start=332
-  _globals['_SUMMARIZEPRODUCERREQUEST']._serialized_end=480
-  _globals['_SUMMARIZEPRODUCERRESPONSE']._serialized_start=482
-  _globals['_SUMMARIZEPRODUCERRESPONSE']._serialized_end=559
-  _globals['_LISTEVENTSREQUEST']._serialized_start=562
-  _globals['_LISTEVENTSREQUEST']._serialized_end=862
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=864
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=949
-  _globals['_GETEVENTREQUEST']._serialized_start=951
-  _globals['_GETEVENTREQUEST']._serialized_end=1031
-  _globals['_GETEVENTRESPONSE']._serialized_start=1033
-  _globals['_GETEVENTRESPONSE']._serialized_end=1090
-  _globals['_GETEVENTPROOFREQUEST']._serialized_start=1092
-  _globals['_GETEVENTPROOFREQUEST']._serialized_end=1177
-  _globals['_GETEVENTPROOFRESPONSE']._serialized_start=1179
-  _globals['_GETEVENTPROOFRESPONSE']._serialized_end=1296
-  _globals['_PROVEEVENTSREQUEST']._serialized_start=1298
-  _globals['_PROVEEVENTSREQUEST']._serialized_end=1391
-  _globals['_PROVEEVENTSRESPONSE']._serialized_start=1394
-  _globals['_PROVEEVENTSRESPONSE']._serialized_end=1532
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1534
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1591
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1593
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1665
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1667
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1784
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1786
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1830
-  _globals['_AUDITSERVICE']._serialized_start=1833
-  _globals['_AUDITSERVICE']._serialized_end=3511
+  _globals['_AUDITSERVICE'].methods_by_name['GetLogCheckpoint']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetLogCheckpoint']._serialized_options = b'\252\355\030\024\010\004\022\016audit.log.read\030\001\202\323\344\223\002?\022\017/log/checkpointZ&\022\036/log/shards/{shard}/checkpointb\004bodyb\004body'
+  _globals['_AUDITSERVICE'].methods_by_name['GetLogTile']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['GetLogTile']._serialized_options = b'\252\355\030\024\010\004\022\016audit.log.read\030\001\202\323\344\223\002G\022\023/log/tile/{tile=**}Z*\022\"/log/shards/{shard}/tile/{tile=**}b\004bodyb\004body'
+  _globals['_APPENDEVENTSREQUEST']._serialized_start=233
+  _globals['_APPENDEVENTSREQUEST']._serialized_end=315
+  _globals['_APPENDEVENTSRESPONSE']._serialized_start=317
+  _globals['_APPENDEVENTSRESPONSE']._serialized_end=356
+  _globals['_SUMMARIZEPRODUCERREQUEST']._serialized_start=359
+  _globals['_SUMMARIZEPRODUCERREQUEST']._serialized_end=507
+  _globals['_SUMMARIZEPRODUCERRESPONSE']._serialized_start=509
+  _globals['_SUMMARIZEPRODUCERRESPONSE']._serialized_end=586
+  _globals['_LISTEVENTSREQUEST']._serialized_start=589
+  _globals['_LISTEVENTSREQUEST']._serialized_end=889
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=891
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=976
+  _globals['_GETEVENTREQUEST']._serialized_start=978
+  _globals['_GETEVENTREQUEST']._serialized_end=1058
+  _globals['_GETEVENTRESPONSE']._serialized_start=1060
+  _globals['_GETEVENTRESPONSE']._serialized_end=1117
+  _globals['_GETEVENTPROOFREQUEST']._serialized_start=1119
+  _globals['_GETEVENTPROOFREQUEST']._serialized_end=1204
+  _globals['_GETEVENTPROOFRESPONSE']._serialized_start=1206
+  _globals['_GETEVENTPROOFRESPONSE']._serialized_end=1323
+  _globals['_PROVEEVENTSREQUEST']._serialized_start=1325
+  _globals['_PROVEEVENTSREQUEST']._serialized_end=1418
+  _globals['_PROVEEVENTSRESPONSE']._serialized_start=1421
+  _globals['_PROVEEVENTSRESPONSE']._serialized_end=1559
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1561
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1618
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1620
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1692
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1694
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1811
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1813
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1857
+  _globals['_GETLOGCHECKPOINTREQUEST']._serialized_start=1859
+  _globals['_GETLOGCHECKPOINTREQUEST']._serialized_end=1928
+  _globals['_GETLOGCHECKPOINTRESPONSE']._serialized_start=1930
+  _globals['_GETLOGCHECKPOINTRESPONSE']._serialized_end=1992
+  _globals['_GETLOGTILEREQUEST']._serialized_start=1994
+  _globals['_GETLOGTILEREQUEST']._serialized_end=2082
+  _globals['_GETLOGTILERESPONSE']._serialized_start=2084
+  _globals['_GETLOGTILERESPONSE']._serialized_end=2140
+  _globals['_AUDITSERVICE']._serialized_start=2143
+  _globals['_AUDITSERVICE']._serialized_end=4213
 # @@protoc_insertion_point(module_scope)

@@ -75,6 +75,16 @@ class AuditServiceStub:
                 request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.SerializeToString,
                 response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofResponse.FromString,
                 _registered_method=True)
+        self.GetLogCheckpoint = channel.unary_unary(
+                '/recoup.audit.v1.AuditService/GetLogCheckpoint',
+                request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogCheckpointRequest.SerializeToString,
+                response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetLogTile = channel.unary_unary(
+                '/recoup.audit.v1.AuditService/GetLogTile',
+                request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogTileRequest.SerializeToString,
+                response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogTileResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -138,6 +148,21 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogCheckpoint(self, request, context):
+        """Reads the newest checkpoint of a shard as C2SP tlog-tiles has it: a signed note, with its cosignatures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogTile(self, request, context):
+        """Reads a hash tile of a shard as C2SP tlog-tiles has it: up to 256 hashes, one after the other. Only what is under a
+        signed checkpoint; bundles of entries never.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +205,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetConsistencyProof,
                     request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.FromString,
                     response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'GetLogCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogCheckpoint,
+                    request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogCheckpointRequest.FromString,
+                    response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogCheckpointResponse.SerializeToString,
+            ),
+            'GetLogTile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogTile,
+                    request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogTileRequest.FromString,
+                    response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogTileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +434,60 @@ class AuditService:
             '/recoup.audit.v1.AuditService/GetConsistencyProof',
             recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.SerializeToString,
             recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.audit.v1.AuditService/GetLogCheckpoint',
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogCheckpointRequest.SerializeToString,
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogTile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.audit.v1.AuditService/GetLogTile',
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogTileRequest.SerializeToString,
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetLogTileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class AuditServiceStub:
     """Reads the newest signed tree head."""
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]
     """Proves that one signed tree head continues an earlier one."""
+    GetLogCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetLogCheckpointRequest, _audit_service_pb2.GetLogCheckpointResponse]
+    """Reads the newest checkpoint of a shard as C2SP tlog-tiles has it: a signed note, with its cosignatures."""
+    GetLogTile: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetLogTileRequest, _audit_service_pb2.GetLogTileResponse]
+    """Reads a hash tile of a shard as C2SP tlog-tiles has it: up to 256 hashes, one after the other. Only what is under a
+    signed checkpoint; bundles of entries never.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -75,6 +81,12 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Reads the newest signed tree head."""
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
     """Proves that one signed tree head continues an earlier one."""
+    GetLogCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetLogCheckpointRequest, _audit_service_pb2.GetLogCheckpointResponse]  # type: ignore[assignment]
+    """Reads the newest checkpoint of a shard as C2SP tlog-tiles has it: a signed note, with its cosignatures."""
+    GetLogTile: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetLogTileRequest, _audit_service_pb2.GetLogTileResponse]  # type: ignore[assignment]
+    """Reads a hash tile of a shard as C2SP tlog-tiles has it: up to 256 hashes, one after the other. Only what is under a
+    signed checkpoint; bundles of entries never.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns the append-only log, answers for it, and proves what it says."""
@@ -144,5 +156,23 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetConsistencyProofResponse, _abc.Awaitable[_audit_service_pb2.GetConsistencyProofResponse]]:
         """Proves that one signed tree head continues an earlier one."""
+
+    @_abc_1.abstractmethod
+    def GetLogCheckpoint(
+        self,
+        request: _audit_service_pb2.GetLogCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetLogCheckpointResponse, _abc.Awaitable[_audit_service_pb2.GetLogCheckpointResponse]]:
+        """Reads the newest checkpoint of a shard as C2SP tlog-tiles has it: a signed note, with its cosignatures."""
+
+    @_abc_1.abstractmethod
+    def GetLogTile(
+        self,
+        request: _audit_service_pb2.GetLogTileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetLogTileResponse, _abc.Awaitable[_audit_service_pb2.GetLogTileResponse]]:
+        """Reads a hash tile of a shard as C2SP tlog-tiles has it: up to 256 hashes, one after the other. Only what is under a
+        signed checkpoint; bundles of entries never.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
