@@ -38,6 +38,8 @@ from recoup_client.errors import SignInNeeded, typed
 
 CALL_SECONDS = 30.0
 POLL_SECONDS = 0.5
+# Whose passport opens what is about the whole installation, such as the log's checkpoints and tiles.
+PLATFORM_ORGANIZATION_ID = "00000000-0000-0000-0000-000000000000"
 _MARGIN_SECONDS = 30.0
 _STALE = frozenset({"CREDENTIAL_EXPIRED", "CREDENTIAL_REVOKED"})
 _OVER = frozenset({scanner_pb2.SCAN_STATE_COMPLETE, scanner_pb2.SCAN_STATE_PARTIAL, scanner_pb2.SCAN_STATE_FAILED})
@@ -222,4 +224,4 @@ def _service_config(services: tuple[ServiceDescriptor, ...]) -> str:
     return json.dumps({"methodConfig": [{"name": reads, "retryPolicy": policy}]})
 
 
-__all__ = ["Certificate", "MeshClient", "pages"]
+__all__ = ["PLATFORM_ORGANIZATION_ID", "Certificate", "MeshClient", "pages"]

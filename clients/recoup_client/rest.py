@@ -66,20 +66,35 @@ class Rest:
         self, method: str, path: str, body: dict[str, Any] | None = None, parameters: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The answer's JSON. Raises GatewayRefused, GatewayUnreachable, WrongUse."""
+        answer = self._send(method, path, body, parameters)
+        document = _document(answer)
+        if answer.is_error:
+            raise GatewayRefused(answer.status_code, document)
+        return document
+
+    def octets(self, path: str, media_type: str) -> bytes:
+        """The body of an answer that isn't JSON, as it came. Raises as `call` does."""
+        answer = self._send("GET", path, None, None)
+        if answer.is_error:
+            raise GatewayRefused(answer.status_code, _document(answer))
+        found = answer.headers.get("content-type", "").partition(";")[0]
+        if found != media_type:
+            raise GatewayUnreachable(f"what answered isn't a Recoup gateway ({found or 'no type'} for {media_type})")
+        return answer.content
+
+    def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, parameters: dict[str, Any] | None
+    ) -> httpx.Response:
         try:
             request = self._client.build_request(method, path, json=body, params=parameters)
         except (httpx.InvalidURL, UnicodeError) as error:
             raise WrongUse(f"an argument can't be sent: {error}") from error
         try:
-            answer = self._client.send(request)
+            return self._client.send(request)
         except httpx.HTTPError as error:
             raise GatewayUnreachable(f"the gateway didn't answer ({type(error).__name__})") from error
         except UnicodeError as error:  # from the socket module, for a label that no name in the DNS can have
             raise WrongUse(f"{self._client.base_url} isn't an address: no host can have that name") from error
-        document = _document(answer)
-        if answer.is_error:
-            raise GatewayRefused(answer.status_code, document)
-        return document
 
     def __enter__(self) -> Rest:
         return self

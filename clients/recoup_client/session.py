@@ -54,6 +54,11 @@ class Session:
             given = {key: value for key, value in parameters.items() if value != ""}
             return rest.call(method, at("/v1/organizations/{}", organization_id) + path, body, given)
 
+    def octets(self, path: str, media_type: str) -> bytes:
+        """A body that isn't JSON, about no organization. Raises as `call` does."""
+        with self.rest() as rest:
+            return rest.octets(path, media_type)
+
     def all(self, path: str, key: str, **parameters: Any) -> dict[str, Any]:
         """All pages of a list, as one document. What is beyond the first pages is said on stderr."""
         found = self.call("GET", path, pageSize=_PAGE, **parameters)
@@ -79,9 +84,12 @@ class Session:
 
     def show(self, document: dict[str, Any], rows: Sequence[tuple[str, ...]], *columns: str) -> None:
         """Print JSON, or a table. Raises Unwritten; a reader who went away is click's to handle."""
-        text = json.dumps(document) + "\n" if self.as_json else _table(rows, columns)
+        self.say(document, "" if self.as_json else _table(rows, columns))
+
+    def say(self, document: dict[str, Any], text: str) -> None:
+        """Print JSON, or a text as it is. Raises as `show` does."""
         try:
-            click.echo(text, nl=False)
+            click.echo(json.dumps(document) + "\n" if self.as_json else text, nl=False)
         except BrokenPipeError:
             raise
         except OSError as error:
