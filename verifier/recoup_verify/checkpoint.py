@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, decode, fields, read_json
-from recoup_verify.log import Head, Key, key_of_origin, verified_head
+from recoup_verify.log import Head, Key, Trust, countersigned, verified_head
 from recoup_verify.tree import MAX_HASHES, check_consistency
 
 MAX_BYTES = 64 << 10
@@ -19,7 +19,7 @@ class Continued(NamedTuple):
     new: Head
 
 
-def check_checkpoint(raw: bytes, key: Key, what: str = "the checkpoint") -> Head:
+def check_checkpoint(raw: bytes, key: Key | Trust, what: str = "the checkpoint") -> Head:
     """The tree head in a signed note. Raises Disproved, CannotTell."""
     try:
         note = raw.decode("utf-8")
@@ -27,10 +27,10 @@ def check_checkpoint(raw: bytes, key: Key, what: str = "the checkpoint") -> Head
         note = ""
     if len(raw) > MAX_BYTES or "\n\n" not in note:
         raise CannotTell(f"{what} isn't a signed note")
-    return verified_head(note, key_of_origin(key, note.partition("\n")[0]), what)
+    return verified_head(note, key, what)
 
 
-def check_continued(old: bytes, new: bytes, proof: bytes | None, key: Key) -> Continued:
+def check_continued(old: bytes, new: bytes, proof: bytes | None, key: Key | Trust) -> Continued:
     """Whether the tree head NEW continues OLD; `proof` isn't needed where both have one size."""
     heads = Continued(check_checkpoint(old, key, "OLD"), check_checkpoint(new, key, "NEW"))
     before, after = heads
@@ -64,7 +64,7 @@ def read_hashes(raw: bytes) -> list[bytes]:
 
 def head_facts(head: Head) -> dict[str, Any]:
     """A tree head for programs."""
-    return {"origin": head.origin, "size": head.size, "root": head.root.hex()}
+    return {"origin": head.origin, "size": head.size, "root": head.root.hex(), "cosigned": list(head.cosigned)}
 
 
 def checkpoint_told(head: Head) -> tuple[list[str], dict[str, Any]]:
@@ -73,7 +73,7 @@ def checkpoint_told(head: Head) -> tuple[list[str], dict[str, Any]]:
         f"PROVED: the log {head.origin} signed this head of its tree.",
         f"  size       {head.size} leaves",
         f"  root       {head.root.hex()}",
-        "Not proved: that everybody is shown the same head, nor that it is the newest one.",
+        f"Not proved: that everybody is shown the same head: {countersigned(head)}; nor that it is the newest one.",
     ]
     return lines, head_facts(head)
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from recoup_verify.documents import CannotTell, Disproved, shown
 
 PROVED, DISPROVED, CANNOT_TELL = 0, 1, 2
-_MAX_KEY = 4_096
+_MAX_KEY = 65_536
 HELP = """\
-usage: recoup-verify COMMAND FILE... --key VKEY [--proof FILE] [--json]
+usage: recoup-verify COMMAND FILE... --key VKEY [--keys FILE] [--witness VKEY]... [--quorum K] [--proof FILE] [--json]
 
 Checks offline what Recoup claims. Needs no access to Recoup, and trusts nothing but the key.
 
@@ -30,7 +30,10 @@ commands:
   consistency OLD NEW  that the log of the checkpoint NEW continues that of OLD: nothing was changed or dropped
 
 options (FILE may be - for the standard input):
-  --key VKEY    the log's verifier key, or @FILE that holds it
+  --key VKEY    the verifier key of the log, or of its offline root, or @FILE that holds it
+  --keys FILE   the log's key manifest, which receipts hold themselves: for the root's key, and while a key is rotated
+  --witness VKEY, --quorum K
+                whom you count on to have cosigned the log's head, and how many of them must have (else all)
   --proof FILE  of consistency: what .../log/consistency answers, or its hashes, one a line
   --json        print JSON
   -h, --help    print this
@@ -55,7 +58,7 @@ class Given(NamedTuple):
 
     command: str
     files: Sequence[str]
-    values: Mapping[str, str]
+    values: Mapping[str, Sequence[str]]
     as_json: bool
 
 
@@ -105,16 +108,16 @@ def _answer(arguments: Sequence[str]) -> Answer:
 
 def _given(arguments: Sequence[str]) -> Given:
     """Read the command line. Raises WrongUse."""
-    words, found, values = iter(arguments), list[str](), dict[str, str]()
+    words, found, values = iter(arguments), list[str](), dict[str, list[str]]()
     for word in words:
         name, equals, value = word.partition("=")
         if word == "-" or not word.startswith("-"):
             found.append(word)
-        elif name in ("--key", "--proof"):
-            if name in values:
+        elif name in ("--key", "--keys", "--proof", "--witness", "--quorum"):
+            if name in values and name != "--witness":
                 raise WrongUse(f"{name} is given twice")
-            values[name] = value if equals else next(words, "")
-            if not values[name]:
+            values.setdefault(name, []).append(value if equals else next(words, ""))
+            if not values[name][-1]:
                 raise WrongUse(f"{name} needs a value")
         elif word != "--json":
             raise WrongUse(f"there is no option {shown(word)}")
@@ -126,24 +129,34 @@ def _given(arguments: Sequence[str]) -> Given:
         raise WrongUse(
             f"{command} takes {count} FILE and --key VKEY" + " and --proof FILE" * (command == "consistency")
         )
-    if [*files, values.get("--proof")].count("-") > 1:
+    if [*files, *values.get("--proof", []), *values.get("--keys", [])].count("-") > 1:
         raise WrongUse("only one FILE can be the standard input")
     return Given(command, files, values, "--json" in arguments)
 
 
 def _checked(given: Given, local: list[bool]) -> Told:
     """What was proved. `local` becomes whether the key says of itself that it signs nothing that counts."""
-    from recoup_verify.log import parse_key
+    from recoup_verify.keys import trusted
 
-    text = given.values["--key"]
-    if text.startswith("@"):
-        try:
-            text = _read(text[1:], _MAX_KEY).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise CannotTell(f"{text[1:]} isn't a verifier key") from error
-    key = parse_key(text)
-    local[0] = key.is_local
-    return COMMANDS[given.command](given, key)
+    trust = trusted(*(list(map(_text, given.values.get(name, []))) for name in ("--key", "--witness", "--quorum")))
+    local[0] = trust.key.is_local
+    if "--keys" in given.values:
+        from recoup_verify.keys import read_manifest
+
+        trust = read_manifest(_text(f"@{given.values['--keys'][0]}"), trust)
+    elif trust.key.name.endswith("/root") and given.command in ("event", "checkpoint", "consistency"):
+        raise CannotTell("this is a root's key: give the log's key manifest too, with --keys")
+    return COMMANDS[given.command](given, trust)
+
+
+def _text(given: str) -> str:
+    """What was given, or what is in the file that it names."""
+    if not given.startswith("@"):
+        return given
+    try:
+        return _read(given[1:], _MAX_KEY).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CannotTell(f"{given[1:]} isn't a verifier key") from error
 
 
 def _event(given: Given, key: Any) -> Told:
@@ -171,7 +184,7 @@ def _consistency(given: Given, key: Any) -> Told:
     from recoup_verify import checkpoint
 
     old, new = (_read(file, checkpoint.MAX_BYTES) for file in given.files)
-    proof = _read(given.values["--proof"], checkpoint.MAX_BYTES) if "--proof" in given.values else None
+    proof = _read(given.values["--proof"][0], checkpoint.MAX_BYTES) if "--proof" in given.values else None
     return checkpoint.continued_told(checkpoint.check_continued(old, new, proof, key))
 
 

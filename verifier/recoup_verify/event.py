@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, canonical, decode, fields, read_json
-from recoup_verify.log import Key, key_of_origin, verified_head, whole_number
+from recoup_verify.log import Key, Trust, verified_head, whole_number
 from recoup_verify.tree import check_inclusion
 
 _LEAF_FIELDS = (
@@ -35,15 +35,14 @@ class Proved:
     origin: str
 
 
-def check_event(raw: bytes, key: Key) -> Proved:
+def check_event(raw: bytes, key: Key | Trust) -> Proved:
     """Check a proof document. Raises Disproved, CannotTell."""
     if len(raw) > MAX_BYTES:
         raise CannotTell("the file is larger than any proof")
     document = fields(read_json(raw), "the document", ("event", "checkpoint"))
     event = fields(document["event"], "event", ("leaf", "index", "payload", "salt", "proof"))
     checkpoint = fields(document["checkpoint"], "checkpoint", ("note", "size", "root"))
-    note = _text(checkpoint["note"], "checkpoint.note")
-    head = verified_head(note, key_of_origin(key, note.partition("\n")[0]))
+    head = verified_head(_text(checkpoint["note"], "checkpoint.note"), key)
     if checkpoint["size"] != str(head.size) or decode(checkpoint["root"], "checkpoint.root") != head.root:
         raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
     # Bytes are read as documents only after they're proved: what was changed is disproved, whatever it has become.

@@ -1,55 +1,99 @@
-"""Checks the key manifest: which receipt keys the log's own key vouches for, and for which part of the log."""
+"""Reads the key manifest: which keys are good for which part of the log, which witnesses, how many must cosign."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from recoup_verify.documents import Disproved, decode
-from recoup_verify.log import Key, verified_note, whole_number
+from recoup_verify.documents import CannotTell, Disproved, decode
+from recoup_verify.log import LOG, WITNESS, Key, Place, RangedKey, Trust, parse_key, signed_by, whole_number
 
-_VERSION = "recoup-keys/v1"
-_USE, _ALGORITHM, _OPEN_END = "receipt", "ed25519", "-"
-
-
-@dataclass(frozen=True)
-class ReceiptKey:
-    """A key that receipts are signed with, good for leaves from `start` to before `end` (None: no end yet)."""
-
-    public: bytes
-    start: int
-    end: int | None
-
-    @property
-    def key_id(self) -> str:
-        """SHA-256 of the key, hexadecimal: how envelopes name it."""
-        return hashlib.sha256(self.public).hexdigest()
-
-    def covers(self, index: int) -> bool:
-        """Whether the key may sign a receipt whose issue is the log's leaf `index`."""
-        return self.start <= index and (self.end is None or index < self.end)
+_WHAT = "the key manifest"
+_CANNOT_BE = f"a line of {_WHAT} can't be"
+_USES = ("root", "log", "receipt", "evidence", "witness", "quorum")
+_MAX_LINES = 200
 
 
-def receipt_keys(manifest: str, key: Key) -> Mapping[str, ReceiptKey]:
-    """The manifest's keys by id. Raises Disproved."""
-    lines = verified_note(manifest, key, "the key manifest").split("\n")
-    if lines[:2] != [f"{key.name}/keys", _VERSION] or len(lines) < 4 or lines[-1]:
-        raise Disproved("the key manifest's text isn't that of this log")
-    keys = [_key(line) for line in lines[2:-1]]
-    if len({each.key_id for each in keys}) != len(keys):
-        raise Disproved("the key manifest lists a key twice")
-    return {each.key_id: each for each in keys}
+def trusted(keys: Sequence[str], witnesses: Sequence[str], quorum: Sequence[str]) -> Trust:
+    """What --key, --witness and --quorum say. Raises CannotTell."""
+    named = [parse_key(text, WITNESS) for text in witnesses]
+    wanted = whole_number(quorum[0]) if quorum else len(named)
+    if wanted is None or (named and wanted > len(named)):
+        raise CannotTell("--quorum must be a number, and no larger than that of the witnesses that you name")
+    return replace(Trust.of(parse_key(keys[0])), witnesses=named, wanted=wanted)
 
 
-def _key(line: str) -> ReceiptKey:
-    words = line.split(" ")
-    if len(words) != 5 or words[:2] != [_USE, _ALGORITHM]:
-        raise Disproved("a line of the key manifest isn't a receipt key")
-    public, start = decode(words[2], "a key of the key manifest"), whole_number(words[3])
-    end = None if words[4] == _OPEN_END else whole_number(words[4])
-    if len(public) != 32 or start is None or (end is None and words[4] != _OPEN_END):
-        raise Disproved("a line of the key manifest can't be")
-    if end is not None and end <= start:
-        raise Disproved("a line of the key manifest can't be")
-    return ReceiptKey(public, start, end)
+def read_manifest(manifest: str, given: Key | Trust) -> Trust:
+    """What a key manifest adds to the key that was given, which must have signed it. Raises Disproved."""
+    trust = Trust.of(given)
+    lines = manifest.rpartition("\n\n")[0].split("\n")
+    name, version = lines[0].removesuffix("/keys"), "".join(lines[1:2])
+    if version == "recoup-keys/v2" and trust.key.name in (name, f"{name}/root"):
+        return _second(manifest, lines, replace(trust, name=name))
+    # Version 1: the log's one key vouches for itself, and for receipt keys.
+    text, _ = signed_by(manifest, [trust.key], _WHAT)
+    if version != "recoup-keys/v1" or not text.startswith(f"{trust.key.name}/keys\n") or len(lines) < 3:
+        raise Disproved(f"{_WHAT}'s text isn't that of this log")
+    if any(not line.startswith("receipt ") for line in lines[2:]):
+        raise Disproved(f"a line of {_WHAT} isn't a receipt key")
+    return replace(trust, keys=_by_use(lines[2:], _number))
+
+
+def _second(manifest: str, lines: Sequence[str], trust: Trust) -> Trust:
+    """Version 2: the root vouches for all, and each of the log's keys in force agrees."""
+    if len(lines) > _MAX_LINES or lines[0] != f"{trust.name}/keys":
+        raise Disproved(f"{_WHAT}'s text isn't that of this log")
+    uses = [line.partition(" ")[0] for line in lines[2:]]
+    if any(use not in _USES for use in uses) or sorted(uses, key=_USES.index) != uses or uses[:1] != ["root"]:
+        raise Disproved(f"the lines of {_WHAT} aren't those of one, in their order")
+    said = {use: [line.partition(" ")[2] for line in lines[2:] if line.startswith(f"{use} ")] for use in _USES}
+    keys = _by_use(lines[2:], _place)
+    root, witnesses = _vkeys(said["root"], LOG)[0], _vkeys(said["witness"], WITNESS)
+    logs = list(keys["log"].values())
+    signers = [root, *(Key(trust.name, each.public) for each in logs if each.end is None)]
+    _, by = signed_by(manifest, signers, _WHAT)
+    if root.name != f"{trust.name}/root" or {*by} != {*signers} or trust.key not in by:
+        raise Disproved(f"{_WHAT} isn't signed by the key that you gave, its root and each key of the log in force")
+    quorum = whole_number(said["quorum"][0]) if len(said["quorum"]) == len(said["root"]) == 1 else None
+    if quorum is None or quorum > len(witnesses) or len({each.public for each in witnesses}) != len(witnesses):
+        raise Disproved(_CANNOT_BE)
+    return replace(trust, logs=logs, keys=keys, listed=witnesses, quorum=quorum)
+
+
+def _by_use(lines: Sequence[str], read: Callable[[str], Place]) -> dict[str, dict[str, RangedKey]]:
+    """The keys with their ranges by use and id. Raises Disproved."""
+    found: dict[str, dict[str, RangedKey]] = {"log": {}, "receipt": {}, "evidence": {}}
+    for line in lines:
+        use, *words = line.split(" ")
+        if use not in found:
+            continue
+        if len(words) != 4 or words[0] != "ed25519":
+            raise Disproved(_CANNOT_BE)
+        start, end = read(words[2]), None if words[3] == "-" else read(words[3])
+        key = RangedKey(decode(words[1], f"a key of {_WHAT}"), start, end)
+        if len(key.public) != 32 or (end is not None and end <= start):
+            raise Disproved(_CANNOT_BE)
+        if found[use].setdefault(key.key_id, key) is not key:
+            raise Disproved(f"{_WHAT} lists a key twice")
+    return found
+
+
+def _place(text: str) -> Place:
+    """A place as "shard:size". Raises Disproved."""
+    shard, colon, size = text.partition(":")
+    found = whole_number(shard), whole_number(size)
+    if not colon or found[0] is None or found[1] is None:
+        raise Disproved(_CANNOT_BE)
+    return found[0], found[1]
+
+
+def _number(text: str) -> Place:
+    """A place of the first shard, as version 1 says it. Raises Disproved."""
+    return _place(f"0:{text}")
+
+
+def _vkeys(texts: Sequence[str], algorithm: bytes) -> list[Key]:
+    try:
+        return [parse_key(text, algorithm) for text in texts]
+    except CannotTell as error:
+        raise Disproved(_CANNOT_BE) from error

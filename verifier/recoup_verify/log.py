@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -12,48 +12,105 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from recoup_verify.documents import CannotTell, Disproved, decode
 from recoup_verify.tree import MAX_HASHES
 
-_ALGORITHM = b"\x01"
+LOG, WITNESS = b"\x01", b"\x04"
 _DASH = "\u2014 "
 _PROOF = "c2sp.org/tlog-proof@v1"
 LOCAL = ".local.invalid"
+_MAX_LINES = 64
+# Where something stands: the shard of the log, and the index or size in it.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Key:
-    """A verifier key: its name, which is the log's origin, and 32 bytes."""
+    """A verifier key: its name, which is the log's origin, a root's or a witness's, and 32 bytes."""
 
     name: str
     public: bytes
+    algorithm: bytes = LOG
 
     @property
     def key_id(self) -> bytes:
         """SHA-256(name ‖ newline ‖ algorithm ‖ key), the first four bytes."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _ALGORITHM + self.public).digest()[:4]
+        return hashlib.sha256(self.name.encode() + b"\n" + self.algorithm + self.public).digest()[:4]
 
     @property
     def is_local(self) -> bool:
         """Whether the key says of itself that it signs nothing that counts."""
         return LOCAL in self.name
 
+    def has_signed(self, signature: bytes, text: str) -> bool:
+        """Whether this is the key's signature over a note's text; a witness's has the time before it."""
+        if self.algorithm == LOG:
+            return is_signed_by(self.public, signature, text.encode())
+        at = int.from_bytes(signature[:8], "big")
+        return at < 2**63 and is_signed_by(self.public, signature[8:], f"cosignature/v1\ntime {at}\n{text}".encode())
 
-def parse_key(text: str) -> Key:
+
+def parse_key(text: str, algorithm: bytes = LOG) -> Key:
     """A key as "<name>+<id>+<base64>". Raises CannotTell."""
     try:
         name, key_id, encoded = text.strip().split("+", 2)
         raw = decode(encoded, "the key")
-        key = Key(name, raw[1:])
-        genuine = bool(name) and raw[:1] == _ALGORITHM and len(key.public) == 32 and key.key_id.hex() == key_id
+        key = Key(name, raw[1:], algorithm)
+        genuine = bool(name) and raw[:1] == algorithm and len(key.public) == 32 and key.key_id.hex() == key_id
     except (ValueError, Disproved) as error:
         raise CannotTell("this isn't a verifier key: <name>+<id>+<base64>") from error
     if not genuine:
-        raise CannotTell("this isn't an Ed25519 verifier key")
+        raise CannotTell(f"this isn't an Ed25519 verifier key of a {'log' if algorithm == LOG else 'witness'}")
     return key
 
 
-def key_of_origin(key: Key, origin: str) -> Key:
-    """The key as it signs the tree of this origin: a later shard `<name>/<k>` has one of its own, and the same key."""
-    shard = whole_number(origin.removeprefix(f"{key.name}/")) if origin.startswith(f"{key.name}/") else None
-    return Key(origin, key.public) if shard else key
+@dataclass(frozen=True)
+class RangedKey:
+    """A key that is good from `start` to before `end` (None: no end yet): tree sizes for a log's key, else leaves."""
+
+    public: bytes
+    start: Place
+    end: Place | None
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the key, hexadecimal: how envelopes name it."""
+        return hashlib.sha256(self.public).hexdigest()
+
+    def covers(self, place: Place) -> bool:
+        """Whether the key may sign something that stands there."""
+        return self.start <= place and (self.end is None or place < self.end)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom to believe about a log: what --key, --witness and --quorum say, and what a key manifest adds to it.
+
+    `witnesses` are the user's, `listed` the manifest's, of which `quorum` must cosign the head of a receipt.
+    """
+
+    key: Key
+    witnesses: Sequence[Key] = ()
+    wanted: int = 0
+    name: str = ""
+    logs: Sequence[RangedKey] = ()
+    keys: Mapping[str, Mapping[str, RangedKey]] = field(default_factory=dict)
+    listed: Sequence[Key] = ()
+    quorum: int = 0
+
+    @classmethod
+    def of(cls, key: Key | Trust) -> Trust:
+        """Trust in a log's key and nothing else, where no more is given."""
+        if isinstance(key, Trust):
+            return key
+        return cls(key, name=key.name, logs=[RangedKey(key.public, (0, 0), None)])
+
+    def signs(self, origin: str) -> list[Key]:
+        """The log's keys as they sign the tree of this origin: a later shard `<name>/<k>` has one of its own."""
+        name = origin if shard_of(self.name, origin) else self.name
+        return [Key(name, each.public) for each in self.logs]
+
+
+def shard_of(name: str, origin: str) -> int:
+    """The shard of the log `name` that an origin is of; 0 for the first, and for what isn't one."""
+    return (whole_number(origin.removeprefix(f"{name}/")) or 0) if origin.startswith(f"{name}/") else 0
 
 
 def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
@@ -67,38 +124,79 @@ def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Head:
-    """A tree head that the key signed."""
+    """A tree head that the log signed, and the names of the witnesses that cosigned it."""
 
     origin: str
     size: int
     root: bytes
+    shard: int = 0
+    cosigned: Sequence[str] = ()
+
+
+def signed_by(note: str, keys: Sequence[Key], what: str) -> tuple[str, list[Key]]:
+    """A note's text and the keys that signed it: each line is of one of `keys`, and none is twice. Raises Disproved."""
+    body, separator, signatures = note.rpartition("\n\n")
+    lines = signatures.split("\n")
+    if not separator or lines.pop() or not 0 < len(lines) <= _MAX_LINES:
+        raise Disproved(f"{what} isn't a note with signature lines")
+    found = list[Key]()
+    for line in lines:
+        name, _, encoded = line.removeprefix(_DASH).partition(" ")
+        raw = decode(encoded, f"{what}'s signature")
+        key = next((each for each in keys if (each.name, each.key_id) == (name, raw[:4])), None)
+        if not line.startswith(_DASH) or key is None or key in found:
+            raise Disproved(
+                f"{what} isn't signed by the key that you gave, or has a signature line that is nobody's (while a log's"
+                " key is rotated there are two: its key manifest, with --keys, lists both)"
+            )
+        if not key.has_signed(raw[4:], body + "\n"):
+            raise Disproved(f"{what}'s signature is wrong: its text was changed, or another key signed it")
+        found.append(key)
+    return body + "\n", found
 
 
 def verified_note(note: str, key: Key, what: str) -> str:
     """The text of a note that `key` signed, alone. Raises Disproved."""
-    body, separator, signatures = note.rpartition("\n\n")
-    if not separator or signatures.count("\n") != 1 or not signatures.endswith("\n"):
-        raise Disproved(f"{what} isn't a note with one signature line")
-    body += "\n"
-    name, _, encoded = signatures.rstrip("\n").removeprefix(_DASH).partition(" ")
-    raw = decode(encoded, f"{what}'s signature")
-    if not signatures.startswith(_DASH) or name != key.name or raw[:4] != key.key_id:
-        raise Disproved(f"{what} isn't signed by the key that you gave")
-    if not is_signed_by(key.public, raw[4:], body.encode()):
-        raise Disproved(f"{what}'s signature is wrong: its text was changed, or another key signed it")
-    return body
+    return signed_by(note, [key], what)[0]
 
 
-def verified_head(note: str, key: Key, what: str = "the checkpoint") -> Head:
-    """The tree head in a note that `key` signed, alone. Raises Disproved."""
-    lines = verified_note(note, key, what).split("\n")
+def verified_head(note: str, key: Key | Trust, what: str = "the checkpoint") -> Head:
+    """The tree head in a note that the log signed, and beside it nobody but known witnesses. Raises Disproved."""
+    trust, origin = Trust.of(key), note.partition("\n")[0]
+    logs, witnesses = trust.signs(origin), {*trust.witnesses, *trust.listed}
+    text, found = signed_by(note, [*logs, *witnesses], what)
+    lines = text.split("\n")
     size = whole_number(lines[1]) if len(lines) == 4 else None
-    if size is None or lines[0] != key.name or lines[3]:
+    if size is None or lines[0] != logs[0].name or lines[3] or not set(logs) & set(found):
         raise Disproved(f"{what}'s text isn't a tree head of this log")
     root = decode(lines[2], f"{what}'s root")
     if len(root) != 32 or size == 0:
         raise Disproved(f"{what}'s root or size can't be")
-    return Head(lines[0], size, root)
+    shard = shard_of(trust.name, origin)
+    if any(each in found and not ranged.covers((shard, size)) for each, ranged in zip(logs, trust.logs, strict=True)):
+        raise Disproved(f"{what} is signed by a key of the log that wasn't good for that part of it")
+    counted = [each for each in trust.witnesses or trust.listed if each in found]
+    if len(counted) < trust.wanted:
+        raise Disproved(f"{what} is cosigned by {len(counted)} of the {trust.wanted} witnesses that you ask for")
+    return Head(lines[0], size, root, shard, tuple(each.name for each in found if each in witnesses))
+
+
+def countersigned(head: Head) -> str:
+    """Who else vouches that everybody is shown this head, in words."""
+    if not head.cosigned:
+        return "nobody else has countersigned its head"
+    count = len(head.cosigned)
+    who = f"{count} {'witness' if count == 1 else 'witnesses'} countersigned its head ({', '.join(head.cosigned)})"
+    return f"{who}, which counts as far as they aren't under the operator's control"
+
+
+def check_quorum(head: Head, trust: Trust) -> None:
+    """Raise Disproved unless as many of the key manifest's witnesses cosigned the head as it asks for."""
+    count = sum(each.name in head.cosigned for each in trust.listed)
+    if count < trust.quorum:
+        raise Disproved(
+            f"the checkpoint is cosigned by {count} witnesses, but the key manifest asks for {trust.quorum}"
+        )
 
 
 def whole_number(text: str) -> int | None:

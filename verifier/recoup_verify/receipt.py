@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from recoup_verify.agreement import check_agreement
 from recoup_verify.bundle import VERSION, Bundle, read_bundle
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
-from recoup_verify.keys import receipt_keys
-from recoup_verify.log import Key
+from recoup_verify.keys import read_manifest
+from recoup_verify.log import Key, Trust, check_quorum
 from recoup_verify.measurement import check_measurement
 from recoup_verify.papers import Papers, read_papers
 from recoup_verify.statement import expected_statement, open_envelope, signed_digest
@@ -26,7 +26,7 @@ class ProvedReceipt:
     trail: Trail
 
 
-def check_receipt(raw: bytes, key: Key) -> ProvedReceipt:
+def check_receipt(raw: bytes, key: Key | Trust) -> ProvedReceipt:
     """Check a bundle. Raises Disproved, CannotTell."""
     bundle = read_bundle(raw)
     try:
@@ -42,16 +42,17 @@ def check_receipt(raw: bytes, key: Key) -> ProvedReceipt:
     return proved
 
 
-def _check(bundle: Bundle, key: Key) -> ProvedReceipt:
+def _check(bundle: Bundle, key: Key | Trust) -> ProvedReceipt:
     """From the key that was given to what it vouches for, each thing before it is read."""
-    keys = receipt_keys(bundle.key_manifest, key)
-    statement, receipt_key = open_envelope(bundle.envelope, keys)
+    trust = read_manifest(bundle.key_manifest, key)
+    statement, receipt_key = open_envelope(bundle.envelope, trust.keys["receipt"])
     papers = read_papers(bundle, signed_digest(read_canonical(statement, "the statement")))
     check_agreement(papers)
     if expected_statement(papers) != statement:
         raise Disproved("the signed statement isn't the one that the receipt's documents give")
-    trail = check_trail(bundle, papers, statement, key)
-    if not receipt_key.covers(trail.issue.index):
+    trail = check_trail(bundle, papers, statement, trust)
+    check_quorum(trail.issue.head, trust)
+    if not receipt_key.covers((trail.issue.head.shard, trail.issue.index)):
         raise Disproved("the receipt's key wasn't good for that part of the log: the issue is outside of its range")
     check_measurement(papers)
     return ProvedReceipt(papers, trail)

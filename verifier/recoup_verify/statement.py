@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recoup_verify.documents import Disproved, canonical, decode, shape, shaped
-from recoup_verify.keys import ReceiptKey
-from recoup_verify.log import is_signed_by
+from recoup_verify.log import RangedKey, is_signed_by
 from recoup_verify.papers import Papers
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -22,7 +21,7 @@ _SUBJECT = shape(texts="name", objects="digest")
 _BATCH = ("batch_id", "billing_period", "sha256", "provenance", "object", "object_version")
 
 
-def open_envelope(envelope: Mapping[str, Any], keys: Mapping[str, ReceiptKey]) -> tuple[bytes, ReceiptKey]:
+def open_envelope(envelope: Mapping[str, Any], keys: Mapping[str, RangedKey]) -> tuple[bytes, RangedKey]:
     """The statement, and the key that signed it. Raises Disproved, CannotTell."""
     found = shaped(envelope, "the envelope", _ENVELOPE)
     if found["payloadType"] != PAYLOAD_TYPE or len(found["signatures"]) != 1:

@@ -13,7 +13,7 @@ from typing import Any
 from recoup_verify.bundle import Bundle, LoggedEvent
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
 from recoup_verify.event import check_commitment, read_leaf
-from recoup_verify.log import Head, Inclusion, Key, key_of_origin, parse_proof, verified_head
+from recoup_verify.log import Head, Inclusion, Trust, parse_proof, verified_head
 from recoup_verify.papers import Papers, digest, moment_of
 from recoup_verify.tree import check_inclusion, leaf_hash
 
@@ -66,12 +66,12 @@ class Trail:
     issue: Logged
 
 
-def check_trail(bundle: Bundle, papers: Papers, statement: bytes, key: Key) -> Trail:
+def check_trail(bundle: Bundle, papers: Papers, statement: bytes, trust: Trust) -> Trail:
     """The events that prove a receipt. Raises Disproved, CannotTell."""
     expected = [*_expected(papers), _issue(bundle, papers, statement)]
     if len(bundle.events) != len(expected):
         raise Disproved(f"the bundle has {len(bundle.events)} events, but the receipt names {len(expected)}")
-    head_of = cache(lambda note: verified_head(note, key_of_origin(key, note.partition("\n")[0])))
+    head_of = cache(lambda note: verified_head(note, trust))
     found = []
     for event, wanted in zip(bundle.events, expected, strict=True):
         with _naming(wanted.name):
@@ -79,7 +79,7 @@ def check_trail(bundle: Bundle, papers: Papers, statement: bytes, key: Key) -> T
             found.append(_logged(event, inclusion, head_of(inclusion.note)))
             _check(found[-1], wanted, papers.receipt["organization_id"])
     _check_chain(found)
-    _check_moments(found, [wanted.name for wanted in expected], local=key.is_local)
+    _check_moments(found, [wanted.name for wanted in expected], local=trust.key.is_local)
     approvals = found[1 : 1 + len(papers.receipt["approvals"])]
     _check_people(found[0], approvals)
     return Trail(found[0], approvals, found[-1])

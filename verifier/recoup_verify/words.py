@@ -9,6 +9,7 @@ from typing import Any
 from recoup_verify.agreement import STEPS
 from recoup_verify.documents import shown
 from recoup_verify.event import Proved
+from recoup_verify.log import countersigned
 from recoup_verify.papers import Papers
 from recoup_verify.receipt import ProvedReceipt
 from recoup_verify.statement import inputs
@@ -19,7 +20,6 @@ _NOT_PROVED = (
     "that the sums behind the unit prices are those of the whole bill",
     "that the cloud really is as the log says",
     "that no later receipt supersedes this one",
-    "that the log's operator, who holds its key, shows everybody the same log: nobody else has countersigned its head",
 )
 _NOT_PROVED_OF_STEPS = "that these steps are all of such an action: its type is unknown to this verifier"
 _NOT_PROVED_OF_UPLOADS = "anything of the inputs that are USER_UPLOADED: a person of the organization vouches for them"
@@ -72,13 +72,18 @@ def receipt_facts(proved: ProvedReceipt) -> dict[str, Any]:
         "model": result["model"],
         "inputs": inputs(papers),
         "issue": {"index": trail.issue.index, "size": trail.issue.head.size},
-        "not_proved": not_proved(papers),
+        "cosigned": list(trail.issue.head.cosigned),
+        "not_proved": not_proved(proved),
     }
 
 
-def not_proved(papers: Papers) -> list[str]:
+def not_proved(proved: ProvedReceipt) -> list[str]:
     """What nobody may read into a proved receipt."""
-    found = list(_NOT_PROVED)
+    papers, head = proved.papers, proved.trail.issue.head
+    found = [
+        *_NOT_PROVED,
+        f"that the log's operator, who holds its key, shows everybody the same log: {countersigned(head)}",
+    ]
     if any(batch["provenance"] == "USER_UPLOADED" for batch in inputs(papers)):
         found.append(_NOT_PROVED_OF_UPLOADS)
     if papers.receipt["action_type"] not in STEPS:
@@ -108,7 +113,7 @@ def _all_lines(proved: ProvedReceipt) -> Iterator[str]:
         version = f" version {batch['object_version']}" if batch["object_version"] else ""
         yield f"  input      {batch['billing_period']} {batch['provenance']} {batch['object']}{version}"
         yield f"             SHA-256 {batch['sha256']}"
-    for words in not_proved(papers):
+    for words in not_proved(proved):
         yield f"Not proved: {words}."
 
 
