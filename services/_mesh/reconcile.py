@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
@@ -22,6 +22,8 @@ from services._mesh.log_client import Summary
 from services._mesh.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T", UUID, int)
 
 # As the log limits one summary.
 WINDOW = 10_000
@@ -34,7 +36,10 @@ _ORGANIZATIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where outbox and log disagree, between two counters. Ids that only one side has, a few of them."""
+    """Where outbox and log disagree, between two counters: ids that only one side has, and counters that have no row.
+
+    A row that was deleted before it was relayed has left its counter behind, and nothing else.
+    """
 
     organization_id: UUID
     first: int
@@ -43,12 +48,14 @@ class Difference:
     log_count: int
     only_in_log: tuple[UUID, ...]
     only_in_outbox: tuple[UUID, ...]
+    missing: tuple[int, ...]
 
     def __str__(self) -> str:
         return (
             f"organization {self.organization_id}, counters {self.first} to {self.last}: the outbox has "
             f"{self.outbox_count}, the log has {self.log_count}, of {self.last - self.first + 1}; only in the log: "
-            f"{_list(self.only_in_log)}; only in the outbox: {_list(self.only_in_outbox)}"
+            f"{_list(self.only_in_log)}; only in the outbox: {_list(self.only_in_outbox)}; counters without a row in "
+            f"the outbox: {_list(self.missing)}"
         )
 
 
@@ -64,7 +71,7 @@ SELECT organization_id, relayed FROM {schema}.outbox_counters WHERE organization
 ORDER BY organization_id LIMIT :limit
 """
 _OURS = """
-SELECT event_id FROM {schema}.outbox
+SELECT event_id, counter FROM {schema}.outbox
 WHERE organization_id = :organization_id AND counter BETWEEN :first AND :last
 """
 
@@ -135,13 +142,21 @@ class Reconciler:
                 text(_OURS.format(schema=self._schema)),
                 {"organization_id": organization_id, "first": first, "last": last},
             )
-            ours = {row.event_id for row in rows}
+            counters = {row.event_id: row.counter for row in rows}
+        ours = set(counters)
         theirs = await self._log.summarize(organization_id, first, last)
         if theirs.count == len(ours) == last - first + 1 and theirs.digest == digest_of(list(ours)):
             return None
         named = set((await self._log.summarize(organization_id, first, last, with_ids=True)).event_ids)
         return Difference(
-            organization_id, first, last, len(ours), theirs.count, _some(named - ours), _some(ours - named)
+            organization_id,
+            first,
+            last,
+            len(ours),
+            theirs.count,
+            _some(named - ours),
+            _some(ours - named),
+            _some(set(range(first, last + 1)) - set(counters.values())),
         )
 
 
@@ -150,9 +165,9 @@ def digest_of(event_ids: Sequence[UUID]) -> bytes:
     return hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in event_ids))).digest()
 
 
-def _some(ids: set[UUID]) -> tuple[UUID, ...]:
-    return tuple(sorted(ids)[:_NAMED])
+def _some(found: set[T]) -> tuple[T, ...]:
+    return tuple(sorted(found)[:_NAMED])
 
 
-def _list(ids: Sequence[UUID]) -> str:
+def _list(ids: Sequence[UUID | int]) -> str:
     return ", ".join(str(each) for each in ids) or "none"

@@ -15,6 +15,7 @@ from services.audit import store
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
+from services.audit.model.canonical import MAX_INTEGER
 from services.audit.model.events import Checkpoint, EventFilter, Produced, Proven, Recorded
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.merkle import (
@@ -45,10 +46,12 @@ async def append_events(
 
 
 def _submission(producer: str, event: Produced, note: Note) -> Submission:
+    if event.producer_counter > MAX_INTEGER:
+        raise invalid_field("events.producer_counter", f"must be at most {MAX_INTEGER}.")
     try:
         payload = parse_payload(event.payload, event.event_id, event.organization_id)
     except PayloadInvalid as error:
-        raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, f"events.payload: {error}.") from error
+        raise invalid_field("events.payload", f"{error}.") from error
     if producer not in PRODUCERS or not payload.action.startswith(f"{producer}."):
         metadata = {"producer": producer, "action": payload.action, "event_id": str(event.event_id)}
         # One alarm for each action that a producer tries its hand at, however often it does.

@@ -19,6 +19,7 @@ from services._mesh.producing import denial_recorder
 from services._mesh.reconcile import Reconciler
 from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import PLATFORM, Store
+from services.audit.model.alarms import Alarm, AlarmKind
 from services.audit.rpc import AuditRpc
 from tests.support.log import sequencer
 from tests.support.postgres import TestDatabase
@@ -62,6 +63,7 @@ class Flaky(LogClient):
     """The real client, whose answers can be lost after the log has taken the events."""
 
     lose_answers = False
+    alarms: list[Alarm]
 
     async def append(self, events: Sequence[PendingEvent]) -> list[int]:
         indexes = await super().append(events)
@@ -73,10 +75,13 @@ class Flaky(LogClient):
 @pytest.fixture
 async def client(database: TestDatabase) -> AsyncIterator[Flaky]:
     reader = database.role("audit_api")
-    async with sequencer(database) as log:
+    alarms: list[Alarm] = []
+    async with sequencer(database, alarms.append) as log:
         rpc = AuditRpc(Store(reader, "audit", Clock()), log, None, None, None)  # type: ignore[arg-type]
         async with serving(lambda server: add_AuditServiceServicer_to_server(rpc, server), "pricing") as channel:
-            yield Flaky(channel)
+            made = Flaky(channel)
+            made.alarms = alarms
+            yield made
     await reader.close()
 
 
@@ -207,12 +212,17 @@ async def test_the_reconciler_names_an_event_that_was_replaced(producer: Produce
     assert len(difference.only_in_log) == 1
 
 
-async def test_an_event_deleted_before_it_was_relayed_is_noticed(producer: Producer) -> None:
+async def test_an_event_deleted_before_it_was_relayed_is_noticed(producer: Producer, client: Flaky) -> None:
     await producer.change(ACME, 3)
     await producer.tamper("DELETE FROM pricing.outbox WHERE counter = 2")
     await producer.relay_all()
     (difference,) = await producer.reconciler.round()
     assert (difference.outbox_count, difference.log_count, difference.last) == (2, 2, 3)
+    assert difference.missing == (2,)
+    assert "counters without a row in the outbox: 2" in str(difference)
+    (alarm,) = client.alarms
+    assert (alarm.kind, alarm.organization_id) == (AlarmKind.COUNTER_GAP, ACME)
+    assert alarm.metadata == {"producer": "pricing", "after": "1", "before": "3"}
 
 
 async def test_what_was_compared_is_not_compared_again_until_a_full_round(producer: Producer) -> None:

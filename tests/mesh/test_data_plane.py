@@ -9,13 +9,17 @@ import subprocess
 import sys
 
 import asyncpg
+import grpc
+import grpc.aio
 import nats
 import nats.errors
 import pytest
 
+from recoup.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from recoup_local.layout import PROCESSES
 from tests.mesh.test_faults import rows
-from tests.support.mesh import TestMesh
+from tests.support.log import event
+from tests.support.mesh import TestMesh, until
 from tests.support.story import Told
 
 pytestmark = pytest.mark.xdist_group("story")
@@ -45,7 +49,7 @@ HELD = {
     "scanner": _JOBS | {"kek.public.json"},
     "pricing": _JOBS,
     "actions": _JOBS | {"receipt.key"},
-    "audit": {"api.password", "relay.password", "sequencer.password", "page.key", "actor.key"},
+    "audit": {"api.password", "relay.password", "sequencer.password", "page.key", "actor.key", "subjects.kek.json"},
     "audit-signer": {"log.key", "manifest.txt", "signed.json"},
     "audit-witness": {"witness.key", "logs.vkeys", "state"},
     "broker": {"kek.private.json"},
@@ -279,3 +283,32 @@ def test_no_long_lived_secret_is_in_logs_database_or_spans(made: TestMesh) -> No
             f"SELECT count(*) AS n FROM {table['name']} t WHERE t::text LIKE '%{canary}%' OR t::text LIKE '%{encoded}%'"
         )
         assert rows(made, query)[0]["n"] == 0, table["name"]
+
+
+def test_a_compromised_scanner_can_t_append_an_approval(made: TestMesh) -> None:
+    """With the scanner's own certificate and key, over mTLS: refused, and the alarm stands in the log."""
+    forged = event(1, action="actions.action.approve")
+    produced = audit_pb2.ProducedEvent(
+        event_id=str(forged.event_id),
+        organization_id=str(forged.organization_id),
+        producer_counter=1,
+        payload=forged.payload,
+    )
+
+    async def append() -> grpc.aio.AioRpcError:
+        async with made.channel("audit", "scanner") as channel:
+            stub = audit_service_pb2_grpc.AuditServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.AppendEvents(audit_service_pb2.AppendEventsRequest(events=[produced]), timeout=20)
+            return refused.value
+
+    error = asyncio.run(append())
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "scanner may not append events of actions.action.approve" in str(error.details())
+    alarms = (
+        "SELECT convert_from(substring(p.content FROM 33), 'UTF8')::jsonb -> 'metadata' ->> 'event_id'"
+        " FROM audit.entries e JOIN audit.payloads p USING (organization_id, idx)"
+        f" WHERE e.action = 'audit.alarm.raise' AND e.organization_id = '{forged.organization_id}'"
+    )
+    assert until(lambda: rows(made, alarms) or None)[0][0] == str(forged.event_id)
+    assert not rows(made, f"SELECT 1 FROM audit.dedup WHERE event_id = '{forged.event_id}'")

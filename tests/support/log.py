@@ -39,7 +39,7 @@ def event(counter: int, organization: UUID = ACME, action: str = "identity.membe
         "occurred_at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "request_id": "r",
         "trace_id": "",
-        "authority": "system",
+        "authority": f"passport:{uuid4()}",
         "metadata": {},
         **changes,
     }

@@ -56,6 +56,7 @@ def context(organization: UUID | None = ACME, action: str = "", peer: str = "gat
         "organization_id": organization,
         "actor": "user:1",
         "audit_action": action,
+        "authority": f"passport:{uuid4()}",
     }
     return CallContext(**{**facts, **more})
 

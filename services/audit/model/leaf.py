@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -15,10 +16,17 @@ from uuid import UUID
 import orjson
 import rfc8785
 
+from services.audit.model.canonical import is_canonical
+
 LEAF_VERSION = 1
 SALT_LENGTH = 32
 MAX_PAYLOAD = 65536
 _REQUIRED = ("action", "target", "result", "role", "occurred_at", "actor", "authority")
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_PASSPORT = re.compile(f"passport:{_UUID}")
+# The id of a grant: job, fence, number.
+_GRANT = re.compile(rf"grant:{_UUID}\.[0-9]{{1,19}}\.[0-9]{{1,19}}")
+_PROCESS = ("process:", "spiffe:")
 
 
 class PayloadInvalid(Exception):
@@ -43,19 +51,20 @@ class Payload:
     @property
     def subject(self) -> str:
         """The person whose data this is: the actor, or nobody where a process acts for itself."""
-        return "" if self.actor.startswith(("process:", "spiffe:")) else self.actor
+        return "" if self.actor.startswith(_PROCESS) else self.actor
 
 
 def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
     """Read a payload and hold it against its envelope. Raises PayloadInvalid."""
     try:
         content = orjson.loads(raw)
-        if not isinstance(content, dict) or rfc8785.dumps(content) != raw:
+        if not isinstance(content, dict) or not is_canonical(content, raw):
             raise PayloadInvalid("the payload isn't RFC 8785 JSON")
         if content.get("event_id") != str(event_id) or content.get("organization_id") != str(organization_id):
             raise PayloadInvalid("the payload is of another event or organization")
         if not all(isinstance(content.get(name), str) for name in _REQUIRED):
             raise PayloadInvalid(f"the payload must have the texts {', '.join(_REQUIRED)}")
+        _check_authority(content["authority"], content["actor"])
         return Payload(
             raw,
             hashlib.sha256(raw).digest(),
@@ -70,6 +79,16 @@ def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
         )
     except (orjson.JSONDecodeError, ValueError, rfc8785.CanonicalizationError) as error:
         raise PayloadInvalid("the payload can't be read") from error
+
+
+def _check_authority(authority: str, actor: str) -> None:
+    """What an event rests on: a person's passport, or a process's grant or the process itself."""
+    if _PASSPORT.fullmatch(authority):
+        return
+    if not actor.startswith(_PROCESS):
+        raise PayloadInvalid(f"authority must be the passport that {actor[:80]} acted with: passport:<id>")
+    if authority != "system" and not _GRANT.fullmatch(authority):
+        raise PayloadInvalid("authority must be passport:<id>, grant:<job>.<fence>.<number> or system")
 
 
 def new_salt() -> bytes:
@@ -96,17 +115,18 @@ class Leaf:
     payload_commitment: str
 
     def encode(self) -> bytes:
-        """The leaf as RFC 8785 JSON."""
-        return rfc8785.dumps(
+        """The leaf as RFC 8785 JSON: its text is ASCII, its numbers are whole, and its keys stand here in order."""
+        return orjson.dumps(
             {
-                "v": LEAF_VERSION,
+                "appended_at": self.appended_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
                 "event_id": str(self.event_id),
-                "organization_id": str(self.organization_id),
                 "org_seq": self.organization_seq,
+                "organization_id": str(self.organization_id),
+                "payload_commitment": self.payload_commitment,
                 "prev_leaf": self.previous.hex(),
                 "producer": self.producer,
                 "producer_counter": self.producer_counter,
-                "appended_at": self.appended_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-                "payload_commitment": self.payload_commitment,
-            }
+                "v": LEAF_VERSION,
+            },
+            option=orjson.OPT_STRICT_INTEGER,
         )
