@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import log, savings
+from recoup_client import auditing, log, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.session import Session
@@ -164,8 +164,7 @@ def events(session: Session, action: str) -> None:
     session.show(found, rows, "leaf", "at", "action", "target", "result")
 
 
-main.add_command(log.log)
-for _command in savings.COMMANDS:
+for _command in (*savings.COMMANDS, auditing.audit, log.log):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):
     main.add_command(_entry.load(), _entry.name)

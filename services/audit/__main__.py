@@ -25,7 +25,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     reader = mesh.store("audit")
     database = mesh.database(settings.log.sequencer, pool_size=4)
     alarms = Alarms(reader, mesh.metrics)
-    sequencer = Sequencer(database, mesh.clock, settings.log.name, _actors(settings.log.actor_key), alarms.note)
+    hashed = _actors(settings.log.actor_key)
+    sequencer = Sequencer(database, mesh.clock, settings.log.name, hashed, alarms.note)
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(
         database, sequencer, mesh.clock, signer.sign, signer.last_signed, settings.log.checkpoint_seconds
@@ -37,7 +38,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))
     mesh.follow_revocations()
     pages = PageTokens.from_file(settings.log.page_key)
-    rpc = AuditRpc(reader, sequencer, checkpointer, pages, signer.key_manifest, alarms.note)
+    rpc = AuditRpc(reader, sequencer, checkpointer, pages, signer.key_manifest, hashed, alarms.note)
     await mesh.serve([(audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"], rpc)])
 
 

@@ -13,8 +13,10 @@ from services._mesh.pages import PageTokens, size_of
 from services._mesh.uow import Store
 from services.audit import usecases, wire
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Note, only_log
 from services.audit.model.notes import Signer
+from services.audit.model.visibility import view_of
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 
@@ -32,10 +34,11 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         checkpointer: Checkpointer,
         pages: PageTokens,
         manifest: Manifest,
+        hashed: ActorHash,
         note: Note = only_log,
     ) -> None:
         self._reader, self._sequencer, self._checkpointer = reader, sequencer, checkpointer
-        self._pages, self._manifest, self._note = pages, manifest, note
+        self._pages, self._manifest, self._hashed, self._note = pages, manifest, hashed, note
 
     async def AppendEvents(self, request: pb.AppendEventsRequest, context: Context) -> pb.AppendEventsResponse:
         events = [wire.produced(event) for event in request.events]
@@ -57,19 +60,19 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         organization_id, limit = current().organization(), size_of(request)
-        position = self._pages.decode(organization_id, request)
-        rows = await usecases.list_events(
-            self._reader, wire.event_filter(request), int(position) if position else None, limit
-        )
+        after = wire.position(self._pages.decode(organization_id, request))
+        rows = await usecases.list_events(self._reader, wire.event_filter(request), self._hashed, _view(), after, limit)
         more = len(rows) > limit
-        token = self._pages.encode(organization_id, request, str(rows[limit - 1].place)) if more else ""
+        token = self._pages.encode(organization_id, request, wire.token_of(rows[limit - 1])) if more else ""
         return pb.ListEventsResponse(events=[wire.event(row) for row in rows[:limit]], next_page_token=token)
 
     async def GetEvent(self, request: pb.GetEventRequest, context: Context) -> pb.GetEventResponse:
-        return pb.GetEventResponse(event=wire.event(await usecases.get_event(self._reader, UUID(request.event_id))))
+        found = await usecases.get_event(self._reader, UUID(request.event_id), _view())
+        return pb.GetEventResponse(event=wire.event(found))
 
     async def GetEventProof(self, request: pb.GetEventProofRequest, context: Context) -> pb.GetEventProofResponse:
-        (found,), head = await usecases.prove_events(self._reader, self._checkpointer, [UUID(request.event_id)])
+        seen = await usecases.get_event(self._reader, UUID(request.event_id), _view())
+        (found,), head = await usecases.prove_events(self._reader, self._checkpointer, [seen.event_id])
         return pb.GetEventProofResponse(event=wire.proven(found), checkpoint=wire.checkpoint(head))
 
     async def ProveEvents(self, request: pb.ProveEventsRequest, context: Context) -> pb.ProveEventsResponse:
@@ -99,6 +102,12 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     async def GetLogTile(self, request: pb.GetLogTileRequest, context: Context) -> pb.GetLogTileResponse:
         octets = await usecases.get_log_tile(self._reader, wire.shard(request), request.tile)
         return pb.GetLogTileResponse(body=wire.octets_body(octets))
+
+
+def _view() -> tuple[str, ...]:
+    """The events that the caller's passport lets it see."""
+    passport = current().passport
+    return () if passport is None else view_of(passport.permissions)
 
 
 class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from services._mesh.context import current
 from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState, invalid_field
 from services._mesh.failpoints import reach
 from services._mesh.uow import Store
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
 from services.audit.model.canonical import MAX_INTEGER
-from services.audit.model.events import Checkpoint, EventFilter, Produced, Proven, Recorded
+from services.audit.model.events import Checkpoint, EventFilter, Position, Produced, Proven, Recorded
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.merkle import (
     consistency_ranges,
@@ -26,6 +28,7 @@ from services.audit.model.merkle import (
 from services.audit.model.notes import Signer, TreeHead
 from services.audit.model.signing import Inconsistent, SignedHead, check_continues
 from services.audit.model.tiles import ENTRIES, TileInvalid, parse_tile
+from services.audit.model.visibility import is_visible, narrowed
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 
@@ -82,25 +85,29 @@ async def summarize_producer(
     return ids, hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in ids))).digest()
 
 
-async def get_event(reader: Store, event_id: UUID) -> Recorded:
-    """One event of the caller's organization. Raises NotFound."""
+async def get_event(reader: Store, event_id: UUID, view: Collection[str]) -> Recorded:
+    """One event of the caller's organization that is within its view. Raises NotFound."""
     async with reader.read() as connection:
-        return await store.get_event(connection, event_id)
+        found = await store.get_event(connection, event_id)
+    if not is_visible(found.action, view):
+        raise NotFound("event")
+    return found
 
 
-async def list_events(reader: Store, chosen: EventFilter, before: int | None, limit: int) -> list[Recorded]:
-    """The caller's organization's events, newest first; one more than `limit` shows that there are more."""
+async def list_events(
+    reader: Store, chosen: EventFilter, hashed: ActorHash, view: Collection[str], after: Position | None, limit: int
+) -> list[Recorded]:
+    """Events of the caller's organization in its view, newest first; one more than `limit` says that there are more.
+
+    Raises Invalid for times that exclude everything.
+    """
+    begins, ends = chosen.occurred_after, chosen.occurred_before
+    if begins is not None and ends is not None and begins >= ends:
+        raise invalid_field("occurred_before", "must be later than occurred_after")
+    actions = narrowed(chosen.action, view)
+    actor_hash = hashed(current().organization(), chosen.actor) if chosen.actor else None
     async with reader.read() as connection:
-        return await store.list_events(
-            connection,
-            before=before,
-            limit=limit + 1,
-            action=chosen.action,
-            target=chosen.target,
-            request_id=chosen.request_id,
-            occurred_after=chosen.occurred_after,
-            occurred_before=chosen.occurred_before,
-        )
+        return await store.list_events(connection, chosen, actions, actor_hash, after, limit + 1)
 
 
 async def prove_events(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.times import moment, stamp
-from services.audit.model.events import Checkpoint, EventFilter, Produced, Proven, Recorded
+from services.audit.model.events import Checkpoint, EventFilter, Position, Produced, Proven, Recorded
 
 
 def produced(message: audit_pb2.ProducedEvent) -> Produced:
@@ -24,7 +25,24 @@ def event_filter(request: audit_service_pb2.ListEventsRequest) -> EventFilter:
         request.request_id,
         moment(request.occurred_after) if request.HasField("occurred_after") else None,
         moment(request.occurred_before) if request.HasField("occurred_before") else None,
+        request.actor,
+        request.role,
+        request.result,
+        request.trace_id,
     )
+
+
+def position(token: str) -> Position | None:
+    """Where a list goes on, from an opened page token."""
+    if not token:
+        return None
+    place, _, occurred_at = token.partition(" ")
+    return Position(int(place), datetime.fromisoformat(occurred_at))
+
+
+def token_of(last: Recorded) -> str:
+    """What a page token holds after an event."""
+    return f"{last.place} {last.occurred_at.isoformat()}"
 
 
 def event(row: Recorded) -> audit_pb2.Event:

@@ -11,7 +11,7 @@ from services._mesh.errors import AlreadyExists, Conflict, Denied, Invalid
 from services.audit import store, usecases
 from services.audit.model import merkle
 from services.audit.model.alarms import Alarm, AlarmKind
-from services.audit.model.events import Produced
+from services.audit.model.events import EventFilter, Produced
 from tests.support.log import ACME, GLOBEX, event, sequencer
 from tests.support.postgres import TestDatabase
 
@@ -151,6 +151,6 @@ async def test_another_organizations_events_are_not_there(database: TestDatabase
         await usecases.append_events(log, "identity", [event(1), event(1, GLOBEX)])
     role = database.role("audit_api")
     async with role.scoped(ACME) as connection:
-        found = await store.list_events(connection, before=None, limit=10)
+        found = await store.list_events(connection, EventFilter(), None, None, None, 10)
     await role.close()
     assert {row.organization_id for row in found} == {ACME}

@@ -62,6 +62,7 @@ READS = (
     ("findings", "findings"),
     ("prices", "prices"),
     ("events", "events"),
+    ("audit events", "events"),
     ("bill sources", "billSources"),
     ("bill imports", "billImports"),
     ("action list", "actions"),
@@ -79,6 +80,30 @@ def test_every_list_is_a_table_for_people_and_json_for_programs(cli: Cli, comman
     shown = cli("Admin", *command.split())
     assert shown.returncode == DONE
     assert len(shown.stdout.splitlines()) > 2
+
+
+def test_an_auditor_finds_what_somebody_did(cli: Cli, told: Told) -> None:
+    request = told.story.facts["requests"][0]
+    target = f"actions/{request['action_id']}"
+    (approval,) = cli.json("Auditor", "audit", "events", "--action", "actions.action.approve", "--target", target)[
+        "events"
+    ]
+    shown = cli("Auditor", "audit", "events", "--target", target, "--role", "APPROVER", "--result", "OK").stdout
+    assert "user:" in shown
+    assert approval["eventId"] in shown
+    actor = f"user:{find_person('acme', 'Approver').user_id}"
+    told_by_actor = cli.json("Auditor", "audit", "events", "--actor", actor, "--all")["events"]
+    assert approval["eventId"] in [event["eventId"] for event in told_by_actor]
+    assert {event["role"] for event in told_by_actor} == {"APPROVER"}
+    traced = cli.json("Auditor", "audit", "events", "--trace", approval["traceId"])["events"]
+    assert approval["eventId"] in [event["eventId"] for event in traced]
+    moment = approval["occurredAt"]
+    assert cli.json("Auditor", "audit", "events", "--target", target, "--to", moment, "--action",
+                    "actions.action.approve")["events"] == []  # fmt: skip
+    # Everybody asks the same; each sees what their role may.
+    seen = {event["action"].split(".")[0] for event in cli.json("FinOps", "audit", "events", "--all")["events"]}
+    assert seen == {"scanner", "pricing", "actions"}
+    assert "PERMISSION_MISSING" in cli("Viewer", "audit", "events").stderr
 
 
 def test_an_action_is_shown_with_what_an_approver_must_see(cli: Cli, told: Told) -> None:

@@ -218,6 +218,58 @@ def test_events_are_listed_to_the_last_page(gateway: tuple[str, list[str]], monk
     assert [event["index"] for event in json.loads(done.stdout)["events"]] == ["2", "1"]
 
 
+EVENT = {
+    "eventId": ACTION, "occurredAt": "2026-03-01T08:30:00Z", "action": "actions.action.approve", "target": "actions/1",
+    "result": "OK", "role": "APPROVER", "payload": "eyJhY3RvciI6InVzZXI6NyJ9",
+}  # fmt: skip
+
+
+def test_audit_events_pass_every_filter_on(gateway: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, str] = {}
+
+    def call(_: Session, method: str, path: str, body: Any = None, **parameters: Any) -> dict[str, Any]:
+        asked.update({name: str(value) for name, value in parameters.items() if value != ""})
+        return {"events": [EVENT, {**EVENT, "payload": ""}], "nextPageToken": "more"}
+
+    monkeypatch.setattr(Session, "call", call)
+    done = run("audit", "events", "--action", "actions.", "--target", "actions/1", "--actor", "user:7",
+               "--role", "ADMIN", "--result", "OK", "--request", "r", "--trace", "ab", "--from", "2026-03-01", "--to",
+               "2026-03-02T01:00:00+02:00", "--limit", "2")  # fmt: skip
+    assert done.exit_code == DONE
+    assert asked == {
+        "pageSize": "2", "action": "actions.", "target": "actions/1", "actor": "user:7", "role": "ADMIN",
+        "result": "OK", "requestId": "r", "traceId": "ab", "occurredAfter": "2026-03-01T00:00:00.000000Z",
+        "occurredBefore": "2026-03-01T23:00:00.000000Z",
+    }  # fmt: skip
+    for said in ("2026-03-01 08:30:00", "user:7", "(erased)", "only the newest 2 are shown", "--all"):
+        assert said in done.output
+
+
+def test_audit_events_go_on_to_the_last_page(gateway: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"/v1/organizations/{ORG}/events"
+    monkeypatch.setitem(ANSWERS, path, {"events": [EVENT], "nextPageToken": ""})
+    monkeypatch.setitem(ANSWERS, f"{path}?pageSize=500", {"events": [EVENT, EVENT], "nextPageToken": "p"})
+    done = run("audit", "events", "--all", "--json", url=gateway[0])
+    assert len(json.loads(done.stdout)["events"]) == 3
+    monkeypatch.setitem(ANSWERS, f"{path}?pageSize=100", {"events": [], "nextPageToken": ""})
+    assert "no event that you may see matches" in run("audit", "events", url=gateway[0]).output
+    assert json.loads(run("audit", "events", "--json", url=gateway[0]).stdout) == {"events": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--from", "yesterday"), "is no moment such as 2026-03-01"),
+        (("--result", "MAYBE"), "'OK', 'DENIED', 'FAILED'"),
+        (("--limit", "0"), "0 is not in the range"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_is_wrong_use(arguments: tuple[str, ...], said: str) -> None:
+    done = run("audit", "events", *arguments)
+    assert done.exit_code == WRONG_USE
+    assert said in done.output
+
+
 def test_a_certificate_file_of_the_environment_that_is_missing_is_wrong_use() -> None:
     assert run("orgs", SSL_CERT_FILE=os.devnull + "/none").exit_code == WRONG_USE
 

@@ -33,6 +33,23 @@ class EventFilter:
     request_id: str = ""
     occurred_after: datetime | None = None
     occurred_before: datetime | None = None
+    actor: str = ""
+    role: str = ""
+    result: str = ""
+    trace_id: str = ""
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the list goes by when events happened, and not by their place in the log."""
+        return self.occurred_after is not None or self.occurred_before is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last event of a page: the next one goes on behind it."""
+
+    place: int
+    occurred_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

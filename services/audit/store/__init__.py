@@ -12,6 +12,7 @@ from services.audit.store.appending import (
     write_batch,
 )
 from services.audit.store.events import get_event, get_events, list_events, summarize
+from services.audit.store.listing import find_places
 from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges, read_tile
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Head",
     "find_checkpoint",
     "find_known",
+    "find_places",
     "get_event",
     "get_events",
     "insert_checkpoint",

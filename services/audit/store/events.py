@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +10,8 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.audit.model.events import Recorded
+from services.audit.model.events import EventFilter, Position, Recorded
+from services.audit.store import listing
 from services.audit.tables import dedup, entries, payloads
 
 
@@ -42,33 +42,20 @@ async def get_events(connection: AsyncConnection, event_ids: Sequence[UUID]) -> 
 
 async def list_events(
     connection: AsyncConnection,
-    *,
-    before: int | None,
+    chosen: EventFilter,
+    actions: Sequence[str] | None,
+    actor_hash: bytes | None,
+    after: Position | None,
     limit: int,
-    action: str = "",
-    target: str = "",
-    request_id: str = "",
-    occurred_after: datetime | None = None,
-    occurred_before: datetime | None = None,
 ) -> list[Recorded]:
-    """Events of the transaction's organization, newest first, below the place `before`."""
-    conditions = []
-    if before is not None:
-        conditions.append(entries.c.idx < before)
-    if action:
-        conditions.append(
-            entries.c.action.startswith(action, autoescape=True) if action.endswith(".") else entries.c.action == action
-        )
-    if target:
-        conditions.append(entries.c.target == target)
-    if request_id:
-        conditions.append(entries.c.request_id == request_id)
-    if occurred_after:
-        conditions.append(entries.c.occurred_at >= occurred_after)
-    if occurred_before:
-        conditions.append(entries.c.occurred_at < occurred_before)
-    rows = await connection.execute(_whole().where(*conditions).order_by(entries.c.idx.desc()).limit(limit))
-    return [_recorded(row) for row in rows]
+    """Events of the transaction's organization, newest first, behind `after`.
+
+    `actions` are those wanted, or the beginnings of some where they end in a dot; None for all.
+    """
+    places = await listing.find_places(connection, chosen, actions, actor_hash, after, limit)
+    rows = await connection.execute(_whole().where(entries.c.idx.in_(places)))
+    found = {row.idx: _recorded(row) for row in rows}
+    return [found[place] for place in places]
 
 
 async def summarize(connection: AsyncConnection, producer: str, first: int, last: int) -> list[UUID]:

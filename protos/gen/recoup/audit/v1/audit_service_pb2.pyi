@@ -149,6 +149,10 @@ class ListEventsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OCCURRED_AFTER_FIELD_NUMBER: _builtins.int
     OCCURRED_BEFORE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID."""
     page_size: _builtins.int
@@ -161,6 +165,16 @@ class ListEventsRequest(_message.Message):
     """Only events with this target."""
     request_id: _builtins.str
     """Only events with this request id."""
+    actor: _builtins.str
+    """Only events of this actor, such as "user:<uuid>" or "spiffe://recoup/scanner-worker". It is looked for by a keyed
+    hash: the log's projection names nobody.
+    """
+    role: _builtins.str
+    """Only events under this role, such as "FINOPS"; "SYSTEM" for what the mesh did by itself."""
+    result: _builtins.str
+    """Only events that ended so: "OK", "DENIED" or "FAILED"."""
+    trace_id: _builtins.str
+    """Only events of this trace: 32 hexadecimal digits in lower case."""
     @_builtins.property
     def occurred_after(self) -> _timestamp_pb2.Timestamp:
         """Only events that happened at or after this."""
@@ -180,10 +194,14 @@ class ListEventsRequest(_message.Message):
         request_id: _builtins.str = ...,
         occurred_after: _timestamp_pb2.Timestamp | None = ...,
         occurred_before: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        role: _builtins.str = ...,
+        result: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_after", b"occurred_after", "occurred_before", b"occurred_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "occurred_after", b"occurred_after", "occurred_before", b"occurred_before", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "occurred_after", b"occurred_after", "occurred_before", b"occurred_before", "organization_id", b"organization_id", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id", "result", b"result", "role", b"role", "target", b"target", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

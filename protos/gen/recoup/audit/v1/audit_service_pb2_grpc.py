@@ -107,21 +107,24 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists the organization's events, newest first.
+        """Lists the organization's events, newest first: by their place in the log, or by when they happened where a time is
+        asked for. Admin, Security and Auditor see all of them; the others those that their permissions "audit.event.read_…"
+        name, by the action's beginning: FinOps "scanner.", "pricing." and "actions.", Approver "actions.", Finance "pricing."
+        and "actions.receipt.", Viewer none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEvent(self, request, context):
-        """Reads one event.
+        """Reads one event. One that the caller may not see isn't found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEventProof(self, request, context):
-        """Reads one event with all that proves its place in the log.
+        """Reads one event with all that proves its place in the log. One that the caller may not see isn't found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

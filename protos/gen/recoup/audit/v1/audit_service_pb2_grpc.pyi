@@ -40,11 +40,15 @@ class AuditServiceStub:
     SummarizeProducer: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.SummarizeProducerRequest, _audit_service_pb2.SummarizeProducerResponse]
     """Says how many events of the calling producer the log holds for an organization up to a counter, and their digest."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]
-    """Lists the organization's events, newest first."""
+    """Lists the organization's events, newest first: by their place in the log, or by when they happened where a time is
+    asked for. Admin, Security and Auditor see all of them; the others those that their permissions "audit.event.read_…"
+    name, by the action's beginning: FinOps "scanner.", "pricing." and "actions.", Approver "actions.", Finance "pricing."
+    and "actions.receipt.", Viewer none.
+    """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventRequest, _audit_service_pb2.GetEventResponse]
-    """Reads one event."""
+    """Reads one event. One that the caller may not see isn't found."""
     GetEventProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventProofRequest, _audit_service_pb2.GetEventProofResponse]
-    """Reads one event with all that proves its place in the log."""
+    """Reads one event with all that proves its place in the log. One that the caller may not see isn't found."""
     ProveEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ProveEventsRequest, _audit_service_pb2.ProveEventsResponse]
     """Proves several events under one checkpoint, for a receipt. Called by actions with an exchanged passport."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
@@ -70,11 +74,15 @@ class AuditServiceAsyncStub(AuditServiceStub):
     SummarizeProducer: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.SummarizeProducerRequest, _audit_service_pb2.SummarizeProducerResponse]  # type: ignore[assignment]
     """Says how many events of the calling producer the log holds for an organization up to a counter, and their digest."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists the organization's events, newest first."""
+    """Lists the organization's events, newest first: by their place in the log, or by when they happened where a time is
+    asked for. Admin, Security and Auditor see all of them; the others those that their permissions "audit.event.read_…"
+    name, by the action's beginning: FinOps "scanner.", "pricing." and "actions.", Approver "actions.", Finance "pricing."
+    and "actions.receipt.", Viewer none.
+    """
     GetEvent: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventRequest, _audit_service_pb2.GetEventResponse]  # type: ignore[assignment]
-    """Reads one event."""
+    """Reads one event. One that the caller may not see isn't found."""
     GetEventProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetEventProofRequest, _audit_service_pb2.GetEventProofResponse]  # type: ignore[assignment]
-    """Reads one event with all that proves its place in the log."""
+    """Reads one event with all that proves its place in the log. One that the caller may not see isn't found."""
     ProveEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ProveEventsRequest, _audit_service_pb2.ProveEventsResponse]  # type: ignore[assignment]
     """Proves several events under one checkpoint, for a receipt. Called by actions with an exchanged passport."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
@@ -115,7 +123,11 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListEventsResponse, _abc.Awaitable[_audit_service_pb2.ListEventsResponse]]:
-        """Lists the organization's events, newest first."""
+        """Lists the organization's events, newest first: by their place in the log, or by when they happened where a time is
+        asked for. Admin, Security and Auditor see all of them; the others those that their permissions "audit.event.read_…"
+        name, by the action's beginning: FinOps "scanner.", "pricing." and "actions.", Approver "actions.", Finance "pricing."
+        and "actions.receipt.", Viewer none.
+        """
 
     @_abc_1.abstractmethod
     def GetEvent(
@@ -123,7 +135,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.GetEventRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetEventResponse, _abc.Awaitable[_audit_service_pb2.GetEventResponse]]:
-        """Reads one event."""
+        """Reads one event. One that the caller may not see isn't found."""
 
     @_abc_1.abstractmethod
     def GetEventProof(
@@ -131,7 +143,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.GetEventProofRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetEventProofResponse, _abc.Awaitable[_audit_service_pb2.GetEventProofResponse]]:
-        """Reads one event with all that proves its place in the log."""
+        """Reads one event with all that proves its place in the log. One that the caller may not see isn't found."""
 
     @_abc_1.abstractmethod
     def ProveEvents(
