@@ -79,10 +79,14 @@ class Installation:
         self.kek_public, self.kek_private = keys.kek(self.folder("scanner"), self.folder("broker"))
         self.subject_kek = keys.subject_kek(self.folder("audit"))
         origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
-        self.log = keys.log_keys(self.folder("audit-signer"), self.folder("actions"), origin)
-        (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")
-        witness = self.folder("audit-witness")
+        witness, self.offline = self.folder("audit-witness"), self.state / "offline"
         self.witness = keys.witness_key(witness, f"witness-{origin.removesuffix('/log')}")
+        folders = keys.LogFolders(
+            self.folder("audit-signer"), self.folder("actions"), self.folder("audit"), self.offline
+        )
+        self.log = keys.log_keys(folders, origin, self.witness)
+        (self.state / "log.vkey").write_text(self.log.verifier_key + "\n")
+        (self.state / "root.vkey").write_text(self.log.root_verifier_key + "\n")
         (witness / "state").mkdir(exist_ok=True, mode=0o700)
         (witness / "logs.vkeys").write_text(self.log.verifier_key + "\n")
         for name in ("identity", "scanner", "pricing", "actions", "audit"):
@@ -177,6 +181,8 @@ class Installation:
                     "key": self.log.signer_key.name,
                     "state": "signed.json",
                     "manifest": self.log.manifest.name,
+                    "root": self.log.root_verifier_key,
+                    "more_keys": "keys",
                 }
             },
             "audit-witness": {

@@ -1,11 +1,11 @@
 """Makes an installation's signing keys, and hands each to the one process that may hold it.
 
-The public halves go to the trust folder; the KEK's private half only to the broker; the log's key only to the signer.
+The public halves go to the trust folder; the KEK's private half only to the broker; the log's key only to the signer;
+its root's private half to no process at all.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import secrets
@@ -18,16 +18,29 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from recoup_local.ca import write_secret
 from services._mesh.tokens import SigningKey
+from services.audit.model.cosigning import WitnessKey
+from services.audit.model.manifest import EVIDENCE, LOG, RECEIPT, ListedKey, Manifest, sign_manifest
+from services.audit.model.notes import Signer
 
-NOTE, COSIGNATURE = b"\x01", b"\x04"
+
+@dataclass(frozen=True)
+class LogFolders:
+    """Where the log's keys go: to the signer, to who signs receipts and evidence, and away from all of them."""
+
+    signer: Path
+    actions: Path
+    evidence: Path
+    offline: Path
 
 
 @dataclass(frozen=True)
 class LogKeys:
-    """The log's origin, its verifier key, the signer's private key, the receipt key, and the manifest."""
+    """The log's name, its verifier key and its root's, the private keys of root, signer and receipts, the manifest."""
 
     origin: str
     verifier_key: str
+    root_verifier_key: str
+    root_key: Path
     signer_key: Path
     receipt_key: Path
     manifest: Path
@@ -72,42 +85,43 @@ def subject_kek(audit_folder: Path) -> Path:
     return write_secret(audit_folder / "subjects.kek.json", json.dumps({"kek_id": kek_id, "key": key.hex()}))
 
 
-def log_keys(signer_folder: Path, actions_folder: Path, origin: str) -> LogKeys:
-    """The log's key for the signer, the receipt key for actions, and the manifest that binds them."""
-    signer, receipt = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    public = signer.public_key().public_bytes_raw()
-    key_id, verifier_key = _key_id(origin, NOTE, public), vkey(origin, NOTE, public)
-    body = _manifest(origin, receipt)
-    signature = base64.b64encode(key_id + signer.sign(body.encode())).decode()
-    manifest = signer_folder / "manifest.txt"
-    signer_key = write_secret(signer_folder / "log.key", _pem(signer))
-    manifest.write_text(f"{body}\n\u2014 {origin} {signature}\n")
+def log_keys(folders: LogFolders, origin: str, witness: WitnessKeys) -> LogKeys:
+    """The log's key for the signer, those that vouch for receipts and evidence, and the manifest that the root signs.
+
+    The root's private half goes to a folder that no process is told of: the machine of it is offline elsewhere.
+    """
+    root, log, receipt, evidence = (Ed25519PrivateKey.generate() for _ in range(4))
+    manifest = Manifest(
+        origin,
+        Signer(f"{origin}/root", root).verifier_key,
+        [ListedKey(use, _public(key)) for use, key in ((LOG, log), (RECEIPT, receipt), (EVIDENCE, evidence))],
+        [WitnessKey.parse(witness.verifier_key)],
+        quorum=0,
+    )
+    path = folders.signer / "manifest.txt"
+    folders.signer.joinpath("keys").mkdir(exist_ok=True, mode=0o700)
+    path.write_text(sign_manifest(manifest, [Signer(f"{origin}/root", root)]))
+    write_secret(folders.evidence / "evidence.key", _pem(evidence))
     return LogKeys(
-        origin, verifier_key, signer_key, write_secret(actions_folder / "receipt.key", _pem(receipt)), manifest
+        origin,
+        Signer(origin, log).verifier_key.text(),
+        manifest.root.text(),
+        write_secret(folders.offline / "root.key", _pem(root)),
+        write_secret(folders.signer / "log.key", _pem(log)),
+        write_secret(folders.actions / "receipt.key", _pem(receipt)),
+        path,
     )
 
 
 def witness_key(folder: Path, name: str) -> WitnessKeys:
     """A witness's key, for the one process that holds it, and its verifier key for everybody else."""
     key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes_raw()
     path = write_secret(folder / "witness.key", _pem(key))
-    return WitnessKeys(name, vkey(name, COSIGNATURE, public), path)
+    return WitnessKeys(name, WitnessKey(name, _public(key)).text(), path)
 
 
-def vkey(name: str, algorithm: bytes, public: bytes) -> str:
-    """A verifier key as C2SP signed-note spells it."""
-    return f"{name}+{_key_id(name, algorithm, public).hex()}+{base64.b64encode(algorithm + public).decode()}"
-
-
-def _key_id(name: str, algorithm: bytes, public: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n" + algorithm + public).digest()[:4]
-
-
-def _manifest(origin: str, receipt: Ed25519PrivateKey) -> str:
-    """The text of the key manifest (verifier/FORMAT.md): one line for each key, with the tree sizes it is good for."""
-    public = base64.b64encode(receipt.public_key().public_bytes_raw()).decode()
-    return f"{origin}/keys\nrecoup-keys/v1\nreceipt ed25519 {public} 0 -\n"
+def _public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:

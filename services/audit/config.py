@@ -35,12 +35,18 @@ class AuditSettings(MeshSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SignerKeys:
-    """The log's origin and key, the signer's own memory, and the manifest of keys that it hands out."""
+    """The log's name and key, the signer's own memory, and the manifest of keys that it hands out.
+
+    `root` is the verifier key of the offline root, which signs the manifest; without it the manifest is of version 1
+    and signed by `key`. `more_keys` is the folder for the keys that `key` is rotated to.
+    """
 
     origin: str
     key: SecretFile
     state: Path
     manifest: Path
+    root: str = ""
+    more_keys: ExistingFolder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from services.audit import usecases, wire
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Note, only_log
-from services.audit.model.notes import Signer
 from services.audit.model.visibility import view_of
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
+from services.audit.signing_keys import SigningKeys
 
 Context = Any
 Manifest = Callable[[], Awaitable[str]]
@@ -113,8 +113,8 @@ def _view() -> tuple[str, ...]:
 class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):
     """recoup.audit.v1.SignerService, served by the signer's own process."""
 
-    def __init__(self, signer: Signer, state: SignerState, origin: str, manifest: str) -> None:
-        self._signer, self._state, self._origin, self._manifest = signer, state, origin, manifest
+    def __init__(self, signer: SigningKeys, state: SignerState, origin: str) -> None:
+        self._signer, self._state, self._origin = signer, state, origin
 
     async def SignCheckpoint(
         self, request: signer_service_pb2.SignCheckpointRequest, context: Context
@@ -139,5 +139,5 @@ class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):
             root=head.root,
             note=head.note,
             verifier_key=self._signer.verifier_key.text(),
-            key_manifest=self._manifest,
+            key_manifest=self._signer.manifest(),
         )

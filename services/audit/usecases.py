@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Protocol
 from uuid import UUID
 
 from services._mesh.context import current
@@ -25,7 +26,7 @@ from services.audit.model.merkle import (
     hash_ranges,
     inclusion_ranges,
 )
-from services.audit.model.notes import Signer, TreeHead
+from services.audit.model.notes import TreeHead
 from services.audit.model.signing import Inconsistent, SignedHead, check_continues
 from services.audit.model.tiles import ENTRIES, TileInvalid, parse_tile
 from services.audit.model.visibility import is_visible, narrowed
@@ -194,8 +195,15 @@ async def _signed_head(connection: store.Connection, shard: int | None) -> Check
     return found
 
 
+class NoteSigner(Protocol):
+    """Whatever signs a checkpoint's text: one key, or the log's keys as a manifest lists them."""
+
+    def sign(self, body: str, /) -> str:
+        """The signed note."""
+
+
 def sign_checkpoint(
-    signer: Signer, state: SignerState, origin: str, size: int, root: bytes, from_size: int, proof: Sequence[bytes]
+    signer: NoteSigner, state: SignerState, origin: str, size: int, root: bytes, from_size: int, proof: Sequence[bytes]
 ) -> str:
     """Sign a head that continues the last one signed; remembered before the signature is given out.
 
