@@ -7,6 +7,7 @@ newest of everything. `--check` compares digests only, so that it needs no netwo
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def lock(output: str, inputs: tuple[str, ...], *, upgrade: bool = False) -> None
             "--python-version=3.11",
             inputs[0],
             *(["--no-deps", "--no-binary=protovalidate"] if output == "requirements-protos.txt" else []),
-            *(["--constraint=requirements.txt"] if output == "requirements-dev.txt" else []),
+            *(["--no-strip-extras", "--constraint=requirements.txt"] if output == "requirements-dev.txt" else []),
             *(["--upgrade"] if upgrade else []),
             f"--output-file={output}",  # uv reads from it which versions to keep.
         ],
@@ -48,8 +49,13 @@ def lock(output: str, inputs: tuple[str, ...], *, upgrade: bool = False) -> None
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    locked = (ROOT / output).read_text()
+    locked = _with_and_without_extras((ROOT / output).read_text())
     (ROOT / output).write_text(f"# Locked from {' and '.join(inputs)}, sha256 {digest(inputs)}\n{locked}")
+
+
+def _with_and_without_extras(locked: str) -> str:
+    """Each package that is locked with an extra, without it too: pip takes them for two, and wants both hashed."""
+    return re.sub(r"^([\w.-]+)\[[^\]]+\](==[^\n]*(?:\n    [^\n]*)*)", r"\1\2\n\g<0>", locked, flags=re.MULTILINE)
 
 
 def stale() -> list[str]:
