@@ -16,7 +16,7 @@ from recoup_local.ca import LocalCa, write_secret
 from recoup_local.embedded.nats import NatsUser, TlsFiles, free_port
 from recoup_local.embedded.postgres import PostgresHandle
 from recoup_local.issuer import AUDIENCE, ISSUER, Issuer, people_file
-from recoup_local.layout import KEYS_LOGINS, LOGINS, PROCESSES, ProcessSpec
+from recoup_local.layout import KEYS_DATABASE, KEYS_LOGINS, LOGINS, PROCESSES, ProcessSpec
 
 Table = dict[str, Any]
 
@@ -174,6 +174,7 @@ class Installation:
             "audit": {
                 "log": {"name": self.log.origin, "page_key": "page.key", "actor_key": "actor.key"},
                 "log.sequencer": self._sequencer(),
+                **self._subjects(around.postgres),
             },
             "audit-signer": {
                 "signer": {
@@ -212,6 +213,23 @@ class Installation:
             },
         }
         return own.get(name, {})
+
+    def _subjects(self, postgres: PostgresHandle) -> dict[str, Table]:
+        """The database of subjects' keys, and who audit is there."""
+        folder = self.folder("audit")
+
+        def role(login: str) -> Table:
+            user = f"subjects_{login}"
+            write_secret(folder / f"{user}.password", self.passwords[user])
+            return {"user": user, "password_file": f"{user}.password"}
+
+        where = {"host": str(postgres.socket_dir), "port": postgres.port, "dbname": KEYS_DATABASE}
+        return {
+            "subjects": {"kek": self.subject_kek.name},
+            "subjects.database": {**where, **role("api")},
+            "subjects.sealer": role("sealer"),
+            "subjects.eraser": role("eraser"),
+        }
 
     def _sequencer(self) -> Table:
         write_secret(self.folder("audit") / "sequencer.password", self.passwords["audit_sequencer"])

@@ -34,7 +34,7 @@ from services._mesh.passports import PassportVerifier
 from services._mesh.peers import PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.server import MeshServer, Refused, Service
-from services._mesh.settings import DatabaseRole, MeshSettings
+from services._mesh.settings import DatabaseRole, DatabaseSettings, MeshSettings
 from services._mesh.streams import Link
 from services._mesh.tls import CertificateFiles
 from services._mesh.tokens import SigningKey
@@ -74,9 +74,14 @@ class Mesh:
         self._tasks: list[asyncio.Task[Any]] = []
         self._stop = asyncio.Event()
 
-    def database(self, role: DatabaseRole | None = None, pool_size: int | None = None) -> Database:
-        """A pool under the process's own role, or under one of its tasks'."""
-        settings = self.settings.database
+    def database(
+        self,
+        role: DatabaseRole | None = None,
+        pool_size: int | None = None,
+        settings: DatabaseSettings | None = None,
+    ) -> Database:
+        """A pool under the process's own role, or under one of its tasks'; `settings` are another database's."""
+        settings = settings or self.settings.database
         if settings is None:
             raise RuntimeError(f"{self.name} has no database")
         user, password_file = (role.user, role.password_file) if role else (settings.user, settings.password_file)

@@ -14,9 +14,12 @@ from services.audit.alarms import Alarms
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.config import AuditSettings
+from services.audit.keyring import open_keyring, watch
 from services.audit.model.actors import ActorHash, load_actor_hash
+from services.audit.model.digests import keyed_digest
 from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
+from services.audit.sealer import Sealer
 from services.audit.sequencer import Sequencer
 
 
@@ -25,8 +28,12 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     reader = mesh.store("audit")
     database = mesh.database(settings.log.sequencer, pool_size=4)
     alarms = Alarms(reader, mesh.metrics)
-    hashed = _actors(settings.log.actor_key)
-    sequencer = Sequencer(database, mesh.clock, settings.log.name, hashed, alarms.note)
+    actors, keyring = _actors(settings.log.actor_key), open_keyring(mesh, settings.subjects)
+    keys = mesh.database(settings.subjects.sealer, 2, settings.subjects.database)
+    digest = keyed_digest(settings.log.actor_key.read_bytes())
+    sealer = Sealer(keys, keyring.kek, actors, digest, keyring.serving, mesh.clock)
+    sequencer = Sequencer(database, mesh.clock, settings.log.name, actors, sealer, alarms.note)
+    watch(mesh, keyring, keys)
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(
         database, sequencer, mesh.clock, signer.sign, signer.last_signed, settings.log.checkpoint_seconds
@@ -38,7 +45,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))
     mesh.follow_revocations()
     pages = PageTokens.from_file(settings.log.page_key)
-    rpc = AuditRpc(reader, sequencer, checkpointer, pages, signer.key_manifest, hashed, alarms.note)
+    rpc = AuditRpc(reader, keyring.opener, sequencer, checkpointer, pages, signer.key_manifest, actors, alarms.note)
     await mesh.serve([(audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"], rpc)])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from services._mesh.config import Address, Between, ExistingFolder, Matches, PlainFile, Seconds, SecretFile
-from services._mesh.settings import DatabaseRole, MeshSettings
+from services._mesh.settings import DatabaseRole, DatabaseSettings, MeshSettings
 
 LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+", such as "recoup.example/log"')]
 
@@ -27,10 +27,27 @@ class LogSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeysSettings:
+    """The database of subjects' keys, as who only opens payloads reads it, and the KEK that they are wrapped with."""
+
+    database: DatabaseSettings
+    kek: SecretFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectSettings(KeysSettings):
+    """What the audit process does besides: it makes keys for what it appends, and destroys those that are erased."""
+
+    sealer: DatabaseRole
+    eraser: DatabaseRole
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditSettings(MeshSettings):
     """The audit API process."""
 
     log: LogSettings
+    subjects: SubjectSettings
 
 
 @dataclass(frozen=True, kw_only=True)

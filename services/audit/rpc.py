@@ -16,6 +16,7 @@ from services.audit.checkpointer import Checkpointer
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Note, only_log
 from services.audit.model.visibility import view_of
+from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 from services.audit.signing_keys import SigningKeys
@@ -30,6 +31,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     def __init__(
         self,
         reader: Store,
+        opener: Opener,
         sequencer: Sequencer,
         checkpointer: Checkpointer,
         pages: PageTokens,
@@ -37,7 +39,8 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         hashed: ActorHash,
         note: Note = only_log,
     ) -> None:
-        self._reader, self._sequencer, self._checkpointer = reader, sequencer, checkpointer
+        self._reader, self._opener = reader, opener
+        self._sequencer, self._checkpointer = sequencer, checkpointer
         self._pages, self._manifest, self._hashed, self._note = pages, manifest, hashed, note
 
     async def AppendEvents(self, request: pb.AppendEventsRequest, context: Context) -> pb.AppendEventsResponse:
@@ -60,24 +63,26 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         organization_id, limit = current().organization(), size_of(request)
-        after = wire.position(self._pages.decode(organization_id, request))
-        rows = await usecases.list_events(self._reader, wire.event_filter(request), self._hashed, _view(), after, limit)
+        after, chosen = wire.position(self._pages.decode(organization_id, request)), wire.event_filter(request)
+        rows = await usecases.list_events(self._reader, self._opener, chosen, self._hashed, _view(), after, limit)
         more = len(rows) > limit
         token = self._pages.encode(organization_id, request, wire.token_of(rows[limit - 1])) if more else ""
         return pb.ListEventsResponse(events=[wire.event(row) for row in rows[:limit]], next_page_token=token)
 
     async def GetEvent(self, request: pb.GetEventRequest, context: Context) -> pb.GetEventResponse:
-        found = await usecases.get_event(self._reader, UUID(request.event_id), _view())
+        found = await usecases.get_event(self._reader, self._opener, UUID(request.event_id), _view())
         return pb.GetEventResponse(event=wire.event(found))
 
     async def GetEventProof(self, request: pb.GetEventProofRequest, context: Context) -> pb.GetEventProofResponse:
-        seen = await usecases.get_event(self._reader, UUID(request.event_id), _view())
-        (found,), head = await usecases.prove_events(self._reader, self._checkpointer, [seen.event_id])
+        seen = await usecases.get_event(self._reader, self._opener, UUID(request.event_id), _view())
+        ids = [seen.event_id]
+        (found,), head = await usecases.prove_events(self._reader, self._opener, self._checkpointer, ids)
         return pb.GetEventProofResponse(event=wire.proven(found), checkpoint=wire.checkpoint(head))
 
     async def ProveEvents(self, request: pb.ProveEventsRequest, context: Context) -> pb.ProveEventsResponse:
         ids = [UUID(event_id) for event_id in request.event_ids]
-        found, head = await usecases.prove_events(self._reader, self._checkpointer, ids)
+        found, head = await usecases.prove_events(self._reader, self._opener, self._checkpointer, ids)
+        usecases.require_payloads([each.event for each in found])
         return pb.ProveEventsResponse(
             events=[wire.proven(each) for each in found],
             checkpoint=wire.checkpoint(head),

@@ -22,6 +22,7 @@ from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
 from services.audit.model.merkle import Frontier
 from services.audit.model.shards import origin_of, place_of
+from services.audit.sealer import Sealer
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,11 @@ class _Waiting:
 class Sequencer:
     """Appends to the log. `size` is what is durable; `grown` is set after each flush that added something."""
 
-    def __init__(self, database: Database, clock: Clock, name: str, actors: ActorHash, note: Note = only_log) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, name: str, actors: ActorHash, sealer: Sealer, note: Note = only_log
+    ) -> None:
         self._database, self._clock, self._name, self._actors, self._note = database, clock, name, actors, note
+        self._sealer, self.digest = sealer, sealer.digest
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued = 0
         self._epoch: int | None = None
@@ -129,16 +133,21 @@ class Sequencer:
         if self._epoch is None:
             await self.take_over()
         frontier = self._frontier.copy()
+        everything = [submission for waiting in group for submission in waiting.submissions]
+        sealed = await self._sealer.seal(everything)
         async with self._database.unscoped() as connection:
-            await self._hold_head(connection)
-            everything = [submission for waiting in group for submission in waiting.submissions]
+            erasures = await self._hold_head(connection)
+            if not self._sealer.sealed_after(erasures):  # One of the keys may be among the erased.
+                sealed = await self._sealer.seal(everything, erasures)
+            # By the object: a group can hold two events with one id, of which one is refused.
+            sealed_of = {id(submission): each for submission, each in zip(everything, sealed, strict=True)}
             known = await store.find_known(connection, [submission.event_id for submission in everything])
             sound = self._without_conflicts(group, known)
             fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
             places = {event_id: place for event_id, (_, place) in known.items()}
             batch = await self._batch(connection, frontier, fresh)
             for submission in fresh:
-                places[submission.event_id] = place_of(self._shard, batch.add(submission))
+                places[submission.event_id] = place_of(self._shard, batch.add(submission, sealed_of[id(submission)]))
             if fresh:
                 await store.write_batch(connection, batch)
             reach("flush.written")
@@ -151,14 +160,18 @@ class Sequencer:
         if fresh:
             self.grown.set()
 
-    async def _hold_head(self, connection: store.Connection) -> None:
-        """Lock the head, and see that it is where this sequencer left it. Raises Conflict where another took over."""
-        epoch, place = await store.lock_head(connection)
+    async def _hold_head(self, connection: store.Connection) -> int:
+        """Lock the head, and see that it is where this sequencer left it; returns how often was erased.
+
+        Raises Conflict where another took over.
+        """
+        epoch, place, erasures = await store.lock_head(connection)
         if epoch != self._epoch:
             self._epoch = None
             raise _fenced(epoch)
         if place != place_of(self._shard, self._frontier.size):
             raise RuntimeError("the head isn't where this sequencer left it")
+        return erasures
 
     def _without_conflicts(self, group: Sequence[_Waiting], known: Mapping[UUID, tuple[bytes, int]]) -> list[_Waiting]:
         """Refuse, whole, each append with an event that the log, or an append before it, has with another content."""

@@ -19,7 +19,7 @@ from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
 from services.audit.model.canonical import MAX_INTEGER
-from services.audit.model.events import Checkpoint, EventFilter, Position, Produced, Proven, Recorded
+from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.merkle import (
     consistency_ranges,
@@ -30,6 +30,7 @@ from services.audit.model.notes import TreeHead
 from services.audit.model.signing import Inconsistent, SignedHead, check_continues
 from services.audit.model.tiles import ENTRIES, TileInvalid, parse_tile
 from services.audit.model.visibility import is_visible, narrowed
+from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 
@@ -46,14 +47,14 @@ async def append_events(
 
     Raises Denied (EVENT_PREFIX_NOT_OWNED), Invalid (FIELD_INVALID), or what the sequencer raises.
     """
-    return await sequencer.append([_submission(producer, event, note) for event in events])
+    return await sequencer.append([_submission(sequencer, producer, event, note) for event in events])
 
 
-def _submission(producer: str, event: Produced, note: Note) -> Submission:
+def _submission(sequencer: Sequencer, producer: str, event: Produced, note: Note) -> Submission:
     if event.producer_counter > MAX_INTEGER:
         raise invalid_field("events.producer_counter", f"must be at most {MAX_INTEGER}.")
     try:
-        payload = parse_payload(event.payload, event.event_id, event.organization_id)
+        payload = parse_payload(event.payload, event.event_id, event.organization_id, sequencer.digest)
     except PayloadInvalid as error:
         raise invalid_field("events.payload", f"{error}.") from error
     if producer not in PRODUCERS or not payload.action.startswith(f"{producer}."):
@@ -86,17 +87,23 @@ async def summarize_producer(
     return ids, hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in ids))).digest()
 
 
-async def get_event(reader: Store, event_id: UUID, view: Collection[str]) -> Recorded:
+async def get_event(reader: Store, opener: Opener, event_id: UUID, view: Collection[str]) -> Recorded:
     """One event of the caller's organization that is within its view. Raises NotFound."""
     async with reader.read() as connection:
         found = await store.get_event(connection, event_id)
     if not is_visible(found.action, view):
         raise NotFound("event")
-    return found
+    return (await opener.open([found]))[0]
 
 
 async def list_events(
-    reader: Store, chosen: EventFilter, hashed: ActorHash, view: Collection[str], after: Position | None, limit: int
+    reader: Store,
+    opener: Opener,
+    chosen: EventFilter,
+    hashed: ActorHash,
+    view: Collection[str],
+    after: Position | None,
+    limit: int,
 ) -> list[Recorded]:
     """Events of the caller's organization in its view, newest first; one more than `limit` says that there are more.
 
@@ -108,18 +115,20 @@ async def list_events(
     actions = narrowed(chosen.action, view)
     actor_hash = hashed(current().organization(), chosen.actor) if chosen.actor else None
     async with reader.read() as connection:
-        return await store.list_events(connection, chosen, actions, actor_hash, after, limit + 1)
+        found = await store.list_events(connection, chosen, actions, actor_hash, after, limit + 1)
+    return await opener.open(found)
 
 
 async def prove_events(
-    reader: Store, checkpointer: Checkpointer, event_ids: Sequence[UUID]
+    reader: Store, opener: Opener, checkpointer: Checkpointer, event_ids: Sequence[UUID]
 ) -> tuple[list[Proven], Checkpoint]:
     """Events with their inclusion proofs under one checkpoint that covers them all.
 
     Waits a moment for the next checkpoint. Raises NotFound, Unavailable (CHECKPOINT_PENDING).
     """
     async with reader.read() as connection:
-        events = await store.get_events(connection, event_ids)
+        found = await store.get_events(connection, event_ids)
+    events = await opener.open(found)
     newest = max(events, key=lambda event: event.place)
     try:
         async with asyncio.timeout(CHECKPOINT_WAIT_SECONDS):
@@ -137,6 +146,17 @@ async def prove_events(
         ranges = [inclusion_ranges(event.index, checkpoint.size) for event in events]
         hashes = await store.read_ranges(connection, checkpoint.shard, [pair for each in ranges for pair in each])
     return [Proven(event, hash_ranges(each, hashes)) for event, each in zip(events, ranges, strict=True)], checkpoint
+
+
+def require_payloads(events: Sequence[Recorded]) -> None:
+    """Raises WrongState (PAYLOAD_ERASED) where one of the events can't be disclosed any more."""
+    for event in events:
+        if event.state is not PayloadState.PRESENT:
+            raise WrongState(
+                Reason.ERROR_REASON_PAYLOAD_ERASED,
+                "An event's payload was erased, or can't be read: only what was issued before still proves it.",
+                {"event_id": str(event.event_id), "payload_state": event.state},
+            )
 
 
 async def get_checkpoint(reader: Store) -> Checkpoint:

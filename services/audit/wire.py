@@ -9,7 +9,13 @@ from google.api.httpbody_pb2 import HttpBody
 
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.times import moment, stamp
-from services.audit.model.events import Checkpoint, EventFilter, Position, Produced, Proven, Recorded
+from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
+
+_STATES = {
+    PayloadState.PRESENT: audit_pb2.PAYLOAD_STATE_PRESENT,
+    PayloadState.ERASED: audit_pb2.PAYLOAD_STATE_ERASED,
+    PayloadState.UNREADABLE: audit_pb2.PAYLOAD_STATE_UNREADABLE,
+}
 
 
 def produced(message: audit_pb2.ProducedEvent) -> Produced:
@@ -62,6 +68,7 @@ def event(row: Recorded) -> audit_pb2.Event:
         request_id=row.request_id,
         trace_id=row.trace_id,
         payload=row.payload,
+        payload_state=_STATES[row.state],
     )
 
 
@@ -74,6 +81,7 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
         payload=event.payload,
         salt=event.salt,
         proof=list(found.proof),
+        payload_state=_STATES[event.state],
     )
 
 

@@ -14,14 +14,14 @@ from services._mesh.errors import Denied
 from services._mesh.metrics import Metrics
 from services._mesh.reconcile import Reconciler
 from services._mesh.relay import Relay
-from services._mesh.uow import Store
+from services._mesh.uow import PLATFORM, Store
 from services.audit import alarms as alarms_module
 from services.audit import usecases
 from services.audit.alarms import Alarms
 from services.audit.model.alarms import AlarmKind
 from services.audit.own_log import OwnLog
 from services.audit.sequencer import Sequencer
-from tests.support.log import ACME, GLOBEX, event, sequencer
+from tests.support.log import ACME, GLOBEX, event, recorded, sequencer
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")
@@ -41,13 +41,12 @@ class Audit:
     async def written(self) -> list[dict[str, str]]:
         """The metadata of the alarms that stand in the log, relayed now, in order."""
         await self.relay.round()
-        superuser = await self.database.superuser()
-        rows = await superuser.fetch(
-            "SELECT p.content FROM audit.entries e JOIN audit.payloads p USING (organization_id, idx)"
-            " WHERE e.action = 'audit.alarm.raise' AND e.producer = 'audit' ORDER BY idx"
-        )
-        await superuser.close()
-        return [json.loads(row[0][32:])["metadata"] for row in rows]
+        found = [
+            each
+            for organization in (ACME, GLOBEX, PLATFORM)
+            for each in await recorded(self.database, organization, "audit.alarm.raise")
+        ]
+        return [json.loads(each.payload)["metadata"] for each in sorted(found, key=lambda each: each.place)]
 
     async def settled(self) -> None:
         """What was noted until now is raised."""

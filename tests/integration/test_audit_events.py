@@ -21,7 +21,8 @@ from services._mesh.uow import Store
 from services.audit import store, usecases, wire
 from services.audit.model.events import EventFilter, Produced, Recorded
 from services.audit.model.visibility import VIEWS, is_visible, narrowed, view_of
-from tests.support.log import ACME, ACTORS, GLOBEX, event, sequencer
+from services.audit.opener import Opener
+from tests.support.log import ACME, ACTORS, GLOBEX, event, opener, sequencer
 from tests.support.postgres import TestDatabase
 from tests.support.things import context
 
@@ -60,6 +61,7 @@ class Log:
     """A log of made-up events, as the API reads it."""
 
     reader: Store
+    opener: Opener
     events: list[Recorded]
 
     async def list(self, chosen: EventFilter, view: tuple[str, ...] = ALL, size: int = 7) -> list[Recorded]:
@@ -68,7 +70,7 @@ class Log:
         with entered(context(ACME)):
             while True:
                 after = wire.position(wire.token_of(found[-1])) if found else None
-                page = await usecases.list_events(self.reader, chosen, ACTORS, view, after, size)
+                page = await usecases.list_events(self.reader, self.opener, chosen, ACTORS, view, after, size)
                 found += page[:size]
                 if len(page) <= size:
                     return found
@@ -81,10 +83,11 @@ async def log(database: TestDatabase) -> AsyncIterator[Log]:
             await usecases.append_events(appending, producer, [each])
         await usecases.append_events(appending, "identity", [event(1, GLOBEX)])
     role = database.role("audit_api")
-    made = Log(Store(role, "audit", Clock()), [])
-    made.events = await made.list(EventFilter())
-    assert len(made.events) == 96
-    yield made
+    async with opener(database) as opening:
+        made = Log(Store(role, "audit", Clock()), opening, [])
+        made.events = await made.list(EventFilter())
+        assert len(made.events) == 96
+        yield made
     await role.close()
 
 
@@ -137,10 +140,10 @@ async def test_a_view_hides_the_rest_in_lists_and_by_id(log: Log, chosen: EventF
     with entered(context(ACME)):
         for found in log.events[:16]:
             if is_visible(found.action, view):
-                assert await usecases.get_event(log.reader, found.event_id, view) == found
+                assert await usecases.get_event(log.reader, log.opener, found.event_id, view) == found
             else:
                 with pytest.raises(NotFound):
-                    await usecases.get_event(log.reader, found.event_id, view)
+                    await usecases.get_event(log.reader, log.opener, found.event_id, view)
 
 
 @pytest.mark.services("audit")

@@ -24,7 +24,7 @@ from services.audit.model.events import Produced
 from services.audit.model.notes import Signer, TreeHead
 from services.audit.model.shards import place_of
 from services.audit.sequencer import Sequencer
-from tests.support.log import ACTORS, LOG
+from tests.support.log import ACTORS, LOG, sealer
 from tests.support.nemesis.checker import check
 from tests.support.nemesis.collecting import collect
 from tests.support.nemesis.history import Committed, History
@@ -49,8 +49,8 @@ class AcknowledgesBeforeCommit(Sequencer):
 class Unfenced(Sequencer):
     """The second bug: nobody asks whether another has taken over."""
 
-    async def _hold_head(self, connection: store.Connection) -> None:
-        pass
+    async def _hold_head(self, connection: store.Connection) -> int:
+        return 0
 
 
 # The keys that are a second fence behind the epoch: the bug shows only where they're gone, too.
@@ -74,16 +74,17 @@ class Run:
     async def sequencer(self, kind: type[Sequencer]) -> AsyncIterator[Sequencer]:
         """A sequencer of this kind in force, which the relay appends to."""
         role = self.database.role("audit_sequencer")
-        made = kind(role, Clock(), LOG, ACTORS)
-        await made.take_over()
-        task = asyncio.create_task(made.run())
-        self.log = made
-        try:
-            yield made
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await role.close()
+        async with sealer(self.database) as sealing:
+            made = kind(role, Clock(), LOG, ACTORS, sealing)
+            await made.take_over()
+            task = asyncio.create_task(made.run())
+            self.log = made
+            try:
+                yield made
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await role.close()
 
     async def write(self, organizations: Sequence[UUID], times: int = EVENTS) -> None:
         """Transactions of the service, an event each."""

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import rfc8785
 
 from services._mesh.clock import Clock
+from services.audit import store
+from services.audit.kek import FileKek
 from services.audit.model.actors import actor_hash
 from services.audit.model.alarms import Note, only_log
-from services.audit.model.events import Produced
+from services.audit.model.digests import keyed_digest
+from services.audit.model.events import EventFilter, Produced, Recorded
+from services.audit.opener import Opener
+from services.audit.sealer import Sealer
 from services.audit.sequencer import Sequencer
-from tests.support.postgres import TestDatabase
+from services.audit.serving import Serving
+from services.audit.store import keys as key_store
+from tests.support.postgres import TestDatabase, new_keys_database
 
 LOG = "recoup-test.local.invalid/log"
-ACTORS = actor_hash(bytes(range(32)))
+_KEY = bytes(range(32))
+ACTORS, DIGEST = actor_hash(_KEY), keyed_digest(_KEY)
+# A log has its keys beside it for as long as its database is there.
+_keys: dict[str, TestDatabase] = {}
 ACME, GLOBEX = UUID(int=1), UUID(int=2)
 
 
@@ -46,13 +59,71 @@ def event(counter: int, organization: UUID = ACME, action: str = "identity.membe
     return Produced(event_id, organization, counter, rfc8785.dumps(content))
 
 
+async def keys_of(database: TestDatabase) -> TestDatabase:
+    """The database of keys that belongs to a log's database."""
+    if database.name not in _keys:
+        _keys[database.name] = await new_keys_database()
+    return _keys[database.name]
+
+
+def kek() -> FileKek:
+    """The KEK of all logs of this test process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "subjects.kek.json"
+        path.write_text(json.dumps({"kek_id": "file:tests", "key": _KEY.hex()}))
+        return FileKek(path)
+
+
+async def serving_of(keys: TestDatabase) -> Serving:
+    """The database of keys, taken for good as it is."""
+    role, serving = keys.role("subjects_api", 1), Serving()
+    async with role.unscoped() as connection:
+        serving.trust(await key_store.read_generation(connection))
+    await role.close()
+    return serving
+
+
+@asynccontextmanager
+async def opener(database: TestDatabase) -> AsyncIterator[Opener]:
+    """Opens the payloads of a log."""
+    keys = await keys_of(database)
+    role = keys.role("subjects_api")
+    yield Opener(role, kek(), await serving_of(keys))
+    await role.close()
+
+
+async def recorded(database: TestDatabase, organization: UUID = ACME, action: str = "") -> list[Recorded]:
+    """An organization's events in the order of the log, with their payloads opened."""
+    role = database.role("audit_api", 1)
+    async with role.scoped(organization, read_only=True) as connection:
+        found = await store.list_events(connection, EventFilter(), [action] if action else None, None, None, 10_000)
+    await role.close()
+    async with opener(database) as opening:
+        return (await opening.open(found))[::-1]
+
+
+@asynccontextmanager
+async def sealer(database: TestDatabase, serving: Serving | None = None) -> AsyncIterator[Sealer]:
+    """Seals what is appended to a log."""
+    keys = await keys_of(database)
+    role = keys.role("subjects_sealer", 2)
+    yield Sealer(role, kek(), ACTORS, DIGEST, serving or await serving_of(keys), Clock())
+    await role.close()
+
+
 @asynccontextmanager
 async def sequencer(
-    database: TestDatabase, note: Note = only_log, clock: Clock | None = None
+    database: TestDatabase, note: Note = only_log, clock: Clock | None = None, serving: Serving | None = None
 ) -> AsyncIterator[Sequencer]:
     """A sequencer in force, and its task."""
+    async with sealer(database, serving) as sealing, _sequencer(database, sealing, note, clock or Clock()) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _sequencer(database: TestDatabase, sealing: Sealer, note: Note, clock: Clock) -> AsyncIterator[Sequencer]:
     role = database.role("audit_sequencer")
-    made = Sequencer(role, clock or Clock(), LOG, ACTORS, note)
+    made = Sequencer(role, clock, LOG, ACTORS, sealing, note)
     await made.take_over()
     task = asyncio.create_task(made.run())
     try:

@@ -8,8 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 from services.audit.model.actors import ActorHash
-from services.audit.model.leaf import Leaf, Payload, commitment, new_salt
+from services.audit.model.leaf import Leaf, Payload, commitment
 from services.audit.model.merkle import Frontier, leaf_hash
+from services.audit.model.sealing import Sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,13 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event as it is written: its index in the shard, its leaf, its commitment's salt, and its actor's hash."""
+    """An event as it is written: its index in the shard, its leaf, its sealed payload, and its actor's hash."""
 
     submission: Submission
     index: int
     organization_seq: int
     leaf: bytes
-    salt: bytes
+    sealed: Sealed
     actor_hash: bytes
 
 
@@ -63,10 +64,9 @@ class Batch:
     nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
 
-    def add(self, submission: Submission) -> int:
+    def add(self, submission: Submission, sealed: Sealed) -> int:
         """Give an event its place; returns its index in the shard."""
         seq, previous = self.chains.get(submission.organization_id, (0, b""))
-        salt = new_salt()
         leaf = Leaf(
             submission.event_id,
             submission.organization_id,
@@ -75,14 +75,14 @@ class Batch:
             submission.producer,
             submission.producer_counter,
             self.appended_at,
-            commitment(submission.payload.raw, salt),
+            commitment(submission.payload.raw, sealed.salt),
         ).encode()
         index, digest = self.frontier.size, leaf_hash(leaf)
         self.nodes += self.frontier.append(digest)
         self.chains[submission.organization_id] = (seq + 1, digest)
         self._count(submission)
         actor_hash = self.actors(submission.organization_id, submission.payload.actor)
-        self.entries.append(Entry(submission, index, seq + 1, leaf, salt, actor_hash))
+        self.entries.append(Entry(submission, index, seq + 1, leaf, sealed, actor_hash))
         return index
 
     def _count(self, submission: Submission) -> None:
@@ -112,7 +112,7 @@ def split_known(
         earlier = known.get(submission.event_id)
         twin = fresh.get(submission.event_id)
         if earlier is not None:
-            if earlier[0] == submission.payload.digest:
+            if submission.payload.is_that_of(earlier[0]):
                 repeated[submission.event_id] = earlier[1]
             else:
                 conflicts.append(submission.event_id)

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from services.audit.model.leaf import SALT_LENGTH
 from services.audit.model.shards import split
 
-# Formats of a kept payload: 1 is salt ‖ payload in the clear.
-CLEAR = 1
+# Formats of a kept payload: 1 is salt ‖ payload in the clear, 2 is sealed (model/sealing.py).
+CLEAR, SEALED = 1, 2
+
+
+class PayloadState(StrEnum):
+    """Whether an event's payload is there: as it was, erased with its subject's key, or lost or changed."""
+
+    PRESENT = "PRESENT"
+    ERASED = "ERASED"
+    UNREADABLE = "UNREADABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An event as the log keeps it: its projection, its leaf, and its payload as it is stored."""
+    """An event as the log keeps it: its projection, its leaf, and its payload as it is stored.
+
+    A sealed payload is read after `Opener.open` only; of one that isn't there, salt and payload are empty.
+    """
 
     organization_id: UUID
     event_id: UUID
@@ -73,6 +85,8 @@ class Recorded:
     leaf: bytes
     format: int
     content: bytes
+    key_id: UUID | None = None
+    state: PayloadState = PayloadState.PRESENT
 
     @property
     def shard(self) -> int:
@@ -95,8 +109,8 @@ class Recorded:
         return self._clear()[SALT_LENGTH:]
 
     def _clear(self) -> bytes:
-        if self.format != CLEAR:
-            raise ValueError(f"the payload of {self.event_id} has the format {self.format}")
+        if self.state is PayloadState.PRESENT and self.format != CLEAR:
+            raise ValueError(f"the payload of {self.event_id} isn't opened")
         return self.content
 
 

@@ -7,7 +7,6 @@ events to each other.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,7 @@ import orjson
 import rfc8785
 
 from services.audit.model.canonical import is_canonical
+from services.audit.model.digests import Digest, plain_digest
 
 LEAF_VERSION = 1
 SALT_LENGTH = 32
@@ -53,9 +53,13 @@ class Payload:
         """The person whose data this is: the actor, or nobody where a process acts for itself."""
         return "" if self.actor.startswith(_PROCESS) else self.actor
 
+    def is_that_of(self, digest: bytes) -> bool:
+        """Whether a digest that the log has is this payload's, also one from before digests were keyed."""
+        return digest in (self.digest, plain_digest(self.raw))
 
-def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
-    """Read a payload and hold it against its envelope. Raises PayloadInvalid."""
+
+def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID, digest: Digest = plain_digest) -> Payload:
+    """Read a payload and hold it against its envelope; `digest` is what it will be told by. Raises PayloadInvalid."""
     try:
         content = orjson.loads(raw)
         if not isinstance(content, dict) or not is_canonical(content, raw):
@@ -67,7 +71,7 @@ def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID) -> Payload:
         _check_authority(content["authority"], content["actor"])
         return Payload(
             raw,
-            hashlib.sha256(raw).digest(),
+            digest(raw),
             content["actor"],
             content["action"],
             content["target"],
@@ -89,11 +93,6 @@ def _check_authority(authority: str, actor: str) -> None:
         raise PayloadInvalid(f"authority must be the passport that {actor[:80]} acted with: passport:<id>")
     if authority != "system" and not _GRANT.fullmatch(authority):
         raise PayloadInvalid("authority must be passport:<id>, grant:<job>.<fence>.<number> or system")
-
-
-def new_salt() -> bytes:
-    """The salt of one commitment."""
-    return os.urandom(SALT_LENGTH)
 
 
 def commitment(payload: bytes, salt: bytes) -> str:

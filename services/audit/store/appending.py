@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.audit.model.batch import Batch
-from services.audit.model.events import CLEAR
+from services.audit.model.events import SEALED
 from services.audit.model.merkle import Frontier, peaks
 from services.audit.model.shards import node_offset, place_of, split
 from services.audit.store.tree import read_nodes
@@ -47,10 +47,10 @@ async def take_over(connection: AsyncConnection) -> Head:
     return Head(row.epoch, shard, Frontier.at(size, await read_nodes(connection, shard, peaks(size))))
 
 
-async def lock_head(connection: AsyncConnection) -> tuple[int, int]:
-    """Lock the head for this transaction; returns its epoch and the place of the next leaf."""
-    row = (await connection.execute(text("SELECT epoch, size FROM audit.head FOR UPDATE"))).one()
-    return row.epoch, row.size
+async def lock_head(connection: AsyncConnection) -> tuple[int, int, int]:
+    """Lock the head for this transaction; returns its epoch, the place of the next leaf, and how often was erased."""
+    row = (await connection.execute(text("SELECT epoch, size, erasures FROM audit.head FOR UPDATE"))).one()
+    return row.epoch, row.size, row.erasures
 
 
 async def find_known(connection: AsyncConnection, event_ids: Sequence[UUID]) -> dict[UUID, tuple[bytes, int]]:
@@ -106,11 +106,11 @@ def _columns(batch: Batch) -> Mapping[str, Any]:
         "results": [e.submission.payload.result for e in entries],
         "roles": [e.submission.payload.role for e in entries],
         "actors": [e.actor_hash for e in entries],
-        "subjects": [e.submission.payload.subject for e in entries],
+        "keys": [e.sealed.key_id for e in entries],
         "occurred": [e.submission.payload.occurred_at for e in entries],
         "requests": [e.submission.payload.request_id for e in entries],
         "traces": [e.submission.payload.trace_id for e in entries],
-        "contents": [e.salt + e.submission.payload.raw for e in entries],
+        "contents": [e.sealed.content for e in entries],
         "leaves": [e.leaf for e in entries],
         "heights": [node[0] for node in batch.nodes],
         "positions": [node[1] + offsets[node[0]] for node in batch.nodes],
@@ -123,7 +123,7 @@ def _columns(batch: Batch) -> Mapping[str, Any]:
         "last_counters": list(batch.counters.values()),
         "size": place_of(batch.shard, batch.frontier.size),
         "appended_at": batch.appended_at,
-        "format": CLEAR,
+        "format": SEALED,
     }
 
 
@@ -138,9 +138,9 @@ WITH entries AS (
     CAST(:roles AS text[]), CAST(:actors AS bytea[]), CAST(:occurred AS timestamptz[]), CAST(:requests AS text[]),
     CAST(:traces AS text[]), CAST(:leaves AS bytea[])) AS e
 ), payloads AS (
-  INSERT INTO audit.payloads (organization_id, idx, subject, content, format)
-  SELECT p.*, CAST(:format AS smallint) FROM unnest(CAST(:organizations AS uuid[]), CAST(:places AS bigint[]),
-    CAST(:subjects AS text[]), CAST(:contents AS bytea[])) AS p
+  INSERT INTO audit.payloads (organization_id, idx, key_id, content, format, subject)
+  SELECT p.*, CAST(:format AS smallint), '' FROM unnest(CAST(:organizations AS uuid[]), CAST(:places AS bigint[]),
+    CAST(:keys AS uuid[]), CAST(:contents AS bytea[])) AS p
 ), dedup AS (
   INSERT INTO audit.dedup (event_id, payload_sha256, idx)
   SELECT * FROM unnest(CAST(:event_ids AS uuid[]), CAST(:digests AS bytea[]), CAST(:places AS bigint[]))

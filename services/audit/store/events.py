@@ -20,7 +20,7 @@ def _whole() -> Select[Any]:
     joined = entries.join(
         payloads, (payloads.c.organization_id == entries.c.organization_id) & (payloads.c.idx == entries.c.idx)
     )
-    return select(entries, payloads.c.format, payloads.c.content).select_from(joined)
+    return select(entries, payloads.c.format, payloads.c.key_id, payloads.c.content).select_from(joined)
 
 
 async def get_event(connection: AsyncConnection, event_id: UUID) -> Recorded:
@@ -87,4 +87,5 @@ def _recorded(row: Row[Any]) -> Recorded:
         bytes(row.leaf),
         row.format,
         bytes(row.content),
+        row.key_id,
     )

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PayloadState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PayloadStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayloadState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYLOAD_STATE_UNSPECIFIED: _PayloadState.ValueType  # 0
+    """Not set: the payload is there."""
+    PAYLOAD_STATE_PRESENT: _PayloadState.ValueType  # 1
+    """It is there."""
+    PAYLOAD_STATE_ERASED: _PayloadState.ValueType  # 2
+    """It was erased: the key of whoever did it was destroyed. The leaf and its proof are as they were."""
+    PAYLOAD_STATE_UNREADABLE: _PayloadState.ValueType  # 3
+    """It doesn't open, though nobody erased it: it was changed, or its key is missing. An operator must look."""
+
+class PayloadState(_PayloadState, metaclass=_PayloadStateEnumTypeWrapper):
+    """Whether an event's payload can be read."""
+
+PAYLOAD_STATE_UNSPECIFIED: PayloadState.ValueType  # 0
+"""Not set: the payload is there."""
+PAYLOAD_STATE_PRESENT: PayloadState.ValueType  # 1
+"""It is there."""
+PAYLOAD_STATE_ERASED: PayloadState.ValueType  # 2
+"""It was erased: the key of whoever did it was destroyed. The leaf and its proof are as they were."""
+PAYLOAD_STATE_UNREADABLE: PayloadState.ValueType  # 3
+"""It doesn't open, though nobody erased it: it was changed, or its key is missing. An operator must look."""
+Global___PayloadState: _TypeAlias = PayloadState  # noqa: Y015
 
 @_typing.final
 class ProducedEvent(_message.Message):
@@ -73,6 +102,7 @@ class Event(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    PAYLOAD_STATE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id, a UUID."""
     organization_id: _builtins.str
@@ -96,7 +126,9 @@ class Event(_message.Message):
     trace_id: _builtins.str
     """The trace that it belongs to."""
     payload: _builtins.bytes
-    """The payload: RFC 8785 JSON, with actor and metadata."""
+    """The payload: RFC 8785 JSON, with actor and metadata. Empty where payload_state says so."""
+    payload_state: Global___PayloadState.ValueType
+    """Whether the payload is there."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened, by the injected clock."""
@@ -122,10 +154,11 @@ class Event(_message.Message):
         request_id: _builtins.str = ...,
         trace_id: _builtins.str = ...,
         payload: _builtins.bytes = ...,
+        payload_state: Global___PayloadState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["appended_at", b"appended_at", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "appended_at", b"appended_at", "event_id", b"event_id", "index", b"index", "occurred_at", b"occurred_at", "organization_id", b"organization_id", "organization_seq", b"organization_seq", "payload", b"payload", "producer", b"producer", "request_id", b"request_id", "result", b"result", "role", b"role", "target", b"target", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "appended_at", b"appended_at", "event_id", b"event_id", "index", b"index", "occurred_at", b"occurred_at", "organization_id", b"organization_id", "organization_seq", b"organization_seq", "payload", b"payload", "payload_state", b"payload_state", "producer", b"producer", "request_id", b"request_id", "result", b"result", "role", b"role", "target", b"target", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +175,7 @@ class ProvenEvent(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    PAYLOAD_STATE_FIELD_NUMBER: _builtins.int
     leaf: _builtins.bytes
     """The leaf: RFC 8785 JSON."""
     index: _builtins.int
@@ -150,6 +184,8 @@ class ProvenEvent(_message.Message):
     """The payload: RFC 8785 JSON."""
     salt: _builtins.bytes
     """The salt of the payload's commitment, 32 bytes."""
+    payload_state: Global___PayloadState.ValueType
+    """Whether the payload, and with it the salt, is there."""
     @_builtins.property
     def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The inclusion proof in the tree of the checkpoint: SHA-256 hashes, leaf side first (RFC 9162)."""
@@ -162,10 +198,11 @@ class ProvenEvent(_message.Message):
         payload: _builtins.bytes = ...,
         salt: _builtins.bytes = ...,
         proof: _abc.Iterable[_builtins.bytes] | None = ...,
+        payload_state: Global___PayloadState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "proof", b"proof", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "payload_state", b"payload_state", "proof", b"proof", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

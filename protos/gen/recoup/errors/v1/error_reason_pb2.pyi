@@ -140,6 +140,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Another sequencer took over. ABORTED. Metadata: epoch."""
     ERROR_REASON_CHECKPOINT_PENDING: _ErrorReason.ValueType  # 84
     """The event is appended but not yet under a signed checkpoint. UNAVAILABLE, with RetryInfo. Metadata: index."""
+    ERROR_REASON_PAYLOAD_ERASED: _ErrorReason.ValueType  # 85
+    """The event's payload was erased with its subject's key, or can't be read. FAILED_PRECONDITION.
+    Metadata: event_id, payload_state.
+    """
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 90
     """A part of the mesh that is needed is down. UNAVAILABLE. Metadata: dependency."""
     ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 91
@@ -270,6 +274,10 @@ ERROR_REASON_SEQUENCER_FENCED: ErrorReason.ValueType  # 83
 """Another sequencer took over. ABORTED. Metadata: epoch."""
 ERROR_REASON_CHECKPOINT_PENDING: ErrorReason.ValueType  # 84
 """The event is appended but not yet under a signed checkpoint. UNAVAILABLE, with RetryInfo. Metadata: index."""
+ERROR_REASON_PAYLOAD_ERASED: ErrorReason.ValueType  # 85
+"""The event's payload was erased with its subject's key, or can't be read. FAILED_PRECONDITION.
+Metadata: event_id, payload_state.
+"""
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 90
 """A part of the mesh that is needed is down. UNAVAILABLE. Metadata: dependency."""
 ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 91
