@@ -26,10 +26,12 @@ commands:
   event FILE           that an event stands in the log; FILE is what .../events/{event_id}/proof answers
   receipt FILE         a savings receipt, byte by byte as it was issued: who requested, approved and did what in
                        which order, and that amounts and decision follow from the bill's rows that it carries
+  bundle DIR|ZIP       an evidence bundle: that nobody changed a file of it, and that its events are all that the log
+                       has of the organization up to a head, each receipt proved
   checkpoint FILE      a checkpoint of the log: whose it is, its size and its root
   consistency OLD NEW  that the log of the checkpoint NEW continues that of OLD: nothing was changed or dropped
 
-options (FILE may be - for the standard input):
+options (FILE, but not of bundle, may be - for the standard input):
   --key VKEY    the verifier key of the log, or of its offline root, or @FILE that holds it
   --keys FILE   the log's key manifest, which receipts hold themselves: for the root's key, and while a key is rotated
   --witness VKEY, --quorum K
@@ -129,6 +131,8 @@ def _given(arguments: Sequence[str]) -> Given:
         raise WrongUse(
             f"{command} takes {count} FILE and --key VKEY" + " and --proof FILE" * (command == "consistency")
         )
+    if command == "bundle" and "-" in files:
+        raise WrongUse("a bundle can't come from the standard input")
     if [*files, *values.get("--proof", []), *values.get("--keys", [])].count("-") > 1:
         raise WrongUse("only one FILE can be the standard input")
     return Given(command, files, values, "--json" in arguments)
@@ -173,6 +177,12 @@ def _receipt(given: Given, key: Any) -> Told:
     return words.receipt_lines(proved), words.receipt_facts(proved)
 
 
+def _bundle(given: Given, key: Any) -> Told:
+    from recoup_verify import evidence
+
+    return evidence.evidence_told(evidence.check_evidence(given.files[0], key))
+
+
 def _checkpoint(given: Given, key: Any) -> Told:
     from recoup_verify import checkpoint
 
@@ -191,6 +201,7 @@ def _consistency(given: Given, key: Any) -> Told:
 COMMANDS: Mapping[str, Callable[[Given, Any], Told]] = {
     "event": _event,
     "receipt": _receipt,
+    "bundle": _bundle,
     "checkpoint": _checkpoint,
     "consistency": _consistency,
 }

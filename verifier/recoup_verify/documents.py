@@ -6,9 +6,11 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+_WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 class Disproved(Exception):
@@ -118,6 +120,12 @@ def canonical(document: Any) -> bytes:
 
 def read_canonical(raw: bytes, where: str) -> Any:
     """JSON in its one canonical spelling (RFC 8785). Raises CannotTell."""
+    if raw.isascii():  # then sorting by characters is sorting by UTF-16, and a writer in C gives the same spelling
+        text = raw.decode()
+        with suppress(ValueError, RecursionError):  # why it can't be read is said below
+            document = _READER.decode(text)
+            if _WRITER.encode(document) == text:
+                return document
     document = read_json(raw)
     if canonical(document) != raw:
         raise CannotTell(f"{where} isn't canonical JSON")
@@ -147,3 +155,12 @@ def _text(text: str) -> bytes:
 def shown(text: object) -> str:
     """A text as it may stand on a terminal: without anything that could steer it."""
     return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+
+
+def _whole(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) >= 2**53:
+        raise ValueError("a number that isn't whole or too large has no place in these documents")
+    return int(text)
+
+
+_READER = json.JSONDecoder(parse_int=_whole, parse_float=_whole, parse_constant=_whole)

@@ -73,10 +73,12 @@ def _steps(proof: Sequence[bytes], position: int, last: int) -> Iterator[tuple[b
         raise Disproved("the proof is shorter than the tree is high: it doesn't lead to the signed root")
 
 
-def root_over(size: int, leaves: Iterator[tuple[int, bytes]], others: Iterator[bytes]) -> bytes:
+def root_over(
+    size: int, leaves: Iterator[tuple[int, bytes]], others: Iterator[bytes], where: str = "the proof"
+) -> bytes:
     """The root of a tree of `size`, from some of its leaves (index and hash, in order) and the hashes of the rest.
 
-    `others` are those of the largest subtrees without one of the leaves, from left to right. Neither may have one left.
+    `others`, which are those of `where`, belong to the largest ranges without one of the leaves, from left to right.
     """
     following = next(leaves, None)
 
@@ -85,9 +87,11 @@ def root_over(size: int, leaves: Iterator[tuple[int, bytes]], others: Iterator[b
         if following is None or following[0] >= end:
             found = next(others, None)
             if found is None:
-                raise Disproved("hashes of the tree are missing")
+                raise Disproved(f"{where} lacks hashes of the tree")
             return found
         if end - start == 1:
+            if following[0] != start:
+                raise Disproved(f"the event at index {following[0]} isn't in the order of the tree")
             found, following = following[1], next(leaves, None)
             return found
         middle = start + (1 << (end - start - 1).bit_length() - 1)
@@ -98,5 +102,5 @@ def root_over(size: int, leaves: Iterator[tuple[int, bytes]], others: Iterator[b
     if following is not None:
         raise Disproved(f"there is an event at index {following[0]}, but the signed tree has {size} leaves")
     if next(others, None) is not None:
-        raise Disproved("there are more hashes of the tree than it needs")
+        raise Disproved(f"{where} has more hashes than the tree needs")
     return found

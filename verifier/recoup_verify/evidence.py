@@ -1,0 +1,344 @@
+"""Checks an evidence bundle: who signed it, every file of it, that its events are all that an organization has.
+
+What is proved and what isn't stands in FORMAT.md; its events are checked in `export`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from recoup_verify.checkpoint import MAX_BYTES as MAX_CHECKPOINT
+from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
+from recoup_verify.event import check_commitment, is_moment, read_leaf
+from recoup_verify.export import EVENTS, RECORDS, Export, Published, check_trees, event_payload
+from recoup_verify.files import Files
+from recoup_verify.keys import read_manifest
+from recoup_verify.log import Head, Trust, countersigned, parse_proof, verified_head
+from recoup_verify.statement import open_envelope
+from recoup_verify.tree import MAX_HASHES, check_consistency, check_inclusion, leaf_hash
+
+MANIFEST, SEAL, HEAD = "manifest.json", "seal.json", "head.json"
+_MIB = 1 << 20
+_PLATFORM = "00000000-0000-0000-0000-000000000000"
+_STATEMENT, _PREDICATE = "https://in-toto.io/Statement/v1", "https://recoup.invalid/evidence/v1"
+_IN_TOTO = shape(texts="_type predicateType", lists="subject", objects="predicate")
+_SUBJECT, _DIGEST = shape(texts="name", objects="digest"), shape(texts="sha256")
+_CLAIM = shape(
+    numbers="v",
+    texts="bundle_id organization_id scope created_at log",
+    lists="heads",
+    objects="period chain counts",
+)
+_PERIOD, _CHAIN = shape(texts="from to"), shape(numbers="org_seq", texts="leaf")
+_COUNTS, _SIZE = shape(numbers="events disclosed erased receipts"), shape(numbers="shard size")
+_PROVEN = shape(texts="leaf payload salt proof")
+_SEAL = {**_PROVEN, **shape(numbers="v", lists="consistency", texts="key_manifest")}
+_HEAD = {**_PROVEN, **shape(texts="entry", lists="path", numbers="position index shard")}
+_ENTRY = shape(numbers="v org_seq", texts="leaf organization_id salt")
+
+
+class Proven(NamedTuple):
+    """An event that a checkpoint's tree holds."""
+
+    leaf: Mapping[str, Any]
+    payload: Mapping[str, Any]
+    position: int
+    head: Head
+
+
+class Proved(NamedTuple):
+    """What was proved of a bundle. `withheld` are events that it neither discloses nor says to be erased."""
+
+    claim: Mapping[str, Any]
+    heads: list[Head]
+    seal: Proven
+    published: Published | None
+    withheld: int
+    receipts: dict[str, Mapping[str, Any]]
+    files: int
+    unfinished: bool
+
+
+def check_evidence(path: str, trust: Trust) -> Proved:
+    """Check a bundle in a folder or a zip. Raises Disproved, CannotTell."""
+    files = Files(path)
+    if len({MANIFEST, SEAL, EVENTS} & files.sizes.keys()) < 2:
+        raise CannotTell(f"this isn't an evidence bundle: it has no {MANIFEST}, {SEAL} and {EVENTS}")
+    try:
+        return _check(files, trust)
+    except UnknownVersion:
+        raise
+    except CannotTell as error:
+        raise Disproved(str(error)) from error
+
+
+def _check(files: Files, given: Trust) -> Proved:
+    """From the key that was given to what it vouches for, each thing before it is read."""
+    seal = shaped(_document(files, SEAL, _MIB), SEAL, _SEAL)
+    trust = read_manifest(seal["key_manifest"], given)
+    statement, key = open_envelope(_document(files, MANIFEST, 64 * _MIB), trust.keys.get("evidence", {}))
+    claim, digests = _claim(read_canonical(statement, "the statement"))
+    _check_files(files, digests)
+    sealed, alone = _sealed(seal, claim, statement, trust), replace(trust, wanted=0)
+    # Whoever cosigned the seal's head vouches for all that it continues.
+    same_tree = claim["heads"][-1]["shard"] == sealed.head.shard
+    heads, notes = _heads(files, claim, alone, alone if same_tree else trust)
+    if not key.covers((sealed.head.shard, sealed.position)):
+        raise Disproved("the evidence key wasn't good for that part of the log: the seal is outside of its range")
+    _check_later(heads[-1], sealed.head, seal["consistency"])
+    for earlier, later in pairwise(heads):
+        _check_opening(files, earlier, notes[earlier.shard], later, notes[later.shard], alone)
+    published = _published(files, claim, notes, alone)
+    export = Export(claim, published, _records(files), *_receipts(files, claim, trust))
+    check_trees(files, heads, export)
+    export.check_end()
+    return Proved(claim, heads, sealed, published, export.withheld, export.receipts, len(digests), export.unfinished)
+
+
+def _document(files: Files, name: str, limit: int) -> Any:
+    return read_canonical(files.read(name, limit), name)
+
+
+def _claim(statement: Any) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """What the signed statement says of the bundle, and the digest of each file. Raises Disproved, CannotTell."""
+    found = shaped(statement, "the statement", _IN_TOTO)
+    version = found["predicate"].get("v")
+    if found["predicateType"] != _PREDICATE or found["_type"] != _STATEMENT:
+        raise Disproved(f"{MANIFEST} isn't a statement about an evidence bundle")
+    if type(version) is int and version > 1:
+        raise UnknownVersion(f"evidence bundles of version {version} are unknown to this verifier")
+    claim = shaped(found["predicate"], "the predicate", _CLAIM)
+    for name, kinds in (("period", _PERIOD), ("chain", _CHAIN), ("counts", _COUNTS)):
+        shaped(claim[name], name, kinds)
+    sizes = [shaped(each, "a head", _SIZE) for each in claim["heads"]]
+    if version != 1 or not sizes or [each["shard"] - sizes[0]["shard"] for each in sizes] != list(range(len(sizes))):
+        raise Disproved("the statement's version or heads can't be: one for each shard, from the first with events on")
+    moments = (claim["period"]["from"], claim["period"]["to"], claim["created_at"])
+    if not all(map(is_moment, moments)) or moments[0] >= moments[1]:
+        raise Disproved("the statement's period can't be")
+    digests: dict[str, str] = {}
+    for each in found["subject"]:
+        name = shaped(each, "a subject", _SUBJECT)["name"]
+        if name <= next(reversed(digests), "") or name in (MANIFEST, SEAL):
+            raise Disproved("the statement's files must be in the order of their names, each once")
+        digests[name] = shaped(each["digest"], f"the digest of {name}", _DIGEST)["sha256"]
+    return claim, digests
+
+
+def _check_files(files: Files, digests: Mapping[str, str]) -> None:
+    """Raise Disproved unless these files are there, no others, and each is the one that was signed."""
+    listed, there = digests.keys(), files.sizes.keys() - {MANIFEST, SEAL}
+    for names, what in ((listed - there, "lacks the file"), (there - listed, "has the file that nobody signed:")):
+        if names:
+            raise Disproved(f"the bundle {what} {min(names)}")
+    for name, digest in digests.items():
+        if files.digest(name) != digest:
+            raise Disproved(f"{name}: its digest isn't what the signed manifest says: the file was changed")
+
+
+def _heads(files: Files, claim: Mapping[str, Any], trust: Trust, newest: Trust) -> tuple[list[Head], dict[int, str]]:
+    """The head of each shard, and the note that it stands in."""
+    heads, notes = [], {}
+    for said in claim["heads"]:
+        name = f"log/{said['shard']}/checkpoint"
+        notes[said["shard"]] = files.read(name, MAX_CHECKPOINT).decode("utf-8", "replace")
+        heads.append(verified_head(notes[said["shard"]], newest if said is claim["heads"][-1] else trust, name))
+        if (heads[-1].shard, heads[-1].size) != (said["shard"], said["size"]) or claim["log"] != trust.name:
+            raise Disproved(f"{name} isn't the head that the signed manifest says")
+    return heads, notes
+
+
+def _proven(document: Mapping[str, Any], where: str, trust: Trust, note: str | None = None) -> Proven:
+    """An event with its proof; `note` is the checkpoint that it must lead to. Bytes are read after they're proved."""
+    inclusion = parse_proof(document["proof"])
+    if note is not None and inclusion.note != note:
+        raise Disproved(f"{where}: its proof leads to another checkpoint than the bundle's")
+    head, leaf = verified_head(inclusion.note, trust, f"{where}'s checkpoint"), document["leaf"].encode()
+    try:
+        check_inclusion(leaf, inclusion.index, inclusion.hashes, head.size, head.root)
+        content, payload = read_leaf(leaf), document["payload"].encode()
+        check_commitment(payload, decode(document["salt"], "its salt"), content)
+        return Proven(content, event_payload(payload, content), inclusion.index, head)
+    except Disproved as error:
+        raise Disproved(f"{where}: {error}") from error
+
+
+def _says(event: Proven, where: str, organization_id: str, **said: str) -> Mapping[str, Any]:
+    """The event's metadata. Raises Disproved unless audit wrote this of this organization."""
+    for name, value in {"producer": "audit", "organization_id": organization_id, **said}.items():
+        found = event.leaf[name] if name in event.leaf else event.payload.get(name)
+        if found != value:
+            raise Disproved(f"{where}: the event's {name} is {str(found)[:80]!r}, not {value!r}")
+    metadata: Mapping[str, Any] = event.payload.get("metadata", {})
+    return metadata
+
+
+def _sealed(seal: Mapping[str, Any], claim: Mapping[str, Any], statement: bytes, trust: Trust) -> Proven:
+    """The event that seals the bundle: the log itself names the statement."""
+    if seal["v"] != 1:
+        raise UnknownVersion(f"seals of version {seal['v']} are unknown to this verifier")
+    event, chain = _proven(seal, SEAL, trust), claim["chain"]
+    target = f"evidence/{claim['bundle_id']}"
+    said = _says(event, SEAL, claim["organization_id"], action="audit.evidence.seal", target=target, result="OK")
+    for name, value in (
+        ("statement_sha256", sha256(statement).hexdigest()),
+        ("events", str(claim["counts"]["events"])),
+    ):
+        if said.get(name) != value:
+            raise Disproved(f"{SEAL}: its {name} isn't that of {MANIFEST}: it seals another bundle")
+    following = event.leaf["org_seq"] - chain["org_seq"]
+    if following < 1 or (following == 1 and event.leaf["prev_leaf"] != chain["leaf"]):
+        raise Disproved(f"{SEAL}: it doesn't continue the chain of the bundle's events")
+    return event
+
+
+def _check_later(newest: Head, sealing: Head, consistency: list[Any]) -> None:
+    """Raise Disproved unless the seal's head continues the bundle's newest one."""
+    hashes = [decode(item, "a hash of the seal's consistency") for item in consistency]
+    if sealing.shard < newest.shard or len(hashes) > MAX_HASHES or (hashes and sealing.shard > newest.shard):
+        raise Disproved(f"{SEAL}: its head can't be after the bundle's newest checkpoint")
+    if sealing.shard == newest.shard:
+        try:
+            check_consistency((newest.size, newest.root), (sealing.size, sealing.root), hashes)
+        except Disproved as error:
+            raise Disproved(f"{SEAL}: its head doesn't continue log/{newest.shard}/checkpoint: {error}") from error
+
+
+def _check_opening(files: Files, earlier: Head, before: str, later: Head, note: str, trust: Trust) -> None:
+    """Raise Disproved unless the later shard's first leaf commits to the earlier one's checkpoint, its last."""
+    name = f"log/{later.shard}/opening.json"
+    event = _proven(shaped(_document(files, name, _MIB), name, _PROVEN), name, trust, note)
+    said = _says(event, name, _PLATFORM, action="audit.shard.open", result="OK")
+    committed = {"origin": earlier.origin, "size": str(earlier.size), "root": earlier.root.hex()}
+    if event.position or any(said.get(f"previous_{part}") != value for part, value in committed.items()):
+        raise Disproved(f"{name}: it doesn't continue log/{earlier.shard}/checkpoint: that isn't the shard's last one")
+
+
+def _published(files: Files, claim: Mapping[str, Any], notes: Mapping[int, str], trust: Trust) -> Published | None:
+    """What the log published of the organization's chain, where the bundle has it."""
+    if HEAD not in files.sizes:
+        return None
+    document = shaped(_document(files, HEAD, _MIB), HEAD, _HEAD)
+    event = _proven(document, HEAD, trust, notes.get(document["shard"], ""))
+    said = _says(event, HEAD, _PLATFORM, action="audit.heads.publish", result="OK")
+    size, entry = str(said.get("size")), document["entry"].encode()
+    path = [decode(item, f"a hash of {HEAD}") for item in document["path"]]
+    try:
+        root = bytes.fromhex(said.get("root", ""))
+        check_inclusion(entry, document["position"], path, int(size), root)
+    except (ValueError, TypeError, Disproved) as error:
+        raise Disproved(f"{HEAD}: its entry isn't among those that the log published: {error}") from None
+    found = shaped(read_canonical(entry, f"{HEAD}: its entry"), f"{HEAD}: its entry", _ENTRY)
+    if (event.position, event.head.shard) != (document["index"], document["shard"]):
+        raise Disproved(f"{HEAD}: its index or shard isn't that of its proof")
+    if found["organization_id"] != claim["organization_id"] or found["v"] != 1:
+        raise Disproved(f"{HEAD}: its entry is of another organization or version")
+    if found["org_seq"] > claim["chain"]["org_seq"]:
+        raise Disproved(
+            f"the end was cut off: the log published that the organization has {found['org_seq']} events,"
+            f" but the bundle ends at {claim['chain']['org_seq']}"
+        )
+    return Published(found["org_seq"], found["leaf"], event.leaf["appended_at"])
+
+
+def _records(files: Files) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """The records of the lists for people by the event that they name, each with its list."""
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for name in RECORDS.keys() & files.sizes.keys():
+        records = _document(files, name, 64 * _MIB)
+        for number, record in enumerate(records if isinstance(records, list) else [None], 1):
+            if not isinstance(record, dict) or not isinstance(record.get("event_id"), str):
+                raise Disproved(f"{name}: record {number} doesn't name its event")
+            if record["event_id"] or RECORDS[name]:
+                found.setdefault(record["event_id"], []).append((name, record))
+    return found
+
+
+def _receipts(
+    files: Files, claim: Mapping[str, Any], trust: Trust
+) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+    """The receipts by id, each checked; and the leaf hash of each event of theirs, with the receipt's file."""
+    from recoup_verify import bundle, receipt
+
+    found, events = {}, {}
+    for name in sorted(name for name in files.sizes if name.startswith("receipts/")):
+        raw = files.read(name, bundle.MAX_BYTES)
+        try:
+            checked = receipt.check_receipt(raw, trust).papers.receipt
+        except (Disproved, CannotTell) as error:
+            raise Disproved(f"{name}: {error}") from error
+        if name != f"receipts/{checked['receipt_id']}.json" or checked["organization_id"] != claim["organization_id"]:
+            raise Disproved(f"{name}: it is another receipt, {checked['receipt_id']}, or another organization's")
+        found[checked["receipt_id"]] = checked
+        for event in bundle.read_bundle(raw).events:
+            events[read_leaf(event.leaf)["event_id"]] = (leaf_hash(event.leaf).hex(), name)
+    return found, events
+
+
+def evidence_told(proved: Proved) -> tuple[list[str], dict[str, Any]]:
+    """What was proved of a bundle, in words and as facts."""
+    claim, seal, published = proved.claim, proved.seal, proved.published
+    counts, period, open_ends = claim["counts"], claim["period"], _not_proved(proved)
+    lines = [
+        f"PROVED: evidence {claim['bundle_id']} of organization {claim['organization_id']}.",
+        f"  scope      {claim['scope']}, from {period['from']} to before {period['to']}; made {claim['created_at']}",
+        f"  files      {proved.files}, each the one that was signed, no other among them",
+        f"  events     {counts['events']}: the organization's, from its first on, without a gap",
+        f"             {counts['disclosed']} shown, {counts['erased']} said to be erased, {proved.withheld} not shown",
+        *(f"  log        {head.origin}: in its tree of {head.size} leaves" for head in proved.heads),
+        f"  sealed     {seal.leaf['appended_at']}, leaf {seal.position} of {seal.head.size} in {seal.head.origin}",
+    ]
+    if published:
+        lines.append(
+            f"  complete   to number {published.org_seq}, as the log published it {published.at} for everybody"
+        )
+    for receipt in proved.receipts.values():
+        amount = f"{receipt['economic']['amount'] or 'no amount'} {receipt['economic']['currency']}"
+        lines.append(f"  receipt    {receipt['receipt_id']}: {receipt['decision']}, {amount} in {receipt['days']} days")
+    facts = {
+        **{name: claim[name] for name in ("bundle_id", "organization_id", "scope", "period", "counts", "chain")},
+        "heads": [{"origin": head.origin, "size": head.size, "root": head.root.hex()} for head in proved.heads],
+        "seal": {"index": seal.position, "size": seal.head.size, "origin": seal.head.origin},
+        "cosigned": list(seal.head.cosigned),
+        "published": published._asdict() if published else None,
+        "withheld": proved.withheld,
+        "receipts": sorted(proved.receipts),
+        "not_proved": open_ends,
+    }
+    return [*lines, *(f"Not proved: {words}." for words in open_ends)], facts
+
+
+def _not_proved(proved: Proved) -> list[str]:
+    """What nobody may read into a proved bundle."""
+    counts, published = proved.claim["counts"], proved.published
+    found = [
+        "that what the events say is true, and that everything that happened became an event",
+        "what CSV and HTML files show, and what scans.json and keys.json say beside the events that they name: they are"
+        " the ones that were signed, no more",
+        "what stands open in each receipt: recoup-verify receipt says it",
+        f"that the log's operator shows everybody the same log: {countersigned(proved.seal.head)}",
+    ]
+    if proved.seal.head.shard != proved.heads[-1].shard:
+        found.append("that the seal's head continues the bundle's newest one: a shard begins between the two")
+    if not published:
+        found.append("that no event followed the last one: the bundle has nothing that the log published of its heads")
+    else:
+        found.append(
+            f"that the log recorded nothing more of the organization after it published its head {published.at}"
+        )
+    if proved.withheld:
+        found.append(
+            f"what the {proved.withheld} events say that aren't shown: by scope or period they needn't be; each stands"
+            " in the chain, and the time at which it was recorded"
+        )
+    if counts["erased"]:
+        found.append(
+            f"that the {counts['erased']} payloads that are said to be erased can't be read any more, or whose they are"
+        )
+    if proved.unfinished:
+        found.append("receipts that aren't in the bundle, though events in it say that they were issued")
+    return found
