@@ -173,7 +173,9 @@ class Installation:
             },
             "audit": {
                 "log": {"name": self.log.origin, "page_key": "page.key", "actor_key": "actor.key"},
-                "log.sequencer": self._sequencer(),
+                "log.sequencer": self._audit_role("sequencer"),
+                "archive": {"folder": str(self.state / "archive"), "seconds": 5.0},
+                "archive.reader": self._audit_role("archiver"),
                 **self._subjects(around.postgres),
             },
             "audit-signer": {
@@ -231,9 +233,9 @@ class Installation:
             "subjects.eraser": role("eraser"),
         }
 
-    def _sequencer(self) -> Table:
-        write_secret(self.folder("audit") / "sequencer.password", self.passwords["audit_sequencer"])
-        return {"user": "audit_sequencer", "password_file": "sequencer.password"}
+    def _audit_role(self, task: str) -> Table:
+        write_secret(self.folder("audit") / f"{task}.password", self.passwords[f"audit_{task}"])
+        return {"user": f"audit_{task}", "password_file": f"{task}.password"}
 
 
 def _join(tables: dict[str, Table], more: Mapping[str, Table]) -> None:

@@ -90,9 +90,11 @@ def classify(error: Exception) -> tuple[Failure, str]:
 
 
 def client(
-    service: str, region: str, settings: AwsSettings, credentials: AwsCredentials, *, changes_state: bool = False
+    service: str, region: str, settings: AwsSettings, credentials: AwsCredentials | None, *, changes_state: bool = False
 ) -> Any:
     """A boto3 client. One that changes state never retries; one that reads retries four times, adaptively.
+
+    Without credentials, and only so, the SDK looks for the machine's own: for the operator's storage, never a tenant's.
 
     Untyped because botocore builds its classes at run time; callers narrow what comes back.
     """
@@ -102,9 +104,9 @@ def client(
             service,  # type: ignore[call-overload]  # The name isn't a literal here.
             region_name=region,
             endpoint_url=settings.endpoint_url or None,
-            aws_access_key_id=credentials.access_key_id,
-            aws_secret_access_key=credentials.secret_access_key,
-            aws_session_token=credentials.session_token or None,
+            aws_access_key_id=credentials.access_key_id if credentials else None,
+            aws_secret_access_key=credentials.secret_access_key if credentials else None,
+            aws_session_token=(credentials.session_token or None) if credentials else None,
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 read_timeout=READ_TIMEOUT_SECONDS,

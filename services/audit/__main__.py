@@ -10,10 +10,12 @@ from services._mesh.config import ConfigError
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
+from services._mesh.uow import Store
 from services.audit.alarms import Alarms
+from services.audit.archiver import Archiver, Cadence
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
-from services.audit.config import AuditSettings
+from services.audit.config import ArchiveSettings, AuditSettings
 from services.audit.keyring import open_keyring, watch
 from services.audit.model.actors import ActorHash, load_actor_hash
 from services.audit.model.digests import keyed_digest
@@ -21,6 +23,7 @@ from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
 from services.audit.sealer import Sealer
 from services.audit.sequencer import Sequencer
+from services.audit.storage.opening import open_storage
 
 
 async def compose(mesh: Mesh, settings: AuditSettings) -> None:
@@ -43,10 +46,19 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(checkpointer.run(), "checkpointer")
     mesh.task(alarms.run(), "alarms")
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))
+    if settings.archive is not None:
+        mesh.task(_archiver(mesh, settings.archive, reader, alarms).run(), "archiver")
     mesh.follow_revocations()
     pages = PageTokens.from_file(settings.log.page_key)
     rpc = AuditRpc(reader, keyring.opener, sequencer, checkpointer, pages, signer.key_manifest, actors, alarms.note)
     await mesh.serve([(audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"], rpc)])
+
+
+def _archiver(mesh: Mesh, settings: ArchiveSettings, writer: Store, alarms: Alarms) -> Archiver:
+    cadence = Cadence(settings.seconds, settings.verify_days)
+    database = mesh.database(settings.reader, pool_size=1)
+    storage = open_storage(settings, mesh.clock)
+    return Archiver(database, writer, storage, mesh.clock, mesh.metrics, alarms.note, cadence)
 
 
 def _actors(path: Path) -> ActorHash:

@@ -43,11 +43,47 @@ class SubjectSettings(KeysSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArchiveBucket:
+    """A bucket of S3, or of what speaks its language. Without a key, the SDK finds the process's own identity.
+
+    With `retention_days` each object is locked for so long; the bucket must have object lock.
+    """
+
+    name: str
+    region: str
+    prefix: Annotated[str, Matches(r"([A-Za-z0-9._-]+/)*", 'empty or a path that ends in "/"')] = ""
+    retention_days: Annotated[int, Between(0, 36_500)] = 0
+    endpoint_url: Annotated[str, Matches(r"|https://\S+|http://127\.0\.0\.1:\d+", "an https address")] = ""
+    access_key_id: str = ""
+    secret_access_key_file: SecretFile | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.access_key_id) != (self.secret_access_key_file is not None):
+            raise ValueError("access_key_id and secret_access_key_file go together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSettings:
+    """Where full tiles and bundles are copied to, a folder or a bucket, and the database role that reads the leaves."""
+
+    reader: DatabaseRole
+    folder: Path | None = None
+    bucket: ArchiveBucket | None = None
+    seconds: Seconds = 60.0
+    verify_days: Annotated[float, Between(0.001, 366)] = 30.0
+
+    def __post_init__(self) -> None:
+        if (self.folder is None) == (self.bucket is None):
+            raise ValueError("needs a folder or a [archive.bucket], and not both")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditSettings(MeshSettings):
     """The audit API process."""
 
     log: LogSettings
     subjects: SubjectSettings
+    archive: ArchiveSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ LOGINS = (
     "identity_api",
     "identity_relay",
     *(f"{service}_{task}" for service in OWNERS_OF_JOBS for task in ("api", "relay", "dispatcher", "worker")),
-    *(f"audit_{task}" for task in ("api", "relay", "dispatcher", "worker", "sequencer")),
+    *(f"audit_{task}" for task in ("api", "relay", "dispatcher", "worker", "sequencer", "archiver")),
 )
 # A table of each schema that only its own API may read as a whole.
 PRIVATE = (
@@ -53,6 +53,7 @@ HELD = {
         "api.password",
         "relay.password",
         "sequencer.password",
+        "archiver.password",
         "page.key",
         "evidence.key",
         "actor.key",

@@ -18,7 +18,7 @@ import pytest
 from recoup.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from recoup_client.mesh import PLATFORM_ORGANIZATION_ID, Certificate, MeshClient
 from services.audit.model.notes import VerifierKey, verify
-from services.audit.model.tiles import Tile, tiles_of
+from services.audit.model.tiles import Tile, read_bundle, tiles_of
 from tests.support.log import event
 from tests.support.mesh import Person, TestMesh, until
 
@@ -93,6 +93,22 @@ async def test_checkpoint_and_tiles_rebuild_the_signed_root(made: TestMesh, audi
     # By its number the shard is the same log.
     assert fetched(auditor, Tile(0, 0), "/log/shards/0") == hashes[:256]
     assert auditor.client.get("/log/shards/0/checkpoint").text.startswith(f"{origin}\n")
+
+
+async def test_full_tiles_and_bundles_come_into_the_archive(made: TestMesh, auditor: Person) -> None:
+    await grown(made, auditor)
+    below = made.mesh.state / "archive" / made.mesh.installation.log.origin
+
+    def archived() -> bytes | None:
+        path = below / "tile" / "entries" / "000"
+        return path.read_bytes() if path.exists() else None
+
+    entries = read_bundle(until(archived))
+    assert (below / "tile" / "0" / "000").read_bytes() == b"".join(fetched(auditor, Tile(0, 0)))
+    assert [hashlib.sha256(b"\x00" + entry).digest() for entry in entries] == fetched(auditor, Tile(0, 0))
+    key = VerifierKey.parse(made.mesh.installation.log.verifier_key)
+    for note in (below / "checkpoints").iterdir():
+        assert verify(note.read_text(), key).split("\n")[1] == note.name
 
 
 async def test_headers_and_304(made: TestMesh, auditor: Person) -> None:

@@ -39,6 +39,8 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("audit.payloads", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
     ("audit.head_entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
     ("audit.chains", "sequencer"): ("audit_sequencer", "ALL", "organization_id seq leaf_hash", "*"),
+    # (a) the archiver goes from organization to organization, and reads leaves under each.
+    ("audit.chains", "archiver"): ("audit_archiver", "SELECT", "organization_id", ""),
     ("audit.producers", "sequencer"): ("audit_sequencer", "ALL", "organization_id producer counter", "*"),
     # (c) as well: a flush of several organizations finds and makes their keys, wrapped, at once.
     ("subjects.keys", "sealer"): (

@@ -11,6 +11,14 @@ from services.audit.store.appending import (
     take_over,
     write_batch,
 )
+from services.audit.store.archive import (
+    list_archived,
+    list_shards,
+    mark_archived,
+    mark_differing,
+    mark_verified,
+    read_leaves,
+)
 from services.audit.store.events import get_event, get_events, list_events, summarize
 from services.audit.store.listing import find_places
 from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges, read_tile
@@ -24,12 +32,18 @@ __all__ = [
     "get_event",
     "get_events",
     "insert_checkpoint",
+    "list_archived",
     "list_events",
+    "list_shards",
     "lock_head",
+    "mark_archived",
+    "mark_differing",
+    "mark_verified",
     "open_first_shard",
     "read_chains",
     "read_counters",
     "read_head",
+    "read_leaves",
     "read_nodes",
     "read_ranges",
     "read_tile",

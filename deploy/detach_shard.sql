@@ -1,0 +1,88 @@
+-- Takes the entries and payloads of one closed shard out of the log's tables, once its archive was read back. For a
+-- superuser, as one command; it refuses loudly, says what it did, and drops nothing:
+--
+--   psql --set ON_ERROR_STOP=1 --single-transaction --set shard=0 --dbname recoup --file deploy/detach_shard.sql
+--
+-- It checks the recorded verification itself: that the shard is closed, that the whole of it was read back from the
+-- archive within 31 days, that what was read gave the root of the checkpoint signed at the shard's end, that the
+-- partition holds exactly the shard's entries, and that the log itself has the event of that verification. The tree's
+-- nodes, the checkpoints and every other shard stay: what is under them is still proven. The events of this shard can
+-- no longer be read or disclosed through the service. Payloads aren't in the archive: dump audit.payloads_s<shard>
+-- before you drop it, for as long as they must be kept.
+--
+-- PostgreSQL 17 or newer (event_triggers); on a managed one, without event triggers, leave out that line.
+
+SELECT set_config('recoup.shard', :'shard', true);
+
+DO $body$
+DECLARE
+  number smallint := current_setting('recoup.shard')::smallint;
+  platform constant uuid := '00000000-0000-0000-0000-000000000000';
+  closed bigint;
+  state record;
+  place bigint;
+  signed_root bytea;
+  entries bigint;
+  payloads bigint;
+BEGIN
+  IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    RAISE EXCEPTION 'shard %: not detached: % isn''t a superuser', number, current_user USING ERRCODE = 'RC003';
+  END IF;
+  SELECT closed_size INTO closed FROM audit.shards WHERE shard = number;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'shard %: not detached: there is no such shard', number USING ERRCODE = 'RC003';
+  END IF;
+  IF closed IS NULL THEN
+    RAISE EXCEPTION 'shard %: not detached: it is still appended to', number USING ERRCODE = 'RC003';
+  END IF;
+  SELECT * INTO state FROM audit.archive WHERE shard = number FOR UPDATE;
+  IF NOT FOUND OR NOT state.complete OR state.size <> closed THEN
+    RAISE EXCEPTION 'shard %: not detached: % of its % leaves are in the archive', number, coalesce(state.size, 0), closed
+      USING ERRCODE = 'RC003';
+  END IF;
+  IF state.detached_at IS NOT NULL THEN
+    RAISE EXCEPTION 'shard %: it was detached at %', number, state.detached_at USING ERRCODE = 'RC003';
+  END IF;
+  IF state.problem <> '' THEN
+    RAISE EXCEPTION 'shard %: not detached: the archive differs: %', number, state.problem USING ERRCODE = 'RC003';
+  END IF;
+  IF state.verified_at IS NULL OR state.verified_size <> closed THEN
+    RAISE EXCEPTION 'shard %: not detached: its archive wasn''t read back', number USING ERRCODE = 'RC003';
+  END IF;
+  IF state.verified_at < now() - interval '31 days' THEN
+    RAISE EXCEPTION 'shard %: not detached: its archive was last read back at %', number, state.verified_at
+      USING ERRCODE = 'RC003';
+  END IF;
+  place := number::bigint << 40 | closed;
+  SELECT root INTO signed_root FROM audit.checkpoints WHERE size = place;
+  IF signed_root IS NULL OR state.verified_root IS DISTINCT FROM signed_root THEN
+    RAISE EXCEPTION 'shard %: not detached: what was read back isn''t what was signed at size %', number, closed
+      USING ERRCODE = 'RC003';
+  END IF;
+  IF NOT EXISTS (
+    SELECT FROM audit.dedup d JOIN audit.entries e ON e.idx = d.idx AND e.organization_id = platform
+    WHERE d.event_id = state.verified_event_id AND e.event_id = state.verified_event_id
+      AND e.producer = 'audit' AND e.action = 'audit.archive.verify' AND e.result = 'OK'
+      AND e.target = 'shards/' || number) THEN
+    RAISE EXCEPTION 'shard %: not detached: the log has no event of its verification', number USING ERRCODE = 'RC003';
+  END IF;
+  IF to_regclass(format('audit.entries_s%s', number)) IS NULL THEN
+    RAISE EXCEPTION 'shard %: not detached: it has no partition', number USING ERRCODE = 'RC003';
+  END IF;
+  EXECUTE format('SELECT count(*) FROM audit.entries_s%s', number) INTO entries;
+  EXECUTE format('SELECT count(*) FROM audit.payloads_s%s', number) INTO payloads;
+  IF entries <> closed THEN
+    RAISE EXCEPTION 'shard %: not detached: the partition has % entries, the shard %', number, entries, closed
+      USING ERRCODE = 'RC003';
+  END IF;
+  -- The seal is lifted for this transaction alone. Nothing else runs in it.
+  PERFORM set_config('event_triggers', 'off', true);
+  EXECUTE format('ALTER TABLE audit.entries DETACH PARTITION audit.entries_s%s', number);
+  EXECUTE format('ALTER TABLE audit.payloads DETACH PARTITION audit.payloads_s%s', number);
+  PERFORM set_config('event_triggers', 'on', true);
+  UPDATE audit.archive SET detached_at = now() WHERE shard = number;
+  RAISE NOTICE 'shard %: detached audit.entries_s% (% entries, archived at %, read back at %) and audit.payloads_s% '
+    '(% payloads, which aren''t in the archive: dump before you drop). Nothing was dropped.',
+    number, number, entries, state.location, state.verified_at, number, payloads;
+END
+$body$;

@@ -1,0 +1,38 @@
+"""Where the log's archive lies: objects that are written once and read back. Two kinds, a local folder and S3.
+
+Nothing here knows what an object holds. An object that is there stays as it is: writing the same again has no effect,
+writing something else is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+# No object of the archive is as large: a bundle holds 256 entries of less than 64 KiB.
+MAX_OBJECT_BYTES = 17 * 1024 * 1024
+
+
+class StorageFailed(Exception):
+    """The archive can't be reached, or refuses; says which object and why. Trying again later may help."""
+
+
+class Occupied(Exception):
+    """Another content lies under the name."""
+
+
+class Missing(Exception):
+    """Nothing lies under the name."""
+
+
+class Storage(Protocol):
+    """Write-once objects by name: segments of letters, digits and "._-%", with slashes between."""
+
+    @property
+    def where(self) -> str:
+        """The archive as a person would name it."""
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Write an object that stays. Raises Occupied, StorageFailed."""
+
+    async def get(self, name: str) -> bytes:
+        """An object's content. Raises Missing, StorageFailed."""

@@ -1,0 +1,106 @@
+"""The archive in a bucket of S3, or of what speaks its language: conditional puts, and a retention lock if asked for.
+
+The lock is the bucket's own promise (object lock, COMPLIANCE): until it ends, not even the account's root deletes or
+replaces a version. The bucket must have been made with object lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, classify, client
+from services._mesh.threads import BoundedThreads
+from services.audit.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
+
+R = TypeVar("R")
+_THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket, what stands before the names in it, and for how long each object is locked (0: not at all)."""
+
+    name: str
+    region: str
+    prefix: str
+    retention_days: int
+
+
+class S3Storage:
+    """Objects of one bucket. `now` is the wall clock, which the lock is reckoned by."""
+
+    def __init__(
+        self,
+        threads: BoundedThreads,
+        bucket: Bucket,
+        settings: AwsSettings,
+        credentials: AwsCredentials | None,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._threads, self._bucket, self._now = threads, bucket, now
+        self._settings, self._credentials = settings, credentials
+        self._made: Any = None
+
+    @property
+    def where(self) -> str:
+        """The bucket and the prefix."""
+        return f"s3://{self._bucket.name}/{self._bucket.prefix}"
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Write an object that stays. Raises Occupied, StorageFailed."""
+        if not await self._run(name, self._put, self._key(name), content) and await self.get(name) != content:
+            raise Occupied(f"{self.where}{name}")
+
+    async def get(self, name: str) -> bytes:
+        """An object's content. Raises Missing, StorageFailed."""
+        content = await self._run(name, self._get, self._key(name))
+        if content is None:
+            raise Missing(name)
+        if len(content) > MAX_OBJECT_BYTES:
+            raise StorageFailed(f"{self.where}{name} is larger than any object of the archive")
+        return content
+
+    async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
+        try:
+            return await self._threads.run(CALL_DEADLINE_SECONDS, call, *arguments)
+        except Exception as error:
+            failure, code = classify(error)  # Raises again what isn't the cloud's.
+            raise StorageFailed(f"{self.where}{name}: {failure} ({code})") from error
+
+    def _key(self, name: str) -> str:
+        return self._bucket.prefix + name
+
+    def _put(self, key: str, content: bytes) -> bool:
+        """Whether it was written; else something lies there already."""
+        lock: dict[str, Any] = {}
+        if self._bucket.retention_days:
+            until = self._now() + timedelta(days=self._bucket.retention_days)
+            lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until.replace(microsecond=0)}
+        try:
+            self._client().put_object(
+                Bucket=self._bucket.name, Key=key, Body=content, IfNoneMatch="*", ChecksumAlgorithm="SHA256", **lock
+            )
+        except Exception as error:
+            if classify(error)[1] in _THERE_ALREADY:
+                return False
+            raise
+        return True
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            found = self._client().get_object(Bucket=self._bucket.name, Key=key)
+            content: bytes = found["Body"].read(MAX_OBJECT_BYTES + 1)
+        except Exception as error:
+            if classify(error)[1] == "NoSuchKey":
+                return None
+            raise
+        return content
+
+    def _client(self) -> Any:
+        if self._made is None:
+            # A put names the object and its whole content, and never replaces one: repeating it is safe.
+            self._made = client("s3", self._bucket.region, self._settings, self._credentials)
+        return self._made
