@@ -31,7 +31,7 @@ class Moment(click.ParamType[str]):
 
 @click.group(cls=Group)
 def audit() -> None:
-    """Ask the log what was done, by whom."""
+    """Ask the log what was done, by whom; erase what it must not say any more."""
 
 
 @audit.command("events")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, log, savings
+from recoup_client import auditing, erasing, log, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.session import Session
@@ -164,6 +164,8 @@ def events(session: Session, action: str) -> None:
     session.show(found, rows, "leaf", "at", "action", "target", "result")
 
 
+auditing.audit.add_command(erasing.erase)
+auditing.audit.add_command(erasing.hold)
 for _command in (*savings.COMMANDS, auditing.audit, log.log):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

@@ -24,7 +24,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from recoup.actions.v1 import actions_pb2, actions_service_pb2, actions_service_pb2_grpc
-from recoup.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
+from recoup.audit.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    erasure_service_pb2,
+    erasure_service_pb2_grpc,
+)
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import (
@@ -57,7 +62,10 @@ _SERVICES: Mapping[str, tuple[ServiceDescriptor, ...]] = {
         bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
     ),
     "actions": (actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],),
-    "audit": (audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],),
+    "audit": (
+        audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+        erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
+    ),
 }
 T = TypeVar("T", bound=Message)
 
@@ -95,7 +103,9 @@ class MeshClient:
         self.pricing = pricing_service_pb2_grpc.PricingServiceStub(pricing)
         self.bills = bill_service_pb2_grpc.BillServiceStub(pricing)
         self.actions = actions_service_pb2_grpc.ActionsServiceStub(self._channel("actions"))
-        self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel("audit"))
+        audit = self._channel("audit")
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(audit)
+        self.erasures = erasure_service_pb2_grpc.ErasureServiceStub(audit)
 
     async def passport(self, service: str, *, fresh: bool = False) -> str:
         """A passport for a service, kept until shortly before it ends."""

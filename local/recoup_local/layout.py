@@ -63,7 +63,9 @@ def _worker(service: str, peers: tuple[str, ...]) -> ProcessSpec:
 
 PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec("audit-signer", "services.audit.signer"),
-    ProcessSpec("audit", "services.audit", "audit", "api", tasks=("relay",), peers=("audit-signer", "identity")),
+    ProcessSpec(
+        "audit", "services.audit", "audit", "api", tasks=("relay", "dispatcher"), peers=("audit-signer", "identity")
+    ),
     ProcessSpec("identity", "services.identity", "identity", "api", tasks=("relay",), peers=("audit",), signs=True),
     _api_with_jobs("scanner", peers=("identity", "audit")),
     _api_with_jobs("pricing", peers=("identity", "audit", "scanner")),

@@ -278,5 +278,6 @@ _SERVICES = (
     "recoup.pricing.v1.BillService",
     "recoup.actions.v1.ActionsService",
     "recoup.audit.v1.AuditService",
+    "recoup.audit.v1.ErasureService",
     "recoup.audit.v1.SignerService",
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recoup.audit.v1 import audit_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2
 from services._mesh.config import ConfigError
+from services._mesh.database import Database
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
@@ -16,14 +17,18 @@ from services.audit.archiver import Archiver, Cadence
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.config import ArchiveSettings, AuditSettings
-from services.audit.keyring import open_keyring, watch
+from services.audit.keyring import ErasureRoles, erase, open_keyring
 from services.audit.model.actors import ActorHash, load_actor_hash
 from services.audit.model.digests import keyed_digest
 from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
+from services.audit.rpc_erasures import ErasureRpc
 from services.audit.sealer import Sealer
 from services.audit.sequencer import Sequencer
 from services.audit.storage.opening import open_storage
+
+_LOG = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
+_ERASURES = erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]
 
 
 async def compose(mesh: Mesh, settings: AuditSettings) -> None:
@@ -36,7 +41,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     digest = keyed_digest(settings.log.actor_key.read_bytes())
     sealer = Sealer(keys, keyring.kek, actors, digest, keyring.serving, mesh.clock)
     sequencer = Sequencer(database, mesh.clock, settings.log.name, actors, sealer, alarms.note)
-    watch(mesh, keyring, keys)
+    eraser = erase(mesh, keyring, reader, _erasure_roles(mesh, settings, database))
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(
         database, sequencer, mesh.clock, signer.sign, signer.last_signed, settings.log.checkpoint_seconds
@@ -51,7 +56,15 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.follow_revocations()
     pages = PageTokens.from_file(settings.log.page_key)
     rpc = AuditRpc(reader, keyring.opener, sequencer, checkpointer, pages, signer.key_manifest, actors, alarms.note)
-    await mesh.serve([(audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"], rpc)])
+    erasures = ErasureRpc(reader, keyring.database, actors, pages, eraser.wake)
+    await mesh.serve([(_LOG, rpc), (_ERASURES, erasures)])
+
+
+def _erasure_roles(mesh: Mesh, settings: AuditSettings, head: Database) -> ErasureRoles:
+    if settings.database is None or settings.database.dispatcher is None:
+        raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
+    keys = mesh.database(settings.subjects.eraser, 3, settings.subjects.database)
+    return ErasureRoles(mesh.database(settings.database.dispatcher, 2), head, keys)
 
 
 def _archiver(mesh: Mesh, settings: ArchiveSettings, writer: Store, alarms: Alarms) -> Archiver:

@@ -8,21 +8,25 @@ from uuid import UUID
 from services._mesh.config import ConfigError
 from services._mesh.database import Database
 from services._mesh.process import Mesh
+from services._mesh.uow import Store
 from services.audit.config import KeysSettings
+from services.audit.eraser import Eraser
 from services.audit.kek import FileKek
 from services.audit.opener import Opener
-from services.audit.serving import Serving
-from services.audit.store import keys as store
+from services.audit.replay import Replay
+from services.audit.serving import Serving, away
+from services.audit.store import erasures
 from services.audit.watch import KeysWatch
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """The KEK, whether keys may be used, and who opens payloads."""
+    """The KEK, whether keys may be used, who opens payloads, and the database of keys as it reads it."""
 
     kek: FileKek
     serving: Serving
     opener: Opener
+    database: Database
 
 
 def open_keyring(mesh: Mesh, settings: KeysSettings) -> Keyring:
@@ -33,14 +37,36 @@ def open_keyring(mesh: Mesh, settings: KeysSettings) -> Keyring:
         raise ConfigError(settings.kek, "subjects.kek", str(error), "Give the file that it was made as.") from None
     serving = Serving()
     mesh.health.needs("subjects' keys", lambda: serving.ready)
-    return Keyring(kek, serving, Opener(mesh.database(settings=settings.database), kek, serving))
+    database = mesh.database(settings=settings.database)
+    return Keyring(kek, serving, Opener(database, kek, serving), database)
 
 
-def watch(mesh: Mesh, keyring: Keyring, database: Database) -> None:
-    """Look at the database of keys for as long as the process runs."""
+@dataclass(frozen=True)
+class ErasureRoles:
+    """What erasing takes beside the log's own store: who sees due erasures, moves the head, and destroys keys."""
+
+    dispatcher: Database
+    head: Database
+    keys: Database
+
+
+def erase(mesh: Mesh, keyring: Keyring, log_store: Store, roles: ErasureRoles) -> Eraser:
+    """Execute what is approved, and let no key be used before those that were erased are known to be gone."""
+    replay = Replay(log_store, roles.dispatcher, roles.head, roles.keys, mesh.clock)
+    eraser = Eraser(log_store, roles.dispatcher, roles.head, roles.keys, keyring.serving, mesh.clock)
+    mesh.task(KeysWatch(keyring.serving, roles.keys, replay.look).run(), "subjects' keys")
+    mesh.task(eraser.run(), "eraser")
+    return eraser
+
+
+def follow(mesh: Mesh, keyring: Keyring, log_store: Database) -> None:
+    """For a process that only opens payloads: use keys in the generation that the audit process looked at."""
 
     async def look() -> UUID:
-        async with database.unscoped() as connection:
-            return await store.read_generation(connection)
+        async with log_store.unscoped() as connection:
+            generation = await erasures.find_generation(connection)
+        if generation is None:
+            raise away()
+        return generation
 
-    mesh.task(KeysWatch(keyring.serving, database, look).run(), "subjects' keys")
+    mesh.task(KeysWatch(keyring.serving, keyring.database, look).run(), "subjects' keys")

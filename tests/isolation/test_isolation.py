@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, signer_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import job_service_pb2
@@ -39,6 +39,7 @@ SERVED = (
     ("pricing", bill_service_pb2.DESCRIPTOR.services_by_name["BillService"]),
     ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
     ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
+    ("audit", erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]),
     ("broker", broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]),
     ("audit-signer", signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"]),
 )

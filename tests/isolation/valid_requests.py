@@ -94,6 +94,7 @@ def _etag_refused(variables: Mapping[str, str], **body: Any) -> Case:
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _AUDIT = "recoup.audit.v1.AuditService"
+_ERASURES = "recoup.audit.v1.ErasureService"
 _BILLS = "recoup.pricing.v1.BillService"
 _ACTIONS = "recoup.actions.v1.ActionsService"
 _NOWHERE = {"account": "1" * 12, "region": "us-east-1", "bucket": "some-bucket", "prefix": "some/prefix"}
@@ -161,4 +162,19 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_AUDIT}/GetLogCheckpoint": lambda made: Case({}),
     f"{_AUDIT}/GetLogTile": lambda made: Case({"tile": "0/000.p/1"}),
     f"{_AUDIT}/GetConsistencyProof": lambda made: Case({}, query={"fromSize": "1", "toSize": "2"}),
+    f"{_ERASURES}/RequestErasure": lambda made: Case(
+        {}, {"subject": f"user:{uuid4()}", "reason": "case 1"}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ERASURES}/ApproveErasure": lambda made: Case(
+        {"erasure_id": str(uuid4())}, {"subject": f"user:{uuid4()}"}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ERASURES}/RejectErasure": lambda made: Case(
+        {"erasure_id": str(uuid4())}, {"comment": "no"}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ERASURES}/ListErasures": lambda made: Case({}),
+    f"{_ERASURES}/PlaceLegalHold": lambda made: Case({}, {"subject": f"user:{uuid4()}", "reason": "case 1"}),
+    f"{_ERASURES}/ReleaseLegalHold": lambda made: Case(
+        {"hold_id": str(uuid4())}, {"reason": "over"}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ERASURES}/ListLegalHolds": lambda made: Case({}),
 }

@@ -52,6 +52,7 @@ HELD = {
     "audit": {
         "api.password",
         "relay.password",
+        "dispatcher.password",
         "sequencer.password",
         "archiver.password",
         "page.key",

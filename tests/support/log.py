@@ -103,9 +103,11 @@ async def recorded(database: TestDatabase, organization: UUID = ACME, action: st
 
 
 @asynccontextmanager
-async def sealer(database: TestDatabase, serving: Serving | None = None) -> AsyncIterator[Sealer]:
+async def sealer(
+    database: TestDatabase, serving: Serving | None = None, keys: TestDatabase | None = None
+) -> AsyncIterator[Sealer]:
     """Seals what is appended to a log."""
-    keys = await keys_of(database)
+    keys = keys or await keys_of(database)
     role = keys.role("subjects_sealer", 2)
     yield Sealer(role, kek(), ACTORS, DIGEST, serving or await serving_of(keys), Clock())
     await role.close()
@@ -113,10 +115,17 @@ async def sealer(database: TestDatabase, serving: Serving | None = None) -> Asyn
 
 @asynccontextmanager
 async def sequencer(
-    database: TestDatabase, note: Note = only_log, clock: Clock | None = None, serving: Serving | None = None
+    database: TestDatabase,
+    note: Note = only_log,
+    clock: Clock | None = None,
+    serving: Serving | None = None,
+    keys: TestDatabase | None = None,
 ) -> AsyncIterator[Sequencer]:
     """A sequencer in force, and its task."""
-    async with sealer(database, serving) as sealing, _sequencer(database, sealing, note, clock or Clock()) as made:
+    async with (
+        sealer(database, serving, keys) as sealing,
+        _sequencer(database, sealing, note, clock or Clock()) as made,
+    ):
         yield made
 
 

@@ -79,3 +79,60 @@ _FIND = """
 SELECT g.generation, k.organization_id, k.subject_hash, k.key_id, k.wrapped_key FROM subjects.generation g
 LEFT JOIN subjects.keys k ON k.key_id = ANY(CAST(:ids AS uuid[]))
 """
+
+
+async def has_alive(connection: AsyncConnection, subject_hash: bytes) -> bool:
+    """Whether a subject of the transaction's organization has a key."""
+    rows = await connection.execute(
+        text("SELECT EXISTS (SELECT FROM subjects.keys WHERE subject_hash = :subject AND destroyed_at IS NULL)"),
+        {"subject": subject_hash},
+    )
+    return bool(rows.scalar_one())
+
+
+async def list_destroyed(connection: AsyncConnection, erasure_id: UUID) -> list[UUID]:
+    """The keys of the transaction's organization that an erasure destroyed: for the eraser's role, as all below."""
+    rows = await connection.execute(
+        text("SELECT key_id FROM subjects.keys WHERE erasure_id = :erasure AND destroyed_at IS NOT NULL ORDER BY 1"),
+        {"erasure": erasure_id},
+    )
+    return [row.key_id for row in rows]
+
+
+async def destroy_subject(connection: AsyncConnection, subject_hash: bytes, erasure_id: UUID, at: datetime) -> int:
+    """Destroy whatever key of a subject is alive in the transaction's organization; returns how many were."""
+    done = await connection.execute(
+        text(f"{_DESTROY} subject_hash = :subject"), {"subject": subject_hash, "erasure": erasure_id, "at": at}
+    )
+    return int(done.rowcount)
+
+
+async def destroy_returned(connection: AsyncConnection, erased: Mapping[UUID, UUID], at: datetime) -> list[UUID]:
+    """Destroy those of the erased keys that are alive; returns them. `erased`: by which erasure, by key."""
+    rows = await connection.execute(
+        text(_DESTROY_RETURNED), {"keys": list(erased), "erasures": list(erased.values()), "at": at}
+    )
+    return [row.key_id for row in rows]
+
+
+async def change_generation(connection: AsyncConnection, known: UUID | None, to: UUID) -> bool:
+    """Say that keys were destroyed; False where another process, or a backup, changed the generation that is known."""
+    done = await connection.execute(
+        text(
+            "UPDATE subjects.generation SET generation = :to"
+            " WHERE CAST(:known AS uuid) IS NULL OR generation = CAST(:known AS uuid)"
+        ),
+        {"known": known, "to": to},
+    )
+    return bool(done.rowcount)
+
+
+# The wrapped key goes in the same statement that marks it: there is no moment with one of the two only.
+_DESTROY = """
+UPDATE subjects.keys SET wrapped_key = '', destroyed_at = :at, erasure_id = :erasure WHERE destroyed_at IS NULL AND
+"""
+_DESTROY_RETURNED = """
+UPDATE subjects.keys k SET wrapped_key = '', destroyed_at = :at, erasure_id = e.erasure_id
+FROM unnest(CAST(:keys AS uuid[]), CAST(:erasures AS uuid[])) AS e(key_id, erasure_id)
+WHERE k.key_id = e.key_id AND k.destroyed_at IS NULL RETURNING k.key_id
+"""
