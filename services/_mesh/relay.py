@@ -1,7 +1,7 @@
 """Carries committed events from a service's outbox to the log, and keeps each row until the log has named its index.
 
-Events of one organization go in counter order. Losing an answer costs a repeated, idempotent append, never an event.
-A batch that the log refuses holds up its own organization and nobody else.
+Events of one organization go in counter order, those of several organizations in one append. Losing an answer costs a
+repeated, idempotent append, never an event. What the log refuses holds up its own organization and nobody else.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database, scope
-from services._mesh.errors import Problem
+from services._mesh.errors import DeadlinePassed, Exhausted, Problem, Unavailable
 from services._mesh.failpoints import reach
 from services._mesh.metrics import Metrics
 
@@ -25,10 +26,14 @@ log = logging.getLogger(__name__)
 BATCH = 500
 # The log limits one append to 4 MiB on the wire.
 BATCH_BYTES = 2 * 1024 * 1024
-ORGANIZATIONS_A_ROUND = 50
-# So many organizations' batches are under way at once; the log commits them together.
+ORGANIZATIONS_A_ROUND = 64
+# So many organizations share one append, each with its share of it; so many appends are under way at once.
+ORGANIZATIONS_AN_APPEND = 16
+LEAST_SHARE = 50
 CONCURRENCY = 4
 IDLE_SECONDS = 0.2
+# After a round that wasn't full, so that one append carries many.
+LINGER_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 _NIL = UUID(int=0)
 
@@ -52,20 +57,33 @@ _WAITING = """
 SELECT organization_id FROM {schema}.outbox_counters WHERE value > relayed
 ORDER BY organization_id <= :after, organization_id LIMIT :limit
 """
-_PENDING = """
-SELECT event_id, counter, payload FROM {schema}.outbox
-WHERE organization_id = :organization_id AND log_index IS NULL ORDER BY counter LIMIT :limit
+# An advisory lock instead of the counter's row: holding that row during the append would hold up every writer. Who gets
+# it just as another relay lets go of it may append once more what that one did, which has no effect.
+_CLAIMED = """
+WITH claim AS MATERIALIZED (
+  SELECT pg_try_advisory_xact_lock(hashtextextended('relay {schema} ' || :name, 0)) AS held
+)
+SELECT o.event_id, o.counter, o.payload FROM claim, {schema}.outbox AS o
+WHERE claim.held AND o.organization_id = :organization_id AND o.log_index IS NULL ORDER BY o.counter LIMIT :limit
 """
 _MARK = """
-UPDATE {schema}.outbox AS o SET log_index = m.log_index
-FROM unnest(CAST(:ids AS uuid[]), CAST(:indexes AS bigint[])) AS m(event_id, log_index)
-WHERE o.organization_id = :organization_id AND o.event_id = m.event_id
-"""
-_ADVANCE = """
+WITH marked AS (
+  UPDATE {schema}.outbox AS o SET log_index = m.log_index
+  FROM unnest(CAST(:ids AS uuid[]), CAST(:indexes AS bigint[])) AS m(event_id, log_index)
+  WHERE o.organization_id = :organization_id AND o.event_id = m.event_id
+)
 UPDATE {schema}.outbox_counters SET relayed = greatest(relayed, :through) WHERE organization_id = :organization_id
 """
-# An advisory lock instead of the counter's row: holding that row during the append would hold up every writer.
-_CLAIM = "SELECT pg_try_advisory_xact_lock(hashtextextended('relay {schema} ' || :organization_id, 0))"
+# After these the log said nothing about the events: trying each organization's apart would ask it the same again.
+_NOT_ANSWERED = (Unavailable, DeadlinePassed, Exhausted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """An organization's events, and the index that the log gave to each."""
+
+    events: Sequence[PendingEvent]
+    indexes: Sequence[int]
 
 
 class Relay:
@@ -80,6 +98,7 @@ class Relay:
         metrics: Metrics | None = None,
     ) -> None:
         self._database, self._schema, self._append = database, schema, append
+        self._claimed, self._mark = (text(each.format(schema=schema)) for each in (_CLAIMED, _MARK))
         self._clock = clock or Clock()
         metrics = metrics or Metrics()
         self._age = metrics.gauge("recoup_outbox_age_seconds", "Age of the oldest unrelayed event.", service=schema)
@@ -113,9 +132,11 @@ class Relay:
                 log.warning("the relay of %s failed and will try again: %s", self._schema, _name(error))
             if moved == 0:
                 await self._rest(pause)
+            elif moved < BATCH:
+                await asyncio.sleep(LINGER_SECONDS)
 
     async def round(self) -> int:
-        """Relay one batch for each organization that has any; returns how many events went.
+        """Relay a batch of each organization that has any; returns how many events went.
 
         Raises the first failure, after all the others had their turn.
         """
@@ -130,51 +151,67 @@ class Relay:
             return 0
         self._after = waiting[-1]
         ages: list[float] = []
-        results = await asyncio.gather(*(self._relay(each, ages) for each in waiting), return_exceptions=True)
+        groups = [waiting[i : i + ORGANIZATIONS_AN_APPEND] for i in range(0, len(waiting), ORGANIZATIONS_AN_APPEND)]
+        results = await asyncio.gather(*(self._relay(each, ages) for each in groups), return_exceptions=True)
         self._age.set(max(ages, default=0.0))
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
-            self._refused.add(len(failures))
             raise failures[0]
         return sum(result for result in results if isinstance(result, int))
 
-    async def _relay(self, organization_id: UUID, ages: list[float]) -> int:
-        """One organization's batch. It is claimed first, so that two relays don't do the same work."""
+    async def _relay(self, group: Sequence[UUID], ages: list[float]) -> int:
+        """A batch of each organization of a group. They are claimed first, so that two relays don't do the same."""
         async with self._places, self._database.unscoped() as connection:
-            await scope(connection, organization_id)
-            claimed = await connection.execute(
-                text(_CLAIM.format(schema=self._schema)), {"organization_id": str(organization_id)}
-            )
-            if not claimed.scalar():
-                return 0
-            rows = await connection.execute(
-                text(_PENDING.format(schema=self._schema)), {"organization_id": organization_id, "limit": BATCH}
-            )
-            events = within_limit(
-                [PendingEvent(r.event_id, organization_id, r.counter, bytes(r.payload)) for r in rows], BATCH_BYTES
-            )
-            if not events:
-                return 0
-            ages.append(self._clock.wall_seconds() - made_at(events[0].event_id))
+            pending = [events for each in group if (events := await self._claim(connection, each, len(group)))]
+            ages += [self._clock.wall_seconds() - made_at(events[0].event_id) for events in pending]
             reach("relay.claimed")
-            indexes = await self._append(events)
+            taken, failures = await self._appended(within_limit(pending, BATCH_BYTES))
             reach("relay.appended")
-            if len(indexes) != len(events):
-                raise ValueError(f"the log answered {len(indexes)} indexes for {len(events)} events")
-            await connection.execute(
-                text(_MARK.format(schema=self._schema)),
-                {
-                    "organization_id": organization_id,
-                    "ids": [event.event_id for event in events],
-                    "indexes": list(indexes),
-                },
-            )
-            await connection.execute(
-                text(_ADVANCE.format(schema=self._schema)),
-                {"organization_id": organization_id, "through": events[-1].counter},
-            )
-            self._moved.add(len(events))
-            return len(events)
+            for each in taken:
+                await self._marked(connection, each)
+        moved = sum(len(each.events) for each in taken)
+        self._moved.add(moved)
+        self._refused.add(len(failures))
+        if failures:
+            raise failures[0]
+        return moved
+
+    async def _claim(self, connection: AsyncConnection, organization_id: UUID, sharing: int) -> list[PendingEvent]:
+        """The next events of an organization, in counter order; none where another relay is at them."""
+        await scope(connection, organization_id)
+        limit = max(BATCH // sharing, LEAST_SHARE)
+        values = {"organization_id": organization_id, "name": str(organization_id), "limit": limit}
+        rows = await connection.execute(self._claimed, values)
+        return [PendingEvent(row.event_id, organization_id, row.counter, bytes(row.payload)) for row in rows]
+
+    async def _appended(self, pending: Sequence[Sequence[PendingEvent]]) -> tuple[list[_Taken], list[Exception]]:
+        """Append all at once, or each organization's apart where one is refused; what was taken, and what failed."""
+        if not pending:
+            return [], []
+        try:
+            indexes = await self._append([event for events in pending for event in events])
+            return _shared_out(pending, indexes), []
+        except Exception as error:
+            if len(pending) == 1 or not isinstance(error, Problem) or isinstance(error, _NOT_ANSWERED):
+                return [], [error]
+        taken, failures = list[_Taken](), list[Exception]()
+        for events in pending:
+            more, failed = await self._appended([events])
+            taken, failures = taken + more, failures + failed
+        return taken, failures
+
+    async def _marked(self, connection: AsyncConnection, taken: _Taken) -> None:
+        organization_id = taken.events[0].organization_id
+        await scope(connection, organization_id)
+        await connection.execute(
+            self._mark,
+            {
+                "organization_id": organization_id,
+                "ids": [event.event_id for event in taken.events],
+                "indexes": list(taken.indexes),
+                "through": taken.events[-1].counter,
+            },
+        )
 
     async def _rest(self, seconds: float) -> None:
         self._wake.clear()
@@ -185,15 +222,30 @@ class Relay:
             pass
 
 
-def within_limit(events: Sequence[PendingEvent], most_bytes: int) -> list[PendingEvent]:
-    """The first of `events` that together have at most `most_bytes` of payload; at least one."""
-    taken: list[PendingEvent] = []
+def _shared_out(pending: Sequence[Sequence[PendingEvent]], indexes: Sequence[int]) -> list[_Taken]:
+    """The indexes of one append, to the organizations whose events were in it."""
+    expected = sum(len(events) for events in pending)
+    if len(indexes) != expected:
+        raise ValueError(f"the log answered {len(indexes)} indexes for {expected} events")
+    found, start = [], 0
+    for events in pending:
+        found.append(_Taken(events, indexes[start : start + len(events)]))
+        start += len(events)
+    return found
+
+
+def within_limit(pending: Sequence[Sequence[PendingEvent]], most_bytes: int) -> list[list[PendingEvent]]:
+    """The first events of each organization that together have at most `most_bytes` of payload; at least one."""
+    taken: list[list[PendingEvent]] = []
     size = 0
-    for event in events:
-        size += len(event.payload)
-        if taken and size > most_bytes:
-            break
-        taken.append(event)
+    for events in pending:
+        own: list[PendingEvent] = []
+        for event in events:
+            size += len(event.payload)
+            if (taken or own) and size > most_bytes:
+                return [*taken, own] if own else taken
+            own.append(event)
+        taken.append(own)
     return taken
 
 

@@ -139,6 +139,36 @@ async def test_two_relays_at_once_copy_nothing(producer: Producer, client: Flaky
     assert await producer.rows("SELECT count(*), count(DISTINCT event_id) FROM audit.entries") == [(30, 30)]
 
 
+async def test_a_refused_event_holds_up_no_other_organization_of_its_append(producer: Producer) -> None:
+    for organization in (ACME, INITECH):
+        await producer.change(organization, 2)
+    await producer.change(GLOBEX, 2, action="scanner.thing.add")  # Not ours to say; the log refuses it.
+    with pytest.raises(Denied):
+        await producer.relay.round()
+    logged = await producer.rows("SELECT DISTINCT organization_id FROM audit.entries ORDER BY organization_id")
+    assert logged == sorted([(ACME,), (INITECH,)])
+    marked = await producer.rows("SELECT organization_id FROM pricing.outbox_counters WHERE relayed = value")
+    assert sorted(marked) == logged
+
+
+async def test_a_log_that_did_not_answer_is_not_asked_for_each_organization(
+    producer: Producer, database: TestDatabase
+) -> None:
+    asked: list[int] = []
+
+    async def append(events: Sequence[PendingEvent]) -> Sequence[int]:
+        asked.append(len(events))
+        raise Unavailable(0, "away")  # type: ignore[arg-type]
+
+    for organization in (ACME, GLOBEX, INITECH):
+        await producer.change(organization)
+    relaying = database.role("pricing_relay")
+    with pytest.raises(Unavailable):
+        await Relay(relaying, "pricing", append).round()
+    await relaying.close()
+    assert asked == [3]
+
+
 async def test_a_refused_event_holds_up_its_own_organization_only(
     producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

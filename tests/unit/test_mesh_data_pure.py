@@ -54,10 +54,17 @@ def test_an_event_that_the_log_would_refuse_is_refused_before_it_is_written() ->
         payload_of(event, ORGANIZATION, "x", None, NOW)
 
 
-@given(st.lists(st.integers(0, 1000), max_size=50), st.integers(0, 3000))
-def test_a_batch_is_the_longest_beginning_that_fits(sizes: list[int], limit: int) -> None:
-    events = [PendingEvent(UUID(int=n), ORGANIZATION, n, b"x" * size) for n, size in enumerate(sizes)]
-    taken = within_limit(events, limit)
+@given(st.lists(st.lists(st.integers(0, 1000), min_size=1, max_size=10), max_size=8), st.integers(0, 3000))
+def test_a_batch_is_the_longest_beginning_that_fits(organizations: list[list[int]], limit: int) -> None:
+    pending = [
+        [PendingEvent(UUID(int=n), UUID(int=place), n, b"x" * size) for n, size in enumerate(sizes)]
+        for place, sizes in enumerate(organizations)
+    ]
+    events, sizes = [event for each in pending for event in each], [size for each in organizations for size in each]
+    parts = within_limit(pending, limit)
+    assert all(parts)
+    assert all({event.organization_id for event in part} == {part[0].organization_id} for part in parts)
+    taken = [event for part in parts for event in part]
     assert taken == events[: len(taken)]
     assert not events or taken
     assert len(taken) <= 1 or sum(sizes[: len(taken)]) <= limit
