@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-import rfc8785
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services._mesh import canonical
 from services._mesh.context import CallContext
 from services._mesh.ids import PLATFORM as PLATFORM
 from services._mesh.telemetry import trace_parent
@@ -56,6 +57,11 @@ FROM taken, unnest(CAST(:ids AS uuid[]), CAST(:actions AS text[]), CAST(:payload
 """
 
 
+@cache
+def _insert(schema: str) -> TextClause:
+    return text(_INSERT.format(schema=schema))
+
+
 async def write(
     connection: AsyncConnection,
     schema: str,
@@ -67,7 +73,7 @@ async def write(
     """Count and write `events`, in their order. Must be the transaction's last statement: it locks the counter."""
     payloads = [payload_of(event, organization_id, schema, context, now) for event in events]
     await connection.execute(
-        text(_INSERT.format(schema=schema)),
+        _insert(schema),
         {
             "organization_id": organization_id,
             "count": len(events),
@@ -86,7 +92,7 @@ def payload_of(event: Event, organization_id: UUID, schema: str, context: CallCo
     Raises ValueError where it is larger than the log takes: such an event would hold up all that follow it.
     """
     person = context.responsible_person if context else None
-    payload = rfc8785.dumps(
+    payload = canonical.dumps(
         {
             "v": EVENT_FORMAT,
             "event_id": str(event.event_id),
