@@ -77,7 +77,7 @@ async def client(database: TestDatabase) -> AsyncIterator[Flaky]:
     reader = database.role("audit_api")
     alarms: list[Alarm] = []
     async with sequencer(database, alarms.append) as log:
-        rpc = AuditRpc(Store(reader, "audit", Clock()), log, None, None, None, None)  # type: ignore[arg-type]
+        rpc = AuditRpc(Store(reader, "audit", Clock()), None, log, None, None, None, None)  # type: ignore[arg-type]
         async with serving(lambda server: add_AuditServiceServicer_to_server(rpc, server), "pricing") as channel:
             made = Flaky(channel)
             made.alarms = alarms
