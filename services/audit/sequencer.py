@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from services._mesh.clock import Clock
-from services._mesh.database import Database
+from services._mesh.database import Database, problem_of, sqlstate_of
 from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, Reason, dependency_down
 from services._mesh.failpoints import reach
 from services.audit import store
@@ -30,6 +30,8 @@ FLUSH_EVENTS = 2000
 FLUSH_SECONDS = 0.005
 MAX_QUEUED_EVENTS = 20_000
 _AGAIN_SECONDS = 0.5
+# A standby that isn't promoted yet.
+_READ_ONLY = "25006"
 
 
 @dataclass
@@ -109,12 +111,22 @@ class Sequencer:
                 self._refuse(group, dependency_down("log's database"))
 
     async def _begin(self) -> None:
-        """Take over as soon as the database is there; an older sequencer is fenced then, not at the first append."""
+        """Take over as soon as the database is there; an older sequencer is fenced then, not at the first append.
+
+        Waits for a database that is away, and says so once for each cause; health says meanwhile that the take-over is
+        missing. Raises what doesn't pass by itself (a missing right, table or password), which ends the process.
+        """
+        told = ""
         while not self._taken_over:
             try:
                 await self.take_over()
-            except Exception as error:  # Health says meanwhile that the take-over is missing.
-                log.debug("taking over will be tried again: %s", type(error.__cause__ or error).__name__)
+            except Exception as error:
+                if problem_of(error) is None and sqlstate_of(error) != _READ_ONLY:
+                    raise
+                cause = type(error.__cause__ or error).__name__
+                if cause != told:
+                    log.warning("taking over the log will be tried again: %s", cause)
+                told = cause
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _collect(self) -> list[_Waiting]:

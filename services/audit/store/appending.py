@@ -19,6 +19,13 @@ from services.audit.store.tree import read_nodes
 
 Connection = AsyncConnection
 
+# How long a sequencer may hold the head without asking the database for anything.
+LOCK_MILLISECONDS = 3000
+_LOCK = """
+SELECT epoch, size, erasures, set_config('idle_in_transaction_session_timeout', :milliseconds, true)
+FROM audit.head FOR UPDATE
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -48,8 +55,11 @@ async def take_over(connection: AsyncConnection) -> Head:
 
 
 async def lock_head(connection: AsyncConnection) -> tuple[int, int, int]:
-    """Lock the head for this transaction; returns its epoch, the place of the next leaf, and how often was erased."""
-    row = (await connection.execute(text("SELECT epoch, size, erasures FROM audit.head FOR UPDATE"))).one()
+    """Lock the head for this transaction; returns its epoch, the place of the next leaf, and how often was erased.
+
+    A process that is paused here loses the lock after a moment, so that another sequencer can take over.
+    """
+    row = (await connection.execute(text(_LOCK), {"milliseconds": str(LOCK_MILLISECONDS)})).one()
     return row.epoch, row.size, row.erasures
 
 
