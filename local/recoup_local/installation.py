@@ -172,10 +172,15 @@ class Installation:
                 "passports": {"page_key": "page.key"},
             },
             "audit": {
-                "log": {"name": self.log.origin, "page_key": "page.key", "actor_key": "actor.key"},
                 "log.sequencer": self._audit_role("sequencer"),
                 "archive": {"folder": str(self.state / "archive"), "seconds": 5.0},
                 "archive.reader": self._audit_role("archiver"),
+                "log": {
+                    "name": self.log.origin,
+                    "page_key": "page.key",
+                    "actor_key": "actor.key",
+                    "heads_seconds": 5.0,
+                },
                 **self._subjects(around.postgres),
             },
             "audit-signer": {

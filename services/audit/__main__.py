@@ -17,6 +17,7 @@ from services.audit.archiver import Archiver, Cadence
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.config import ArchiveSettings, AuditSettings
+from services.audit.heads import HeadPublisher
 from services.audit.keyring import ErasureRoles, erase, open_keyring
 from services.audit.model.actors import ActorHash, load_actor_hash
 from services.audit.model.digests import keyed_digest
@@ -53,6 +54,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))
     if settings.archive is not None:
         mesh.task(_archiver(mesh, settings.archive, reader, alarms).run(), "archiver")
+    heads = HeadPublisher(database, reader, checkpointer, mesh.clock, settings.log.heads_seconds)
+    mesh.task(heads.run(), "organization heads")
     mesh.follow_revocations()
     pages = PageTokens.from_file(settings.log.page_key)
     rpc = AuditRpc(reader, keyring.opener, sequencer, checkpointer, pages, signer.key_manifest, actors, alarms.note)

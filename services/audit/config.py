@@ -14,7 +14,8 @@ LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """The log's name, which is its first shard's origin; the sequencer's database role; how often heads are signed.
+    """The log's name, which is its first shard's origin; the sequencer's database role; how often heads are signed
+    and the organization heads published.
 
     `page_key` seals page tokens; `actor_key`, 32 bytes, makes the hashes under which actors are searched for.
     """
@@ -24,6 +25,7 @@ class LogSettings:
     page_key: SecretFile
     actor_key: SecretFile
     checkpoint_seconds: Seconds = 0.5
+    heads_seconds: Seconds = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

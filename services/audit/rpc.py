@@ -92,6 +92,13 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
         return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(await usecases.get_checkpoint(self._reader)))
 
+    async def GetOrganizationHead(
+        self, request: pb.GetOrganizationHeadRequest, context: Context
+    ) -> pb.GetOrganizationHeadResponse:
+        return wire.organization_head(
+            *await usecases.get_organization_head(self._reader, self._opener, self._checkpointer)
+        )
+
     async def GetConsistencyProof(
         self, request: pb.GetConsistencyProofRequest, context: Context
     ) -> pb.GetConsistencyProofResponse:

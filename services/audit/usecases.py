@@ -12,7 +12,7 @@ from uuid import UUID
 from services._mesh.context import current
 from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState, invalid_field
 from services._mesh.failpoints import reach
-from services._mesh.uow import Store
+from services._mesh.uow import PLATFORM, Store
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.actors import ActorHash
@@ -20,6 +20,7 @@ from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
 from services.audit.model.canonical import MAX_INTEGER
 from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
+from services.audit.model.heads import PublishedHead
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.merkle import (
     consistency_ranges,
@@ -120,13 +121,17 @@ async def list_events(
 
 
 async def prove_events(
-    reader: Store, opener: Opener, checkpointer: Checkpointer, event_ids: Sequence[UUID]
+    reader: Store,
+    opener: Opener,
+    checkpointer: Checkpointer,
+    event_ids: Sequence[UUID],
+    organization_id: UUID | None = None,
 ) -> tuple[list[Proven], Checkpoint]:
-    """Events with their inclusion proofs under one checkpoint that covers them all.
+    """Events of the caller's organization, or of one, with their proofs under one checkpoint that covers them all.
 
     Waits a moment for the next checkpoint. Raises NotFound, Unavailable (CHECKPOINT_PENDING).
     """
-    async with reader.read() as connection:
+    async with reader.read(organization_id) as connection:
         found = await store.get_events(connection, event_ids)
     events = await opener.open(found)
     newest = max(events, key=lambda event: event.place)
@@ -139,7 +144,7 @@ async def prove_events(
             "The event isn't under a signed checkpoint yet. Try again in a moment.",
             {"index": str(newest.index)},
         ) from None
-    async with reader.read() as connection:
+    async with reader.read(organization_id) as connection:
         checkpoint = await store.find_checkpoint(connection, newest.shard, covering=newest.index)
         if checkpoint is None:
             raise NotFound("checkpoint")
@@ -157,6 +162,21 @@ def require_payloads(events: Sequence[Recorded]) -> None:
                 "An event's payload was erased, or can't be read: only what was issued before still proves it.",
                 {"event_id": str(event.event_id), "payload_state": event.state},
             )
+
+
+async def get_organization_head(
+    reader: Store, opener: Opener, checkpointer: Checkpointer
+) -> tuple[PublishedHead, Proven, Checkpoint]:
+    """The caller's organization's newest published head, and the event that published its root, proven.
+
+    Raises NotFound while none was published, Unavailable (CHECKPOINT_PENDING).
+    """
+    async with reader.read() as connection:
+        head = await store.find_head_entry(connection)
+    if head is None:
+        raise NotFound("head", "No head of this organization was published yet. Try again in a minute.")
+    (publication,), checkpoint = await prove_events(reader, opener, checkpointer, [head.publish_event_id], PLATFORM)
+    return head, publication, checkpoint
 
 
 async def get_checkpoint(reader: Store) -> Checkpoint:

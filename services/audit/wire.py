@@ -10,6 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.times import moment, stamp
 from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
+from services.audit.model.heads import PublishedHead
 
 _STATES = {
     PayloadState.PRESENT: audit_pb2.PAYLOAD_STATE_PRESENT,
@@ -69,6 +70,7 @@ def event(row: Recorded) -> audit_pb2.Event:
         trace_id=row.trace_id,
         payload=row.payload,
         payload_state=_STATES[row.state],
+        shard=row.shard,
     )
 
 
@@ -80,6 +82,7 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
         index=event.index,
         payload=event.payload,
         salt=event.salt,
+        shard=event.shard,
         proof=list(found.proof),
         payload_state=_STATES[event.state],
     )
@@ -87,7 +90,8 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
 
 def checkpoint(head: Checkpoint) -> audit_pb2.Checkpoint:
     """A signed head."""
-    return audit_pb2.Checkpoint(note=head.note, size=head.size, root=head.root)
+    origin = head.note.partition("\n")[0]
+    return audit_pb2.Checkpoint(note=head.note, size=head.size, root=head.root, shard=head.shard, origin=origin)
 
 
 def shard(request: audit_service_pb2.GetLogCheckpointRequest | audit_service_pb2.GetLogTileRequest) -> int | None:
@@ -103,3 +107,17 @@ def text_body(text: str) -> HttpBody:
 def octets_body(octets: bytes) -> HttpBody:
     """The hashes of a tile, as C2SP has them served."""
     return HttpBody(content_type="application/octet-stream", data=octets)
+
+
+def organization_head(
+    head: PublishedHead, publication: Proven, under: Checkpoint
+) -> audit_service_pb2.GetOrganizationHeadResponse:
+    """An organization's published head."""
+    return audit_service_pb2.GetOrganizationHeadResponse(
+        entry=head.entry,
+        position=head.position,
+        path=head.path,
+        organization_seq=head.organization_seq,
+        publication=proven(publication),
+        checkpoint=checkpoint(under),
+    )

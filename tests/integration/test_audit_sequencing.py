@@ -19,7 +19,7 @@ from services.audit import store, usecases
 from services.audit.model import merkle
 from services.audit.model.events import Produced
 from services.audit.sequencer import Sequencer
-from tests.support.log import ACME, ACTORS, GLOBEX, LOG, event, sequencer
+from tests.support.log import ACME, ACTORS, GLOBEX, LOG, event, sealer, sequencer
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")
@@ -102,23 +102,24 @@ async def test_what_a_fenced_sequencer_had_begun_is_never_written(database: Test
 
 
 @asynccontextmanager
-async def starting(database: Database) -> AsyncIterator[tuple[Sequencer, asyncio.Task[None]]]:
+async def starting(database: TestDatabase, role: Database) -> AsyncIterator[tuple[Sequencer, asyncio.Task[None]]]:
     """A sequencer's task, from its very beginning."""
-    made = Sequencer(database, Clock(), LOG, ACTORS)
-    task = asyncio.create_task(made.run())
-    try:
-        yield made, task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await database.close()
+    async with sealer(database) as sealing:
+        made = Sequencer(role, Clock(), LOG, ACTORS, sealing)
+        task = asyncio.create_task(made.run())
+        try:
+            yield made, task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await role.close()
 
 
 async def test_a_missing_right_ends_the_sequencer_instead_of_being_tried_for_ever(database: TestDatabase) -> None:
     superuser = await database.superuser()
     await superuser.execute("REVOKE UPDATE ON audit.head FROM audit_sequencer")
     await superuser.close()
-    async with starting(database.role("audit_sequencer")) as (_, task), asyncio.timeout(20):
+    async with starting(database, database.role("audit_sequencer")) as (_, task), asyncio.timeout(20):
         with pytest.raises(Exception, match="permission denied"):
             await task
 
@@ -130,7 +131,7 @@ async def test_a_database_that_is_away_is_waited_for_and_said_once(
     somewhere = tmp_path / "s"
     absent = Database(replace(settings, host=str(somewhere)), settings.user, settings.password_file)
     with caplog.at_level(logging.DEBUG, "services.audit.sequencer"):
-        async with starting(absent) as (log, task), asyncio.timeout(30):
+        async with starting(database, absent) as (log, task), asyncio.timeout(30):
             while len(caplog.records) < 1:
                 await asyncio.sleep(0.01)
             assert not log.ready

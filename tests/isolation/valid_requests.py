@@ -54,6 +54,13 @@ def _event(made: TestMesh) -> str:
     return str(found[0]["eventId"])
 
 
+def _published(made: TestMesh) -> Case:
+    """The organization's head is there as soon as heads were published once."""
+    auditor = made.rest("acme", "Auditor")
+    support.until(lambda: auditor.call("GET", "/log/head").status_code == 200 or None)
+    return Case({})
+
+
 def _executed(made: TestMesh) -> dict[str, Any]:
     """An action that was executed: whatever is decided about it now is refused."""
     found: list[dict[str, Any]] = made.rest("acme", "Viewer").get("/actions", pageSize=500)["actions"]
@@ -159,6 +166,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_AUDIT}/GetEvent": lambda made: Case({"event_id": _event(made)}),
     f"{_AUDIT}/GetEventProof": lambda made: Case({"event_id": _event(made)}),
     f"{_AUDIT}/GetCheckpoint": lambda made: Case({}),
+    f"{_AUDIT}/GetOrganizationHead": lambda made: _published(made),
     f"{_AUDIT}/GetLogCheckpoint": lambda made: Case({}),
     f"{_AUDIT}/GetLogTile": lambda made: Case({"tile": "0/000.p/1"}),
     f"{_AUDIT}/GetConsistencyProof": lambda made: Case({}, query={"fromSize": "1", "toSize": "2"}),

@@ -37,8 +37,8 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("audit.events", "sequencer"): ("audit_sequencer", "INSERT", "", ""),
     ("audit.entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
     ("audit.payloads", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
-    ("audit.head_entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
     ("audit.erasures", "dispatch"): ("audit_dispatcher", "SELECT", "organization_id erasure_id state", ""),
+    ("audit.head_entries", "sequencer"): ("audit_sequencer", "ALL", "*", "*"),
     ("audit.chains", "sequencer"): ("audit_sequencer", "ALL", "organization_id seq leaf_hash", "*"),
     # (a) the archiver goes from organization to organization, and reads leaves under each.
     ("audit.chains", "archiver"): ("audit_archiver", "SELECT", "organization_id", ""),

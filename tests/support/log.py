@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,22 +13,28 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh.clock import Clock
-from services.audit import store
+from services.audit import store, usecases
+from services.audit.checkpointer import Checkpointer
 from services.audit.kek import FileKek
 from services.audit.model.actors import actor_hash
 from services.audit.model.alarms import Note, only_log
 from services.audit.model.digests import keyed_digest
 from services.audit.model.events import EventFilter, Produced, Recorded
+from services.audit.model.notes import Signer
+from services.audit.model.signing import SignedHead
 from services.audit.opener import Opener
 from services.audit.sealer import Sealer
 from services.audit.sequencer import Sequencer
 from services.audit.serving import Serving
+from services.audit.signer_state import SignerState
 from services.audit.store import keys as key_store
 from tests.support.postgres import TestDatabase, new_keys_database
 
 LOG = "recoup-test.local.invalid/log"
+KEY = Ed25519PrivateKey.generate()
 _KEY = bytes(range(32))
 ACTORS, DIGEST = actor_hash(_KEY), keyed_digest(_KEY)
 # A log has its keys beside it for as long as its database is there.
@@ -134,6 +140,28 @@ async def _sequencer(database: TestDatabase, sealing: Sealer, note: Note, clock:
     role = database.role("audit_sequencer")
     made = Sequencer(role, clock, LOG, ACTORS, sealing, note)
     await made.take_over()
+    task = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await role.close()
+
+
+@asynccontextmanager
+async def checkpointer(database: TestDatabase, log: Sequencer, folder: Path) -> AsyncIterator[Checkpointer]:
+    """A checkpointer and its task, with a signer of its own (its memory lies in `folder`), without the call between."""
+    role, state = database.role("audit_sequencer"), SignerState(folder / "signed.json")
+    signer = Signer(LOG, KEY)
+
+    async def sign(size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
+        return usecases.sign_checkpoint(signer, state, LOG, size, root, from_size, proof)
+
+    async def last_signed() -> SignedHead:
+        return state.head
+
+    made = Checkpointer(role, log, Clock(), sign, last_signed, 0.01)
     task = asyncio.create_task(made.run())
     try:
         yield made

@@ -20,6 +20,7 @@ from services.audit.store.archive import (
     read_leaves,
 )
 from services.audit.store.events import get_event, get_events, list_events, summarize
+from services.audit.store.heads import find_head_entry, list_chains, replace_head_entries
 from services.audit.store.listing import find_places
 from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges, read_tile
 
@@ -27,12 +28,14 @@ __all__ = [
     "Connection",
     "Head",
     "find_checkpoint",
+    "find_head_entry",
     "find_known",
     "find_places",
     "get_event",
     "get_events",
     "insert_checkpoint",
     "list_archived",
+    "list_chains",
     "list_events",
     "list_shards",
     "lock_head",
@@ -47,6 +50,7 @@ __all__ = [
     "read_nodes",
     "read_ranges",
     "read_tile",
+    "replace_head_entries",
     "summarize",
     "take_over",
     "write_batch",

@@ -162,22 +162,22 @@ def _security() -> list[str]:
     return statements
 
 
-# The newest head that was published for each organization: its entry in the tree of heads, with the path to its root.
+# The newest head that was published for each organization: its entry in the tree of heads, and the hashes from there
+# to its root, one after the other.
 _HEADS = [
     """CREATE TABLE audit.head_entries (
         organization_id uuid NOT NULL,
         publish_event_id uuid NOT NULL,
         position bigint NOT NULL CHECK (position >= 0),
         entry bytea NOT NULL,
-        path bytea[] NOT NULL,
+        path bytea NOT NULL CHECK (length(path) % 32 = 0),
         organization_seq bigint NOT NULL,
         published_at timestamptz NOT NULL,
-        PRIMARY KEY (organization_id, publish_event_id))""",
-    "CREATE INDEX head_entries_newest ON audit.head_entries (organization_id, published_at)",
+        PRIMARY KEY (organization_id))""",
     "ALTER TABLE audit.head_entries ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE audit.head_entries FORCE ROW LEVEL SECURITY",
     f"CREATE POLICY tenant ON audit.head_entries USING (organization_id = {CURRENT_ORGANIZATION})",
-    "CREATE POLICY sequencer ON audit.head_entries FOR INSERT TO audit_sequencer WITH CHECK (true)",
+    "CREATE POLICY sequencer ON audit.head_entries TO audit_sequencer USING (true) WITH CHECK (true)",
     "COMMENT ON TABLE audit.head_entries IS 'kind=inventory'",
 ]
 
@@ -187,7 +187,7 @@ def _rights() -> list[str]:
         "REVOKE INSERT ON audit.events FROM audit_sequencer",
         *(each for table in PARTITIONED for each in allow("audit", table, api="SELECT", sequencer="INSERT")),
         *allow("audit", "shards", api="SELECT", sequencer="SELECT, INSERT, UPDATE (closed_size)", worker="SELECT"),
-        *allow("audit", "head_entries", api="SELECT", sequencer="INSERT"),
+        *allow("audit", "head_entries", api="SELECT", sequencer="SELECT, INSERT, UPDATE"),
         # Ids, digests and places only: with it an event is found in the one partition that holds it.
         "GRANT SELECT (event_id, idx) ON audit.dedup TO audit_api",
         "GRANT SELECT ON audit.head TO audit_api",

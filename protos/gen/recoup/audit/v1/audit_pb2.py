@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brecoup/audit/v1/audit.proto\x12\x0frecoup.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\rProducedEvent\x12\x1a\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\x0forganization_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\x10producer_counter\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1c\n\x07payload\x18\x04 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\x80\x80\x04\"\xfa\x02\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x03\x12\x18\n\x10organization_seq\x18\x04 \x01(\x03\x12\x10\n\x08producer\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x0e\n\x06target\x18\x07 \x01(\t\x12\x0e\n\x06result\x18\x08 \x01(\t\x12\x0c\n\x04role\x18\t \x01(\t\x12/\n\x0boccurred_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61ppended_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x0f\n\x07payload\x18\x0e \x01(\x0c\x12\x34\n\rpayload_state\x18\x0f \x01(\x0e\x32\x1d.recoup.audit.v1.PayloadState\"\x8e\x01\n\x0bProvenEvent\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0c\n\x04salt\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x03(\x0c\x12\x34\n\rpayload_state\x18\x06 \x01(\x0e\x32\x1d.recoup.audit.v1.PayloadState\"6\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04root\x18\x03 \x01(\x0c*\x80\x01\n\x0cPayloadState\x12\x1d\n\x19PAYLOAD_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15PAYLOAD_STATE_PRESENT\x10\x01\x12\x18\n\x14PAYLOAD_STATE_ERASED\x10\x02\x12\x1c\n\x18PAYLOAD_STATE_UNREADABLE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brecoup/audit/v1/audit.proto\x12\x0frecoup.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\rProducedEvent\x12\x1a\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\x0forganization_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12!\n\x10producer_counter\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1c\n\x07payload\x18\x04 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\x80\x80\x04\"\x89\x03\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x03\x12\x18\n\x10organization_seq\x18\x04 \x01(\x03\x12\x10\n\x08producer\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x0e\n\x06target\x18\x07 \x01(\t\x12\x0e\n\x06result\x18\x08 \x01(\t\x12\x0c\n\x04role\x18\t \x01(\t\x12/\n\x0boccurred_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61ppended_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x0f\n\x07payload\x18\x0e \x01(\x0c\x12\x34\n\rpayload_state\x18\x0f \x01(\x0e\x32\x1d.recoup.audit.v1.PayloadState\x12\r\n\x05shard\x18\x10 \x01(\x05\"\x9d\x01\n\x0bProvenEvent\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0c\n\x04salt\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x03(\x0c\x12\x34\n\rpayload_state\x18\x06 \x01(\x0e\x32\x1d.recoup.audit.v1.PayloadState\x12\r\n\x05shard\x18\x07 \x01(\x05\"U\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0c\n\x04root\x18\x03 \x01(\x0c\x12\r\n\x05shard\x18\x04 \x01(\x05\x12\x0e\n\x06origin\x18\x05 \x01(\t*\x80\x01\n\x0cPayloadState\x12\x1d\n\x19PAYLOAD_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15PAYLOAD_STATE_PRESENT\x10\x01\x12\x18\n\x14PAYLOAD_STATE_ERASED\x10\x02\x12\x1c\n\x18PAYLOAD_STATE_UNREADABLE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,14 +41,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCEDEVENT'].fields_by_name['producer_counter']._serialized_options = b'\272H\004\"\002 \000'
   _globals['_PRODUCEDEVENT'].fields_by_name['payload']._loaded_options = None
   _globals['_PRODUCEDEVENT'].fields_by_name['payload']._serialized_options = b'\272H\010z\006\020\002\030\200\200\004'
-  _globals['_PAYLOADSTATE']._serialized_start=839
-  _globals['_PAYLOADSTATE']._serialized_end=967
+  _globals['_PAYLOADSTATE']._serialized_start=900
+  _globals['_PAYLOADSTATE']._serialized_end=1028
   _globals['_PRODUCEDEVENT']._serialized_start=111
   _globals['_PRODUCEDEVENT']._serialized_end=254
   _globals['_EVENT']._serialized_start=257
-  _globals['_EVENT']._serialized_end=635
-  _globals['_PROVENEVENT']._serialized_start=638
-  _globals['_PROVENEVENT']._serialized_end=780
-  _globals['_CHECKPOINT']._serialized_start=782
-  _globals['_CHECKPOINT']._serialized_end=836
+  _globals['_EVENT']._serialized_end=650
+  _globals['_PROVENEVENT']._serialized_start=653
+  _globals['_PROVENEVENT']._serialized_end=810
+  _globals['_CHECKPOINT']._serialized_start=812
+  _globals['_CHECKPOINT']._serialized_end=897
 # @@protoc_insertion_point(module_scope)

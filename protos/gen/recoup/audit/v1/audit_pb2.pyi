@@ -103,6 +103,7 @@ class Event(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     PAYLOAD_STATE_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id, a UUID."""
     organization_id: _builtins.str
@@ -129,6 +130,8 @@ class Event(_message.Message):
     """The payload: RFC 8785 JSON, with actor and metadata. Empty where payload_state says so."""
     payload_state: Global___PayloadState.ValueType
     """Whether the payload is there."""
+    shard: _builtins.int
+    """The shard of the log that the index is one of; 0 for the first."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened, by the injected clock."""
@@ -155,10 +158,11 @@ class Event(_message.Message):
         trace_id: _builtins.str = ...,
         payload: _builtins.bytes = ...,
         payload_state: Global___PayloadState.ValueType = ...,
+        shard: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["appended_at", b"appended_at", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "appended_at", b"appended_at", "event_id", b"event_id", "index", b"index", "occurred_at", b"occurred_at", "organization_id", b"organization_id", "organization_seq", b"organization_seq", "payload", b"payload", "payload_state", b"payload_state", "producer", b"producer", "request_id", b"request_id", "result", b"result", "role", b"role", "target", b"target", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "appended_at", b"appended_at", "event_id", b"event_id", "index", b"index", "occurred_at", b"occurred_at", "organization_id", b"organization_id", "organization_seq", b"organization_seq", "payload", b"payload", "payload_state", b"payload_state", "producer", b"producer", "request_id", b"request_id", "result", b"result", "role", b"role", "shard", b"shard", "target", b"target", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,6 +180,7 @@ class ProvenEvent(_message.Message):
     SALT_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     PAYLOAD_STATE_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
     leaf: _builtins.bytes
     """The leaf: RFC 8785 JSON."""
     index: _builtins.int
@@ -186,6 +191,8 @@ class ProvenEvent(_message.Message):
     """The salt of the payload's commitment, 32 bytes."""
     payload_state: Global___PayloadState.ValueType
     """Whether the payload, and with it the salt, is there."""
+    shard: _builtins.int
+    """The shard of the log that the index is one of; 0 for the first."""
     @_builtins.property
     def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The inclusion proof in the tree of the checkpoint: SHA-256 hashes, leaf side first (RFC 9162)."""
@@ -199,10 +206,11 @@ class ProvenEvent(_message.Message):
         salt: _builtins.bytes = ...,
         proof: _abc.Iterable[_builtins.bytes] | None = ...,
         payload_state: Global___PayloadState.ValueType = ...,
+        shard: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "payload_state", b"payload_state", "proof", b"proof", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "payload_state", b"payload_state", "proof", b"proof", "salt", b"salt", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,22 +225,30 @@ class Checkpoint(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     ROOT_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     note: _builtins.str
     """The signed note (C2SP tlog-checkpoint)."""
     size: _builtins.int
     """The tree's size."""
     root: _builtins.bytes
     """The tree's root hash."""
+    shard: _builtins.int
+    """The shard whose tree it is; 0 for the first."""
+    origin: _builtins.str
+    """The shard's origin, the note's first line."""
     def __init__(
         self,
         *,
         note: _builtins.str = ...,
         size: _builtins.int = ...,
         root: _builtins.bytes = ...,
+        shard: _builtins.int = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "root", b"root", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "origin", b"origin", "root", b"root", "shard", b"shard", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -604,3 +604,73 @@ class GetLogTileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLogTileResponse: _TypeAlias = GetLogTileResponse  # noqa: Y015
+
+@_typing.final
+class GetOrganizationHeadRequest(_message.Message):
+    """Asks for the organization's newest published head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrganizationHeadRequest: _TypeAlias = GetOrganizationHeadRequest  # noqa: Y015
+
+@_typing.final
+class GetOrganizationHeadResponse(_message.Message):
+    """The organization's newest published head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_SEQ_FIELD_NUMBER: _builtins.int
+    PUBLICATION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    entry: _builtins.bytes
+    """The entry: RFC 8785 JSON {"leaf", "org_seq", "organization_id", "salt", "v"}; its leaf hash is RFC 9162's."""
+    position: _builtins.int
+    """Where the entry stands in the tree of heads."""
+    organization_seq: _builtins.int
+    """The organization's place in its chain that the entry names."""
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The hashes from the entry to the root, leaf side first (RFC 9162)."""
+
+    @_builtins.property
+    def publication(self) -> _audit_pb2.ProvenEvent:
+        """The event audit.heads.publish that names the root and the tree's size, with its proof."""
+
+    @_builtins.property
+    def checkpoint(self) -> _audit_pb2.Checkpoint:
+        """The checkpoint that the proof leads to."""
+
+    def __init__(
+        self,
+        *,
+        entry: _builtins.bytes = ...,
+        position: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+        organization_seq: _builtins.int = ...,
+        publication: _audit_pb2.ProvenEvent | None = ...,
+        checkpoint: _audit_pb2.Checkpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "publication", b"publication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "entry", b"entry", "organization_seq", b"organization_seq", "path", b"path", "position", b"position", "publication", b"publication"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrganizationHeadResponse: _TypeAlias = GetOrganizationHeadResponse  # noqa: Y015

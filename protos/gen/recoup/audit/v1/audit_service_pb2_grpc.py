@@ -70,6 +70,11 @@ class AuditServiceStub:
                 request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.GetOrganizationHead = channel.unary_unary(
+                '/recoup.audit.v1.AuditService/GetOrganizationHead',
+                request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetOrganizationHeadRequest.SerializeToString,
+                response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetOrganizationHeadResponse.FromString,
+                _registered_method=True)
         self.GetConsistencyProof = channel.unary_unary(
                 '/recoup.audit.v1.AuditService/GetConsistencyProof',
                 request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.SerializeToString,
@@ -144,6 +149,14 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOrganizationHead(self, request, context):
+        """Reads where the organization's chain ended when the organization heads were last published: what an export must
+        reach at least. Its entry, the path to the published root, and the event that published it, proven.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConsistencyProof(self, request, context):
         """Proves that one signed tree head continues an earlier one.
         """
@@ -203,6 +216,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.FromString,
                     response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetOrganizationHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOrganizationHead,
+                    request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetOrganizationHeadRequest.FromString,
+                    response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetOrganizationHeadResponse.SerializeToString,
             ),
             'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConsistencyProof,
@@ -410,6 +428,33 @@ class AuditService:
             '/recoup.audit.v1.AuditService/GetCheckpoint',
             recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
             recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOrganizationHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.audit.v1.AuditService/GetOrganizationHead',
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetOrganizationHeadRequest.SerializeToString,
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.GetOrganizationHeadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,10 @@ class AuditServiceStub:
     """Proves several events under one checkpoint, for a receipt. Called by actions with an exchanged passport."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
     """Reads the newest signed tree head."""
+    GetOrganizationHead: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetOrganizationHeadRequest, _audit_service_pb2.GetOrganizationHeadResponse]
+    """Reads where the organization's chain ended when the organization heads were last published: what an export must
+    reach at least. Its entry, the path to the published root, and the event that published it, proven.
+    """
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]
     """Proves that one signed tree head continues an earlier one."""
     GetLogCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetLogCheckpointRequest, _audit_service_pb2.GetLogCheckpointResponse]
@@ -87,6 +91,10 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Proves several events under one checkpoint, for a receipt. Called by actions with an exchanged passport."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Reads the newest signed tree head."""
+    GetOrganizationHead: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetOrganizationHeadRequest, _audit_service_pb2.GetOrganizationHeadResponse]  # type: ignore[assignment]
+    """Reads where the organization's chain ended when the organization heads were last published: what an export must
+    reach at least. Its entry, the path to the published root, and the event that published it, proven.
+    """
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
     """Proves that one signed tree head continues an earlier one."""
     GetLogCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetLogCheckpointRequest, _audit_service_pb2.GetLogCheckpointResponse]  # type: ignore[assignment]
@@ -160,6 +168,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_service_pb2.GetCheckpointResponse]]:
         """Reads the newest signed tree head."""
+
+    @_abc_1.abstractmethod
+    def GetOrganizationHead(
+        self,
+        request: _audit_service_pb2.GetOrganizationHeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetOrganizationHeadResponse, _abc.Awaitable[_audit_service_pb2.GetOrganizationHeadResponse]]:
+        """Reads where the organization's chain ended when the organization heads were last published: what an export must
+        reach at least. Its entry, the path to the published root, and the event that published it, proven.
+        """
 
     @_abc_1.abstractmethod
     def GetConsistencyProof(
