@@ -21,8 +21,9 @@ BEGIN
     EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', service);
     -- A function can be executed by everybody unless this says otherwise.
     EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC', role);
-    FOREACH login IN ARRAY ARRAY['migrate', 'api', 'relay', 'dispatcher', 'worker', 'sequencer', 'archiver'] LOOP
-      CONTINUE WHEN login IN ('sequencer', 'archiver') AND service <> 'audit';
+    FOREACH login IN ARRAY ARRAY['migrate', 'api', 'relay', 'dispatcher', 'worker', 'sequencer', 'checker', 'archiver']
+    LOOP
+      CONTINUE WHEN login IN ('sequencer', 'checker', 'archiver') AND service <> 'audit';
       CONTINUE WHEN login IN ('dispatcher', 'worker') AND service = 'identity';
       role := service || '_' || login;
       IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN

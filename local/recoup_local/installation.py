@@ -175,6 +175,7 @@ class Installation:
                 "log.sequencer": self._audit_role("sequencer"),
                 "archive": {"folder": str(self.state / "archive"), "seconds": 5.0},
                 "archive.reader": self._audit_role("archiver"),
+                "log.checker": self._audit_role("checker"),
                 "log": {
                     "name": self.log.origin,
                     "page_key": "page.key",

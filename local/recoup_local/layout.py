@@ -16,7 +16,7 @@ LOGINS: Mapping[str, tuple[str, ...]] = {
     "scanner": ("migrate", "api", "relay", "dispatcher", "worker"),
     "pricing": ("migrate", "api", "relay", "dispatcher", "worker"),
     "actions": ("migrate", "api", "relay", "dispatcher", "worker"),
-    "audit": ("migrate", "api", "relay", "dispatcher", "worker", "sequencer", "archiver"),
+    "audit": ("migrate", "api", "relay", "dispatcher", "worker", "sequencer", "checker", "archiver"),
 }
 # The keys that payloads are sealed under stand in a database of their own, which only audit's logins reach.
 KEYS_DATABASE = "recoup_keys"

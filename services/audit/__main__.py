@@ -14,17 +14,19 @@ from services._mesh.producing import produce
 from services._mesh.uow import Store
 from services.audit.alarms import Alarms
 from services.audit.archiver import Archiver, Cadence
+from services.audit.check_task import CheckTask
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.config import ArchiveSettings, AuditSettings
 from services.audit.heads import HeadPublisher
-from services.audit.keyring import ErasureRoles, erase, open_keyring
+from services.audit.keyring import ErasureRoles, Keyring, erase, open_keyring
 from services.audit.model.actors import ActorHash, load_actor_hash
 from services.audit.model.digests import keyed_digest
 from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
 from services.audit.rpc_erasures import ErasureRpc
 from services.audit.sealer import Sealer
+from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
 from services.audit.storage.opening import open_storage
 
@@ -51,6 +53,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     mesh.task(checkpointer.run(), "checkpointer")
     mesh.task(alarms.run(), "alarms")
+    checks = _checks(mesh, settings, signer, keyring, alarms, sequencer)
+    mesh.task(checks.run(), "self-check")
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))
     if settings.archive is not None:
         mesh.task(_archiver(mesh, settings.archive, reader, alarms).run(), "archiver")
@@ -75,6 +79,22 @@ def _archiver(mesh: Mesh, settings: ArchiveSettings, writer: Store, alarms: Alar
     database = mesh.database(settings.reader, pool_size=1)
     storage = open_storage(settings, mesh.clock)
     return Archiver(database, writer, storage, mesh.clock, mesh.metrics, alarms.note, cadence)
+
+
+def _checks(
+    mesh: Mesh, settings: AuditSettings, signer: SignerClient, keyring: Keyring, alarms: Alarms, sequencer: Sequencer
+) -> CheckTask:
+    database, bounds = mesh.database(settings.log.checker, pool_size=1), settings.log.self_check
+    checker = make_checker(settings, database, signer.log_keys, keyring.opener)
+    return CheckTask(
+        checker,
+        mesh.clock,
+        alarms.note,
+        mesh.metrics,
+        lambda: sequencer.ready,
+        bounds.every_seconds,
+        bounds.nightly_hour,
+    )
 
 
 def _actors(path: Path) -> ActorHash:

@@ -10,6 +10,9 @@ import grpc.aio
 from recoup.audit.v1 import signer_service_pb2 as pb
 from recoup.audit.v1 import signer_service_pb2_grpc
 from services._mesh.errors import from_rpc_error
+from services.audit.model.manifest import ListedKey
+from services.audit.model.note_check import log_keys
+from services.audit.model.notes import VerifierKey
 from services.audit.model.signing import SignedHead
 
 SIGN_SECONDS = 5.0
@@ -29,6 +32,11 @@ class SignerClient:
     async def key_manifest(self) -> str:
         """The manifest of keys that it hands out. Raises Problem."""
         return str((await self._head()).key_manifest)
+
+    async def log_keys(self) -> list[ListedKey]:
+        """The public keys that checkpoints were and are signed with. Raises Problem."""
+        head = await self._head()
+        return log_keys(head.key_manifest, VerifierKey.parse(head.verifier_key))
 
     async def _head(self) -> pb.GetSignedHeadResponse:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,19 +13,36 @@ LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelfCheckSettings:
+    """How often the log is re-hashed, and how much of the database's time that may take.
+
+    The recent part begins at the newest checkpoint that is `recent_seconds` old; everything is checked once a day, from
+    `nightly_hour` (UTC) on. A chunk of entries is read by one statement.
+    """
+
+    every_seconds: Seconds = 3600.0
+    recent_seconds: Seconds = 7200.0
+    nightly_hour: Annotated[int, Between(0, 23)] = 2
+    rows_per_second: Annotated[float, Between(1, 10_000_000)] = 20_000.0
+    chunk_entries: Annotated[int, Between(1, 10_000)] = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """The log's name, which is its first shard's origin; the sequencer's database role; how often heads are signed
-    and the organization heads published.
+    """The log's name, which is its first shard's origin; the sequencer's and the self-check's database roles; how
+    often heads are signed and the organization heads published.
 
     `page_key` seals page tokens; `actor_key`, 32 bytes, makes the hashes under which actors are searched for.
     """
 
     name: LogName
     sequencer: DatabaseRole
+    checker: DatabaseRole
     page_key: SecretFile
     actor_key: SecretFile
     checkpoint_seconds: Seconds = 0.5
     heads_seconds: Seconds = 60.0
+    self_check: SelfCheckSettings = field(default_factory=SelfCheckSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

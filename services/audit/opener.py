@@ -12,7 +12,8 @@ from uuid import UUID
 
 from services._mesh.database import Database, problem_of
 from services.audit.kek import Kek, KeyBroken
-from services.audit.model.events import CLEAR, PayloadState, Recorded
+from services.audit.model.entry_check import Content, Erased, PayloadRow, Unreadable, opened
+from services.audit.model.events import CLEAR, SEALED, PayloadState, Recorded
 from services.audit.model.sealing import SubjectKey, Unopenable, open_sealed
 from services.audit.serving import Serving
 from services.audit.store import keys as store
@@ -61,6 +62,34 @@ class Opener:
             row.key_id: SubjectKey(row.organization_id, row.key_id, material)
             for row, material in zip(rows, materials, strict=True)
         }
+
+    async def contents(self, organization_id: UUID, rows: Sequence[tuple[PayloadRow, UUID]]) -> list[Content]:
+        """Payloads' rows of one organization, each with its event's id, for the self-check.
+
+        Raises Unavailable while keys can't be used.
+        """
+        wanted = {row.key_id for row, _ in rows if row.format == SEALED and row.key_id is not None}
+        found = await self._rows(organization_id, wanted) if wanted else {}
+        keys = await self._unwrapped([row for row in found.values() if row.wrapped])
+        return [_content(row, event_id, found, keys) for row, event_id in rows]
+
+
+def _content(
+    row: PayloadRow, event_id: UUID, found: Mapping[UUID, store.KeyRow], keys: Mapping[UUID, SubjectKey]
+) -> Content:
+    if row.format != SEALED:
+        return opened(row.format, row.content)
+    known = found.get(row.key_id) if row.key_id else None
+    if known is None:
+        return Unreadable("key_id", "there is no such key")
+    if not known.wrapped:
+        return Erased()
+    try:
+        if (key := keys.get(known.key_id)) is None:
+            raise Unopenable("its key doesn't open")
+        return opened(CLEAR, open_sealed(key, event_id, row.content))
+    except Unopenable as error:
+        return Unreadable("content", str(error))
 
 
 def _opened(event: Recorded, rows: Mapping[UUID, store.KeyRow], keys: Mapping[UUID, SubjectKey]) -> Recorded:

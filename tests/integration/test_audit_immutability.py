@@ -5,6 +5,7 @@ Tables, columns, policies and triggers are read from the catalog, so that a new 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -118,6 +119,10 @@ ALTERATIONS = (
     "INHERIT audit.head",
     "REPLICA IDENTITY NOTHING",
 )
+VALID = re.compile(
+    r"^(UPDATE|DELETE|WITH|MERGE|GRANT|COMMENT|CREATE (POLICY|RULE|TRIGGER)|DROP (TABLE \S+ CASCADE|TRIGGER)"
+    r"|ALTER (TABLE \S+ (DISABLE|ENABLE|NO FORCE|RENAME TO|OWNER|SET SCHEMA|DETACH|REPLICA)|TRIGGER))"
+)
 OF_THE_SCHEMA = [
     "DROP SCHEMA audit CASCADE",
     "ALTER SCHEMA audit RENAME TO others",
@@ -220,9 +225,12 @@ async def test_what_is_tried_would_change_the_log_if_nothing_refused_it(whole: T
     for table in await sealed(superuser):
         attempts = await statements(superuser, table)
         await superuser.execute(f"ALTER TABLE audit.{table} DISABLE TRIGGER append_only")
-        refused = set(attempts) - set(await tried(superuser, attempts))
+        done = set(await tried(superuser, attempts))
         await superuser.execute(f"ALTER TABLE audit.{table} ENABLE ALWAYS TRIGGER append_only")
-        assert len(refused) < len(attempts) / 3, sorted(refused)
+        # The others are none of this table's kind: of partitions, or of what a partition inherits.
+        valid = [each for each in attempts if VALID.search(each)]
+        assert len(valid) > 20
+        assert [each for each in valid if each not in done] == []
     await superuser.close()
 
 

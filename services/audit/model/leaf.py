@@ -26,7 +26,7 @@ _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _PASSPORT = re.compile(f"passport:{_UUID}")
 # The id of a grant: job, fence, number.
 _GRANT = re.compile(rf"grant:{_UUID}\.[0-9]{{1,19}}\.[0-9]{{1,19}}")
-_PROCESS = ("process:", "spiffe:")
+PROCESSES = ("process:", "spiffe:")
 
 
 class PayloadInvalid(Exception):
@@ -51,7 +51,7 @@ class Payload:
     @property
     def subject(self) -> str:
         """The person whose data this is: the actor, or nobody where a process acts for itself."""
-        return "" if self.actor.startswith(_PROCESS) else self.actor
+        return "" if self.actor.startswith(PROCESSES) else self.actor
 
     def is_that_of(self, digest: bytes) -> bool:
         """Whether a digest that the log has is this payload's, also one from before digests were keyed."""
@@ -89,7 +89,7 @@ def _check_authority(authority: str, actor: str) -> None:
     """What an event rests on: a person's passport, or a process's grant or the process itself."""
     if _PASSPORT.fullmatch(authority):
         return
-    if not actor.startswith(_PROCESS):
+    if not actor.startswith(PROCESSES):
         raise PayloadInvalid(f"authority must be the passport that {actor[:80]} acted with: passport:<id>")
     if authority != "system" and not _GRANT.fullmatch(authority):
         raise PayloadInvalid("authority must be passport:<id>, grant:<job>.<fence>.<number> or system")

@@ -1,0 +1,82 @@
+"""A small log with signed checkpoints, for tests that change its rows: two organizations, two producers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from services._mesh.clock import Clock
+from services.audit import usecases
+from services.audit.checking import Checker, Pace
+from services.audit.checkpointer import Checkpointer
+from services.audit.model.manifest import ListedKey
+from services.audit.model.notes import Signer
+from services.audit.model.signing import SignedHead
+from services.audit.sequencer import Sequencer
+from services.audit.signer_state import SignerState
+from tests.support.log import ACME, ACTORS, DIGEST, GLOBEX, LOG, event, opener, sequencer
+from tests.support.postgres import TestDatabase
+
+BATCHES = 5
+LEAVES = 3 * BATCHES
+
+
+@dataclass(frozen=True)
+class SignedLog:
+    """The log's database, the signer with its memory, and a check of it."""
+
+    database: TestDatabase
+    signer: Signer
+    state: SignerState
+    checker: Checker
+
+    async def sign(self, size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
+        """The signer's answer, as the signer's process gives it."""
+        return usecases.sign_checkpoint(self.signer, self.state, LOG, size, root, from_size, proof)
+
+    async def last_signed(self) -> SignedHead:
+        """What the signer signed last."""
+        return self.state.head
+
+    def checkpointer(self, log: Sequencer) -> Checkpointer:
+        """The checkpoint task of a sequencer, with this signer."""
+        role = self.database.role("audit_sequencer")
+        return Checkpointer(role, log, Clock(), self.sign, self.last_signed, 0.01)
+
+    async def append(self, batches: int, first: int = 0) -> None:
+        """Append batches of three events, and have each of them signed."""
+        async with sequencer(self.database) as log:
+            checkpointer = self.checkpointer(log)
+            for n in range(first, first + batches):
+                await usecases.append_events(log, "identity", [event(2 * n + 1), event(2 * n + 2)])
+                scan = event(n + 1, GLOBEX, "scanner.scan.start", actor="process:scanner", request_id=f"r{n}")
+                await usecases.append_events(log, "scanner", [scan])
+                await checkpointer.sign_now()
+            await checkpointer._database.close()
+
+
+@asynccontextmanager
+async def signed_log(database: TestDatabase, folder: Path) -> AsyncIterator[SignedLog]:
+    """A log of `LEAVES` leaves under `BATCHES` checkpoints."""
+    signer = Signer(LOG, Ed25519PrivateKey.generate())
+    role = database.role("audit_checker", 1)
+
+    async def keys() -> list[ListedKey]:
+        return [ListedKey("log", signer.verifier_key.public)]
+
+    async def no_rest(seconds: float) -> None:
+        assert seconds > 0
+
+    async with opener(database) as opening:
+        checker = Checker(role, Clock(), LOG, ACTORS, DIGEST, opening.contents, keys, Pace(1e6, no_rest), chunk=4)
+        made = SignedLog(database, signer, SignerState(folder / "signed.json"), checker)
+        await made.append(BATCHES)
+        yield made
+    await role.close()
+
+
+__all__ = ["ACME", "BATCHES", "GLOBEX", "LEAVES", "SignedLog", "signed_log"]
