@@ -12,7 +12,7 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recoup_verify.documents import Disproved
-from recoup_verify.evidence import Proved, check_evidence
+from recoup_verify.evidence.bundle import Proved, check_evidence
 from recoup_verify.log import Trust, parse_key
 from tests.support.evidence_bundle import Bundling, Change, Log, bundled, folder
 from tests.support.receipts import RECEIPT

@@ -15,7 +15,7 @@ import pytest
 
 from recoup_verify.cli import main
 from recoup_verify.documents import CannotTell, Disproved
-from recoup_verify.evidence import check_evidence
+from recoup_verify.evidence.bundle import check_evidence
 from recoup_verify.log import Trust, parse_key
 from services.audit.model.notes import Signer
 from tests.support.evidence_bundle import NAME, bundled, folder, zipped
@@ -211,13 +211,13 @@ def test_a_zip_that_would_burst_is_refused_before_it_is_read(
     honest: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = zipped(honest, tmp_path / "bundle.zip")
-    monkeypatch.setattr("recoup_verify.files.MAX_TOTAL", sum(map(len, honest.values())))
+    monkeypatch.setattr("recoup_verify.evidence.files.MAX_TOTAL", sum(map(len, honest.values())))
     check_evidence(path, TRUST)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", b"\0")
     with pytest.raises(Disproved, match="has more than 200000 files or 0 GiB"):
         check_evidence(path, TRUST)
-    monkeypatch.setattr("recoup_verify.files.MAX_FILES", 3)
+    monkeypatch.setattr("recoup_verify.evidence.files.MAX_FILES", 3)
     with pytest.raises(Disproved, match="has more than 3 files"):
         check_evidence(zipped(honest, tmp_path / "again.zip"), TRUST)
 
@@ -232,7 +232,7 @@ def test_a_zip_whose_sizes_lie_is_refused(honest: dict[str, bytes], tmp_path: Pa
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recoup_verify.files.MAX_LINE", 2_000)
+    monkeypatch.setattr("recoup_verify.evidence.files.MAX_LINE", 2_000)
     made = bundled(new(), state=lambda made: made.files.update({"log/0/tree.txt": b"A" * 5_000}))
     with pytest.raises(Disproved, match=r"log/0/tree.txt has a line that doesn't end"):
         check(made, tmp_path)

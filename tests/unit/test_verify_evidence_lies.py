@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -436,7 +435,7 @@ def test_a_key_that_the_manifest_does_not_list_for_evidence_is_disproved(tmp_pat
 def test_who_must_have_cosigned_is_asked_of_the_seals_head(tmp_path: Path) -> None:
     """It continues all others, so that nobody asks for cosignatures of those."""
     witness = Cosigner("witness.example/w", Ed25519PrivateKey.generate())
-    trust = replace(TRUST, witnesses=[parse_key(witness.witness.text(), b"\x04")], wanted=1)
+    trust = TRUST._replace(witnesses=[parse_key(witness.witness.text(), b"\x04")], wanted=1)
     with pytest.raises(Disproved, match="cosigned by 0 of the 1 witnesses that you ask for"):
         check(bundled(new(), state=lambda made: made.files.pop(RECEIPT_FILE)), tmp_path / "none", trust)
 

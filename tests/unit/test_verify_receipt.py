@@ -9,7 +9,7 @@ import pytest
 
 from recoup_verify.cli import main
 from recoup_verify.log import parse_key
-from recoup_verify.receipt import check_receipt
+from recoup_verify.savings.receipt import check_receipt
 from tests.support import receipt_cases as cases
 from tests.support.receipt_cases import Case
 from tests.support.receipt_log import Signatories
@@ -90,7 +90,7 @@ def test_what_was_proved_is_printed_as_facts(
 
 
 def test_an_upload_is_told_apart(signatories: Signatories) -> None:
-    from recoup_verify.words import receipt_lines
+    from recoup_verify.savings.words import receipt_lines
     from tests.support.receipts import Issuing
 
     def uploaded(issuing: Issuing) -> None:

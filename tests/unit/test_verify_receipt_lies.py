@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.log import parse_key
-from recoup_verify.receipt import check_receipt
+from recoup_verify.savings.receipt import check_receipt
 from services.audit.model.notes import Signer
 from tests.support import receipt_cases as cases
 from tests.support.receipt_cases import Case, Document

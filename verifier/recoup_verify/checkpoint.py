@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from recoup_verify.documents import CannotTell, Disproved, decode, fields, read_json
+from recoup_verify.documents import CannotTell, Disproved, Reader, decode, fields, read_json
 from recoup_verify.log import Head, Key, Trust, countersigned, verified_head
 from recoup_verify.tree import MAX_HASHES, check_consistency
 
@@ -67,8 +68,9 @@ def head_facts(head: Head) -> dict[str, Any]:
     return {"origin": head.origin, "size": head.size, "root": head.root.hex(), "cosigned": list(head.cosigned)}
 
 
-def checkpoint_told(head: Head) -> tuple[list[str], dict[str, Any]]:
-    """What was proved of a checkpoint, in words and as facts."""
+def told(files: Sequence[str], read: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
+    """What is proved of a checkpoint, in words and as facts. Raises Disproved, CannotTell."""
+    head = check_checkpoint(read(files[0], MAX_BYTES), trust)
     lines = [
         f"PROVED: the log {head.origin} signed this head of its tree.",
         f"  size       {head.size} leaves",
@@ -78,9 +80,10 @@ def checkpoint_told(head: Head) -> tuple[list[str], dict[str, Any]]:
     return lines, head_facts(head)
 
 
-def continued_told(heads: Continued) -> tuple[list[str], dict[str, Any]]:
-    """What was proved of two checkpoints, in words and as facts."""
-    old, new = heads
+def continued_told(files: Sequence[str], read: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
+    """What is proved of two checkpoints (and their proof), in words and as facts. Raises Disproved, CannotTell."""
+    raw = [read(file, MAX_BYTES) for file in files]
+    old, new = check_continued(raw[0], raw[1], raw[2] if raw[2:] else None, trust)
     same = old.size == new.size
     lines = [
         f"PROVED: NEW {'is the same tree as' if same else 'continues'} OLD in the log {new.origin}.",

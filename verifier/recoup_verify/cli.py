@@ -9,8 +9,9 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, shown
@@ -48,7 +49,15 @@ NEXT: Mapping[str, str] = {
     "can't tell": "Nothing was proved or disproved. Check that FILE is what Recoup gave you, that VKEY is the log's key"
     " as its operator publishes it, and that this is the newest recoup-verify.",
 }
-Told = tuple[list[str], dict[str, Any]]
+# What checks and tells it: a function of the files that were given, how to read one, and whom to believe.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "event": ("event", "told"),
+    "receipt": ("savings.words", "told"),
+    "bundle": ("evidence.bundle", "told"),
+    "checkpoint": ("checkpoint", "told"),
+    "consistency": ("checkpoint", "continued_told"),
+}
+_OPTIONS = ("--key", "--keys", "--proof", "--witness", "--quorum")
 
 
 class WrongUse(Exception):
@@ -61,7 +70,6 @@ class Given(NamedTuple):
     command: str
     files: Sequence[str]
     values: Mapping[str, Sequence[str]]
-    as_json: bool
 
 
 class Answer(NamedTuple):
@@ -86,26 +94,39 @@ def main(arguments: list[str] | None = None) -> int:
 def _answer(arguments: Sequence[str]) -> Answer:
     if {"-h", "--help"} & set(arguments):
         return Answer(PROVED, [HELP[:-1]], on_stdout=True)
-    as_json, local = "--json" in arguments, [False]
+    facts: dict[str, Any] = {"verdict": "can't tell", "local": False}
     try:
-        given = _given(arguments)
-        told = _checked(given, local)
+        code, lines = _proved(_given(arguments), facts)
     except WrongUse as error:
         return Answer(CANNOT_TELL, [f"recoup-verify: {error}", HELP.partition("\n")[0]])
-    except OSError as error:
-        why = f"{error.filename} can't be read: {error.strerror}"
-        return _unproved(as_json, "can't tell", why, local[0])
-    except Disproved as error:
-        return _unproved(as_json, "disproved", str(error), local[0])
-    except CannotTell as error:
-        return _unproved(as_json, "can't tell", str(error), local[0])
-    except (
-        BaseException
-    ) as error:  # a panic in cryptography's Rust isn't an Exception, nor is cryptography always there
-        why = f"this wasn't foreseen: {type(error).__name__}: {error}"
-        found = _unproved(as_json, "can't tell", why, local[0])
-        return found if as_json else Answer(CANNOT_TELL, found.lines[:1])
-    return _proved(as_json, told, local[0])
+    except BaseException as error:  # a panic in cryptography's Rust isn't an Exception
+        code, lines = _unproved(error, facts)
+    if "--json" in arguments:
+        return Answer(code, [import_module("json").dumps(facts)], on_stdout=True)
+    return Answer(code, lines, on_stdout=code == PROVED)
+
+
+def _proved(given: Given, facts: dict[str, Any]) -> tuple[int, list[str]]:
+    """What was proved, in words; `facts` gets it too."""
+    trust = _trust(given, facts)
+    module, function = COMMANDS[given.command]
+    tell = getattr(import_module(f"recoup_verify.{module}"), function)
+    lines, proved = tell([*given.files, *given.values.get("--proof", [])], _read, trust)
+    facts.update(verdict="proved", **proved)
+    banner = "LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine."
+    return PROVED, [shown(line) for line in ([banner, *lines] if facts["local"] else lines)]
+
+
+def _unproved(error: BaseException, facts: dict[str, Any]) -> tuple[int, list[str]]:
+    code, facts["why"] = CANNOT_TELL, str(error)
+    if isinstance(error, Disproved):
+        code, facts["verdict"] = DISPROVED, "disproved"
+    elif isinstance(error, OSError):
+        facts["why"] = f"{error.filename} can't be read: {error.strerror}"
+    elif not isinstance(error, CannotTell):
+        facts["why"] = f"this wasn't foreseen: {type(error).__name__}: {error}"
+        return code, [f"CAN'T TELL: {shown(facts['why'])}."]
+    return code, [f"{facts['verdict'].upper()}: {shown(facts['why'])}.", NEXT[facts["verdict"]]]
 
 
 def _given(arguments: Sequence[str]) -> Given:
@@ -115,7 +136,7 @@ def _given(arguments: Sequence[str]) -> Given:
         name, equals, value = word.partition("=")
         if word == "-" or not word.startswith("-"):
             found.append(word)
-        elif name in ("--key", "--keys", "--proof", "--witness", "--quorum"):
+        elif name in _OPTIONS:
             if name in values and name != "--witness":
                 raise WrongUse(f"{name} is given twice")
             values.setdefault(name, []).append(value if equals else next(words, ""))
@@ -125,32 +146,26 @@ def _given(arguments: Sequence[str]) -> Given:
             raise WrongUse(f"there is no option {shown(word)}")
     if not found or found[0] not in COMMANDS:
         raise WrongUse(f"the first word must be one of {', '.join(COMMANDS)}")
-    command, files = found[0], found[1:]
-    count = 2 if command == "consistency" else 1
-    if len(files) != count or "--key" not in values or ("--proof" in values and command != "consistency"):
-        raise WrongUse(
-            f"{command} takes {count} FILE and --key VKEY" + " and --proof FILE" * (command == "consistency")
-        )
-    if command == "bundle" and "-" in files:
-        raise WrongUse("a bundle can't come from the standard input")
-    if [*files, *values.get("--proof", []), *values.get("--keys", [])].count("-") > 1:
-        raise WrongUse("only one FILE can be the standard input")
-    return Given(command, files, values, "--json" in arguments)
+    command, *files = found
+    two = command == "consistency"
+    if len(files) != 1 + two or "--key" not in values or ("--proof" in values and not two):
+        raise WrongUse(f"{command} takes {1 + two} FILE and --key VKEY{' and --proof FILE' * two}")
+    if [*files, *values.get("--proof", []), *values.get("--keys", [])].count("-") > (command != "bundle"):
+        raise WrongUse("only one FILE can be the standard input, and no bundle")
+    return Given(command, files, values)
 
 
-def _checked(given: Given, local: list[bool]) -> Told:
-    """What was proved. `local` becomes whether the key says of itself that it signs nothing that counts."""
-    from recoup_verify.keys import trusted
+def _trust(given: Given, facts: dict[str, Any]) -> Any:
+    """Whom to believe, as the options say; `facts` gets whether the key signs nothing that counts."""
+    from recoup_verify.keys import read_manifest, trusted
 
     trust = trusted(*(list(map(_text, given.values.get(name, []))) for name in ("--key", "--witness", "--quorum")))
-    local[0] = trust.key.is_local
+    facts["local"] = trust.key.is_local
     if "--keys" in given.values:
-        from recoup_verify.keys import read_manifest
-
-        trust = read_manifest(_text(f"@{given.values['--keys'][0]}"), trust)
-    elif trust.key.name.endswith("/root") and given.command in ("event", "checkpoint", "consistency"):
+        return read_manifest(_text(f"@{given.values['--keys'][0]}"), trust)
+    if trust.key.name.endswith("/root") and given.command in ("event", "checkpoint", "consistency"):
         raise CannotTell("this is a root's key: give the log's key manifest too, with --keys")
-    return COMMANDS[given.command](given, trust)
+    return trust
 
 
 def _text(given: str) -> str:
@@ -163,77 +178,12 @@ def _text(given: str) -> str:
         raise CannotTell(f"{given[1:]} isn't a verifier key") from error
 
 
-def _event(given: Given, key: Any) -> Told:
-    from recoup_verify import event, words
-
-    proved = event.check_event(_read(given.files[0], event.MAX_BYTES), key)
-    return words.event_lines(proved), words.event_facts(proved)
-
-
-def _receipt(given: Given, key: Any) -> Told:
-    from recoup_verify import bundle, receipt, words
-
-    proved = receipt.check_receipt(_read(given.files[0], bundle.MAX_BYTES), key)
-    return words.receipt_lines(proved), words.receipt_facts(proved)
-
-
-def _bundle(given: Given, key: Any) -> Told:
-    from recoup_verify import evidence
-
-    return evidence.evidence_told(evidence.check_evidence(given.files[0], key))
-
-
-def _checkpoint(given: Given, key: Any) -> Told:
-    from recoup_verify import checkpoint
-
-    raw = _read(given.files[0], checkpoint.MAX_BYTES)
-    return checkpoint.checkpoint_told(checkpoint.check_checkpoint(raw, key))
-
-
-def _consistency(given: Given, key: Any) -> Told:
-    from recoup_verify import checkpoint
-
-    old, new = (_read(file, checkpoint.MAX_BYTES) for file in given.files)
-    proof = _read(given.values["--proof"][0], checkpoint.MAX_BYTES) if "--proof" in given.values else None
-    return checkpoint.continued_told(checkpoint.check_continued(old, new, proof, key))
-
-
-COMMANDS: Mapping[str, Callable[[Given, Any], Told]] = {
-    "event": _event,
-    "receipt": _receipt,
-    "bundle": _bundle,
-    "checkpoint": _checkpoint,
-    "consistency": _consistency,
-}
-
-
 def _read(file: str, limit: int) -> bytes:
     """At most one byte more than the limit, which says that there are too many."""
     if file == "-":
         return sys.stdin.buffer.read(limit + 1)
     with open(file, "rb") as opened:
         return opened.read(limit + 1)
-
-
-def _unproved(as_json: bool, verdict: str, why: str, local: bool) -> Answer:
-    code = DISPROVED if verdict == "disproved" else CANNOT_TELL
-    if as_json:
-        return Answer(code, [_json({"verdict": verdict, "local": local, "why": why})], on_stdout=True)
-    return Answer(code, [f"{verdict.upper()}: {shown(why)}.", NEXT[verdict]])
-
-
-def _proved(as_json: bool, told: Told, local: bool) -> Answer:
-    lines, facts = told
-    if as_json:
-        return Answer(PROVED, [_json({"verdict": "proved", "local": local, **facts})], on_stdout=True)
-    banner = "LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine."
-    return Answer(PROVED, [shown(line) for line in ([banner, *lines] if local else lines)], on_stdout=True)
-
-
-def _json(facts: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(facts)
 
 
 def _say(answer: Answer) -> int:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+# Reads a file, and no more of it than a limit and one byte.
+Reader = Callable[[str, int], bytes]
 
 
 class Disproved(Exception):
@@ -135,7 +139,7 @@ def read_canonical(raw: bytes, where: str) -> Any:
 def _canonical(document: Any) -> bytes:
     if isinstance(document, dict):
         # RFC 8785 orders keys by their UTF-16 code units.
-        keys = sorted(document, key=lambda key: key.encode("utf-16-be"))
+        keys = sorted(document, key=None if all(map(str.isascii, document)) else lambda key: key.encode("utf-16-be"))
         return b"{" + b",".join(_text(key) + b":" + _canonical(document[key]) for key in keys) + b"}"
     if isinstance(document, list):
         return b"[" + b",".join(_canonical(item) for item in document) + b"]"

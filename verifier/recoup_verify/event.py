@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, fields, read_json
+from recoup_verify.documents import CannotTell, Disproved, Reader, UnknownVersion, decode, fields, read_json
 from recoup_verify.log import Key, Trust, verified_head, whole_number
 from recoup_verify.tree import check_inclusion
 
@@ -38,13 +37,12 @@ _LEAF = re.compile(
 MAX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Proved:
+class Proved(NamedTuple):
     """What was proved of an event."""
 
     payload: Mapping[str, Any]
     leaf: Mapping[str, Any]
-    index: int
+    position: int
     size: int
     origin: str
 
@@ -114,3 +112,18 @@ def _list(value: Any) -> list[Any]:
     if not isinstance(value, list) or len(value) > 64:
         raise CannotTell("event.proof must be a list of at most 64 hashes")
     return value
+
+
+def told(files: Sequence[str], read: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
+    """What is proved of an event, in words and as facts. Raises Disproved, CannotTell."""
+    proved = check_event(read(files[0], MAX_BYTES), trust)
+    payload, leaf = proved.payload, proved.leaf
+    lines = [
+        f"PROVED: event {leaf['event_id']} is leaf {proved.position} of {proved.size} in the log {proved.origin}.",
+        f"  what       {payload.get('action')} on {payload.get('target')}: {payload.get('result')}",
+        f"  who        {payload.get('actor')} as {payload.get('role')}",
+        f"  when       {payload.get('occurred_at')}, appended {leaf['appended_at']} by {leaf['producer']}",
+        f"  chain      number {leaf['org_seq']} of organization {leaf['organization_id']}",
+        "Not proved: that what the event says is true, and that no other event was left out.",
+    ]
+    return lines, {"index": proved.position, "size": proved.size, "origin": proved.origin, "event": payload}

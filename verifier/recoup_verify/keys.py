@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from recoup_verify.documents import CannotTell, Disproved, decode
 from recoup_verify.log import LOG, WITNESS, Key, Place, RangedKey, Trust, parse_key, signed_by, whole_number
@@ -20,7 +19,7 @@ def trusted(keys: Sequence[str], witnesses: Sequence[str], quorum: Sequence[str]
     wanted = whole_number(quorum[0]) if quorum else len(named)
     if wanted is None or (named and wanted > len(named)):
         raise CannotTell("--quorum must be a number, and no larger than that of the witnesses that you name")
-    return replace(Trust.of(parse_key(keys[0])), witnesses=named, wanted=wanted)
+    return Trust.of(parse_key(keys[0]))._replace(witnesses=named, wanted=wanted)
 
 
 def read_manifest(manifest: str, given: Key | Trust) -> Trust:
@@ -29,14 +28,14 @@ def read_manifest(manifest: str, given: Key | Trust) -> Trust:
     lines = manifest.rpartition("\n\n")[0].split("\n")
     name, version = lines[0].removesuffix("/keys"), "".join(lines[1:2])
     if version == "recoup-keys/v2" and trust.key.name in (name, f"{name}/root"):
-        return _second(manifest, lines, replace(trust, name=name))
+        return _second(manifest, lines, trust._replace(name=name))
     # Version 1: the log's one key vouches for itself, and for receipt keys.
     text, _ = signed_by(manifest, [trust.key], _WHAT)
     if version != "recoup-keys/v1" or not text.startswith(f"{trust.key.name}/keys\n") or len(lines) < 3:
         raise Disproved(f"{_WHAT}'s text isn't that of this log")
     if any(not line.startswith("receipt ") for line in lines[2:]):
         raise Disproved(f"a line of {_WHAT} isn't a receipt key")
-    return replace(trust, keys=_by_use(lines[2:], _number))
+    return trust._replace(keys=_by_use(lines[2:], _number))
 
 
 def _second(manifest: str, lines: Sequence[str], trust: Trust) -> Trust:
@@ -57,7 +56,7 @@ def _second(manifest: str, lines: Sequence[str], trust: Trust) -> Trust:
     quorum = whole_number(said["quorum"][0]) if len(said["quorum"]) == len(said["root"]) == 1 else None
     if quorum is None or quorum > len(witnesses) or len({each.public for each in witnesses}) != len(witnesses):
         raise Disproved(_CANNOT_BE)
-    return replace(trust, logs=logs, keys=keys, listed=witnesses, quorum=quorum)
+    return trust._replace(logs=logs, keys=keys, listed=witnesses, quorum=quorum)
 
 
 def _by_use(lines: Sequence[str], read: Callable[[str], Place]) -> dict[str, dict[str, RangedKey]]:

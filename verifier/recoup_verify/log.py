@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -21,8 +21,7 @@ _MAX_LINES = 64
 Place = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """A verifier key: its name, which is the log's origin, a root's or a witness's, and 32 bytes."""
 
     name: str
@@ -61,8 +60,7 @@ def parse_key(text: str, algorithm: bytes = LOG) -> Key:
     return key
 
 
-@dataclass(frozen=True)
-class RangedKey:
+class RangedKey(NamedTuple):
     """A key that is good from `start` to before `end` (None: no end yet): tree sizes for a log's key, else leaves."""
 
     public: bytes
@@ -79,8 +77,7 @@ class RangedKey:
         return self.start <= place and (self.end is None or place < self.end)
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(NamedTuple):
     """Whom to believe about a log: what --key, --witness and --quorum say, and what a key manifest adds to it.
 
     `witnesses` are the user's, `listed` the manifest's, of which `quorum` must cosign the head of a receipt.
@@ -91,7 +88,7 @@ class Trust:
     wanted: int = 0
     name: str = ""
     logs: Sequence[RangedKey] = ()
-    keys: Mapping[str, Mapping[str, RangedKey]] = field(default_factory=dict)
+    keys: Mapping[str, Mapping[str, RangedKey]] = {}
     listed: Sequence[Key] = ()
     quorum: int = 0
 
@@ -122,8 +119,7 @@ def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """A tree head that the log signed, and the names of the witnesses that cosigned it."""
 
     origin: str
@@ -207,11 +203,10 @@ def whole_number(text: str) -> int | None:
     return number if str(number) == text and number < 2**63 else None
 
 
-@dataclass(frozen=True)
-class Inclusion:
+class Inclusion(NamedTuple):
     """A C2SP tlog-proof: where the leaf stands, and how to come from there to the head, which isn't verified yet."""
 
-    index: int
+    position: int
     hashes: Sequence[bytes]
     note: str
 

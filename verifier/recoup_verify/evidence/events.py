@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
 from recoup_verify.event import check_commitment, is_moment, read_leaf
-from recoup_verify.files import Files
+from recoup_verify.evidence.files import Files
 from recoup_verify.log import Head
 from recoup_verify.tree import leaf_hash, root_over
 

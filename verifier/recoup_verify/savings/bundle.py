@@ -6,8 +6,7 @@ Owns the difference between a file that isn't a receipt (can't tell) and a recei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from recoup_verify.documents import (
     CannotTell,
@@ -35,8 +34,7 @@ _SIGNS = tuple(f'"{name}":'.encode() for name in (*_DOCUMENTS, "envelope", "even
 _ENOUGH_SIGNS = 3
 
 
-@dataclass(frozen=True)
-class LoggedEvent:
+class LoggedEvent(NamedTuple):
     """One event and its proof, nothing of it checked yet. `proof` is a tlog-proof."""
 
     leaf: bytes
@@ -45,8 +43,7 @@ class LoggedEvent:
     proof: str
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """The bundle's parts, nothing of them checked yet. The four documents are the bytes that digests are of."""
 
     version: int

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
+from struct import unpack
+from typing import NamedTuple
 
-from recoup_verify.method import Costs, Evidence, by_day, pool
+from recoup_verify.savings.method import Costs, Evidence, by_day, pool
 
 _SCALE = 10**12
 _ROUNDS, _LOW, _HIGH = 1_000, 50, 949
 _WORDS = 2**32
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """The 90 % interval of the economic amount."""
 
     low: Decimal
@@ -31,15 +31,16 @@ class Draws:
 
     def below(self, n: int) -> int:
         """The next draw from 0 to n - 1."""
-        limit = _WORDS - _WORDS % n
-        return next(word for word in self._words if word < limit) % n
+        word = next(self._words)
+        while word >= _WORDS - _WORDS % n:
+            word = next(self._words)
+        return word % n
 
 
 def _stream(seed: bytes) -> Iterator[int]:
     counter = 0
     while True:
-        block = hashlib.sha256(seed + counter.to_bytes(8, "big")).digest()
-        yield from (int.from_bytes(block[place : place + 4], "big") for place in range(0, 32, 4))
+        yield from unpack(">8I", hashlib.sha256(seed + counter.to_bytes(8, "big")).digest())
         counter += 1
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from calendar import monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from typing import NamedTuple
 
-from recoup_verify.rows import Line, Price, Row, Sums
+from recoup_verify.savings.rows import Line, Price, Row, Sums
 
 MEASURES = ("effective", "billed", "list")
 _CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow])
@@ -87,15 +86,14 @@ class Costs:
 
 
 def _days_in_month(day: date) -> int:
-    return monthrange(day.year, day.month)[1]
+    return (date(day.year + day.month // 12, day.month % 12 + 1, 1) - day.replace(day=1)).days
 
 
 def _is_monthly(unit: str) -> bool:
     return unit.lower().endswith(("month", "months"))
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What the method rests on: the frozen baseline, and what was observed in the window."""
 
     baseline_days: Sequence[date]
@@ -110,8 +108,7 @@ class Evidence:
         return Costs(self.baseline_rows, {line: price.sums for line, price in self.prices.items()})
 
 
-@dataclass(frozen=True)
-class Day:
+class Day(NamedTuple):
     """One window day by one measure. The counterfactual is A12, the others are as the rows have them."""
 
     day: date
@@ -144,8 +141,7 @@ def by_day(rows: Iterable[Row], measure: str) -> dict[date, Decimal]:
     return found
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """How well the baseline predicts itself. `cv_rmse` is None where it is infinite."""
 
     cv_rmse: Decimal | None

@@ -8,8 +8,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from recoup_verify.documents import Disproved
-from recoup_verify.papers import METHOD, Papers, moment_of
-from recoup_verify.rows import check_batches, currency_of, day_of, days_of
+from recoup_verify.savings.papers import METHOD, Papers, moment_of
+from recoup_verify.savings.rows import check_batches, currency_of, day_of, days_of
 
 WINDOWS_DAYS = (7, 14, 30)
 _MIN_BASELINE, _MAX_BASELINE, _BASELINE_REACH = 14, 28, timedelta(days=35)

@@ -5,21 +5,21 @@ What is proved and what isn't stands in FORMAT.md; how the amounts follow in MET
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from recoup_verify.agreement import check_agreement
-from recoup_verify.bundle import VERSION, Bundle, read_bundle
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
+from recoup_verify.envelope import open_envelope
 from recoup_verify.keys import read_manifest
 from recoup_verify.log import Key, Trust, check_quorum
-from recoup_verify.measurement import check_measurement
-from recoup_verify.papers import Papers, read_papers
-from recoup_verify.statement import expected_statement, open_envelope, signed_digest
-from recoup_verify.trail import Trail, check_trail
+from recoup_verify.savings.agreement import check_agreement
+from recoup_verify.savings.bundle import VERSION, Bundle, read_bundle
+from recoup_verify.savings.measurement import check_measurement
+from recoup_verify.savings.papers import Papers, read_papers
+from recoup_verify.savings.statement import expected_statement, signed_digest
+from recoup_verify.savings.trail import Trail, check_trail
 
 
-@dataclass(frozen=True)
-class ProvedReceipt:
+class ProvedReceipt(NamedTuple):
     """What was proved of a receipt: its documents, and the events that the log holds of it."""
 
     papers: Papers
@@ -52,7 +52,7 @@ def _check(bundle: Bundle, key: Key | Trust) -> ProvedReceipt:
         raise Disproved("the signed statement isn't the one that the receipt's documents give")
     trail = check_trail(bundle, papers, statement, trust)
     check_quorum(trail.issue.head, trust)
-    if not receipt_key.covers((trail.issue.head.shard, trail.issue.index)):
+    if not receipt_key.covers((trail.issue.head.shard, trail.issue.position)):
         raise Disproved("the receipt's key wasn't good for that part of the log: the issue is outside of its range")
     check_measurement(papers)
     return ProvedReceipt(papers, trail)

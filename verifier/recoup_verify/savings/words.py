@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from recoup_verify.agreement import STEPS
-from recoup_verify.documents import shown
-from recoup_verify.event import Proved
-from recoup_verify.log import countersigned
-from recoup_verify.papers import Papers
-from recoup_verify.receipt import ProvedReceipt
-from recoup_verify.statement import inputs
+from recoup_verify.documents import Reader, shown
+from recoup_verify.log import Trust, countersigned
+from recoup_verify.savings import receipt as receipts
+from recoup_verify.savings.agreement import STEPS
+from recoup_verify.savings.bundle import MAX_BYTES
+from recoup_verify.savings.papers import Papers
+from recoup_verify.savings.receipt import ProvedReceipt
+from recoup_verify.savings.statement import inputs
 
 _NOT_PROVED = (
     "that the rows are what the provider billed, and all of it: fetch each input by object and version, and compare"
@@ -34,23 +35,10 @@ _MEANING: Mapping[str, str] = {
 }
 
 
-def event_facts(proved: Proved) -> dict[str, Any]:
-    """What was proved of an event."""
-    return {"index": proved.index, "size": proved.size, "origin": proved.origin, "event": proved.payload}
-
-
-def event_lines(proved: Proved) -> list[str]:
-    """What was proved of an event, in words."""
-    payload, leaf = proved.payload, proved.leaf
-    lines = (
-        f"PROVED: event {leaf['event_id']} is leaf {proved.index} of {proved.size} in the log {proved.origin}.",
-        f"  what       {payload.get('action')} on {payload.get('target')}: {payload.get('result')}",
-        f"  who        {payload.get('actor')} as {payload.get('role')}",
-        f"  when       {payload.get('occurred_at')}, appended {leaf['appended_at']} by {leaf['producer']}",
-        f"  chain      number {leaf['org_seq']} of organization {leaf['organization_id']}",
-        "Not proved: that what the event says is true, and that no other event was left out.",
-    )
-    return [shown(line) for line in lines]
+def told(files: Sequence[str], read: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
+    """What is proved of a receipt, in words and as facts. Raises Disproved, CannotTell."""
+    proved = receipts.check_receipt(read(files[0], MAX_BYTES), trust)
+    return receipt_lines(proved), receipt_facts(proved)
 
 
 def receipt_facts(proved: ProvedReceipt) -> dict[str, Any]:
@@ -71,7 +59,7 @@ def receipt_facts(proved: ProvedReceipt) -> dict[str, Any]:
         "cv_rmse": result["cv_rmse"],
         "model": result["model"],
         "inputs": inputs(papers),
-        "issue": {"index": trail.issue.index, "size": trail.issue.head.size},
+        "issue": {"index": trail.issue.position, "size": trail.issue.head.size},
         "cosigned": list(trail.issue.head.cosigned),
         "not_proved": not_proved(proved),
     }
@@ -101,7 +89,7 @@ def _all_lines(proved: ProvedReceipt) -> Iterator[str]:
     receipt = papers.receipt
     yield f"PROVED: receipt {receipt['receipt_id']} of organization {receipt['organization_id']}."
     issue = proved.trail.issue
-    yield f"  log        {issue.head.origin}; issued {receipt['issued_at']}, leaf {issue.index} of {issue.head.size}"
+    yield f"  log        {issue.head.origin}; issued {receipt['issued_at']}, leaf {issue.position} of {issue.head.size}"
     yield f"  what       {receipt['action_type']} on {_resource(receipt['resource'])}, action {receipt['action_id']}"
     yield from _people(proved)
     for step in papers.steps:

@@ -1,44 +1,20 @@
-"""Opens the DSSE envelope, and says what the in-toto statement in it must be: nothing of it is left to choose."""
+"""Says what the in-toto statement about a receipt must be: nothing of it is left to choose."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from recoup_verify.documents import Disproved, canonical, decode, shape, shaped
-from recoup_verify.log import RangedKey, is_signed_by
-from recoup_verify.papers import Papers
+from recoup_verify.documents import Disproved, canonical, shape, shaped
+from recoup_verify.savings.papers import Papers
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://recoup.invalid/receipt/v1"
 _COPIED = ("organization_id", "action_id", "action_type", "plan_sha256", "decision")
 _AMOUNTS = ("economic", "cash", "provisional", "method")
-_ENVELOPE = shape(texts="payloadType payload", lists="signatures")
-_SIGNATURE, _DIGEST = shape(texts="keyid sig"), shape(texts="sha256")
+_DIGEST = shape(texts="sha256")
 _IN_TOTO = shape(texts="_type predicateType", lists="subject", objects="predicate")
 _SUBJECT = shape(texts="name", objects="digest")
 _BATCH = ("batch_id", "billing_period", "sha256", "provenance", "object", "object_version")
-
-
-def open_envelope(envelope: Mapping[str, Any], keys: Mapping[str, RangedKey]) -> tuple[bytes, RangedKey]:
-    """The statement, and the key that signed it. Raises Disproved, CannotTell."""
-    found = shaped(envelope, "the envelope", _ENVELOPE)
-    if found["payloadType"] != PAYLOAD_TYPE or len(found["signatures"]) != 1:
-        raise Disproved("the envelope must hold one in-toto statement with one signature")
-    signature = shaped(found["signatures"][0], "the envelope's signature", _SIGNATURE)
-    payload, raw = decode(found["payload"], "the envelope's payload"), decode(signature["sig"], "its signature")
-    if signature["keyid"] not in keys:
-        raise Disproved("the key manifest doesn't list the key that the envelope names")
-    key = keys[signature["keyid"]]
-    if not is_signed_by(key.public, raw, _pre_authentication(payload)):
-        raise Disproved("the envelope's signature is wrong: the statement or the signature was changed")
-    return payload, key
-
-
-def _pre_authentication(payload: bytes) -> bytes:
-    """What DSSE v1 signs: "DSSEv1", the lengths, the type and the payload."""
-    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
 def signed_digest(statement: Any) -> str:

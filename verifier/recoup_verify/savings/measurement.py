@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
-from recoup_verify.agreement import window_days
-from recoup_verify.decision import Circumstances, result_of
 from recoup_verify.documents import Disproved, canonical
-from recoup_verify.method import Evidence, arithmetic, total
-from recoup_verify.papers import Papers, moment_of
-from recoup_verify.rows import MAX_LEAKING, MAX_ROWS, Line, Price, Row, days_of, decimal_of, prices_of, rows_of
+from recoup_verify.savings.agreement import window_days
+from recoup_verify.savings.decision import Circumstances, result_of
+from recoup_verify.savings.method import Evidence, arithmetic, total
+from recoup_verify.savings.papers import Papers, moment_of
+from recoup_verify.savings.rows import MAX_LEAKING, MAX_ROWS, Line, Price, Row, days_of, decimal_of, prices_of, rows_of
 
 _LATE = timedelta(days=45)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from recoup_verify.bundle import Bundle
 from recoup_verify.documents import CannotTell, Disproved, Shape, UnknownVersion, read_canonical, shape, shaped
+from recoup_verify.savings.bundle import Bundle
 
 METHOD = "recoup-savings/1"
 _MAX_TEXT = 4_096
@@ -48,8 +47,7 @@ _PLANNED = shape(numbers="v", texts="organization_id action_id action_type", obj
 _MEASURED = shape(texts="method baseline_sha256", flags="removes_resource", lists="windows_days", objects="estimate")
 
 
-@dataclass(frozen=True)
-class Papers:
+class Papers(NamedTuple):
     """The documents of a receipt, each in its shape and with the digest that was signed."""
 
     receipt_sha256: str

@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from recoup_verify.bundle import Bundle, LoggedEvent
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
 from recoup_verify.event import check_commitment, read_leaf
 from recoup_verify.log import Head, Inclusion, Trust, parse_proof, verified_head
-from recoup_verify.papers import Papers, digest, moment_of
+from recoup_verify.savings.bundle import Bundle, LoggedEvent
+from recoup_verify.savings.papers import Papers, digest, moment_of
 from recoup_verify.tree import check_inclusion, leaf_hash
 
 PRODUCER = "actions"
@@ -23,8 +22,7 @@ _SKEW = timedelta(minutes=1)
 _TEXTS = ("event_id", "organization_id", "action", "target", "result", "actor", "responsible_person", "role")
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """What an event must be. `said` are fields of its payload, `metadata` some of its metadata."""
 
     name: str
@@ -32,18 +30,17 @@ class Expected:
     action: str
     target: str
     at: str
-    said: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, str] = {}
+    metadata: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Logged:
+class Logged(NamedTuple):
     """An event that the log holds."""
 
     leaf: Mapping[str, Any]
     leaf_hash: bytes
     payload: Mapping[str, Any]
-    index: int
+    position: int
     head: Head
 
     @property
@@ -57,8 +54,7 @@ class Logged:
         return str(self.payload["responsible_person"])
 
 
-@dataclass(frozen=True)
-class Trail:
+class Trail(NamedTuple):
     """The events of a receipt, checked."""
 
     request: Logged
@@ -135,7 +131,7 @@ def _naming(name: str) -> Iterator[None]:
 
 def _logged(event: LoggedEvent, inclusion: Inclusion, head: Head) -> Logged:
     """Bytes are read as documents only after they're proved."""
-    check_inclusion(event.leaf, inclusion.index, inclusion.hashes, head.size, head.root)
+    check_inclusion(event.leaf, inclusion.position, inclusion.hashes, head.size, head.root)
     leaf = read_leaf(event.leaf)
     check_commitment(event.payload, event.salt, leaf)
     payload = read_canonical(event.payload, "the payload")
@@ -143,7 +139,7 @@ def _logged(event: LoggedEvent, inclusion: Inclusion, head: Head) -> Logged:
         raise Disproved("the payload isn't an event's")
     if any(not isinstance(payload.get(name), str) for name in (*_TEXTS, "occurred_at")):
         raise Disproved("the payload lacks a text that events have")
-    return Logged(leaf, leaf_hash(event.leaf), payload, inclusion.index, head)
+    return Logged(leaf, leaf_hash(event.leaf), payload, inclusion.position, head)
 
 
 def _check(event: Logged, wanted: Expected, organization_id: str) -> None:
@@ -172,7 +168,7 @@ def _check_chain(events: Sequence[Logged]) -> None:
         before, after = earlier.leaf["org_seq"], later.leaf["org_seq"]
         if type(before) is not int or type(after) is not int:
             raise Disproved("the log's leaves don't number the organization's events")
-        if later.index <= earlier.index or after <= before:
+        if later.position <= earlier.position or after <= before:
             raise Disproved("the events aren't in the order in which the log recorded them")
         if after == before + 1 and later.leaf["prev_leaf"] != earlier.leaf_hash.hex():
             raise Disproved("the organization's chain of events is broken between two that follow each other")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
-from recoup_verify.bootstrap import Interval, interval
-from recoup_verify.method import MEASURES, Day, Evidence, a12, arithmetic, daily, model, plain
+from recoup_verify.savings.bootstrap import Interval, interval
+from recoup_verify.savings.method import MEASURES, Day, Evidence, a12, arithmetic, daily, model, plain
 
 _STANDARD = "Standard"
 _REBOUND = Fraction(1, 10)
 _ENOUGH = Fraction(8, 10)
 
 
-@dataclass(frozen=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """What else the decision rests on. `is_late`: a day that is missing by now won't come any more."""
 
     plan_hash: str

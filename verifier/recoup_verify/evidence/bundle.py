@@ -5,20 +5,19 @@ What is proved and what isn't stands in FORMAT.md; its events are checked in `ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from recoup_verify.checkpoint import MAX_BYTES as MAX_CHECKPOINT
-from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
+from recoup_verify.documents import CannotTell, Disproved, Reader, UnknownVersion, decode, read_canonical, shape, shaped
+from recoup_verify.envelope import open_envelope
 from recoup_verify.event import check_commitment, is_moment, read_leaf
-from recoup_verify.export import EVENTS, RECORDS, Export, Published, check_trees, event_payload
-from recoup_verify.files import Files
+from recoup_verify.evidence.events import EVENTS, RECORDS, Export, Published, check_trees, event_payload
+from recoup_verify.evidence.files import Files
 from recoup_verify.keys import read_manifest
 from recoup_verify.log import Head, Trust, countersigned, parse_proof, verified_head
-from recoup_verify.statement import open_envelope
 from recoup_verify.tree import MAX_HASHES, check_consistency, check_inclusion, leaf_hash
 
 MANIFEST, SEAL, HEAD = "manifest.json", "seal.json", "head.json"
@@ -83,7 +82,7 @@ def _check(files: Files, given: Trust) -> Proved:
     statement, key = open_envelope(_document(files, MANIFEST, 64 * _MIB), trust.keys.get("evidence", {}))
     claim, digests = _claim(read_canonical(statement, "the statement"))
     _check_files(files, digests)
-    sealed, alone = _sealed(seal, claim, statement, trust), replace(trust, wanted=0)
+    sealed, alone = _sealed(seal, claim, statement, trust), trust._replace(wanted=0)
     # Whoever cosigned the seal's head vouches for all that it continues.
     same_tree = claim["heads"][-1]["shard"] == sealed.head.shard
     heads, notes = _heads(files, claim, alone, alone if same_tree else trust)
@@ -159,10 +158,10 @@ def _proven(document: Mapping[str, Any], where: str, trust: Trust, note: str | N
         raise Disproved(f"{where}: its proof leads to another checkpoint than the bundle's")
     head, leaf = verified_head(inclusion.note, trust, f"{where}'s checkpoint"), document["leaf"].encode()
     try:
-        check_inclusion(leaf, inclusion.index, inclusion.hashes, head.size, head.root)
+        check_inclusion(leaf, inclusion.position, inclusion.hashes, head.size, head.root)
         content, payload = read_leaf(leaf), document["payload"].encode()
         check_commitment(payload, decode(document["salt"], "its salt"), content)
-        return Proven(content, event_payload(payload, content), inclusion.index, head)
+        return Proven(content, event_payload(payload, content), inclusion.position, head)
     except Disproved as error:
         raise Disproved(f"{where}: {error}") from error
 
@@ -262,7 +261,7 @@ def _receipts(
     files: Files, claim: Mapping[str, Any], trust: Trust
 ) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
     """The receipts by id, each checked; and the leaf hash of each event of theirs, with the receipt's file."""
-    from recoup_verify import bundle, receipt
+    from recoup_verify.savings import bundle, receipt
 
     found, events = {}, {}
     for name in sorted(name for name in files.sizes if name.startswith("receipts/")):
@@ -279,8 +278,9 @@ def _receipts(
     return found, events
 
 
-def evidence_told(proved: Proved) -> tuple[list[str], dict[str, Any]]:
-    """What was proved of a bundle, in words and as facts."""
+def told(files: Sequence[str], _: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
+    """What is proved of a bundle, in words and as facts. Raises Disproved, CannotTell."""
+    proved = check_evidence(files[0], trust)
     claim, seal, published = proved.claim, proved.seal, proved.published
     counts, period, open_ends = claim["counts"], claim["period"], _not_proved(proved)
     lines = [

@@ -1,0 +1,1 @@
+"""Checks an evidence bundle: its files, its seal, and that its events are all that an organization has."""
