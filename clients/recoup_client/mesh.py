@@ -29,6 +29,8 @@ from recoup.audit.v1 import (
     audit_service_pb2_grpc,
     erasure_service_pb2,
     erasure_service_pb2_grpc,
+    evidence_service_pb2,
+    evidence_service_pb2_grpc,
 )
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import access_pb2
@@ -65,6 +67,7 @@ _SERVICES: Mapping[str, tuple[ServiceDescriptor, ...]] = {
     "audit": (
         audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
         erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
+        evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
     ),
 }
 T = TypeVar("T", bound=Message)
@@ -106,6 +109,7 @@ class MeshClient:
         audit = self._channel("audit")
         self.audit = audit_service_pb2_grpc.AuditServiceStub(audit)
         self.erasures = erasure_service_pb2_grpc.ErasureServiceStub(audit)
+        self.evidence = evidence_service_pb2_grpc.EvidenceServiceStub(audit)
 
     async def passport(self, service: str, *, fresh: bool = False) -> str:
         """A passport for a service, kept until shortly before it ends."""

@@ -59,6 +59,12 @@ class Session:
         with self.rest() as rest:
             return rest.octets(path, media_type)
 
+    def piece(self, path: str, offset: int) -> bytes:
+        """A piece of a file of the organization's, from an offset on. Raises as `call` does."""
+        with self.rest() as rest:
+            whole = at("/v1/organizations/{}", self._organization(rest)) + path
+            return rest.octets(f"{whole}?offset={offset}", "application/octet-stream")
+
     def all(self, path: str, key: str, **parameters: Any) -> dict[str, Any]:
         """All pages of a list, as one document. What is beyond the first pages is said on stderr."""
         found = self.call("GET", path, pageSize=_PAGE, **parameters)

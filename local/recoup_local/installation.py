@@ -41,6 +41,8 @@ class Installation:
         self.ca = LocalCa(state / "ca")
         self.trust = state / "trust"
         self.clock_file = state / "clock.json"
+        self.evidence = state / "evidence"
+        self.evidence.mkdir(exist_ok=True, mode=0o700)
         self.failpoints: Path | None = None  # A folder, where tests say what is to happen at which failpoint.
         self.issuer = Issuer(state / "issuer")
         self.ports = {spec.name: free_port() for spec in PROCESSES}
@@ -183,7 +185,9 @@ class Installation:
                     "heads_seconds": 5.0,
                 },
                 **self._subjects(around.postgres),
+                "evidence": {"folder": str(self.evidence), "key": "evidence.key"},
             },
+            "audit-worker": {"evidence": {"folder": str(self.evidence)}},
             "audit-signer": {
                 "signer": {
                     "origin": self.log.origin,

@@ -63,9 +63,7 @@ def _worker(service: str, peers: tuple[str, ...]) -> ProcessSpec:
 
 PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec("audit-signer", "services.audit.signer"),
-    ProcessSpec(
-        "audit", "services.audit", "audit", "api", tasks=("relay", "dispatcher"), peers=("audit-signer", "identity")
-    ),
+    _api_with_jobs("audit", peers=("audit-signer", "identity")),
     ProcessSpec("identity", "services.identity", "identity", "api", tasks=("relay",), peers=("audit",), signs=True),
     _api_with_jobs("scanner", peers=("identity", "audit")),
     _api_with_jobs("pricing", peers=("identity", "audit", "scanner")),
@@ -74,6 +72,7 @@ PROCESSES: tuple[ProcessSpec, ...] = (
     _worker("scanner", peers=("scanner", "broker", "pricing")),
     _worker("pricing", peers=("pricing", "scanner", "broker")),
     _worker("actions", peers=("actions", "pricing", "scanner", "broker")),
+    _worker("audit", peers=("audit", "actions", "scanner")),
     ProcessSpec("gateway", "services.gateway", peers=("identity", "scanner", "pricing", "actions", "audit")),
     ProcessSpec("audit-witness", "services.audit.witness"),
 )

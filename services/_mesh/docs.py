@@ -13,7 +13,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 
 from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, signer_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2, signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.mesh.v1 import job_service_pb2
@@ -32,6 +32,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
     erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
+    evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
     signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"],
     broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],

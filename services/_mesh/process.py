@@ -279,5 +279,6 @@ _SERVICES = (
     "recoup.actions.v1.ActionsService",
     "recoup.audit.v1.AuditService",
     "recoup.audit.v1.ErasureService",
+    "recoup.audit.v1.EvidenceService",
     "recoup.audit.v1.SignerService",
 )

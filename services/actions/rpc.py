@@ -12,10 +12,11 @@ from services._mesh.clock import Clock
 from services._mesh.context import current
 from services._mesh.jobs import Planner
 from services._mesh.pages import PageTokens, size_of
+from services._mesh.times import moment
 from services._mesh.uow import Store, UnitOfWork
 from services.actions import wire
 from services.actions.clients.peers import Bills, Identity, Log, Scanner
-from services.actions.usecases import receipts, requests
+from services.actions.usecases import evidence, receipts, requests
 from services.actions.usecases.receipts import ReceiptKey
 
 Context = Any
@@ -119,3 +120,24 @@ class ActionsRpc(actions_service_pb2_grpc.ActionsServiceServicer):
             return pb.IssueReceiptResponse(receipt=wire.receipt(row))
 
         return await self._store.write(request, pb.IssueReceiptResponse, decide)
+
+    async def ListEvidenceReceipts(
+        self, request: pb.ListEvidenceReceiptsRequest, context: Context
+    ) -> pb.ListEvidenceReceiptsResponse:
+        rows = await evidence.list_evidence_receipts(
+            self._store,
+            moment(request.begins_at),
+            moment(request.ends_at),
+            [UUID(action_id) for action_id in request.action_ids],
+            UUID(request.after_receipt_id) if request.after_receipt_id else None,
+        )
+        return pb.ListEvidenceReceiptsResponse(receipts=[wire.evidence_receipt(row) for row in rows])
+
+    async def BundleEvidenceReceipt(
+        self, request: pb.BundleEvidenceReceiptRequest, context: Context
+    ) -> pb.BundleEvidenceReceiptResponse:
+        proofs = [wire.proof(each) for each in request.proofs]
+        made = await evidence.bundle_evidence_receipt(
+            self._store, UUID(request.receipt_id), proofs, request.checkpoint, request.key_manifest
+        )
+        return pb.BundleEvidenceReceiptResponse(bundle=made)

@@ -14,6 +14,7 @@ from services._mesh.times import stamp
 from services.actions.model import kinds
 from services.actions.model.action import Action, Approval, Checkpoint, Step, Whole
 from services.actions.model.ledger import Ledger, Summary
+from services.actions.model.receipt import Proof
 
 _PLACES = Decimal("0.01")
 
@@ -110,6 +111,16 @@ def receipt(row: Any) -> pb.Receipt:
         supersedes=str(row.supersedes or ""),
         superseded_by=str(row.superseded_by or ""),
     )
+
+
+def evidence_receipt(row: Any) -> actions_service_pb2.EvidenceReceipt:
+    """A receipt's row with its events."""
+    return actions_service_pb2.EvidenceReceipt(receipt=receipt(row), event_ids=[str(each) for each in row.event_ids])
+
+
+def proof(message: actions_service_pb2.EvidenceProof) -> Proof:
+    """An event as the log proves it."""
+    return Proof(message.leaf, message.payload, message.salt, message.index, tuple(message.hashes))
 
 
 def ledger(found: Ledger) -> actions_service_pb2.GetLedgerResponse:

@@ -5,33 +5,43 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
 from services._mesh.config import ConfigError
 from services._mesh.database import Database
+from services._mesh.job_tasks import own_jobs
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
+from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store
 from services.audit.alarms import Alarms
 from services.audit.archiver import Archiver, Cadence
 from services.audit.check_task import CheckTask
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
+from services.audit.clients_evidence import Identity
 from services.audit.config import ArchiveSettings, AuditSettings
+from services.audit.evidence_files import EvidenceFolder
+from services.audit.evidence_key import EvidenceKey
+from services.audit.exports import Policies
 from services.audit.heads import HeadPublisher
 from services.audit.keyring import ErasureRoles, Keyring, erase, open_keyring
 from services.audit.model.actors import ActorHash, load_actor_hash
 from services.audit.model.digests import keyed_digest
+from services.audit.model.evidence.export import EXPIRE_EVIDENCE, EXPORT_EVIDENCE
 from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
 from services.audit.rpc_erasures import ErasureRpc
+from services.audit.rpc_evidence import EvidenceRpc
 from services.audit.sealer import Sealer
 from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
 from services.audit.storage.opening import open_storage
+from services.audit.working.exporting import give_up
 
 _LOG = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
 _ERASURES = erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]
+_EVIDENCE = evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"]
 
 
 async def compose(mesh: Mesh, settings: AuditSettings) -> None:
@@ -64,7 +74,32 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     pages = PageTokens.from_file(settings.log.page_key)
     rpc = AuditRpc(reader, keyring.opener, sequencer, checkpointer, pages, signer.key_manifest, actors, alarms.note)
     erasures = ErasureRpc(reader, keyring.database, actors, pages, eraser.wake)
-    await mesh.serve([(_LOG, rpc), (_ERASURES, erasures)])
+    policies = Policies(reader, Identity(mesh.channels.to("identity")))
+    jobs = {EXPORT_EVIDENCE: policies.export_evidence, EXPIRE_EVIDENCE: policies.expire_evidence}
+    office = await own_jobs(mesh, "audit", reader, jobs, on_dead=give_up)
+    threads = BoundedThreads(settings.evidence.threads, "evidence")
+    evidence = EvidenceRpc(
+        reader,
+        keyring.opener,
+        office.planner,
+        pages,
+        checkpointer,
+        signer.key_manifest,
+        _evidence_key(settings.evidence.key),
+        EvidenceFolder(settings.evidence.folder, threads),
+        settings.log.name,
+    )
+    try:
+        await mesh.serve([(_LOG, rpc), (_ERASURES, erasures), (_EVIDENCE, evidence), office.service])
+    finally:
+        threads.close()
+
+
+def _evidence_key(path: Path) -> EvidenceKey:
+    try:
+        return EvidenceKey(path)
+    except ValueError as error:
+        raise ConfigError(path, "evidence.key", str(error), "Make one, and have the key manifest list it.") from None
 
 
 def _erasure_roles(mesh: Mesh, settings: AuditSettings, head: Database) -> ErasureRoles:

@@ -97,12 +97,37 @@ class ArchiveSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvidenceSettings:
+    """The folder of evidence bundles, which the worker writes into, and the key that vouches for them."""
+
+    folder: ExistingFolder
+    key: SecretFile
+    threads: Annotated[int, Between(1, 32)] = 4
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditSettings(MeshSettings):
     """The audit API process."""
 
     log: LogSettings
     subjects: SubjectSettings
+    evidence: EvidenceSettings
     archive: ArchiveSettings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceWork:
+    """The folder that bundles are written into, and the threads that write them."""
+
+    folder: ExistingFolder
+    threads: Annotated[int, Between(1, 32)] = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditWorkerSettings(MeshSettings):
+    """The audit-worker process."""
+
+    evidence: EvidenceWork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, DateTime, LargeBinary, MetaData, SmallInteger, Table, Text
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 metadata = MetaData(schema="audit")
 
@@ -73,4 +73,34 @@ shards = Table(
     Column("kind", Text, nullable=False),
     Column("opened_at", DateTime(timezone=True), nullable=False),
     Column("closed_size", BigInteger),
+)
+
+evidence_exports = Table(
+    "evidence_exports",
+    metadata,
+    Column("organization_id", UUID(as_uuid=True), primary_key=True),
+    Column("export_id", UUID(as_uuid=True), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("action_ids", ARRAY(UUID(as_uuid=True)), nullable=False),
+    Column("target_prefixes", ARRAY(Text), nullable=False),
+    Column("begins_at", DateTime(timezone=True), nullable=False),
+    Column("ends_at", DateTime(timezone=True), nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("problem", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("seal_event_id", UUID(as_uuid=True)),
+)
+
+evidence_progress = Table(
+    "evidence_progress",
+    metadata,
+    Column("organization_id", UUID(as_uuid=True), primary_key=True),
+    Column("export_id", UUID(as_uuid=True), primary_key=True),
+    Column("phase", Text, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
 )

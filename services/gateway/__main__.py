@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
@@ -30,6 +30,7 @@ _SERVICES = (
     ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
     ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
     ("audit", erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]),
+    ("audit", evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"]),
 )
 _SECURITY_TXT = b"""Contact: mailto:security@recoup.invalid
 Expires: 2027-12-31T23:59:59Z

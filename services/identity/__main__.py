@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
@@ -38,6 +38,7 @@ _SERVED = {
     "audit": (
         audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
         erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
+        evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
     ),
 }
 

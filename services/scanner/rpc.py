@@ -12,6 +12,7 @@ from services._mesh.context import current
 from services._mesh.envelope import Wrapper
 from services._mesh.jobs import Planner
 from services._mesh.pages import PageTokens, size_of
+from services._mesh.times import moment
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner import usecases, wire
 
@@ -106,6 +107,22 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
     ) -> pb.FetchSealedCredentialResponse:
         sealed = await usecases.fetch_sealed_credential(self._store, UUID(request.credential_id))
         return pb.FetchSealedCredentialResponse(sealed_credential=sealed)
+
+    async def ListEvidenceScans(
+        self, request: pb.ListEvidenceScansRequest, context: Context
+    ) -> pb.ListEvidenceScansResponse:
+        after = UUID(request.after_scan_id) if request.after_scan_id else None
+        found = await usecases.list_evidence_scans(
+            self._store, moment(request.begins_at), moment(request.ends_at), after
+        )
+        return pb.ListEvidenceScansResponse(scans=[wire.scan(row, units, with_coverage=True) for row, units in found])
+
+    async def ListEvidenceConnections(
+        self, request: pb.ListEvidenceConnectionsRequest, context: Context
+    ) -> pb.ListEvidenceConnectionsResponse:
+        after = UUID(request.after_connection_id) if request.after_connection_id else None
+        found = await usecases.list_evidence_connections(self._store, after)
+        return pb.ListEvidenceConnectionsResponse(connections=[wire.connection(each) for each in found])
 
 
 def _after(position: str) -> tuple[Decimal, UUID] | None:

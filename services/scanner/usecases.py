@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,8 @@ from services.scanner.model.reading import APIS, units_of
 from services.scanner.store import connections, scans
 
 VERIFY, SCAN = "verify_connection", "scan"
+# The kind of job that makes evidence bundles, and how many scans or connections one of its pages has.
+EXPORT_EVIDENCE, EVIDENCE_PAGE = "export_evidence", 50
 
 
 async def create_connection(work: UnitOfWork, wrapper: Wrapper, given: NewConnection) -> Connection:
@@ -188,6 +191,29 @@ async def fetch_sealed_credential(reader: Store, credential_id: UUID) -> bytes:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names another credential.")
     async with reader.read() as connection:
         return await connections.get_envelope(connection, credential_id)
+
+
+async def list_evidence_scans(
+    reader: Store, begins_at: datetime, ends_at: datetime, after: UUID | None
+) -> list[tuple[Any, Sequence[Any]]]:
+    """A page of a period's scans with their completeness records, oldest first. Raises Denied (GRANT_INVALID)."""
+    _require_evidence_grant()
+    async with reader.read() as connection:
+        rows = await scans.list_scans_between(connection, begins_at, ends_at, after, EVIDENCE_PAGE)
+        return [(row, await scans.list_units(connection, [row.scan_id])) for row in rows]
+
+
+async def list_evidence_connections(reader: Store, after: UUID | None) -> list[Connection]:
+    """A page of connections by id. Raises Denied (GRANT_INVALID)."""
+    _require_evidence_grant()
+    async with reader.read() as connection:
+        return await connections.list_connections(connection, after, EVIDENCE_PAGE)
+
+
+def _require_evidence_grant() -> None:
+    grant = current().grant
+    if grant is None or grant.kind != EXPORT_EVIDENCE:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant isn't for an export of evidence.")
 
 
 class Policies:

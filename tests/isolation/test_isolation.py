@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, signer_service_pb2
+from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2, signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import job_service_pb2
@@ -40,6 +40,7 @@ SERVED = (
     ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
     ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
     ("audit", erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]),
+    ("audit", evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"]),
     ("broker", broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]),
     ("audit-signer", signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"]),
 )
@@ -60,11 +61,11 @@ WHOLE = [name for name in ROUTES if RULES[name][1].scope is Scope.PLATFORM]
 NAMED = [name for name in TENANT if len(ROUTES[name].variables) > 1]
 LISTS = [name for name in TENANT if "page_token" in RULES[name][1].descriptor.input_type.fields_by_name]
 PEERS = [(process, rule) for process, rule in RULES.values() if rule.scope is Scope.PEER]
-PEERS += [(process, rule) for process in ("scanner", "pricing", "actions") for rule in method_rules(JOBS)]
+PEERS += [(process, rule) for process in ("scanner", "pricing", "actions", "audit") for rule in method_rules(JOBS)]
 GRANTED = [(process, rule) for process, rule in PEERS if rule.needs_grant]
 PROCESSES = (
     *("gateway", "identity", "scanner", "scanner-worker", "pricing", "pricing-worker", "actions", "actions-worker"),
-    *("audit", "audit-signer", "broker", "client/tests"),
+    *("audit", "audit-worker", "audit-signer", "broker", "client/tests"),
 )
 
 

@@ -67,6 +67,15 @@ def _executed(made: TestMesh) -> dict[str, Any]:
     return next(action for action in found if action.get("executedAt"))
 
 
+def _export(made: TestMesh) -> str:
+    auditor = made.rest("acme", "Auditor")
+    found: list[dict[str, Any]] = auditor.get("/evidenceExports", pageSize=1)["exports"]
+    if not found:
+        period = {"beginsAt": f"{made.day0 - timedelta(days=60):%FT%TZ}", "endsAt": f"{made.day0:%FT%TZ}"}
+        found = [auditor.post("/evidenceExports", period)["export"]]
+    return str(found[0]["exportId"])
+
+
 def _receipt(made: TestMesh) -> str:
     found: list[dict[str, Any]] = made.rest("acme", "Finance").get("/receipts", pageSize=1)["receipts"]
     return str(found[0]["receiptId"])
@@ -102,6 +111,9 @@ _CONNECTION = "recoup.scanner.v1.ScannerService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _AUDIT = "recoup.audit.v1.AuditService"
 _ERASURES = "recoup.audit.v1.ErasureService"
+_EVIDENCE = "recoup.audit.v1.EvidenceService"
+# A period without a moment in it: let in, and refused by the use case itself.
+_NO_TIME = {"beginsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-01-01T00:00:00Z"}
 _BILLS = "recoup.pricing.v1.BillService"
 _ACTIONS = "recoup.actions.v1.ActionsService"
 _NOWHERE = {"account": "1" * 12, "region": "us-east-1", "bucket": "some-bucket", "prefix": "some/prefix"}
@@ -165,6 +177,10 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_AUDIT}/ListEvents": lambda made: Case({}),
     f"{_AUDIT}/GetEvent": lambda made: Case({"event_id": _event(made)}),
     f"{_AUDIT}/GetEventProof": lambda made: Case({"event_id": _event(made)}),
+    f"{_EVIDENCE}/StartEvidenceExport": lambda made: Case({}, dict(_NO_TIME), answer=(400, "FIELD_INVALID")),
+    f"{_EVIDENCE}/GetEvidenceExport": lambda made: Case({"export_id": _export(made)}),
+    f"{_EVIDENCE}/ListEvidenceExports": lambda made: Case({}),
+    f"{_EVIDENCE}/DownloadEvidence": lambda made: Case({"export_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_AUDIT}/GetCheckpoint": lambda made: Case({}),
     f"{_AUDIT}/GetOrganizationHead": lambda made: _published(made),
     f"{_AUDIT}/GetLogCheckpoint": lambda made: Case({}),

@@ -24,12 +24,13 @@ from tests.support.story import Told
 
 pytestmark = pytest.mark.xdist_group("story")
 
-OWNERS_OF_JOBS = ("scanner", "pricing", "actions")
+OWNERS_OF_JOBS = ("scanner", "pricing", "actions", "audit")
 LOGINS = (
     "identity_api",
     "identity_relay",
     *(f"{service}_{task}" for service in OWNERS_OF_JOBS for task in ("api", "relay", "dispatcher", "worker")),
-    *(f"audit_{task}" for task in ("api", "relay", "dispatcher", "worker", "sequencer", "archiver")),
+    "audit_sequencer",
+    "audit_archiver",
 )
 # A table of each schema that only its own API may read as a whole.
 PRIVATE = (
@@ -49,13 +50,10 @@ HELD = {
     "scanner": _JOBS | {"kek.public.json"},
     "pricing": _JOBS,
     "actions": _JOBS | {"receipt.key"},
-    "audit": {
-        "api.password",
-        "relay.password",
-        "dispatcher.password",
+    "audit": _JOBS
+    | {
         "sequencer.password",
         "archiver.password",
-        "page.key",
         "evidence.key",
         "actor.key",
         "subjects.kek.json",
@@ -69,6 +67,7 @@ HELD = {
     "scanner-worker": _WORKER,
     "pricing-worker": _WORKER,
     "actions-worker": _WORKER,
+    "audit-worker": _WORKER,
 }
 EVERYBODY = {"ca.pem", "tls.pem", "tls.key", "config.toml"}
 
@@ -99,6 +98,12 @@ FORBIDDEN_TO_WORKERS = (
     ("actions", "UPDATE actions.jobs SET warrant = 'x'"),
     ("actions", "UPDATE actions.checkpoints SET receipt_id = gen_random_uuid()"),
     ("actions", "UPDATE actions.steps SET intent_event_id = gen_random_uuid()"),
+    ("audit", "INSERT INTO audit.jobs (organization_id) VALUES (gen_random_uuid())"),
+    ("audit", "INSERT INTO audit.evidence_exports (organization_id) VALUES (gen_random_uuid())"),
+    ("audit", "UPDATE audit.evidence_exports SET ends_at = begins_at"),
+    ("audit", "UPDATE audit.evidence_exports SET seal_event_id = gen_random_uuid()"),
+    ("audit", "SELECT leaf FROM audit.entries"),
+    ("audit", "SELECT content FROM audit.payloads"),
 )
 
 

@@ -86,12 +86,14 @@ def keys(folder: Path, issuer: str = SERVICE) -> tuple[SigningKey, TrustStore]:
 
 
 @asynccontextmanager
-async def serving(add: Callable[[grpc.aio.Server], None], peer: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A real gRPC server on loopback whose calls all come from `peer`; yields a channel to it.
+async def serving(
+    add: Callable[[grpc.aio.Server], None], peer: str, facts: Callable[[], dict[str, Any]] = dict
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A real gRPC server on loopback whose calls all come from `peer`, under `facts`; yields a channel to it.
 
     It stands in for the mTLS server only, which has tests of its own.
     """
-    server = grpc.aio.server(interceptors=[_AsPeer(peer)])
+    server = grpc.aio.server(interceptors=[_AsPeer(peer, facts)])
     add(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -106,15 +108,16 @@ async def serving(add: Callable[[grpc.aio.Server], None], peer: str) -> AsyncIte
 class _AsPeer(grpc.aio.ServerInterceptor):
     """Gives each call the context of a PEER call, and turns problems into statuses."""
 
-    def __init__(self, peer: str) -> None:
-        self._peer = peer
+    def __init__(self, peer: str, facts: Callable[[], dict[str, Any]]) -> None:
+        self._peer, self._facts = peer, facts
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
         peer = self._peer
 
         async def handle(request: Any, wire: Any) -> Any:
-            call = context(None, peer=peer, rpc=details.method, actor=f"spiffe://recoup/{peer}", peer_thumbprint="x5t")
+            told = {"organization": None, "rpc": details.method, "actor": f"spiffe://recoup/{peer}", **self._facts()}
+            call = context(peer=peer, peer_thumbprint="x5t", **told)
             try:
                 with entered(call):
                     return await handler.unary_unary(request, wire)

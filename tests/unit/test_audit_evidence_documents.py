@@ -67,7 +67,8 @@ def test_the_statement_says_all_of_it_in_one_order() -> None:
     assert [each["name"] for each in content["subject"]] == ["a.json", "b.json", "receipts/x.json"]
     predicate = content["predicate"]
     assert predicate["period"] == {"from": "2026-01-01T00:00:00.000000Z", "to": "2026-03-31T23:30:00.000000Z"}
-    assert predicate["scope"] == {"actions": [str(UUID(int=4)), str(ACTION)], "targets": ["a", "b"]}
+    assert predicate["scope"] == f"actions/{UUID(int=4)},actions/{ACTION},target:a,target:b"
+    assert Scope().text() == "organization"
     assert predicate["heads"] == [{"shard": 0, "size": 5}, {"shard": 1, "size": 7}]
     assert predicate["chain"] == {"org_seq": 3, "leaf": "ab" * 32}
     assert predicate["counts"] == {"events": 3, "disclosed": 2, "erased": 1, "receipts": 0}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,7 +21,7 @@ import pytest
 from click import unstyle
 from click.testing import CliRunner, Result
 
-from recoup_client import cli, program
+from recoup_client import cli, evidence, program
 from recoup_client.rest import Answer, GatewayRefused, GatewayUnreachable, Rest, WrongUse, at
 from recoup_client.session import Session, Unwritten
 
@@ -268,6 +271,79 @@ def test_a_filter_that_cannot_be_meant_is_wrong_use(arguments: tuple[str, ...], 
     done = run("audit", "events", *arguments)
     assert done.exit_code == WRONG_USE
     assert said in done.output
+
+
+def _bundle(*names: str) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as packed:
+        for name in names:
+            packed.writestr(name, f"content of {name}")
+    return made.getvalue()
+
+
+def _exporting(monkeypatch: pytest.MonkeyPatch, content: bytes, **changes: Any) -> list[tuple[str, Any]]:
+    """A gateway that makes this bundle, in two looks and pieces of 100 bytes."""
+    made = {
+        "exportId": ACTION, "state": "EVIDENCE_STATE_QUEUED", "phase": "", "done": "0", "total": "0", "problem": "",
+        "sizeBytes": str(len(content)), "sha256": hashlib.sha256(content).hexdigest(), "scope": {},
+        "createdAt": "2026-04-01T00:00:00Z", "beginsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-04-01T00:00:00Z",
+        "expiresAt": "2026-05-01T00:00:00Z", **changes,
+    }  # fmt: skip
+    states = iter([{"state": "EVIDENCE_STATE_RUNNING", "phase": "events", "done": "7", "total": "9"},
+                   {"state": "EVIDENCE_STATE_READY"}])  # fmt: skip
+    asked: list[tuple[str, Any]] = []
+
+    def call(_: Session, method: str, path: str, body: Any = None, **parameters: Any) -> dict[str, Any]:
+        asked.append((path, body))
+        return {"export": made if method == "POST" else {**made, **next(states), **changes}}
+
+    monkeypatch.setattr(Session, "call", call)
+    monkeypatch.setattr(Session, "piece", lambda _, path, offset: content[offset : offset + 100])
+    monkeypatch.setattr(evidence, "POLL_SECONDS", 0.0)
+    return asked
+
+
+PERIOD = ("evidence", "export", "--from", "2026-01-01", "--to", "2026-04-01")
+
+
+def test_an_export_is_waited_for_fetched_compared_and_unpacked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    content = _bundle("manifest.json", "log/0/checkpoint")
+    asked = _exporting(monkeypatch, content)
+    done = run(*PERIOD, "--scope", f"actions/{ACTION}", "--scope", "scans/", "-o", str(tmp_path / "made"),
+               "--request-id", "r")  # fmt: skip
+    assert done.exit_code == DONE, done.output
+    assert asked[0] == ("/evidenceExports", {
+        "requestId": "r", "scope": {"actionIds": [ACTION], "targetPrefixes": ["scans/"]},
+        "beginsAt": "2026-01-01T00:00:00.000000Z", "endsAt": "2026-04-01T00:00:00.000000Z",
+    })  # fmt: skip
+    assert "running events 7 of 9" in done.output
+    assert (tmp_path / "made" / "log" / "0" / "checkpoint").read_text() == "content of log/0/checkpoint"
+    _exporting(monkeypatch, content)
+    assert run(*PERIOD, "-o", str(tmp_path / "made.zip")).exit_code == DONE
+    assert (tmp_path / "made.zip").read_bytes() == content
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["made", "made.zip"]
+    again = run(*PERIOD, "-o", str(tmp_path / "made.zip"))
+    assert (again.exit_code, "is there already" in again.output) == (WRONG_USE, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "said"),
+    [
+        (_bundle("a"), {"sha256": "0" * 64}, "isn't the bundle that was made"),
+        (_bundle("a"), {"sizeBytes": "5000"}, "the bundle ends after"),
+        (_bundle("a"), {"sizeBytes": "0"}, "which no bundle has"),
+        (_bundle("../outside"), {}, "a file that can't be"),
+        (_bundle("/absolute"), {}, "a file that can't be"),
+        (_bundle("a"), {"state": "EVIDENCE_STATE_FAILED", "problem": "too large"}, "FAILED: too large"),
+    ],
+)
+def test_what_is_no_bundle_is_not_left_behind(
+    content: bytes, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _exporting(monkeypatch, content, **changes)
+    done = run(*PERIOD, "-o", str(tmp_path / "made"))
+    assert (done.exit_code, said in done.output) == (REFUSED, True), done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_certificate_file_of_the_environment_that_is_missing_is_wrong_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -174,6 +175,24 @@ async def list_receipts(
         query = query.where(receipts.c.receipt_id < before)
     if action_id is not None:
         query = query.where(receipts.c.action_id == action_id)
+    return (await connection.execute(query)).all()
+
+
+async def list_issued(
+    connection: AsyncConnection,
+    begins_at: datetime,
+    ends_at: datetime,
+    action_ids: Sequence[UUID],
+    after: UUID | None,
+    limit: int,
+) -> Sequence[Any]:
+    """Receipts that were issued in a period, with their events, oldest first, after `after`."""
+    issued = and_(receipts.c.issued_at >= begins_at, receipts.c.issued_at < ends_at)
+    query = select(*_LISTED, receipts.c.event_ids).where(issued).order_by(receipts.c.receipt_id).limit(limit)
+    if action_ids:
+        query = query.where(receipts.c.action_id.in_(action_ids))
+    if after is not None:
+        query = query.where(receipts.c.receipt_id > after)
     return (await connection.execute(query)).all()
 
 

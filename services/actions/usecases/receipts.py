@@ -22,6 +22,7 @@ from services.actions.model.ledger import Ledger, summarize
 from services.actions.model.receipt import (
     RECEIPT_FORMAT,
     Evidence,
+    Proof,
     bundle,
     digest,
     envelope,
@@ -139,14 +140,18 @@ async def get_receipt(reader: Store, log: Log, receipt_id: UUID) -> Proven:
     """A receipt with everything that proves it offline. Raises NotFound, Unavailable (CHECKPOINT_PENDING)."""
     async with reader.read() as connection:
         row = await checkpoints.get_receipt(connection, receipt_id)
-    proofs, checkpoint, manifest = await log.prove(row.event_ids)
+    return Proven(row, bundle_of(row, *await log.prove(row.event_ids)))
+
+
+def bundle_of(row: Any, proofs: Sequence[Proof], checkpoint: str, manifest: str) -> str:
+    """The bundle of a receipt's row: its documents, and its events as the log proves them."""
     documents = {
         "receipt": bytes(row.document),
         "plan": bytes(row.plan),
         "baseline": bytes(row.baseline),
         "measurement": bytes(row.measurement),
     }
-    return Proven(row, bundle(documents, bytes(row.envelope), proofs, checkpoint, manifest))
+    return bundle(documents, bytes(row.envelope), proofs, checkpoint, manifest)
 
 
 async def list_receipts(reader: Store, before: UUID | None, limit: int, action_id: UUID | None) -> Sequence[Any]:

@@ -19,7 +19,7 @@ from services.audit.store.archive import (
     mark_verified,
     read_leaves,
 )
-from services.audit.store.events import get_event, get_events, list_events, summarize
+from services.audit.store.events import get_event, get_events, list_events, read_events, summarize
 from services.audit.store.heads import find_head_entry, list_chains, replace_head_entries
 from services.audit.store.listing import find_places
 from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges, read_tile
@@ -45,6 +45,7 @@ __all__ = [
     "open_first_shard",
     "read_chains",
     "read_counters",
+    "read_events",
     "read_head",
     "read_leaves",
     "read_nodes",

@@ -53,6 +53,11 @@ async def list_events(
     `actions` are those wanted, or the beginnings of some where they end in a dot; None for all.
     """
     places = await listing.find_places(connection, chosen, actions, actor_hash, after, limit)
+    return await read_events(connection, places)
+
+
+async def read_events(connection: AsyncConnection, places: Sequence[int]) -> list[Recorded]:
+    """The events at some places, in their order; all must be there."""
     rows = await connection.execute(_whole().where(entries.c.idx.in_(places)))
     found = {row.idx: _recorded(row) for row in rows}
     return [found[place] for place in places]

@@ -69,6 +69,17 @@ async def list_scans(
     return (await connection.execute(query)).all()
 
 
+async def list_scans_between(
+    connection: AsyncConnection, begins_at: datetime, ends_at: datetime, after: UUID | None, limit: int
+) -> Sequence[Any]:
+    """Scans that were asked for in a period, oldest first (their ids are UUIDv7), after `after`."""
+    asked = (scans.c.created_at >= begins_at) & (scans.c.created_at < ends_at)
+    query = select(scans).where(asked).order_by(scans.c.scan_id).limit(limit)
+    if after is not None:
+        query = query.where(scans.c.scan_id > after)
+    return (await connection.execute(query)).all()
+
+
 async def list_units(connection: AsyncConnection, scan_ids: Sequence[UUID]) -> Sequence[Any]:
     """The completeness records of scans."""
     query = (

@@ -36,9 +36,14 @@ class Scope:
     actions: tuple[UUID, ...] = ()
     targets: tuple[str, ...] = ()
 
-    def document(self) -> dict[str, list[str]]:
-        """As the statement says it."""
-        return {"actions": sorted(str(each) for each in self.actions), "targets": sorted(self.targets)}
+    def text(self) -> str:
+        """As the statement says it: "organization", or its parts, sorted, with commas between them."""
+        parts = [*(f"actions/{each}" for each in self.actions), *(f"target:{each}" for each in self.targets)]
+        return ",".join(sorted(parts)) or "organization"
+
+    def covers_payload(self, raw: bytes) -> bool:
+        """Whether an event is to be disclosed, by its payload's bytes."""
+        return not (self.actions or self.targets) or self.covers(orjson.loads(raw))
 
     def covers(self, payload: Mapping[str, Any]) -> bool:
         """Whether an event is to be disclosed, by its payload."""
@@ -106,7 +111,7 @@ def statement(contents: Contents) -> bytes:
                 "v": EVIDENCE_VERSION,
                 "bundle_id": str(contents.bundle_id),
                 "organization_id": str(contents.organization_id),
-                "scope": contents.scope.document(),
+                "scope": contents.scope.text(),
                 "period": {"from": moment(contents.begins_at), "to": moment(contents.ends_at)},
                 "created_at": moment(contents.created_at),
                 "log": contents.log,

@@ -6,6 +6,7 @@ Gets savings approved, executed and measured."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from recoup.actions.v1 import actions_pb2 as _actions_pb2
 from recoup.mesh.v1 import resource_pb2 as _resource_pb2
@@ -657,3 +658,203 @@ class IssueReceiptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueReceiptResponse: _TypeAlias = IssueReceiptResponse  # noqa: Y015
+
+@_typing.final
+class ListEvidenceReceiptsRequest(_message.Message):
+    """Asks for the receipts of an evidence bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    ACTION_IDS_FIELD_NUMBER: _builtins.int
+    AFTER_RECEIPT_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    after_receipt_id: _builtins.str
+    """Behind this receipt; empty for the first page."""
+    @_builtins.property
+    def begins_at(self) -> _timestamp_pb2.Timestamp:
+        """Issued at or after this."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Issued before this."""
+
+    @_builtins.property
+    def action_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only those of these actions, UUIDs; empty for all."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        begins_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        action_ids: _abc.Iterable[_builtins.str] | None = ...,
+        after_receipt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "ends_at", b"ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_ids", b"action_ids", "after_receipt_id", b"after_receipt_id", "begins_at", b"begins_at", "ends_at", b"ends_at", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceReceiptsRequest: _TypeAlias = ListEvidenceReceiptsRequest  # noqa: Y015
+
+@_typing.final
+class EvidenceReceipt(_message.Message):
+    """A receipt, with the events that prove it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _actions_pb2.Receipt:
+        """The receipt."""
+
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its events, UUIDs, in the order of its bundle."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _actions_pb2.Receipt | None = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvidenceReceipt: _TypeAlias = EvidenceReceipt  # noqa: Y015
+
+@_typing.final
+class ListEvidenceReceiptsResponse(_message.Message):
+    """A page of receipts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvidenceReceipt]:
+        """The receipts, oldest first; none at the end."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[Global___EvidenceReceipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceReceiptsResponse: _TypeAlias = ListEvidenceReceiptsResponse  # noqa: Y015
+
+@_typing.final
+class EvidenceProof(_message.Message):
+    """An event of a receipt, as the log proves it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    leaf: _builtins.bytes
+    """The leaf: RFC 8785 JSON."""
+    payload: _builtins.bytes
+    """The payload: RFC 8785 JSON."""
+    salt: _builtins.bytes
+    """The salt of the payload's commitment."""
+    index: _builtins.int
+    """The leaf's index."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The inclusion proof: SHA-256 hashes, leaf side first."""
+
+    def __init__(
+        self,
+        *,
+        leaf: _builtins.bytes = ...,
+        payload: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "index", b"index", "leaf", b"leaf", "payload", b"payload", "salt", b"salt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvidenceProof: _TypeAlias = EvidenceProof  # noqa: Y015
+
+@_typing.final
+class BundleEvidenceReceiptRequest(_message.Message):
+    """Asks for a receipt's bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    RECEIPT_ID_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    KEY_MANIFEST_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    receipt_id: _builtins.str
+    """The receipt, a UUID."""
+    checkpoint: _builtins.str
+    """The checkpoint that all proofs lead to: a signed note."""
+    key_manifest: _builtins.str
+    """The key manifest: a signed note."""
+    @_builtins.property
+    def proofs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvidenceProof]:
+        """Its events, proven, in the order of `event_ids`."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        receipt_id: _builtins.str = ...,
+        proofs: _abc.Iterable[Global___EvidenceProof] | None = ...,
+        checkpoint: _builtins.str = ...,
+        key_manifest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "key_manifest", b"key_manifest", "organization_id", b"organization_id", "proofs", b"proofs", "receipt_id", b"receipt_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BundleEvidenceReceiptRequest: _TypeAlias = BundleEvidenceReceiptRequest  # noqa: Y015
+
+@_typing.final
+class BundleEvidenceReceiptResponse(_message.Message):
+    """A receipt's bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.str
+    """The file that recoup-verify checks."""
+    def __init__(
+        self,
+        *,
+        bundle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BundleEvidenceReceiptResponse: _TypeAlias = BundleEvidenceReceiptResponse  # noqa: Y015

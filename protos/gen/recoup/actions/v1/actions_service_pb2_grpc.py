@@ -85,6 +85,16 @@ class ActionsServiceStub:
                 request_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.IssueReceiptRequest.SerializeToString,
                 response_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.IssueReceiptResponse.FromString,
                 _registered_method=True)
+        self.ListEvidenceReceipts = channel.unary_unary(
+                '/recoup.actions.v1.ActionsService/ListEvidenceReceipts',
+                request_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListEvidenceReceiptsRequest.SerializeToString,
+                response_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListEvidenceReceiptsResponse.FromString,
+                _registered_method=True)
+        self.BundleEvidenceReceipt = channel.unary_unary(
+                '/recoup.actions.v1.ActionsService/BundleEvidenceReceipt',
+                request_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.BundleEvidenceReceiptRequest.SerializeToString,
+                response_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.BundleEvidenceReceiptResponse.FromString,
+                _registered_method=True)
 
 
 class ActionsServiceServicer:
@@ -161,6 +171,21 @@ class ActionsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvidenceReceipts(self, request, context):
+        """Lists the receipts that go into an evidence bundle. Called by audit-worker under the export's grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BundleEvidenceReceipt(self, request, context):
+        """Puts a receipt's bundle together from proofs that the caller got from the log. Called by audit-worker under the
+        export's grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ActionsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +238,16 @@ def add_ActionsServiceServicer_to_server(servicer, server):
                     servicer.IssueReceipt,
                     request_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.IssueReceiptRequest.FromString,
                     response_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.IssueReceiptResponse.SerializeToString,
+            ),
+            'ListEvidenceReceipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvidenceReceipts,
+                    request_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListEvidenceReceiptsRequest.FromString,
+                    response_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListEvidenceReceiptsResponse.SerializeToString,
+            ),
+            'BundleEvidenceReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.BundleEvidenceReceipt,
+                    request_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.BundleEvidenceReceiptRequest.FromString,
+                    response_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.BundleEvidenceReceiptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +521,60 @@ class ActionsService:
             '/recoup.actions.v1.ActionsService/IssueReceipt',
             recoup_dot_actions_dot_v1_dot_actions__service__pb2.IssueReceiptRequest.SerializeToString,
             recoup_dot_actions_dot_v1_dot_actions__service__pb2.IssueReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvidenceReceipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.actions.v1.ActionsService/ListEvidenceReceipts',
+            recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListEvidenceReceiptsRequest.SerializeToString,
+            recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListEvidenceReceiptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BundleEvidenceReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.actions.v1.ActionsService/BundleEvidenceReceipt',
+            recoup_dot_actions_dot_v1_dot_actions__service__pb2.BundleEvidenceReceiptRequest.SerializeToString,
+            recoup_dot_actions_dot_v1_dot_actions__service__pb2.BundleEvidenceReceiptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,12 @@ class ActionsServiceStub:
     """Sums up what was verified, is pending, came back or stayed open."""
     IssueReceipt: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.IssueReceiptRequest, _actions_service_pb2.IssueReceiptResponse]
     """Signs the receipt of a checkpoint that was just decided. Called by actions-worker under its grant."""
+    ListEvidenceReceipts: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.ListEvidenceReceiptsRequest, _actions_service_pb2.ListEvidenceReceiptsResponse]
+    """Lists the receipts that go into an evidence bundle. Called by audit-worker under the export's grant."""
+    BundleEvidenceReceipt: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.BundleEvidenceReceiptRequest, _actions_service_pb2.BundleEvidenceReceiptResponse]
+    """Puts a receipt's bundle together from proofs that the caller got from the log. Called by audit-worker under the
+    export's grant.
+    """
 
 @_typing.type_check_only
 class ActionsServiceAsyncStub(ActionsServiceStub):
@@ -79,6 +85,12 @@ class ActionsServiceAsyncStub(ActionsServiceStub):
     """Sums up what was verified, is pending, came back or stayed open."""
     IssueReceipt: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.IssueReceiptRequest, _actions_service_pb2.IssueReceiptResponse]  # type: ignore[assignment]
     """Signs the receipt of a checkpoint that was just decided. Called by actions-worker under its grant."""
+    ListEvidenceReceipts: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.ListEvidenceReceiptsRequest, _actions_service_pb2.ListEvidenceReceiptsResponse]  # type: ignore[assignment]
+    """Lists the receipts that go into an evidence bundle. Called by audit-worker under the export's grant."""
+    BundleEvidenceReceipt: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.BundleEvidenceReceiptRequest, _actions_service_pb2.BundleEvidenceReceiptResponse]  # type: ignore[assignment]
+    """Puts a receipt's bundle together from proofs that the caller got from the log. Called by audit-worker under the
+    export's grant.
+    """
 
 class ActionsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns actions, approvals, executions, checkpoints and receipts."""
@@ -162,5 +174,23 @@ class ActionsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_actions_service_pb2.IssueReceiptResponse, _abc.Awaitable[_actions_service_pb2.IssueReceiptResponse]]:
         """Signs the receipt of a checkpoint that was just decided. Called by actions-worker under its grant."""
+
+    @_abc_1.abstractmethod
+    def ListEvidenceReceipts(
+        self,
+        request: _actions_service_pb2.ListEvidenceReceiptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_actions_service_pb2.ListEvidenceReceiptsResponse, _abc.Awaitable[_actions_service_pb2.ListEvidenceReceiptsResponse]]:
+        """Lists the receipts that go into an evidence bundle. Called by audit-worker under the export's grant."""
+
+    @_abc_1.abstractmethod
+    def BundleEvidenceReceipt(
+        self,
+        request: _actions_service_pb2.BundleEvidenceReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_actions_service_pb2.BundleEvidenceReceiptResponse, _abc.Awaitable[_actions_service_pb2.BundleEvidenceReceiptResponse]]:
+        """Puts a receipt's bundle together from proofs that the caller got from the log. Called by audit-worker under the
+        export's grant.
+        """
 
 def add_ActionsServiceServicer_to_server(servicer: ActionsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 from recoup.scanner.v1 import scanner_pb2 as recoup_dot_scanner_dot_v1_dot_scanner__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/scanner_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a\x1frecoup/scanner/v1/scanner.proto\"\xe3\x02\n\x17\x43reateConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12 \n\x0c\x64isplay_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x34\n\x11\x61ws_access_key_id\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^[A-Z0-9]{16,128}$\x12,\n\x15\x61ws_secret_access_key\x18\x04 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x10\x18\x80\x02\x12?\n\x0c\x61ws_accounts\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.AwsAccountB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12=\n\x07regions\x18\x06 \x03(\tB,\xbaH)\x92\x01&\x08\x01\x10(\x18\x01\"\x1er\x1c\x32\x1a^[a-z]{2}(-[a-z]+)+-[0-9]$\x12\x1f\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"M\n\x18\x43reateConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"~\n\x17VerifyConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"M\n\x18VerifyConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"\x98\x01\n\x18\x44isableConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x04\x65tag\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"N\n\x19\x44isableConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"Z\n\x14GetConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"J\n\x15GetConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"x\n\x16ListConnectionsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"f\n\x17ListConnectionsResponse\x12\x32\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1d.recoup.scanner.v1.Connection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x10StartScanRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\":\n\x11StartScanResponse\x12%\n\x04scan\x18\x01 \x01(\x0b\x32\x17.recoup.scanner.v1.Scan\"N\n\x0eGetScanRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07scan_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"8\n\x0fGetScanResponse\x12%\n\x04scan\x18\x01 \x01(\x0b\x32\x17.recoup.scanner.v1.Scan\"\x96\x01\n\x10ListScansRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\"\n\rconnection_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"T\n\x11ListScansResponse\x12&\n\x05scans\x18\x01 \x03(\x0b\x32\x17.recoup.scanner.v1.Scan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x11GetFindingRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\nfinding_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"A\n\x12GetFindingResponse\x12+\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x1a.recoup.scanner.v1.Finding\"\xb5\x02\n\x13ListFindingsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1d\n\x0c\x64\x65tection_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\"\n\rconnection_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x38\n\x05state\x18\x06 \x01(\x0e\x32\x1f.recoup.scanner.v1.FindingStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\ractionability\x18\x07 \x01(\x0e\x32 .recoup.scanner.v1.ActionabilityB\x08\xbaH\x05\x82\x01\x02\x10\x01\"]\n\x14ListFindingsResponse\x12,\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1a.recoup.scanner.v1.Finding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x1c\x46\x65tchSealedCredentialRequest\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\":\n\x1d\x46\x65tchSealedCredentialResponse\x12\x19\n\x11sealed_credential\x18\x01 \x01(\x0c\x32\x9f\x14\n\x0eScannerService\x12\xe5\x01\n\x10\x43reateConnection\x12*.recoup.scanner.v1.CreateConnectionRequest\x1a+.recoup.scanner.v1.CreateConnectionResponse\"x\xaa\xed\x18:\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x19scanner.connection.create\x82\xd3\xe4\x93\x02\x34\"//v1/organizations/{organization_id}/connections:\x01*\x12\xfd\x01\n\x10VerifyConnection\x12*.recoup.scanner.v1.VerifyConnectionRequest\x1a+.recoup.scanner.v1.VerifyConnectionResponse\"\x8f\x01\xaa\xed\x18:\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x19scanner.connection.verify\x82\xd3\xe4\x93\x02K\"F/v1/organizations/{organization_id}/connections/{connection_id}:verify:\x01*\x12\x82\x02\n\x11\x44isableConnection\x12+.recoup.scanner.v1.DisableConnectionRequest\x1a,.recoup.scanner.v1.DisableConnectionResponse\"\x91\x01\xaa\xed\x18;\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x1ascanner.connection.disable\x82\xd3\xe4\x93\x02L\"G/v1/organizations/{organization_id}/connections/{connection_id}:disable:\x01*\x12\xcc\x01\n\rGetConnection\x12\'.recoup.scanner.v1.GetConnectionRequest\x1a(.recoup.scanner.v1.GetConnectionResponse\"h\xaa\xed\x18\x1d\x08\x03\x12\x17scanner.connection.read\x18\x01\x82\xd3\xe4\x93\x02\x41\x12?/v1/organizations/{organization_id}/connections/{connection_id}\x12\xc2\x01\n\x0fListConnections\x12).recoup.scanner.v1.ListConnectionsRequest\x1a*.recoup.scanner.v1.ListConnectionsResponse\"X\xaa\xed\x18\x1d\x08\x03\x12\x17scanner.connection.read\x18\x01\x82\xd3\xe4\x93\x02\x31\x12//v1/organizations/{organization_id}/connections\x12\xbc\x01\n\tStartScan\x12#.recoup.scanner.v1.StartScanRequest\x1a$.recoup.scanner.v1.StartScanResponse\"d\xaa\xed\x18,\x08\x03\x12\x12scanner.scan.start\x18\x02\"\x12scanner.scan.start\x82\xd3\xe4\x93\x02.\")/v1/organizations/{organization_id}/scans:\x01*\x12\xa8\x01\n\x07GetScan\x12!.recoup.scanner.v1.GetScanRequest\x1a\".recoup.scanner.v1.GetScanResponse\"V\xaa\xed\x18\x17\x08\x03\x12\x11scanner.scan.read\x18\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/organizations/{organization_id}/scans/{scan_id}\x12\xa4\x01\n\tListScans\x12#.recoup.scanner.v1.ListScansRequest\x1a$.recoup.scanner.v1.ListScansResponse\"L\xaa\xed\x18\x17\x08\x03\x12\x11scanner.scan.read\x18\x01\x82\xd3\xe4\x93\x02+\x12)/v1/organizations/{organization_id}/scans\x12\xba\x01\n\nGetFinding\x12$.recoup.scanner.v1.GetFindingRequest\x1a%.recoup.scanner.v1.GetFindingResponse\"_\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.finding.read\x18\x01\x82\xd3\xe4\x93\x02;\x12\x39/v1/organizations/{organization_id}/findings/{finding_id}\x12\xb3\x01\n\x0cListFindings\x12&.recoup.scanner.v1.ListFindingsRequest\x1a\'.recoup.scanner.v1.ListFindingsResponse\"R\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.finding.read\x18\x01\x82\xd3\xe4\x93\x02.\x12,/v1/organizations/{organization_id}/findings\x12\x86\x01\n\x15\x46\x65tchSealedCredential\x12/.recoup.scanner.v1.FetchSealedCredentialRequest\x1a\x30.recoup.scanner.v1.FetchSealedCredentialResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x01(\x02\x1a\xfe\x02\xb2\xed\x18\xf9\x02\nX\n\x17scanner.connection.read\x12\x37See which cloud scopes are connected, and their health.\x1a\x04\x01\x02\x03\x06\nM\n\x19scanner.connection.update\x12,Connect, verify and disconnect cloud scopes.\x1a\x02\x01\x02\nO\n\x11scanner.scan.read\x12\x31See scans, their progress and their completeness.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\n\'\n\x12scanner.scan.start\x12\rStart a scan.\x1a\x02\x01\x02\nT\n\x14scanner.finding.read\x12\x33See findings, what they cost and what they rest on.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/scanner_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a\x1frecoup/scanner/v1/scanner.proto\"\xe3\x02\n\x17\x43reateConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12 \n\x0c\x64isplay_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x34\n\x11\x61ws_access_key_id\x18\x03 \x01(\tB\x19\xbaH\x16r\x14\x32\x12^[A-Z0-9]{16,128}$\x12,\n\x15\x61ws_secret_access_key\x18\x04 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x10\x18\x80\x02\x12?\n\x0c\x61ws_accounts\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.AwsAccountB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12=\n\x07regions\x18\x06 \x03(\tB,\xbaH)\x92\x01&\x08\x01\x10(\x18\x01\"\x1er\x1c\x32\x1a^[a-z]{2}(-[a-z]+)+-[0-9]$\x12\x1f\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"M\n\x18\x43reateConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"~\n\x17VerifyConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"M\n\x18VerifyConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"\x98\x01\n\x18\x44isableConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x04\x65tag\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"N\n\x19\x44isableConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"Z\n\x14GetConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"J\n\x15GetConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"x\n\x16ListConnectionsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"f\n\x17ListConnectionsResponse\x12\x32\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1d.recoup.scanner.v1.Connection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x10StartScanRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\":\n\x11StartScanResponse\x12%\n\x04scan\x18\x01 \x01(\x0b\x32\x17.recoup.scanner.v1.Scan\"N\n\x0eGetScanRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07scan_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"8\n\x0fGetScanResponse\x12%\n\x04scan\x18\x01 \x01(\x0b\x32\x17.recoup.scanner.v1.Scan\"\x96\x01\n\x10ListScansRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\"\n\rconnection_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"T\n\x11ListScansResponse\x12&\n\x05scans\x18\x01 \x03(\x0b\x32\x17.recoup.scanner.v1.Scan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x11GetFindingRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\nfinding_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"A\n\x12GetFindingResponse\x12+\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x1a.recoup.scanner.v1.Finding\"\xb5\x02\n\x13ListFindingsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1d\n\x0c\x64\x65tection_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\"\n\rconnection_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x38\n\x05state\x18\x06 \x01(\x0e\x32\x1f.recoup.scanner.v1.FindingStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\ractionability\x18\x07 \x01(\x0e\x32 .recoup.scanner.v1.ActionabilityB\x08\xbaH\x05\x82\x01\x02\x10\x01\"]\n\x14ListFindingsResponse\x12,\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1a.recoup.scanner.v1.Finding\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x1c\x46\x65tchSealedCredentialRequest\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\":\n\x1d\x46\x65tchSealedCredentialResponse\x12\x19\n\x11sealed_credential\x18\x01 \x01(\x0c\"\xcd\x01\n\x18ListEvidenceScansRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x35\n\tbegins_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x33\n\x07\x65nds_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\"\n\rafter_scan_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"C\n\x19ListEvidenceScansResponse\x12&\n\x05scans\x18\x01 \x03(\x0b\x32\x17.recoup.scanner.v1.Scan\"m\n\x1eListEvidenceConnectionsRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12(\n\x13\x61\x66ter_connection_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"U\n\x1fListEvidenceConnectionsResponse\x12\x32\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1d.recoup.scanner.v1.Connection2\xaa\x16\n\x0eScannerService\x12\xe5\x01\n\x10\x43reateConnection\x12*.recoup.scanner.v1.CreateConnectionRequest\x1a+.recoup.scanner.v1.CreateConnectionResponse\"x\xaa\xed\x18:\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x19scanner.connection.create\x82\xd3\xe4\x93\x02\x34\"//v1/organizations/{organization_id}/connections:\x01*\x12\xfd\x01\n\x10VerifyConnection\x12*.recoup.scanner.v1.VerifyConnectionRequest\x1a+.recoup.scanner.v1.VerifyConnectionResponse\"\x8f\x01\xaa\xed\x18:\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x19scanner.connection.verify\x82\xd3\xe4\x93\x02K\"F/v1/organizations/{organization_id}/connections/{connection_id}:verify:\x01*\x12\x82\x02\n\x11\x44isableConnection\x12+.recoup.scanner.v1.DisableConnectionRequest\x1a,.recoup.scanner.v1.DisableConnectionResponse\"\x91\x01\xaa\xed\x18;\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x1ascanner.connection.disable\x82\xd3\xe4\x93\x02L\"G/v1/organizations/{organization_id}/connections/{connection_id}:disable:\x01*\x12\xcc\x01\n\rGetConnection\x12\'.recoup.scanner.v1.GetConnectionRequest\x1a(.recoup.scanner.v1.GetConnectionResponse\"h\xaa\xed\x18\x1d\x08\x03\x12\x17scanner.connection.read\x18\x01\x82\xd3\xe4\x93\x02\x41\x12?/v1/organizations/{organization_id}/connections/{connection_id}\x12\xc2\x01\n\x0fListConnections\x12).recoup.scanner.v1.ListConnectionsRequest\x1a*.recoup.scanner.v1.ListConnectionsResponse\"X\xaa\xed\x18\x1d\x08\x03\x12\x17scanner.connection.read\x18\x01\x82\xd3\xe4\x93\x02\x31\x12//v1/organizations/{organization_id}/connections\x12\xbc\x01\n\tStartScan\x12#.recoup.scanner.v1.StartScanRequest\x1a$.recoup.scanner.v1.StartScanResponse\"d\xaa\xed\x18,\x08\x03\x12\x12scanner.scan.start\x18\x02\"\x12scanner.scan.start\x82\xd3\xe4\x93\x02.\")/v1/organizations/{organization_id}/scans:\x01*\x12\xa8\x01\n\x07GetScan\x12!.recoup.scanner.v1.GetScanRequest\x1a\".recoup.scanner.v1.GetScanResponse\"V\xaa\xed\x18\x17\x08\x03\x12\x11scanner.scan.read\x18\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/organizations/{organization_id}/scans/{scan_id}\x12\xa4\x01\n\tListScans\x12#.recoup.scanner.v1.ListScansRequest\x1a$.recoup.scanner.v1.ListScansResponse\"L\xaa\xed\x18\x17\x08\x03\x12\x11scanner.scan.read\x18\x01\x82\xd3\xe4\x93\x02+\x12)/v1/organizations/{organization_id}/scans\x12\xba\x01\n\nGetFinding\x12$.recoup.scanner.v1.GetFindingRequest\x1a%.recoup.scanner.v1.GetFindingResponse\"_\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.finding.read\x18\x01\x82\xd3\xe4\x93\x02;\x12\x39/v1/organizations/{organization_id}/findings/{finding_id}\x12\xb3\x01\n\x0cListFindings\x12&.recoup.scanner.v1.ListFindingsRequest\x1a\'.recoup.scanner.v1.ListFindingsResponse\"R\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.finding.read\x18\x01\x82\xd3\xe4\x93\x02.\x12,/v1/organizations/{organization_id}/findings\x12\x86\x01\n\x15\x46\x65tchSealedCredential\x12/.recoup.scanner.v1.FetchSealedCredentialRequest\x1a\x30.recoup.scanner.v1.FetchSealedCredentialResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x01(\x02\x12z\n\x11ListEvidenceScans\x12+.recoup.scanner.v1.ListEvidenceScansRequest\x1a,.recoup.scanner.v1.ListEvidenceScansResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x01(\x02\x12\x8c\x01\n\x17ListEvidenceConnections\x12\x31.recoup.scanner.v1.ListEvidenceConnectionsRequest\x1a\x32.recoup.scanner.v1.ListEvidenceConnectionsResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x01(\x02\x1a\xfe\x02\xb2\xed\x18\xf9\x02\nX\n\x17scanner.connection.read\x12\x37See which cloud scopes are connected, and their health.\x1a\x04\x01\x02\x03\x06\nM\n\x19scanner.connection.update\x12,Connect, verify and disconnect cloud scopes.\x1a\x02\x01\x02\nO\n\x11scanner.scan.read\x12\x31See scans, their progress and their completeness.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\n\'\n\x12scanner.scan.start\x12\rStart a scan.\x1a\x02\x01\x02\nT\n\x14scanner.finding.read\x12\x33See findings, what they cost and what they rest on.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -111,6 +112,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFINDINGSREQUEST'].fields_by_name['actionability']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_FETCHSEALEDCREDENTIALREQUEST'].fields_by_name['credential_id']._loaded_options = None
   _globals['_FETCHSEALEDCREDENTIALREQUEST'].fields_by_name['credential_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['begins_at']._loaded_options = None
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['begins_at']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['ends_at']._loaded_options = None
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['ends_at']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['after_scan_id']._loaded_options = None
+  _globals['_LISTEVIDENCESCANSREQUEST'].fields_by_name['after_scan_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_LISTEVIDENCECONNECTIONSREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_LISTEVIDENCECONNECTIONSREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTEVIDENCECONNECTIONSREQUEST'].fields_by_name['after_connection_id']._loaded_options = None
+  _globals['_LISTEVIDENCECONNECTIONSREQUEST'].fields_by_name['after_connection_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_SCANNERSERVICE']._loaded_options = None
   _globals['_SCANNERSERVICE']._serialized_options = b'\262\355\030\371\002\nX\n\027scanner.connection.read\0227See which cloud scopes are connected, and their health.\032\004\001\002\003\006\nM\n\031scanner.connection.update\022,Connect, verify and disconnect cloud scopes.\032\002\001\002\nO\n\021scanner.scan.read\0221See scans, their progress and their completeness.\032\007\001\002\003\004\005\006\007\n\'\n\022scanner.scan.start\022\rStart a scan.\032\002\001\002\nT\n\024scanner.finding.read\0223See findings, what they cost and what they rest on.\032\007\001\002\003\004\005\006\007'
   _globals['_SCANNERSERVICE'].methods_by_name['CreateConnection']._loaded_options = None
@@ -135,50 +148,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCANNERSERVICE'].methods_by_name['ListFindings']._serialized_options = b'\252\355\030\032\010\003\022\024scanner.finding.read\030\001\202\323\344\223\002.\022,/v1/organizations/{organization_id}/findings'
   _globals['_SCANNERSERVICE'].methods_by_name['FetchSealedCredential']._loaded_options = None
   _globals['_SCANNERSERVICE'].methods_by_name['FetchSealedCredential']._serialized_options = b'\252\355\030\006\010\005\030\001(\002'
-  _globals['_CREATECONNECTIONREQUEST']._serialized_start=184
-  _globals['_CREATECONNECTIONREQUEST']._serialized_end=539
-  _globals['_CREATECONNECTIONRESPONSE']._serialized_start=541
-  _globals['_CREATECONNECTIONRESPONSE']._serialized_end=618
-  _globals['_VERIFYCONNECTIONREQUEST']._serialized_start=620
-  _globals['_VERIFYCONNECTIONREQUEST']._serialized_end=746
-  _globals['_VERIFYCONNECTIONRESPONSE']._serialized_start=748
-  _globals['_VERIFYCONNECTIONRESPONSE']._serialized_end=825
-  _globals['_DISABLECONNECTIONREQUEST']._serialized_start=828
-  _globals['_DISABLECONNECTIONREQUEST']._serialized_end=980
-  _globals['_DISABLECONNECTIONRESPONSE']._serialized_start=982
-  _globals['_DISABLECONNECTIONRESPONSE']._serialized_end=1060
-  _globals['_GETCONNECTIONREQUEST']._serialized_start=1062
-  _globals['_GETCONNECTIONREQUEST']._serialized_end=1152
-  _globals['_GETCONNECTIONRESPONSE']._serialized_start=1154
-  _globals['_GETCONNECTIONRESPONSE']._serialized_end=1228
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=1230
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=1350
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=1352
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=1454
-  _globals['_STARTSCANREQUEST']._serialized_start=1456
-  _globals['_STARTSCANREQUEST']._serialized_end=1575
-  _globals['_STARTSCANRESPONSE']._serialized_start=1577
-  _globals['_STARTSCANRESPONSE']._serialized_end=1635
-  _globals['_GETSCANREQUEST']._serialized_start=1637
-  _globals['_GETSCANREQUEST']._serialized_end=1715
-  _globals['_GETSCANRESPONSE']._serialized_start=1717
-  _globals['_GETSCANRESPONSE']._serialized_end=1773
-  _globals['_LISTSCANSREQUEST']._serialized_start=1776
-  _globals['_LISTSCANSREQUEST']._serialized_end=1926
-  _globals['_LISTSCANSRESPONSE']._serialized_start=1928
-  _globals['_LISTSCANSRESPONSE']._serialized_end=2012
-  _globals['_GETFINDINGREQUEST']._serialized_start=2014
-  _globals['_GETFINDINGREQUEST']._serialized_end=2098
-  _globals['_GETFINDINGRESPONSE']._serialized_start=2100
-  _globals['_GETFINDINGRESPONSE']._serialized_end=2165
-  _globals['_LISTFINDINGSREQUEST']._serialized_start=2168
-  _globals['_LISTFINDINGSREQUEST']._serialized_end=2477
-  _globals['_LISTFINDINGSRESPONSE']._serialized_start=2479
-  _globals['_LISTFINDINGSRESPONSE']._serialized_end=2572
-  _globals['_FETCHSEALEDCREDENTIALREQUEST']._serialized_start=2574
-  _globals['_FETCHSEALEDCREDENTIALREQUEST']._serialized_end=2637
-  _globals['_FETCHSEALEDCREDENTIALRESPONSE']._serialized_start=2639
-  _globals['_FETCHSEALEDCREDENTIALRESPONSE']._serialized_end=2697
-  _globals['_SCANNERSERVICE']._serialized_start=2700
-  _globals['_SCANNERSERVICE']._serialized_end=5291
+  _globals['_SCANNERSERVICE'].methods_by_name['ListEvidenceScans']._loaded_options = None
+  _globals['_SCANNERSERVICE'].methods_by_name['ListEvidenceScans']._serialized_options = b'\252\355\030\006\010\005\030\001(\002'
+  _globals['_SCANNERSERVICE'].methods_by_name['ListEvidenceConnections']._loaded_options = None
+  _globals['_SCANNERSERVICE'].methods_by_name['ListEvidenceConnections']._serialized_options = b'\252\355\030\006\010\005\030\001(\002'
+  _globals['_CREATECONNECTIONREQUEST']._serialized_start=217
+  _globals['_CREATECONNECTIONREQUEST']._serialized_end=572
+  _globals['_CREATECONNECTIONRESPONSE']._serialized_start=574
+  _globals['_CREATECONNECTIONRESPONSE']._serialized_end=651
+  _globals['_VERIFYCONNECTIONREQUEST']._serialized_start=653
+  _globals['_VERIFYCONNECTIONREQUEST']._serialized_end=779
+  _globals['_VERIFYCONNECTIONRESPONSE']._serialized_start=781
+  _globals['_VERIFYCONNECTIONRESPONSE']._serialized_end=858
+  _globals['_DISABLECONNECTIONREQUEST']._serialized_start=861
+  _globals['_DISABLECONNECTIONREQUEST']._serialized_end=1013
+  _globals['_DISABLECONNECTIONRESPONSE']._serialized_start=1015
+  _globals['_DISABLECONNECTIONRESPONSE']._serialized_end=1093
+  _globals['_GETCONNECTIONREQUEST']._serialized_start=1095
+  _globals['_GETCONNECTIONREQUEST']._serialized_end=1185
+  _globals['_GETCONNECTIONRESPONSE']._serialized_start=1187
+  _globals['_GETCONNECTIONRESPONSE']._serialized_end=1261
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=1263
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=1383
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=1385
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=1487
+  _globals['_STARTSCANREQUEST']._serialized_start=1489
+  _globals['_STARTSCANREQUEST']._serialized_end=1608
+  _globals['_STARTSCANRESPONSE']._serialized_start=1610
+  _globals['_STARTSCANRESPONSE']._serialized_end=1668
+  _globals['_GETSCANREQUEST']._serialized_start=1670
+  _globals['_GETSCANREQUEST']._serialized_end=1748
+  _globals['_GETSCANRESPONSE']._serialized_start=1750
+  _globals['_GETSCANRESPONSE']._serialized_end=1806
+  _globals['_LISTSCANSREQUEST']._serialized_start=1809
+  _globals['_LISTSCANSREQUEST']._serialized_end=1959
+  _globals['_LISTSCANSRESPONSE']._serialized_start=1961
+  _globals['_LISTSCANSRESPONSE']._serialized_end=2045
+  _globals['_GETFINDINGREQUEST']._serialized_start=2047
+  _globals['_GETFINDINGREQUEST']._serialized_end=2131
+  _globals['_GETFINDINGRESPONSE']._serialized_start=2133
+  _globals['_GETFINDINGRESPONSE']._serialized_end=2198
+  _globals['_LISTFINDINGSREQUEST']._serialized_start=2201
+  _globals['_LISTFINDINGSREQUEST']._serialized_end=2510
+  _globals['_LISTFINDINGSRESPONSE']._serialized_start=2512
+  _globals['_LISTFINDINGSRESPONSE']._serialized_end=2605
+  _globals['_FETCHSEALEDCREDENTIALREQUEST']._serialized_start=2607
+  _globals['_FETCHSEALEDCREDENTIALREQUEST']._serialized_end=2670
+  _globals['_FETCHSEALEDCREDENTIALRESPONSE']._serialized_start=2672
+  _globals['_FETCHSEALEDCREDENTIALRESPONSE']._serialized_end=2730
+  _globals['_LISTEVIDENCESCANSREQUEST']._serialized_start=2733
+  _globals['_LISTEVIDENCESCANSREQUEST']._serialized_end=2938
+  _globals['_LISTEVIDENCESCANSRESPONSE']._serialized_start=2940
+  _globals['_LISTEVIDENCESCANSRESPONSE']._serialized_end=3007
+  _globals['_LISTEVIDENCECONNECTIONSREQUEST']._serialized_start=3009
+  _globals['_LISTEVIDENCECONNECTIONSREQUEST']._serialized_end=3118
+  _globals['_LISTEVIDENCECONNECTIONSRESPONSE']._serialized_start=3120
+  _globals['_LISTEVIDENCECONNECTIONSRESPONSE']._serialized_end=3205
+  _globals['_SCANNERSERVICE']._serialized_start=3208
+  _globals['_SCANNERSERVICE']._serialized_end=6066
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Connects clouds, reads them, and says what could be recovered."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from recoup.scanner.v1 import scanner_pb2 as _scanner_pb2
 import builtins as _builtins
@@ -646,3 +647,115 @@ class FetchSealedCredentialResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchSealedCredentialResponse: _TypeAlias = FetchSealedCredentialResponse  # noqa: Y015
+
+@_typing.final
+class ListEvidenceScansRequest(_message.Message):
+    """Asks for the scans of an evidence bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    AFTER_SCAN_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    after_scan_id: _builtins.str
+    """Behind this scan, a UUID; empty for the first page."""
+    @_builtins.property
+    def begins_at(self) -> _timestamp_pb2.Timestamp:
+        """Asked for at or after this."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Asked for before this."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        begins_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        after_scan_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "ends_at", b"ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_scan_id", b"after_scan_id", "begins_at", b"begins_at", "ends_at", b"ends_at", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceScansRequest: _TypeAlias = ListEvidenceScansRequest  # noqa: Y015
+
+@_typing.final
+class ListEvidenceScansResponse(_message.Message):
+    """A page of scans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scans(self) -> _containers.RepeatedCompositeFieldContainer[_scanner_pb2.Scan]:
+        """The scans with their coverage, oldest first; none at the end."""
+
+    def __init__(
+        self,
+        *,
+        scans: _abc.Iterable[_scanner_pb2.Scan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scans", b"scans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceScansResponse: _TypeAlias = ListEvidenceScansResponse  # noqa: Y015
+
+@_typing.final
+class ListEvidenceConnectionsRequest(_message.Message):
+    """Asks for connections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    after_connection_id: _builtins.str
+    """Behind this connection, a UUID; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        after_connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_connection_id", b"after_connection_id", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceConnectionsRequest: _TypeAlias = ListEvidenceConnectionsRequest  # noqa: Y015
+
+@_typing.final
+class ListEvidenceConnectionsResponse(_message.Message):
+    """A page of connections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[_scanner_pb2.Connection]:
+        """The connections by id; none at the end."""
+
+    def __init__(
+        self,
+        *,
+        connections: _abc.Iterable[_scanner_pb2.Connection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceConnectionsResponse: _TypeAlias = ListEvidenceConnectionsResponse  # noqa: Y015

@@ -90,6 +90,16 @@ class ScannerServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialResponse.FromString,
                 _registered_method=True)
+        self.ListEvidenceScans = channel.unary_unary(
+                '/recoup.scanner.v1.ScannerService/ListEvidenceScans',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceScansRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceScansResponse.FromString,
+                _registered_method=True)
+        self.ListEvidenceConnections = channel.unary_unary(
+                '/recoup.scanner.v1.ScannerService/ListEvidenceConnections',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceConnectionsRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceConnectionsResponse.FromString,
+                _registered_method=True)
 
 
 class ScannerServiceServicer:
@@ -174,6 +184,21 @@ class ScannerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvidenceScans(self, request, context):
+        """Lists the scans of an evidence bundle with their completeness records. Called by audit-worker under the export's
+        grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvidenceConnections(self, request, context):
+        """Lists connections, to show how their keys stand. Called by audit-worker under the export's grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ScannerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +256,16 @@ def add_ScannerServiceServicer_to_server(servicer, server):
                     servicer.FetchSealedCredential,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialResponse.SerializeToString,
+            ),
+            'ListEvidenceScans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvidenceScans,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceScansRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceScansResponse.SerializeToString,
+            ),
+            'ListEvidenceConnections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvidenceConnections,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceConnectionsRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceConnectionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -531,6 +566,60 @@ class ScannerService:
             '/recoup.scanner.v1.ScannerService/FetchSealedCredential',
             recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvidenceScans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.ScannerService/ListEvidenceScans',
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceScansRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceScansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvidenceConnections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.ScannerService/ListEvidenceConnections',
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceConnectionsRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListEvidenceConnectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

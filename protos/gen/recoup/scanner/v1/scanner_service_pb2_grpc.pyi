@@ -57,6 +57,12 @@ class ScannerServiceStub:
     """Lists findings, the largest saving first."""
     FetchSealedCredential: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.FetchSealedCredentialRequest, _scanner_service_pb2.FetchSealedCredentialResponse]
     """Hands a worker the sealed credential that its grant names. Sealed, it is useless to anybody but the broker."""
+    ListEvidenceScans: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.ListEvidenceScansRequest, _scanner_service_pb2.ListEvidenceScansResponse]
+    """Lists the scans of an evidence bundle with their completeness records. Called by audit-worker under the export's
+    grant.
+    """
+    ListEvidenceConnections: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.ListEvidenceConnectionsRequest, _scanner_service_pb2.ListEvidenceConnectionsResponse]
+    """Lists connections, to show how their keys stand. Called by audit-worker under the export's grant."""
 
 @_typing.type_check_only
 class ScannerServiceAsyncStub(ScannerServiceStub):
@@ -87,6 +93,12 @@ class ScannerServiceAsyncStub(ScannerServiceStub):
     """Lists findings, the largest saving first."""
     FetchSealedCredential: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.FetchSealedCredentialRequest, _scanner_service_pb2.FetchSealedCredentialResponse]  # type: ignore[assignment]
     """Hands a worker the sealed credential that its grant names. Sealed, it is useless to anybody but the broker."""
+    ListEvidenceScans: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.ListEvidenceScansRequest, _scanner_service_pb2.ListEvidenceScansResponse]  # type: ignore[assignment]
+    """Lists the scans of an evidence bundle with their completeness records. Called by audit-worker under the export's
+    grant.
+    """
+    ListEvidenceConnections: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.ListEvidenceConnectionsRequest, _scanner_service_pb2.ListEvidenceConnectionsResponse]  # type: ignore[assignment]
+    """Lists connections, to show how their keys stand. Called by audit-worker under the export's grant."""
 
 class ScannerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns connections, sealed credentials, scans, the inventory and findings."""
@@ -180,5 +192,23 @@ class ScannerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scanner_service_pb2.FetchSealedCredentialResponse, _abc.Awaitable[_scanner_service_pb2.FetchSealedCredentialResponse]]:
         """Hands a worker the sealed credential that its grant names. Sealed, it is useless to anybody but the broker."""
+
+    @_abc_1.abstractmethod
+    def ListEvidenceScans(
+        self,
+        request: _scanner_service_pb2.ListEvidenceScansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scanner_service_pb2.ListEvidenceScansResponse, _abc.Awaitable[_scanner_service_pb2.ListEvidenceScansResponse]]:
+        """Lists the scans of an evidence bundle with their completeness records. Called by audit-worker under the export's
+        grant.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvidenceConnections(
+        self,
+        request: _scanner_service_pb2.ListEvidenceConnectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scanner_service_pb2.ListEvidenceConnectionsResponse, _abc.Awaitable[_scanner_service_pb2.ListEvidenceConnectionsResponse]]:
+        """Lists connections, to show how their keys stand. Called by audit-worker under the export's grant."""
 
 def add_ScannerServiceServicer_to_server(servicer: ScannerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,347 @@
+"""What the API decides about exports of evidence, one function a decision. Its worker does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services._mesh.context import current
+from services._mesh.errors import (
+    Denied,
+    Exhausted,
+    NotFound,
+    Reason,
+    Unavailable,
+    WrongState,
+    invalid_field,
+)
+from services._mesh.ids import PLATFORM, uuid7
+from services._mesh.jobs import Authority, Job, Planner
+from services._mesh.uow import Store, UnitOfWork
+from services.audit import store
+from services.audit.checkpointer import Checkpointer
+from services.audit.clients_evidence import Identity
+from services.audit.evidence_key import EvidenceKey
+from services.audit.model.events import Checkpoint, PayloadState, Proven, Recorded
+from services.audit.model.evidence.documents import Contents, Counts, Head, Scope, digest, statement
+from services.audit.model.evidence.export import (
+    AHEAD,
+    EXPIRE_EVIDENCE,
+    EXPORT_EVIDENCE,
+    KEPT,
+    LONGEST,
+    MAX_EVENTS,
+    MAX_OPEN,
+    OPEN_STATES,
+    EvidenceState,
+    Export,
+)
+from services.audit.model.merkle import consistency_ranges, hash_ranges, inclusion_ranges, leaf_hash
+from services.audit.model.shards import place_of, split
+from services.audit.opener import Opener
+from services.audit.store import exports
+from services.audit.usecases import prove_events, require_payloads
+
+# What a page of events has at most, so that its answer stays below what a channel takes.
+PAGE_EVENTS, PAGE_BYTES = 200, 3 * 1024 * 1024
+
+
+async def start_evidence_export(
+    work: UnitOfWork, planner: Planner, scope: Scope, begins_at: datetime, ends_at: datetime
+) -> Export:
+    """Have a bundle made, and deleted after a while. Raises Invalid, Exhausted (QUOTA_EXCEEDED)."""
+    if not begins_at < ends_at <= begins_at + LONGEST:
+        raise invalid_field("ends_at", f"must be later than begins_at, by {LONGEST.days} days at most")
+    if ends_at > work.now + AHEAD:
+        raise invalid_field("ends_at", "must not be later than tomorrow: what hasn't happened can't be shown")
+    if await exports.lock_exports(work.connection, work.organization_id) >= MAX_OPEN:
+        raise Exhausted(
+            Reason.ERROR_REASON_QUOTA_EXCEEDED,
+            f"{MAX_OPEN} exports are being made. Wait until one of them is ready.",
+            {"limit": str(MAX_OPEN)},
+        )
+    made = Export(
+        export_id=uuid7(),
+        organization_id=work.organization_id,
+        state=EvidenceState.QUEUED,
+        scope=scope,
+        begins_at=begins_at,
+        ends_at=ends_at,
+        requested_by=current().actor,
+        created_at=work.now,
+        expires_at=work.now + KEPT,
+    )
+    await exports.insert_export(work.connection, made)
+    # A worker can't make jobs, so that the end of the bundle is planned with its beginning.
+    await work.enqueue(planner.plan(work.organization_id, EXPORT_EVIDENCE, made.export_id, work.now))
+    await work.enqueue(planner.plan(work.organization_id, EXPIRE_EVIDENCE, made.export_id, made.expires_at))
+    said = {"from": begins_at.isoformat(), "to": ends_at.isoformat(), "scope": scope.text()}
+    work.emit("audit.evidence.start", made.target, said)
+    return made
+
+
+async def get_evidence_export(reader: Store, export_id: UUID) -> Export:
+    """An export. Raises NotFound."""
+    async with reader.read() as connection:
+        return await exports.get_export(connection, export_id)
+
+
+async def list_evidence_exports(reader: Store, before: UUID | None, limit: int) -> list[Export]:
+    """Exports, newest first; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await exports.list_exports(connection, before, limit + 1)
+
+
+async def get_downloadable(reader: Store, export_id: UUID) -> Export:
+    """An export whose bundle is there. Raises NotFound, WrongState."""
+    found = await get_evidence_export(reader, export_id)
+    if found.state is not EvidenceState.READY:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            f"An export that is {found.state} can't be downloaded.",
+            {"state": found.state, "allowed": EvidenceState.READY},
+        )
+    return found
+
+
+async def granted(reader: Store) -> Export:
+    """The export that the caller's grant is for. Raises Denied (GRANT_INVALID), NotFound."""
+    grant = current().grant
+    if grant is None or grant.kind != EXPORT_EVIDENCE:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant isn't for an export of evidence.")
+    return await get_evidence_export(reader, UUID(grant.subject))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPart:
+    """A shard in a bundle: its head, and what opened it, where the bundle has to show that."""
+
+    checkpoint: Checkpoint
+    opening: Proven | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a bundle goes up to: its shards, and the number of the organization's last event in its chain."""
+
+    shards: Sequence[ShardPart]
+    chain_seq: int
+
+
+async def begin_evidence(reader: Store, opener: Opener) -> Beginning:
+    """Fix the heads of a bundle. Raises Unavailable (CHECKPOINT_PENDING), WrongState, Denied."""
+    await granted(reader)
+    async with reader.read() as connection:
+        newest = await store.find_checkpoint(connection)
+        first = await exports.find_chain_begin(connection)
+        end = None
+        if newest is not None and first is not None:
+            end = await exports.find_chain_end(connection, place_of(newest.shard, newest.size))
+        if newest is None or first is None or end is None:
+            raise _pending("The organization has no event under a signed checkpoint yet.")
+        heads = [newest]
+        for shard in range(newest.shard - 1, split(first)[0] - 1, -1):
+            closed = await store.find_checkpoint(connection, shard)
+            if closed is None:
+                raise _pending(f"The last head of shard {shard} isn't signed.")
+            heads.append(closed)
+    if end[0] > MAX_EVENTS:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            f"The organization has {end[0]:,} events; a bundle holds {MAX_EVENTS:,}.",
+            {"state": str(end[0]), "allowed": str(MAX_EVENTS)},
+        )
+    heads.reverse()
+    openings = [None, *[await _opening(reader, opener, head) for head in heads[1:]]]
+    return Beginning([ShardPart(*each) for each in zip(heads, openings, strict=True)], end[0])
+
+
+async def _opening(reader: Store, opener: Opener, head: Checkpoint) -> Proven:
+    """The first event of a shard: it is the installation's own, and commits to the shard before."""
+    async with reader.read(PLATFORM) as connection:
+        found = await store.read_events(connection, [place_of(head.shard, 0)])
+        ranges = inclusion_ranges(0, head.size)
+        hashes = await store.read_ranges(connection, head.shard, ranges)
+    (event,) = await opener.open(found)
+    return Proven(event, hash_ranges(ranges, hashes))
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEvent:
+    """A leaf of the organization; with its event where that is disclosed, marked where it was erased."""
+
+    shard: int
+    index: int
+    leaf: bytes
+    event: Recorded | None
+    erased: bool
+
+
+async def read_evidence_events(reader: Store, opener: Opener, after: int, through: int) -> list[ChainEvent]:
+    """A page of the organization's chain, with the events that the export discloses. Raises NotFound, Denied."""
+    export = await granted(reader)
+    async with reader.read() as connection:
+        rows = await exports.read_chain(connection, after, through, PAGE_EVENTS)
+        wanted = [row.idx for row in rows if export.is_within(row.occurred_at, row.appended_at)]
+        found = await store.read_events(connection, wanted)
+    if not rows:
+        raise NotFound("event")
+    disclosed = await opener.open(found)
+    # Lost or changed isn't erased: a bundle that said so would cover it up.
+    require_payloads([event for event in disclosed if event.state is not PayloadState.ERASED])
+    return _page(export, rows, {event.place: event for event in disclosed})
+
+
+def _page(export: Export, rows: Sequence[Any], found: Mapping[int, Recorded]) -> list[ChainEvent]:
+    """As many leaves as fit into an answer, one at least."""
+    page: list[ChainEvent] = []
+    size = 0
+    for row in rows:
+        event = found.get(row.idx)
+        erased = event is not None and event.state is PayloadState.ERASED
+        if event is not None and not _covers(export.scope, event):
+            event, erased = None, False
+        size += len(row.leaf) + (len(event.payload) if event else 0) + 200
+        if page and size > PAGE_BYTES:
+            break
+        page.append(ChainEvent(*split(row.idx), bytes(row.leaf), None if erased else event, erased))
+    return page
+
+
+def _covers(scope: Scope, event: Recorded) -> bool:
+    """Whether a scope covers an event; of an erased one only the target is known."""
+    if event.state is PayloadState.ERASED:
+        return not (scope.actions or scope.targets) or scope.covers({"target": event.target})
+    return scope.covers_payload(event.payload)
+
+
+async def hash_evidence_ranges(reader: Store, shard: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The hashes of leaf ranges, all of them under a signed head. Raises Invalid, NotFound, Denied."""
+    await granted(reader)
+    async with reader.read() as connection:
+        head = await store.find_checkpoint(connection, shard)
+        if head is None:
+            raise NotFound("checkpoint")
+        for begin, end in ranges:
+            if not begin < end <= head.size:
+                raise invalid_field("ends", f"must lie behind begins, and be at most {head.size}, the size of the head")
+        return hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
+
+
+async def seal_evidence(
+    work: UnitOfWork,
+    key: EvidenceKey,
+    log: str,
+    digests: dict[str, str],
+    heads: Sequence[Head],
+    chain: tuple[int, bytes],
+    counts: Counts,
+) -> bytes:
+    """Sign the statement over a bundle, and leave the event that seals it. Returns manifest.json.
+
+    What the worker says of the chain and of the heads is held against the log. Raises Denied, WrongState, Invalid.
+    """
+    grant = current().grant
+    if grant is None or grant.kind != EXPORT_EVIDENCE:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant isn't for an export of evidence.")
+    export = await exports.get_export(work.connection, UUID(grant.subject), lock=True)
+    if export.state not in OPEN_STATES:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            f"An export that is {export.state} isn't sealed.",
+            {"state": export.state, "allowed": EvidenceState.RUNNING},
+        )
+    seq, leaf = chain
+    found = await exports.find_leaf(work.connection, seq)
+    if found is None or leaf_hash(found[1]) != leaf:
+        raise invalid_field("chain_leaf", "isn't the hash of the organization's leaf at chain_seq")
+    newest = max(heads, key=lambda head: head.shard)
+    if found[0] >= place_of(newest.shard, newest.size):
+        raise invalid_field("heads", "don't cover the end of the chain")
+    said = Contents(
+        bundle_id=export.export_id,
+        organization_id=export.organization_id,
+        scope=export.scope,
+        begins_at=export.begins_at,
+        ends_at=export.ends_at,
+        created_at=work.now,
+        log=log,
+        heads=sorted(heads, key=lambda head: head.shard),
+        chain_seq=seq,
+        chain_leaf=leaf,
+        counts=counts,
+        digests=digests,
+    )
+    payload = statement(said)
+    metadata = {
+        "statement_sha256": digest(payload),
+        "events": str(counts.events),
+        "disclosed": str(counts.disclosed),
+        "receipts": str(counts.receipts),
+        "scope": export.scope.text(),
+    }
+    event_id = work.emit("audit.evidence.seal", export.target, metadata)
+    await exports.mark_export(work.connection, export.export_id, seal_event_id=event_id)
+    return key.sign(payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The event that sealed a bundle, proven under a head that continues the bundle's."""
+
+    proven: Proven
+    checkpoint: Checkpoint
+    consistency: Sequence[bytes]
+
+
+async def read_evidence_seal(
+    reader: Store, opener: Opener, checkpointer: Checkpointer, shard: int, size: int
+) -> Sealed:
+    """The seal of the granted export. Raises Unavailable (CHECKPOINT_PENDING) until its event is under a head."""
+    export = await granted(reader)
+    if export.seal_event_id is None:
+        raise NotFound("seal")
+    try:
+        (proven,), checkpoint = await prove_events(reader, opener, checkpointer, [export.seal_event_id])
+    except NotFound:
+        raise _pending("The event of the seal is on its way into the log.") from None
+    consistency: list[bytes] = []
+    if checkpoint.shard == shard and checkpoint.size > size:
+        ranges = consistency_ranges(size, checkpoint.size)
+        async with reader.read() as connection:
+            consistency = hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
+    return Sealed(proven, checkpoint, consistency)
+
+
+def _pending(message: str) -> Unavailable:
+    return Unavailable(Reason.ERROR_REASON_CHECKPOINT_PENDING, f"{message} Try again in a moment.", {"index": ""})
+
+
+class Policies:
+    """What the worker of this service may do, decided anew at each claim and renewal."""
+
+    def __init__(self, reader: Store, identity: Identity) -> None:
+        self._reader, self._identity = reader, identity
+
+    async def export_evidence(self, job: Job) -> Authority:
+        """The log's proofs, the receipts and the scans of the organization may be read, for a bundle still wanted."""
+        if not await self._identity.is_active(job.organization_id):
+            raise NotFound("organization")
+        async with self._reader.read(job.organization_id) as connection:
+            export = await exports.get_export(connection, job.subject_id)
+        if export.state not in OPEN_STATES:
+            raise WrongState(
+                Reason.ERROR_REASON_STATE_WRONG,
+                f"An export that is {export.state} isn't made.",
+                {"state": export.state, "allowed": EvidenceState.QUEUED},
+            )
+        return Authority(audience=("audit", "actions", "scanner"))
+
+    async def expire_evidence(self, job: Job) -> Authority:
+        """Nothing outside of the worker's own folder."""
+        async with self._reader.read(job.organization_id) as connection:
+            await exports.get_export(connection, job.subject_id)
+        return Authority()
