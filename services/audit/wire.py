@@ -84,7 +84,6 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
         salt=event.salt,
         shard=event.shard,
         proof=list(found.proof),
-        payload_state=_STATES[event.state],
     )
 
 

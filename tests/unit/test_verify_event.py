@@ -12,6 +12,7 @@ import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from recoup.audit.v1 import audit_pb2
 from recoup_verify.cli import main
 from recoup_verify.documents import CannotTell, Disproved, NotJson, canonical, read_json
 from recoup_verify.event import check_event
@@ -47,11 +48,14 @@ def genuine() -> tuple[bytes, str]:
             "payload": b64(payload),
             "salt": b64(salt),
             "proof": [b64(item) for item in proof],
+            "shard": 0,
         },
         "checkpoint": {
             "note": signer.sign(TreeHead(ORIGIN, 5, frontier.root()).text()),
             "size": "5",
             "root": b64(frontier.root()),
+            "shard": 0,
+            "origin": ORIGIN,
         },
     }
     return json.dumps(document).encode(), signer.verifier_key.text()
@@ -106,6 +110,10 @@ def test_a_changed_byte_of_leaf_payload_or_note_is_disproved_by_name(genuine: tu
         (("event", "salt"), b64(b"t" * 32), "isn't the one that the leaf commits to"),
         (("event", "payload"), b64(b"{}"), "isn't the one that the leaf commits to"),
         (("checkpoint", "size"), "6", "isn't what the signed note says"),
+        (("checkpoint", "shard"), 1, "isn't the shard of the signed note"),
+        (("checkpoint", "origin"), f"{ORIGIN}/1", "isn't the shard of the signed note"),
+        (("event", "shard"), 1, "isn't the shard of the signed note"),
+        (("event", "shard"), False, "isn't the shard of the signed note"),
     ],
 )
 def test_what_is_wrong_is_named(genuine: tuple[bytes, str], path: tuple[str, str], value: object, why: str) -> None:
@@ -113,6 +121,29 @@ def test_what_is_wrong_is_named(genuine: tuple[bytes, str], path: tuple[str, str
     document[path[0]][path[1]] = value
     with pytest.raises(Disproved, match=why):
         check_event(json.dumps(document).encode(), parse_key(genuine[1]))
+
+
+def test_of_an_erased_event_the_leaf_is_proved_and_no_more_can_be_told(genuine: tuple[bytes, str]) -> None:
+    document = json.loads(genuine[0])
+    document["event"] |= {"payload": "", "salt": ""}
+    with pytest.raises(CannotTell, match=r"leaf 2 of 5 .* as signed, but not what it said"):
+        check_event(json.dumps(document).encode(), parse_key(genuine[1]))
+    for half in ("payload", "salt"):  # Only both together are what an erasure leaves.
+        with pytest.raises(Disproved):
+            check_event(
+                json.dumps({**document, "event": {**json.loads(genuine[0])["event"], half: ""}}).encode(),
+                parse_key(genuine[1]),
+            )
+    document["event"]["index"] = "3"
+    with pytest.raises(Disproved, match="doesn't lead to the signed root"):
+        check_event(json.dumps(document).encode(), parse_key(genuine[1]))
+
+
+def test_the_document_has_the_fields_that_the_gateway_gives(genuine: tuple[bytes, str]) -> None:
+    """What the protos gain the verifier must learn at once: it refuses what it doesn't know."""
+    document = json.loads(genuine[0])
+    for part, message in (("event", audit_pb2.ProvenEvent), ("checkpoint", audit_pb2.Checkpoint)):
+        assert set(document[part]) == {field.json_name for field in message.DESCRIPTOR.fields}
 
 
 def test_another_logs_key_proves_nothing(genuine: tuple[bytes, str]) -> None:

@@ -52,18 +52,23 @@ def check_event(raw: bytes, key: Key | Trust) -> Proved:
     if len(raw) > MAX_BYTES:
         raise CannotTell("the file is larger than any proof")
     document = fields(read_json(raw), "the document", ("event", "checkpoint"))
-    event = fields(document["event"], "event", ("leaf", "index", "payload", "salt", "proof"))
-    checkpoint = fields(document["checkpoint"], "checkpoint", ("note", "size", "root"))
+    event = fields(document["event"], "event", ("leaf", "index", "payload", "salt", "proof", "shard"))
+    checkpoint = fields(document["checkpoint"], "checkpoint", ("note", "size", "root", "shard", "origin"))
     head = verified_head(_text(checkpoint["note"], "checkpoint.note"), key)
     if checkpoint["size"] != str(head.size) or decode(checkpoint["root"], "checkpoint.root") != head.root:
         raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
+    if checkpoint["origin"] != head.origin or not _is(head.shard, checkpoint["shard"], event["shard"]):
+        raise Disproved("checkpoint.origin, checkpoint.shard or event.shard isn't the shard of the signed note")
     # Bytes are read as documents only after they're proved: what was changed is disproved, whatever it has become.
     leaf_bytes, payload_bytes = decode(event["leaf"], "event.leaf"), decode(event["payload"], "event.payload")
     index = _number(event["index"])
     hashes = [decode(item, "event.proof") for item in _list(event["proof"])]
     check_inclusion(leaf_bytes, index, hashes, head.size, head.root)
-    leaf = read_leaf(leaf_bytes)
-    check_commitment(payload_bytes, decode(event["salt"], "event.salt"), leaf)
+    leaf, salt = read_leaf(leaf_bytes), decode(event["salt"], "event.salt")
+    if not payload_bytes and not salt:
+        place = f"leaf {index} of {head.size} of {head.origin} is event {leaf['event_id']}, as signed"
+        raise CannotTell(f"the payload is withheld, as it is once it was erased: {place}, but not what it said")
+    check_commitment(payload_bytes, salt, leaf)
     payload = read_json(payload_bytes)
     for name in ("event_id", "organization_id"):
         if not isinstance(payload, dict) or payload.get(name) != leaf[name]:
@@ -98,6 +103,10 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise CannotTell(f"{where} must be a text")
     return value
+
+
+def _is(number: int, *values: Any) -> bool:
+    return all(type(value) is int and value == number for value in values)
 
 
 def _number(value: Any) -> int:

@@ -179,18 +179,15 @@ class ProvenEvent(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
-    PAYLOAD_STATE_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
     leaf: _builtins.bytes
     """The leaf: RFC 8785 JSON."""
     index: _builtins.int
     """The leaf's index."""
     payload: _builtins.bytes
-    """The payload: RFC 8785 JSON."""
+    """The payload: RFC 8785 JSON. Empty where it was erased or can't be read, as the event's payload_state says."""
     salt: _builtins.bytes
-    """The salt of the payload's commitment, 32 bytes."""
-    payload_state: Global___PayloadState.ValueType
-    """Whether the payload, and with it the salt, is there."""
+    """The salt of the payload's commitment, 32 bytes; empty with the payload."""
     shard: _builtins.int
     """The shard of the log that the index is one of; 0 for the first."""
     @_builtins.property
@@ -205,12 +202,11 @@ class ProvenEvent(_message.Message):
         payload: _builtins.bytes = ...,
         salt: _builtins.bytes = ...,
         proof: _abc.Iterable[_builtins.bytes] | None = ...,
-        payload_state: Global___PayloadState.ValueType = ...,
         shard: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "payload_state", b"payload_state", "proof", b"proof", "salt", b"salt", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "proof", b"proof", "salt", b"salt", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
