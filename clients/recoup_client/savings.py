@@ -221,6 +221,10 @@ def _standing(found: dict[str, Any]) -> str:
 def receipt_fetch(session: Session, receipt_id: str, output: Path) -> None:
     """Fetch a receipt with everything that proves it offline."""
     found = session.call("GET", at("/receipts/{}", receipt_id))
+    if found["state"] != "RECEIPT_STATE_FINAL":
+        cosigned = f"{found['cosigned']} of {found['quorum']} witnesses have cosigned it"
+        why = cosigned if found["quorum"] else "the log hasn't signed it yet"
+        raise click.ClickException(f"the receipt is issued, but isn't final: {why}. Try again in a moment.")
     try:
         output.write_text(found["bundle"], "utf-8")
     except OSError as error:

@@ -183,6 +183,7 @@ class Installation:
                     "page_key": "page.key",
                     "actor_key": "actor.key",
                     "heads_seconds": 5.0,
+                    "witnesses": [self._witness()],
                 },
                 **self._subjects(around.postgres),
                 "evidence": {"folder": str(self.evidence), "key": "evidence.key"},
@@ -247,6 +248,10 @@ class Installation:
         write_secret(self.folder("audit") / f"{task}.password", self.passwords[f"audit_{task}"])
         return {"user": f"audit_{task}", "password_file": f"{task}.password"}
 
+    def _witness(self) -> Table:
+        url = f"https://localhost:{self.ports['audit-witness-https']}"
+        return {"url": url, "vkey": self.witness.verifier_key, "ca": "ca.pem"}
+
 
 def _join(tables: dict[str, Table], more: Mapping[str, Table]) -> None:
     for name, table in more.items():
@@ -254,9 +259,15 @@ def _join(tables: dict[str, Table], more: Mapping[str, Table]) -> None:
 
 
 def _toml(tables: Mapping[str, Table]) -> str:
-    """TOML of flat tables; JSON's strings, numbers and lists are TOML's too."""
+    """TOML of flat tables; JSON's strings, numbers and lists are TOML's too, and lists may hold flat tables."""
     lines = []
     for name, table in tables.items():
         lines.append(f"[{name}]")
-        lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()]
+        lines += [f"{json.dumps(key)} = {_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_value(each)}' for key, each in value.items())}}}"
+    return f"[{', '.join(map(_value, value))}]" if isinstance(value, list) else json.dumps(value)

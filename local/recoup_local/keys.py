@@ -96,7 +96,7 @@ def log_keys(folders: LogFolders, origin: str, witness: WitnessKeys) -> LogKeys:
         Signer(f"{origin}/root", root).verifier_key,
         [ListedKey(use, _public(key)) for use, key in ((LOG, log), (RECEIPT, receipt), (EVIDENCE, evidence))],
         [WitnessKey.parse(witness.verifier_key)],
-        quorum=0,
+        quorum=1,
     )
     path = folders.signer / "manifest.txt"
     folders.signer.joinpath("keys").mkdir(exist_ok=True, mode=0o700)

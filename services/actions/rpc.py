@@ -104,7 +104,14 @@ class ActionsRpc(actions_service_pb2_grpc.ActionsServiceServicer):
 
     async def GetReceipt(self, request: pb.GetReceiptRequest, context: Context) -> pb.GetReceiptResponse:
         found = await receipts.get_receipt(self._store, self._peers.log, UUID(request.receipt_id))
-        return pb.GetReceiptResponse(receipt=wire.receipt(found.row), bundle=found.bundle)
+        state = pb.RECEIPT_STATE_FINAL if found.is_final else pb.RECEIPT_STATE_ISSUED
+        return pb.GetReceiptResponse(
+            receipt=wire.receipt(found.row),
+            bundle=found.bundle,
+            state=state,
+            cosigned=found.cosigned,
+            quorum=found.quorum,
+        )
 
     async def GetLedger(self, request: pb.GetLedgerRequest, context: Context) -> pb.GetLedgerResponse:
         return wire.ledger(await receipts.get_ledger(self._store, self._peers.identity))

@@ -21,14 +21,17 @@ from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.clients_evidence import Identity
 from services.audit.config import ArchiveSettings, AuditSettings
+from services.audit.cosigners import Cosigners
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
 from services.audit.exports import Policies
 from services.audit.heads import HeadPublisher
 from services.audit.keyring import ErasureRoles, Keyring, erase, open_keyring
 from services.audit.model.actors import ActorHash, load_actor_hash
+from services.audit.model.cosigning import WitnessKey
 from services.audit.model.digests import keyed_digest
 from services.audit.model.evidence.export import EXPIRE_EVIDENCE, EXPORT_EVIDENCE
+from services.audit.model.notes import NoteInvalid
 from services.audit.own_log import OwnLog
 from services.audit.rpc import AuditRpc
 from services.audit.rpc_erasures import ErasureRpc
@@ -37,6 +40,7 @@ from services.audit.sealer import Sealer
 from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
 from services.audit.storage.opening import open_storage
+from services.audit.witness_client import WitnessClient
 from services.audit.working.exporting import give_up
 
 _LOG = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
@@ -62,6 +66,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(sequencer.run(), "sequencer")
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     mesh.task(checkpointer.run(), "checkpointer")
+    cosigners = Cosigners(database, checkpointer, _witnesses(settings), mesh.metrics)
+    mesh.task(cosigners.run(), "cosigners")
     mesh.task(alarms.run(), "alarms")
     checks = _checks(mesh, settings, signer, keyring, alarms, sequencer)
     mesh.task(checks.run(), "self-check")
@@ -72,7 +78,17 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(heads.run(), "organization heads")
     mesh.follow_revocations()
     pages = PageTokens.from_file(settings.log.page_key)
-    rpc = AuditRpc(reader, keyring.opener, sequencer, checkpointer, pages, signer.key_manifest, actors, alarms.note)
+    rpc = AuditRpc(
+        reader,
+        keyring.opener,
+        sequencer,
+        checkpointer,
+        pages,
+        signer.key_manifest,
+        actors,
+        alarms.note,
+        cosigners,
+    )
     erasures = ErasureRpc(reader, keyring.database, actors, pages, eraser.wake)
     policies = Policies(reader, Identity(mesh.channels.to("identity")))
     jobs = {EXPORT_EVIDENCE: policies.export_evidence, EXPIRE_EVIDENCE: policies.expire_evidence}
@@ -93,6 +109,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
         await mesh.serve([(_LOG, rpc), (_ERASURES, erasures), (_EVIDENCE, evidence), office.service])
     finally:
         threads.close()
+        await cosigners.close()
 
 
 def _evidence_key(path: Path) -> EvidenceKey:
@@ -130,6 +147,17 @@ def _checks(
         bounds.every_seconds,
         bounds.nightly_hour,
     )
+
+
+def _witnesses(settings: AuditSettings) -> list[WitnessClient]:
+    found = []
+    for each in settings.log.witnesses:
+        try:
+            found.append(WitnessClient(WitnessKey.parse(each.vkey), each.url, each.ca))
+        except NoteInvalid as error:
+            way_out = "Write it as the witness's operator publishes it: <name>+<id>+<base64>."
+            raise ConfigError(Path("[log]"), "log.witnesses.vkey", str(error), way_out) from None
+    return found
 
 
 def _actors(path: Path) -> ActorHash:

@@ -50,6 +50,11 @@ class Checkpointer:
         async with self._signed:
             await self._signed.wait_for(lambda: self._signed_place > place)
 
+    @property
+    def signed_place(self) -> int:
+        """The place of the newest checkpoint's size; 0 before the first of this process."""
+        return self._signed_place
+
     async def run(self) -> None:
         """Sign until cancelled, at most every `seconds`, when the log has grown."""
         while True:

@@ -28,6 +28,18 @@ class SelfCheckSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WitnessAddress:
+    """Where one of the log's witnesses answers, its key, and the CA of its certificate (else the system's).
+
+    Which witnesses count, and how many must cosign a receipt, is said by the key manifest alone.
+    """
+
+    url: Annotated[str, Matches(r"https://\S{1,500}", "an https address")]
+    vkey: str
+    ca: PlainFile | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """The log's name, which is its first shard's origin; the sequencer's and the self-check's database roles; how
     often heads are signed and the organization heads published.
@@ -43,6 +55,7 @@ class LogSettings:
     checkpoint_seconds: Seconds = 0.5
     heads_seconds: Seconds = 60.0
     self_check: SelfCheckSettings = field(default_factory=SelfCheckSettings)
+    witnesses: tuple[WitnessAddress, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

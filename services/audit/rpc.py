@@ -13,6 +13,7 @@ from services._mesh.pages import PageTokens, size_of
 from services._mesh.uow import Store
 from services.audit import usecases, wire
 from services.audit.checkpointer import Checkpointer
+from services.audit.cosigners import Cosigners
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Note, only_log
 from services.audit.model.visibility import view_of
@@ -38,10 +39,12 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         manifest: Manifest,
         hashed: ActorHash,
         note: Note = only_log,
+        cosigners: Cosigners | None = None,
     ) -> None:
         self._reader, self._opener = reader, opener
         self._sequencer, self._checkpointer = sequencer, checkpointer
         self._pages, self._manifest, self._hashed, self._note = pages, manifest, hashed, note
+        self._cosigners = cosigners
 
     async def AppendEvents(self, request: pb.AppendEventsRequest, context: Context) -> pb.AppendEventsResponse:
         events = [wire.produced(event) for event in request.events]
@@ -81,16 +84,22 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
 
     async def ProveEvents(self, request: pb.ProveEventsRequest, context: Context) -> pb.ProveEventsResponse:
         ids = [UUID(event_id) for event_id in request.event_ids]
-        found, head = await usecases.prove_events(self._reader, self._opener, self._checkpointer, ids)
+        manifest = await self._manifest()
+        quorum = None
+        if request.cosigned:
+            assert self._cosigners is not None
+            quorum = usecases.Quorum.of(manifest, self._cosigners)
+        found, head = await usecases.prove_events(self._reader, self._opener, self._checkpointer, ids, quorum=quorum)
         usecases.require_payloads([each.event for each in found])
         return pb.ProveEventsResponse(
             events=[wire.proven(each) for each in found],
             checkpoint=wire.checkpoint(head),
-            key_manifest=await self._manifest(),
+            key_manifest=manifest,
         )
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
-        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(await usecases.get_checkpoint(self._reader)))
+        found = await usecases.get_checkpoint(self._reader)
+        return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(found), key_manifest=await self._manifest())
 
     async def GetOrganizationHead(
         self, request: pb.GetOrganizationHeadRequest, context: Context

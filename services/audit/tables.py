@@ -104,3 +104,12 @@ evidence_progress = Table(
     Column("done", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
 )
+
+cosignatures = Table(
+    "cosignatures",
+    metadata,
+    Column("place", BigInteger, primary_key=True),
+    Column("witness", Text, primary_key=True),
+    Column("line", Text, nullable=False),
+    Column("cosigned_at", DateTime(timezone=True), nullable=False),
+)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
+from services._mesh.clock import monotonic
 from services._mesh.context import current
 from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState, invalid_field
 from services._mesh.failpoints import reach
 from services._mesh.uow import PLATFORM, Store
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
+from services.audit.cosigners import Cosigners
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
 from services.audit.model.canonical import MAX_INTEGER
+from services.audit.model.cosigning import WitnessKey
 from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
 from services.audit.model.heads import PublishedHead
 from services.audit.model.leaf import PayloadInvalid, parse_payload
+from services.audit.model.manifest import find_policy
 from services.audit.model.merkle import (
     consistency_ranges,
     hash_ranges,
@@ -39,6 +43,7 @@ from services.audit.signer_state import SignerState
 PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions", "audit"})
 MAX_SUMMARY = 10_000
 CHECKPOINT_WAIT_SECONDS = 5.0
+COSIGNED_WAIT_SECONDS = 3.0
 
 
 async def append_events(
@@ -120,16 +125,32 @@ async def list_events(
     return await opener.open(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many of which witnesses must have cosigned a checkpoint, and who asks them."""
+
+    witnesses: Sequence[WitnessKey]
+    count: int
+    cosigners: Cosigners
+
+    @classmethod
+    def of(cls, manifest: str, cosigners: Cosigners) -> Quorum:
+        """What the key manifest says."""
+        return cls(*find_policy(manifest), cosigners)
+
+
 async def prove_events(
     reader: Store,
     opener: Opener,
     checkpointer: Checkpointer,
     event_ids: Sequence[UUID],
     organization_id: UUID | None = None,
+    quorum: Quorum | None = None,
 ) -> tuple[list[Proven], Checkpoint]:
-    """Events of the caller's organization, or of one, with their proofs under one checkpoint that covers them all.
+    """Events of the caller's organization, or of one, with proofs under the newest checkpoint, which covers them all.
 
-    Waits a moment for the next checkpoint. Raises NotFound, Unavailable (CHECKPOINT_PENDING).
+    With a quorum it is the newest that so many witnesses cosigned. Waits a moment for the next one. Raises NotFound,
+    Unavailable (CHECKPOINT_PENDING, which says how many have cosigned).
     """
     async with reader.read(organization_id) as connection:
         found = await store.get_events(connection, event_ids)
@@ -144,8 +165,9 @@ async def prove_events(
             "The event isn't under a signed checkpoint yet. Try again in a moment.",
             {"index": str(newest.index)},
         ) from None
+    cosigned = await _cosigned(reader, newest, quorum) if quorum and quorum.count else None
     async with reader.read(organization_id) as connection:
-        checkpoint = await store.find_checkpoint(connection, newest.shard, covering=newest.index)
+        checkpoint = cosigned or await store.find_checkpoint(connection, newest.shard, covering=newest.index)
         if checkpoint is None:
             raise NotFound("checkpoint")
         ranges = [inclusion_ranges(event.index, checkpoint.size) for event in events]
@@ -179,6 +201,30 @@ async def get_organization_head(
     return head, publication, checkpoint
 
 
+async def _cosigned(reader: Store, event: Recorded, quorum: Quorum) -> Checkpoint:
+    """The newest checkpoint over an event that the quorum cosigned. Raises Unavailable (CHECKPOINT_PENDING)."""
+    witnesses = [witness.text() for witness in quorum.witnesses]
+    deadline = monotonic() + COSIGNED_WAIT_SECONDS
+    while True:
+        # Whoever is to wake us is listened to before we look, so that nothing is missed in between.
+        woken = asyncio.ensure_future(quorum.cosigners.wait())
+        try:
+            async with reader.read() as connection:
+                found = await store.find_cosigned(connection, event.shard, event.index, witnesses, quorum.count)
+                count = await store.count_cosigned(connection, event.shard, event.index, witnesses)
+            if found is not None:
+                return found
+            await asyncio.wait_for(woken, deadline - monotonic())
+        except TimeoutError:
+            raise Unavailable(
+                Reason.ERROR_REASON_CHECKPOINT_PENDING,
+                f"{count} of {quorum.count} witnesses have cosigned the event's checkpoint. Try again in a moment.",
+                {"index": str(event.index), "cosigned": str(count), "quorum": str(quorum.count)},
+            ) from None
+        finally:
+            woken.cancel()
+
+
 async def get_checkpoint(reader: Store) -> Checkpoint:
     """The newest signed head. Raises NotFound while nothing was ever signed."""
     async with reader.read() as connection:
@@ -203,7 +249,7 @@ async def get_consistency_proof(reader: Store, from_size: int, to_size: int) -> 
 async def get_log_checkpoint(reader: Store, shard: int | None) -> Checkpoint:
     """The newest signed head of a shard, or of the newest shard that has one. Raises NotFound."""
     async with reader.read() as connection:
-        return await _signed_head(connection, shard)
+        return await store.with_lines(connection, await _signed_head(connection, shard))
 
 
 async def get_log_tile(reader: Store, shard: int | None, name: str) -> bytes:

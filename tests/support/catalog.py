@@ -18,7 +18,7 @@ TENANT_EXPRESSION = (
 )
 
 # (c) What the sequencer writes for all organizations holds hashes and positions only.
-LOGS_WITHOUT_TENANT = frozenset({"audit.nodes", "audit.dedup", "audit.checkpoints"})
+LOGS_WITHOUT_TENANT = frozenset({"audit.nodes", "audit.dedup", "audit.checkpoints", "audit.cosignatures"})
 # The slug of an organization is its public name; only the installation's operator chooses one.
 GLOBAL_KEYS = frozenset({("identity.organizations", "slug")})
 

@@ -141,9 +141,11 @@ header_seconds = 1.0
 
 
 @contextmanager
-def running_witness(folder: Path, vkeys: list[str]) -> Iterator[WitnessProcess]:
+def running_witness(
+    folder: Path, vkeys: list[str], name: str = "witness-test.local.invalid"
+) -> Iterator[WitnessProcess]:
     """A witness that runs, for these logs."""
-    made = WitnessProcess(folder, vkeys)
+    made = WitnessProcess(folder, vkeys, name)
     try:
         made.start()
         yield made

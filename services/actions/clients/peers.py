@@ -188,12 +188,15 @@ class Log:
         self._stub, self._exchange = audit_service_pb2_grpc.AuditServiceStub(channel), exchange
 
     async def prove(self, event_ids: Sequence[UUID]) -> tuple[list[Proof], str, str]:
-        """Proofs of events in their order, the checkpoint that they lead to, and the key manifest.
+        """Proofs of events in their order, the cosigned checkpoint that they lead to, and the key manifest.
 
-        Raises Unavailable (CHECKPOINT_PENDING) while one of them hasn't reached the log, or Problem.
+        Raises Unavailable (CHECKPOINT_PENDING) while one of them hasn't reached the log or too few witnesses have
+        cosigned, or Problem.
         """
         request = audit_service_pb2.ProveEventsRequest(
-            organization_id=str(current().organization()), event_ids=[str(event_id) for event_id in event_ids]
+            organization_id=str(current().organization()),
+            event_ids=[str(event_id) for event_id in event_ids],
+            cosigned=True,
         )
         try:
             authority = await self._exchange.on_behalf("audit")

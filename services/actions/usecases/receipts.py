@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from services._mesh.context import current
-from services._mesh.errors import Denied, Reason, WrongState
+from services._mesh.errors import Denied, Reason, Unavailable, WrongState
 from services._mesh.ids import uuid7
 from services._mesh.uow import Store, UnitOfWork
 from services.actions.clients.peers import Identity, Log
@@ -130,17 +130,31 @@ async def _evidence(connection: Any, checkpoint: Checkpoint) -> Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A receipt's row, and the bundle that proves it."""
+    """A receipt's row, and the bundle that proves it; until enough witnesses have cosigned, none, but how many did."""
 
     row: Any
-    bundle: str
+    bundle: str = ""
+    cosigned: int = 0
+    quorum: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the receipt can be proved to others."""
+        return bool(self.bundle)
 
 
 async def get_receipt(reader: Store, log: Log, receipt_id: UUID) -> Proven:
-    """A receipt with everything that proves it offline. Raises NotFound, Unavailable (CHECKPOINT_PENDING)."""
+    """A receipt, and once it is final everything that proves it offline. Raises NotFound, or what the log raises."""
     async with reader.read() as connection:
         row = await checkpoints.get_receipt(connection, receipt_id)
-    return Proven(row, bundle_of(row, *await log.prove(row.event_ids)))
+    try:
+        return Proven(row, bundle_of(row, *await log.prove(row.event_ids)))
+    except Unavailable as problem:
+        if problem.reason != Reason.ERROR_REASON_CHECKPOINT_PENDING:
+            raise
+        # It was issued, and nothing can change that; what is missing is others' word for it.
+        counts = (int(problem.metadata.get(name) or 0) for name in ("cosigned", "quorum"))
+        return Proven(row, "", *counts)
 
 
 def bundle_of(row: Any, proofs: Sequence[Proof], checkpoint: str, manifest: str) -> str:

@@ -19,6 +19,13 @@ from services.audit.store.archive import (
     mark_verified,
     read_leaves,
 )
+from services.audit.store.cosignatures import (
+    count_cosigned,
+    find_cosigned,
+    has_cosignature,
+    insert_cosignature,
+    with_lines,
+)
 from services.audit.store.events import get_event, get_events, list_events, read_events, summarize
 from services.audit.store.heads import find_head_entry, list_chains, replace_head_entries
 from services.audit.store.listing import find_places
@@ -27,13 +34,17 @@ from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_h
 __all__ = [
     "Connection",
     "Head",
+    "count_cosigned",
     "find_checkpoint",
+    "find_cosigned",
     "find_head_entry",
     "find_known",
     "find_places",
     "get_event",
     "get_events",
+    "has_cosignature",
     "insert_checkpoint",
+    "insert_cosignature",
     "list_archived",
     "list_chains",
     "list_events",
@@ -54,5 +65,6 @@ __all__ = [
     "replace_head_entries",
     "summarize",
     "take_over",
+    "with_lines",
     "write_batch",
 ]

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from recoup.actions.v1 import actions_pb2 as _actions_pb2
 from recoup.mesh.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReceiptState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReceiptStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiptState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECEIPT_STATE_UNSPECIFIED: _ReceiptState.ValueType  # 0
+    """Not said."""
+    RECEIPT_STATE_ISSUED: _ReceiptState.ValueType  # 1
+    """Signed and on its way into the log, or not cosigned by as many witnesses as the key manifest asks for."""
+    RECEIPT_STATE_FINAL: _ReceiptState.ValueType  # 2
+    """In the log, under a checkpoint that enough witnesses have cosigned."""
+
+class ReceiptState(_ReceiptState, metaclass=_ReceiptStateEnumTypeWrapper):
+    """Whether a receipt can be proved to others."""
+
+RECEIPT_STATE_UNSPECIFIED: ReceiptState.ValueType  # 0
+"""Not said."""
+RECEIPT_STATE_ISSUED: ReceiptState.ValueType  # 1
+"""Signed and on its way into the log, or not cosigned by as many witnesses as the key manifest asks for."""
+RECEIPT_STATE_FINAL: ReceiptState.ValueType  # 2
+"""In the log, under a checkpoint that enough witnesses have cosigned."""
+Global___ReceiptState: _TypeAlias = ReceiptState  # noqa: Y015
 
 @_typing.final
 class RequestActionRequest(_message.Message):
@@ -465,8 +490,17 @@ class GetReceiptResponse(_message.Message):
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     BUNDLE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    COSIGNED_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
     bundle: _builtins.str
-    """The bundle: the exact text of the file that recoup-verify checks."""
+    """The bundle, once the receipt is final: the exact text of the file that recoup-verify checks."""
+    state: Global___ReceiptState.ValueType
+    """Whether the receipt can be proved to others."""
+    cosigned: _builtins.int
+    """While it isn't final: how many witnesses have cosigned a checkpoint that covers it."""
+    quorum: _builtins.int
+    """While it isn't final: how many must; 0 while it isn't under a signed checkpoint at all."""
     @_builtins.property
     def receipt(self) -> _actions_pb2.Receipt:
         """The receipt."""
@@ -476,10 +510,13 @@ class GetReceiptResponse(_message.Message):
         *,
         receipt: _actions_pb2.Receipt | None = ...,
         bundle: _builtins.str = ...,
+        state: Global___ReceiptState.ValueType = ...,
+        cosigned: _builtins.int = ...,
+        quorum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "cosigned", b"cosigned", "quorum", b"quorum", "receipt", b"receipt", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

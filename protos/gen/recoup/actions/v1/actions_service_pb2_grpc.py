@@ -151,7 +151,7 @@ class ActionsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
-        """Fetches a receipt with everything that proves it offline.
+        """Fetches a receipt and, once it is final, everything that proves it offline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class ActionsServiceStub:
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.ListReceiptsRequest, _actions_service_pb2.ListReceiptsResponse]
     """Lists receipts, newest first."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.GetReceiptRequest, _actions_service_pb2.GetReceiptResponse]
-    """Fetches a receipt with everything that proves it offline."""
+    """Fetches a receipt and, once it is final, everything that proves it offline."""
     GetLedger: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.GetLedgerRequest, _actions_service_pb2.GetLedgerResponse]
     """Sums up what was verified, is pending, came back or stayed open."""
     IssueReceipt: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.IssueReceiptRequest, _actions_service_pb2.IssueReceiptResponse]
@@ -80,7 +80,7 @@ class ActionsServiceAsyncStub(ActionsServiceStub):
     ListReceipts: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.ListReceiptsRequest, _actions_service_pb2.ListReceiptsResponse]  # type: ignore[assignment]
     """Lists receipts, newest first."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.GetReceiptRequest, _actions_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
-    """Fetches a receipt with everything that proves it offline."""
+    """Fetches a receipt and, once it is final, everything that proves it offline."""
     GetLedger: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.GetLedgerRequest, _actions_service_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """Sums up what was verified, is pending, came back or stayed open."""
     IssueReceipt: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.IssueReceiptRequest, _actions_service_pb2.IssueReceiptResponse]  # type: ignore[assignment]
@@ -157,7 +157,7 @@ class ActionsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _actions_service_pb2.GetReceiptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_actions_service_pb2.GetReceiptResponse, _abc.Awaitable[_actions_service_pb2.GetReceiptResponse]]:
-        """Fetches a receipt with everything that proves it offline."""
+        """Fetches a receipt and, once it is final, everything that proves it offline."""
 
     @_abc_1.abstractmethod
     def GetLedger(

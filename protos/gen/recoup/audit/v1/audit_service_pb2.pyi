@@ -349,8 +349,11 @@ class ProveEventsRequest(_message.Message):
 
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     EVENT_IDS_FIELD_NUMBER: _builtins.int
+    COSIGNED_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID."""
+    cosigned: _builtins.bool
+    """Whether as many witnesses as the key manifest asks for must have cosigned the checkpoint, as for a receipt."""
     @_builtins.property
     def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The events, UUIDs."""
@@ -360,10 +363,11 @@ class ProveEventsRequest(_message.Message):
         *,
         organization_id: _builtins.str = ...,
         event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        cosigned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids", "organization_id", b"organization_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosigned", b"cosigned", "event_ids", b"event_ids", "organization_id", b"organization_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,14 +383,14 @@ class ProveEventsResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     KEY_MANIFEST_FIELD_NUMBER: _builtins.int
     key_manifest: _builtins.str
-    """The key manifest: a signed note by the log key that names the receipt keys."""
+    """The key manifest (verifier/FORMAT.md): which keys are good for which part of the log, and its witnesses."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.ProvenEvent]:
         """The events with their proofs, in the order asked for."""
 
     @_builtins.property
     def checkpoint(self) -> _audit_pb2.Checkpoint:
-        """The checkpoint that all proofs lead to."""
+        """The checkpoint that all proofs lead to; with its cosignatures where they were asked for."""
 
     def __init__(
         self,
@@ -432,6 +436,9 @@ class GetCheckpointResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    KEY_MANIFEST_FIELD_NUMBER: _builtins.int
+    key_manifest: _builtins.str
+    """The key manifest (verifier/FORMAT.md): which keys are good for which part of the log, and its witnesses."""
     @_builtins.property
     def checkpoint(self) -> _audit_pb2.Checkpoint:
         """The checkpoint."""
@@ -440,10 +447,11 @@ class GetCheckpointResponse(_message.Message):
         self,
         *,
         checkpoint: _audit_pb2.Checkpoint | None = ...,
+        key_manifest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "key_manifest", b"key_manifest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

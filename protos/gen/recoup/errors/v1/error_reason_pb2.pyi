@@ -139,7 +139,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCER_FENCED: _ErrorReason.ValueType  # 83
     """Another sequencer took over. ABORTED. Metadata: epoch."""
     ERROR_REASON_CHECKPOINT_PENDING: _ErrorReason.ValueType  # 84
-    """The event is appended but not yet under a signed checkpoint. UNAVAILABLE, with RetryInfo. Metadata: index."""
+    """The event is appended but not yet under a signed checkpoint, or under one that too few witnesses have cosigned.
+    UNAVAILABLE, with RetryInfo. Metadata: index, and in the second case cosigned and quorum.
+    """
     ERROR_REASON_PAYLOAD_ERASED: _ErrorReason.ValueType  # 85
     """The event's payload was erased with its subject's key, or can't be read. FAILED_PRECONDITION.
     Metadata: event_id, payload_state.
@@ -273,7 +275,9 @@ ERROR_REASON_LOG_INCONSISTENT: ErrorReason.ValueType  # 82
 ERROR_REASON_SEQUENCER_FENCED: ErrorReason.ValueType  # 83
 """Another sequencer took over. ABORTED. Metadata: epoch."""
 ERROR_REASON_CHECKPOINT_PENDING: ErrorReason.ValueType  # 84
-"""The event is appended but not yet under a signed checkpoint. UNAVAILABLE, with RetryInfo. Metadata: index."""
+"""The event is appended but not yet under a signed checkpoint, or under one that too few witnesses have cosigned.
+UNAVAILABLE, with RetryInfo. Metadata: index, and in the second case cosigned and quorum.
+"""
 ERROR_REASON_PAYLOAD_ERASED: ErrorReason.ValueType  # 85
 """The event's payload was erased with its subject's key, or can't be read. FAILED_PRECONDITION.
 Metadata: event_id, payload_state.

@@ -1,0 +1,170 @@
+"""Has witnesses cosign the newest signed checkpoint of each shard, each at its own pace, and keeps what they said.
+
+A witness that is slow or away holds up neither the signer nor the others; when it is back, the newest checkpoint is
+what it gets. It must not decide what a receipt needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from services._mesh.clock import monotonic
+from services._mesh.database import Database
+from services._mesh.metrics import Metrics
+from services.audit import store
+from services.audit.checkpointer import Checkpointer
+from services.audit.model.cosigning import find_cosignature
+from services.audit.model.events import Checkpoint
+from services.audit.model.merkle import consistency_ranges, hash_ranges
+from services.audit.model.notes import NoteInvalid
+from services.audit.model.shards import place_of
+from services.audit.model.witnessing import Submission
+from services.audit.witness_client import Known, WitnessClient, WitnessFailed
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS, _AT_MOST_SECONDS = 0.5, 15.0
+_MEASURE_SECONDS = 1.0
+
+
+class Cosigners:
+    """The witnesses of the log, as the audit process asks them."""
+
+    def __init__(
+        self, database: Database, checkpointer: Checkpointer, clients: Sequence[WitnessClient], metrics: Metrics
+    ) -> None:
+        self._database, self._checkpointer = database, checkpointer
+        self._followers = [_Follower(client, self, metrics) for client in clients]
+        self._cosigned = asyncio.Condition()
+        self._ages = _Ages(metrics)
+
+    async def run(self) -> None:
+        """Follow the log until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for follower in self._followers:
+                tasks.create_task(follower.run())
+            tasks.create_task(self._measure())
+
+    async def wait(self) -> None:
+        """Wait for the next cosignature, whosever."""
+        async with self._cosigned:
+            await self._cosigned.wait()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for follower in self._followers:
+            await follower.client.close()
+
+    async def find_next(self, client: WitnessClient, first: int) -> tuple[Checkpoint | None, int]:
+        """The newest checkpoint of the oldest shard from `first` on that a witness hasn't cosigned, and that shard.
+
+        Without one it is the shard that is appended to: those before have been cosigned at their end.
+        """
+        async with self._database.unscoped() as connection:
+            shard, size = await store.read_head(connection)
+            last = shard if size else max(first, shard - 1)
+            for each in range(first, last + 1):
+                found = await store.find_checkpoint(connection, each)
+                if found and not await store.has_cosignature(connection, found, client.key.text()):
+                    return found, each
+        return None, last
+
+    async def proof(self, checkpoint: Checkpoint, known: int) -> list[bytes]:
+        """The proof that a checkpoint continues a smaller one of its shard."""
+        if not 0 < known < checkpoint.size:
+            return []
+        ranges = consistency_ranges(known, checkpoint.size)
+        async with self._database.unscoped() as connection:
+            return hash_ranges(ranges, await store.read_ranges(connection, checkpoint.shard, ranges))
+
+    async def keep(self, client: WitnessClient, checkpoint: Checkpoint, lines: str) -> None:
+        """Check and store what a witness answered. Raises NoteInvalid."""
+        cosignature = find_cosignature(checkpoint.note, lines, client.key)
+        async with self._database.unscoped() as connection:
+            await store.insert_cosignature(connection, checkpoint, cosignature)
+        self._ages.cosigned(place_of(checkpoint.shard, checkpoint.size))
+        async with self._cosigned:
+            self._cosigned.notify_all()
+
+    async def signed_after(self, place: int) -> None:
+        """Wait for a checkpoint larger than the one at `place`."""
+        await self._checkpointer.wait_for(place)
+
+    async def _measure(self) -> None:
+        while True:
+            self._ages.tell(self._checkpointer.signed_place)
+            await asyncio.sleep(_MEASURE_SECONDS)
+
+
+class _Follower:
+    """One witness, and how far it is known to be."""
+
+    def __init__(self, client: WitnessClient, cosigners: Cosigners, metrics: Metrics) -> None:
+        self.client, self._cosigners = client, cosigners
+        name = client.key.name
+        self._failures = metrics.counter("recoup_log_witness_failures", "Checkpoints not cosigned.", witness=name)
+        self._known: dict[int, int] = {}
+        self._shard, self._place = 0, 0
+
+    async def run(self) -> None:
+        """Bring it the newest checkpoints until cancelled."""
+        pause = _AGAIN_SECONDS
+        while True:
+            try:
+                await self._once()
+                pause = _AGAIN_SECONDS
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                self._failures.add()
+                why = error if isinstance(error, (WitnessFailed, NoteInvalid)) else type(error).__name__
+                log.warning("the witness %s hasn't cosigned: %s", self.client.key.name, why)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _AT_MOST_SECONDS)
+
+    async def _once(self) -> None:
+        checkpoint, self._shard = await self._cosigners.find_next(self.client, self._shard)
+        if checkpoint is None:
+            await self._cosigners.signed_after(self._place)
+            return
+        self._place = place_of(checkpoint.shard, checkpoint.size)
+        answer = await self._submit(checkpoint)
+        if isinstance(answer, Known):
+            # It knows another size than we thought, which is told once: what is larger than ours can't be continued.
+            self._known[checkpoint.shard] = min(answer.size, checkpoint.size)
+            answer = await self._submit(checkpoint)
+        if isinstance(answer, Known):
+            raise WitnessFailed(f"it cosigned a tree of size {answer.size}, which isn't continued by {checkpoint.size}")
+        await self._cosigners.keep(self.client, checkpoint, answer)
+        self._known[checkpoint.shard] = checkpoint.size
+
+    async def _submit(self, checkpoint: Checkpoint) -> str | Known:
+        known = self._known.get(checkpoint.shard, 0)
+        proof = await self._cosigners.proof(checkpoint, known)
+        return await self.client.submit(Submission(known, proof, checkpoint.note))
+
+
+class _Ages:
+    """Since when the newest checkpoints, signed and cosigned, are the newest."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._signed = metrics.gauge("recoup_log_checkpoint_age_seconds", "Since the log's newest head was signed.")
+        self._cosigned = metrics.gauge("recoup_log_cosigned_age_seconds", "For how long a signed head isn't cosigned.")
+        self._place, self._cosigned_place = 0, 0
+        self._signed_at = self._waiting_since = monotonic()
+
+    def cosigned(self, place: int) -> None:
+        """A witness cosigned a checkpoint."""
+        self._cosigned_place = max(self._cosigned_place, place)
+
+    def tell(self, place: int) -> None:
+        """Set the gauges, given the place of the newest checkpoint."""
+        now = monotonic()
+        if place > self._place:
+            self._place, self._signed_at = place, now
+        if self._cosigned_place >= place:
+            self._waiting_since = now
+        self._signed.set(now - self._signed_at)
+        self._cosigned.set(now - self._waiting_since)
