@@ -216,6 +216,24 @@ def down(state: Path, as_json: bool) -> None:
     click.echo(json.dumps({"stopped": True}) if as_json else "stopped")
 
 
+@local.command("rotate-log-key")
+@_state
+@_json
+@click.option("--end", is_flag=True, help="end the older key, thirty days after the rotation was begun")
+def rotate_log_key(state: Path, as_json: bool, end: bool) -> None:
+    """Rotate the key that the log's heads are signed with: a second one signs, then the first one ends."""
+    from recoup_local.rotating import rotate_log_key as rotate
+    from services.audit.model.rotation import CannotRotate
+
+    state = state.resolve()
+    _require_running(state)
+    try:
+        keys = rotate(state, str(_facts(state)["gateway"]), end=end)
+    except CannotRotate as error:
+        _stop_with(EXIT_FAILED, str(error))
+    click.echo(json.dumps({"keys": keys}) if as_json else "\n".join(keys))
+
+
 @local.command()
 @_json
 @click.option("--output", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)

@@ -33,6 +33,7 @@ from services.audit.model.digests import keyed_digest
 from services.audit.model.evidence.export import EXPIRE_EVIDENCE, EXPORT_EVIDENCE
 from services.audit.model.notes import NoteInvalid
 from services.audit.own_log import OwnLog
+from services.audit.rotations import Rotations
 from services.audit.rpc import AuditRpc
 from services.audit.rpc_erasures import ErasureRpc
 from services.audit.rpc_evidence import EvidenceRpc
@@ -68,6 +69,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(checkpointer.run(), "checkpointer")
     cosigners = Cosigners(database, checkpointer, _witnesses(settings), mesh.metrics)
     mesh.task(cosigners.run(), "cosigners")
+    mesh.task(Rotations(reader, signer.key_manifest).run(), "rotations")
     mesh.task(alarms.run(), "alarms")
     checks = _checks(mesh, settings, signer, keyring, alarms, sequencer)
     mesh.task(checks.run(), "self-check")
@@ -104,6 +106,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
         _evidence_key(settings.evidence.key),
         EvidenceFolder(settings.evidence.folder, threads),
         settings.log.name,
+        cosigners,
     )
     try:
         await mesh.serve([(_LOG, rpc), (_ERASURES, erasures), (_EVIDENCE, evidence), office.service])

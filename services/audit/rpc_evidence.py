@@ -18,10 +18,11 @@ from services._mesh.times import moment
 from services._mesh.uow import Store, UnitOfWork
 from services.audit import exports, wire, wire_evidence
 from services.audit.checkpointer import Checkpointer
+from services.audit.cosigners import Cosigners
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
 from services.audit.opener import Opener
-from services.audit.usecases import prove_events, require_payloads
+from services.audit.usecases import Quorum, prove_events, require_payloads
 
 Context = Any
 Manifest = Callable[[], Awaitable[str]]
@@ -41,10 +42,12 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
         key: EvidenceKey,
         folder: EvidenceFolder,
         log: str,
+        cosigners: Cosigners | None = None,
     ) -> None:
         self._store, self._opener, self._planner = store, opener, planner
         self._pages, self._checkpointer = pages, checkpointer
         self._manifest, self._key, self._folder, self._log = manifest, key, folder, log
+        self._cosigners = cosigners
 
     async def StartEvidenceExport(
         self, request: pb.StartEvidenceExportRequest, context: Context
@@ -109,12 +112,15 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
     ) -> pb.ProveEvidenceEventsResponse:
         await exports.granted(self._store)
         ids = [UUID(event_id) for event_id in request.event_ids]
-        found, head = await prove_events(self._store, self._opener, self._checkpointer, ids)
+        manifest = await self._manifest()
+        # They are a receipt's, which is final only when it is cosigned.
+        quorum = Quorum.of(manifest, self._cosigners) if self._cosigners else None
+        found, head = await prove_events(self._store, self._opener, self._checkpointer, ids, quorum=quorum)
         require_payloads([each.event for each in found])
         return pb.ProveEvidenceEventsResponse(
             events=[wire.proven(each) for each in found],
             checkpoint=wire.checkpoint(head),
-            key_manifest=await self._manifest(),
+            key_manifest=manifest,
         )
 
     async def SealEvidence(self, request: pb.SealEvidenceRequest, context: Context) -> pb.SealEvidenceResponse:

@@ -34,7 +34,6 @@ from tests.support.mesh import soon
 from tests.support.postgres import TestDatabase
 from tests.support.witnessing import GrowingLog, WitnessProcess, running_witness
 
-
 pytestmark = pytest.mark.services("audit")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from services.audit.model.manifest import (
 )
 from services.audit.model.notes import Note, NoteInvalid, Signer, TreeHead, VerifierKey, verify
 from services.audit.model.shards import place_of
-from services.audit.signing_keys import SigningKeys
+from services.audit.rotate import main
+from services.audit.signing_keys import SigningKeys, load_key
 
 NAME = "recoup-test.local.invalid/log"
 BEGUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -133,8 +136,6 @@ def test_rotation_from_one_key_over_two_to_one(made: Installation) -> None:
 
 
 def key_of(made: Installation, name: str) -> Ed25519PrivateKey:
-    from services.audit.signing_keys import load_key
-
     return load_key(made.more / f"{name}.key" if name else made.folder / "log.key")
 
 
@@ -195,3 +196,37 @@ def test_the_local_profile_keeps_the_root_away_from_all_processes(tmp_path: Path
     kept = made.root_key.read_bytes()
     holders = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == kept]
     assert holders == [folders.offline / "root.key"]
+
+
+def test_the_command_at_the_root_begins_and_ends(
+    made: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, record = tmp_path / "root.key", tmp_path / "rotation.json"
+    made.root = Signer(f"{NAME}/root", load_key(made.folder / "log.key"))  # any key will do
+    root.write_bytes((made.folder / "log.key").read_bytes())
+    made.put(replace(made.manifest, root=made.root.verifier_key))
+    (tmp_path / "head").write_text(Signer(NAME, key_of(made, "")).sign(text(40)))
+    files = ["--name", NAME, "--root", str(root), "--record", str(record), "--manifest", str(made.path)]
+    files += ["--output", str(made.path)]
+    head = ["--checkpoint", str(tmp_path / "head")]
+    assert main(["new-key", "--name", NAME, "--output", str(made.more / "n.key")]) == 0
+    vkey = capsys.readouterr().out.strip()
+    assert main(["end", *files, *head]) == 1
+    assert "no rotation is under way" in capsys.readouterr().err
+    # A checkpoint of somebody else's says nothing of where the log is.
+    (tmp_path / "forged").write_text(Signer(NAME, Ed25519PrivateKey.generate()).sign(text(4000)))
+    assert main(["begin", *files, "--key", vkey, "--checkpoint", str(tmp_path / "forged")]) == 1
+    assert "isn't signed by a key in force" in capsys.readouterr().err
+    assert main(["begin", *files, "--key", vkey, *head]) == 0
+    begun = signed_manifest(made.path.read_text(), made.root.verifier_key)
+    assert [(key.start, key.end) for key in begun.of(LOG)] == [(0, None), (40, None)]
+    assert main(["end", *files, *head]) == 1
+    assert "30 days" in capsys.readouterr().err
+    record.write_text(json.dumps({"begun_at": (datetime.now(UTC) - rotation.OVERLAP).isoformat()}))
+    assert main(["end", *files, *head]) == 0
+    ended = signed_manifest(made.path.read_text(), made.root.verifier_key)
+    assert [(key.start, key.end) for key in ended.of(LOG)] == [(0, 41), (40, None)]
+    # No key is ever written over another.
+    assert main(["new-key", "--name", NAME, "--output", str(made.more / "n.key")]) == 1
+    (tmp_path / "text").write_text(ended.text().replace("quorum 0", "quorum 1"))
+    assert main(["sign", *files[:6], "--output", str(made.path), "--text", str(tmp_path / "text")]) == 1

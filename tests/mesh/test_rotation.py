@@ -1,0 +1,96 @@
+"""The key of the log is rotated in a running installation: no restart, the witness goes along, the log says so."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from recoup_local.rotating import rotate_log_key
+from recoup_local.supervisor import LocalMesh, query
+from recoup_verify.keys import read_manifest
+from recoup_verify.log import Head, parse_key, verified_head
+from services.audit.model.notes import Note
+from services.audit.model.rotation import OVERLAP, CannotRotate
+from tests.support.mesh import Person, until
+
+pytestmark = pytest.mark.xdist_group("rotation")
+
+PROCESSES = ("audit-signer", "audit-witness", "audit", "identity", "gateway")
+ROTATIONS = "SELECT target FROM audit.entries WHERE action = 'audit.key.rotate' ORDER BY idx"
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalMesh]:
+    state = Path(tempfile.mkdtemp(prefix="recoup-rotation-"))
+    made = LocalMesh(state, cloud=False, only=PROCESSES, fsync=False)
+    try:
+        asyncio.run(made.start())
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def test_the_key_is_rotated_while_everything_runs(mesh: LocalMesh) -> None:
+    auditor = Person(mesh, "acme", mesh.token("acme", "Auditor"))
+    root, old = (parse_key((mesh.state / f"{name}.vkey").read_text()) for name in ("root", "log"))
+    pids = {name: mesh.pid(name) for name in PROCESSES}
+
+    def checked(lines: int) -> Head | None:
+        """The newest checkpoint with so many lines of the log, under the manifest that is handed out."""
+        answer = auditor.call("GET", "/log/checkpoint")
+        if answer.status_code == 404:
+            return None
+        found = answer.json()
+        head = verified_head(found["checkpoint"]["note"], read_manifest(found["keyManifest"], root))
+        return head if len(Note.parse(found["checkpoint"]["note"]).lines) == lines else None
+
+    def cosigned(size: int) -> bool | None:
+        """Whether the witness has cosigned a head of this size or more."""
+        rows = asyncio.run(query(handle, f"SELECT 1 FROM audit.cosignatures WHERE place >= {size}"))
+        return bool(rows) or None
+
+    assert mesh.postgres is not None
+    handle = mesh.postgres
+    admin = Person(mesh, "acme", mesh.token("acme", "Admin"))
+    admin.post("/members", {"userId": str(uuid4()), "email": "new@acme.example.com", "role": "ROLE_VIEWER"})
+    first = until(lambda: checked(1))
+    until(lambda: cosigned(first.size))
+    with pytest.raises(CannotRotate, match="no rotation is under way"):
+        rotate_log_key(mesh.state, mesh.gateway_url, end=True)
+    assert len(rotate_log_key(mesh.state, mesh.gateway_url, end=False)) == 2
+    # The leaf of the rotation is under a head that both keys signed, and the witness follows.
+    both = until(lambda: checked(2))
+    assert both.size > first.size
+    until(lambda: cosigned(both.size))
+    new = parse_key((mesh.state / "log.vkey").read_text())
+    assert new != old
+    with pytest.raises(CannotRotate, match="30 days"):
+        rotate_log_key(mesh.state, mesh.gateway_url, end=True)
+    with pytest.raises(CannotRotate, match="under way"):
+        rotate_log_key(mesh.state, mesh.gateway_url, end=False)
+    mesh.clock.set_offset(OVERLAP + timedelta(minutes=1))
+    rotate_log_key(mesh.state, mesh.gateway_url, end=True)
+    alone = until(lambda: checked(1))
+    assert alone.size > both.size
+    until(lambda: cosigned(alone.size))
+    assert {name: mesh.pid(name) for name in PROCESSES} == pids
+    # Each manifest has its leaf, and one only, also after a restart.
+    targets = [row["target"] for row in asyncio.run(query(handle, ROTATIONS))]
+    assert len(targets) == len(set(targets)) == 2
+    mesh.kill("audit-signer")
+    asyncio.run(mesh.restart("audit-signer"))
+    mesh.kill("audit")
+    asyncio.run(mesh.restart("audit"))
+    assert until(lambda: checked(1)).size >= alone.size
+    found = auditor.get("/log/checkpoint")
+    assert read_manifest(found["keyManifest"], new).logs == read_manifest(found["keyManifest"], root).logs
+    admin.client.close()
+    auditor.client.close()
