@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class WitnessClient:
     def __init__(self, key: WitnessKey, url: str, ca: Path | None) -> None:
         self.key, self._url = key, url.rstrip("/")
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
+        # Twice a second it would say that it works.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client = httpx.AsyncClient(verify=context, timeout=SUBMIT_SECONDS, follow_redirects=False)
 
     async def submit(self, submission: Submission) -> str | Known:

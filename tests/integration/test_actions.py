@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services._mesh.context import entered
-from services._mesh.errors import AlreadyExists, DeadlinePassed, Denied, NotFound, Problem, Reason, WrongState
+from services._mesh.errors import (
+    AlreadyExists,
+    DeadlinePassed,
+    Denied,
+    NotFound,
+    Problem,
+    Reason,
+    Unavailable,
+    WrongState,
+)
 from services._mesh.grants import Grant
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job, Planner
@@ -324,6 +333,45 @@ async def test_receipts_say_what_they_supersede_and_what_supersedes_them(office:
     with pytest.raises(IntegrityError, match="receipts_supersedes"):
         async with office.api.begin(ACME) as work:
             await issue(work, 3, first)
+
+
+class Witnessed:
+    """The log, as far as a receipt needs it: it proves, or says why it doesn't yet."""
+
+    def __init__(self, problem: Problem | None = None) -> None:
+        self._problem = problem
+
+    async def prove(self, event_ids: Sequence[UUID]) -> tuple[list[Any], str, str]:
+        if self._problem:
+            raise self._problem
+        return [], "checkpoint", "manifest"
+
+
+async def test_a_receipt_is_issued_until_enough_witnesses_have_cosigned_and_then_final(office: Office) -> None:
+    made = await office.approve(await office.request())
+    receipt_id = uuid7()
+    async with office.api.begin(ACME) as work:
+        await checkpoints.insert_receipt(
+            work.connection, organization_id=ACME, receipt_id=receipt_id, action_id=made.action.action_id, days=7,
+            revision=1, decision="VERIFIED", currency="USD", provisional=False, format=1, digest="", document=b"{}",
+            measurement=b"{}", envelope=b"{}", event_ids=[], issued_at=work.now, supersedes=None,
+        )  # fmt: skip
+        work.emit("actions.receipt.issue", f"receipts/{receipt_id}")
+
+    async def get(problem: Problem | None = None) -> receipts.Proven:
+        with entered(by(ANN, "")):
+            return await receipts.get_receipt(office.api, Witnessed(problem), receipt_id)  # type: ignore[arg-type]
+
+    pending = Reason.ERROR_REASON_CHECKPOINT_PENDING
+    waiting = await get(Unavailable(pending, "Wait.", {"index": "4", "cosigned": "1", "quorum": "2"}))
+    assert (waiting.is_final, waiting.bundle, waiting.cosigned, waiting.quorum) == (False, "", 1, 2)
+    unsigned = await get(Unavailable(pending, "Wait.", {"index": ""}))
+    assert (unsigned.is_final, unsigned.cosigned, unsigned.quorum) == (False, 0, 0)
+    final = await get()
+    assert final.is_final
+    assert orjson.loads(final.bundle)["key_manifest"] == "manifest"
+    with pytest.raises(Unavailable, match="down"):
+        await get(Unavailable(Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, "It's down."))
 
 
 async def test_an_attempt_is_recorded_once_whoever_believes_to_hold_the_lease(office: Office) -> None:

@@ -25,11 +25,12 @@ from services.audit.model.cosigning import WitnessKey
 from services.audit.model.events import Produced
 from services.audit.model.notes import Signer
 from services.audit.model.signing import SignedHead
+from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 from services.audit.usecases import Quorum
 from services.audit.witness_client import WitnessClient
-from tests.support.log import ACME, LOG, event, sequencer
+from tests.support.log import ACME, LOG, event, opener, sequencer
 from tests.support.mesh import soon
 from tests.support.postgres import TestDatabase
 from tests.support.witnessing import GrowingLog, WitnessProcess, running_witness
@@ -48,6 +49,7 @@ class Running:
     metrics: Metrics
     signer: Signer
     database: TestDatabase
+    opener: Opener
     counter: int = 0
 
     async def append(self) -> UUID:
@@ -60,7 +62,13 @@ class Running:
     async def note(self, event_id: UUID, quorum: int = 0, witnesses: Sequence[WitnessKey] = ()) -> str:
         """The checkpoint that an event is proved under."""
         wanted = Quorum(witnesses, quorum, self.cosigners)
-        _, head = await usecases.prove_events(Reading(self.reader), self.checkpointer, [event_id], wanted)  # type: ignore[arg-type]
+        _, head = await usecases.prove_events(
+            Reading(self.reader),  # type: ignore[arg-type]
+            self.opener,
+            self.checkpointer,
+            [event_id],
+            quorum=wanted,
+        )
         return head.note
 
     def failures(self, witness: WitnessKey) -> float:
@@ -82,7 +90,7 @@ class Reading:
 
     store: Store
 
-    def read(self) -> object:
+    def read(self, organization_id: UUID | None = None) -> object:
         """A transaction of ACME's."""
         return self.store.read(ACME)
 
@@ -100,13 +108,13 @@ async def running(
     async def last_signed() -> SignedHead:
         return state.head
 
-    async with sequencer(database) as log:
+    async with sequencer(database) as log, opener(database) as opening:
         checkpointer = Checkpointer(role, log, Clock(), sign, last_signed, 0.02)
         cosigners = Cosigners(role, checkpointer, clients, metrics)
         tasks = [asyncio.create_task(each.run()) for each in (checkpointer, cosigners)]
         try:
             reader = Store(api, "audit", Clock())
-            yield Running(log, reader, checkpointer, cosigners, metrics, signer, database)
+            yield Running(log, reader, checkpointer, cosigners, metrics, signer, database, opening)
         finally:
             for task in tasks:
                 task.cancel()

@@ -77,13 +77,19 @@ async def verify(teller: Teller) -> None:
     """Finance fetches the receipt of a deletion after 30 days, and checks it offline; then with one byte changed."""
     deleted = teller.story.facts["requests"][0]["action_id"]
     newest = next(r for r in teller.story.facts["receipts"] if r["actionId"] == deleted and r["days"] == WINDOWS[-1])
-    answer = await teller.person("acme", "Finance").get(f"/receipts/{newest['receiptId']}")
+    answer = await teller.until(partial(_final, teller, newest["receiptId"]), "a witness to cosign the receipt")
     teller.receipt = answer["bundle"]
     teller.story.facts["receipt"] = {"receipt_id": newest["receiptId"], "bytes": len(teller.receipt)}
     teller.say("\n[bold]Finance[/] checks the receipt offline, with the log's key and nothing else")
     intact = await _verified(teller, teller.receipt.encode(), "the receipt", 0)
     changed = await _verified(teller, change_one_byte(teller.receipt.encode()), "one byte changed", 1)
     teller.story.facts["verification"] = {"receipt": intact, "one_byte_changed": changed}
+
+
+async def _final(teller: Teller, receipt_id: str) -> dict[str, Any] | None:
+    """The receipt, once as many witnesses have cosigned as must have."""
+    found: dict[str, Any] = await teller.person("acme", "Finance").get(f"/receipts/{receipt_id}")
+    return found if found["state"] == "RECEIPT_STATE_FINAL" else None
 
 
 async def _verified(teller: Teller, content: bytes, name: str, expected: int) -> dict[str, Any]:
