@@ -16,6 +16,26 @@ from collections.abc import Sequence
 TENANT_KINDS = frozenset({"state", "inventory", "dispatch", "lookup", "outbox"})
 CURRENT_ORGANIZATION = "(select nullif(current_setting('app.organization_id', true), '')::uuid)"
 
+# The bodies of the two trigger functions: what a database has is held against them (services/audit/control_watch.py).
+REFUSE_CHANGE = """
+BEGIN
+  RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME
+    USING ERRCODE = 'RC002';
+END """
+
+
+def require_event(schema: str) -> str:
+    """The body of a schema's require_event."""
+    return f"""
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM {schema}.outbox
+                 WHERE organization_id = coalesce(NEW.organization_id, OLD.organization_id)
+                   AND txid = pg_current_xact_id()) THEN
+    RAISE EXCEPTION 'a change of % commits without its event', TG_TABLE_NAME USING ERRCODE = 'RC001';
+  END IF;
+  RETURN NULL;
+END """
+
 
 def tenancy(schema: str, table: str, kind: str) -> list[str]:
     """Force row-level security on a tenant table, and mark its kind. Raises ValueError for a kind there isn't."""
@@ -47,11 +67,7 @@ def append_only(schema: str, *tables: str) -> list[str]:
         f"""DO $do$ BEGIN
             IF to_regprocedure('{schema}.refuse_change()') IS NULL THEN
               CREATE FUNCTION {schema}.refuse_change() RETURNS trigger LANGUAGE plpgsql
-              SET search_path = pg_catalog AS $body$
-              BEGIN
-                RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME
-                  USING ERRCODE = 'RC002';
-              END $body$;
+              SET search_path = pg_catalog AS $body${REFUSE_CHANGE}$body$;
             END IF;
         END $do$"""
     ]
@@ -102,15 +118,7 @@ def _outbox(schema: str, worker: bool) -> list[str]:
         f"CREATE INDEX outbox_pending ON {schema}.outbox (organization_id, counter) WHERE log_index IS NULL",
         # Runs as whoever commits, within their organization. RC001 is ours: class RC is free of PostgreSQL's own.
         f"""CREATE FUNCTION {schema}.require_event() RETURNS trigger LANGUAGE plpgsql
-            SET search_path = pg_catalog AS $body$
-            BEGIN
-              IF NOT EXISTS (SELECT 1 FROM {schema}.outbox
-                             WHERE organization_id = coalesce(NEW.organization_id, OLD.organization_id)
-                               AND txid = pg_current_xact_id()) THEN
-                RAISE EXCEPTION 'a change of % commits without its event', TG_TABLE_NAME USING ERRCODE = 'RC001';
-              END IF;
-              RETURN NULL;
-            END $body$""",
+            SET search_path = pg_catalog AS $body${require_event(schema)}$body$""",
         *tenancy(schema, "outbox", "outbox"),
         *allow(schema, "outbox", **writers),
         f"GRANT SELECT, UPDATE (log_index) ON {schema}.outbox TO {schema}_relay",

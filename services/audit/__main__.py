@@ -21,6 +21,7 @@ from services.audit.checkpointer import Checkpointer
 from services.audit.clients import SignerClient
 from services.audit.clients_evidence import Identity
 from services.audit.config import ArchiveSettings, AuditSettings
+from services.audit.control_watch import ControlWatch
 from services.audit.cosigners import Cosigners
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
@@ -71,8 +72,9 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(cosigners.run(), "cosigners")
     mesh.task(Rotations(reader, signer.key_manifest).run(), "rotations")
     mesh.task(alarms.run(), "alarms")
-    checks = _checks(mesh, settings, signer, keyring, alarms, sequencer)
+    checks, watch = _checks(mesh, settings, signer, keyring, alarms, sequencer)
     mesh.task(checks.run(), "self-check")
+    mesh.task(watch.run(), "watch on controls")
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))
     if settings.archive is not None:
         mesh.task(_archiver(mesh, settings.archive, reader, alarms).run(), "archiver")
@@ -138,10 +140,11 @@ def _archiver(mesh: Mesh, settings: ArchiveSettings, writer: Store, alarms: Alar
 
 def _checks(
     mesh: Mesh, settings: AuditSettings, signer: SignerClient, keyring: Keyring, alarms: Alarms, sequencer: Sequencer
-) -> CheckTask:
+) -> tuple[CheckTask, ControlWatch]:
     database, bounds = mesh.database(settings.log.checker, pool_size=1), settings.log.self_check
     checker = make_checker(settings, database, signer.log_keys, keyring.opener)
-    return CheckTask(
+    watch = ControlWatch(database, mesh.clock, alarms.note, mesh.metrics, event_triggers=settings.log.event_triggers)
+    checks = CheckTask(
         checker,
         mesh.clock,
         alarms.note,
@@ -150,6 +153,7 @@ def _checks(
         bounds.every_seconds,
         bounds.nightly_hour,
     )
+    return checks, watch
 
 
 def _witnesses(settings: AuditSettings) -> list[WitnessClient]:

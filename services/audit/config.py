@@ -44,6 +44,7 @@ class LogSettings:
     """The log's name, which is its first shard's origin; the sequencer's and the self-check's database roles; how
     often heads are signed and the organization heads published.
 
+    `event_triggers` is false where a managed PostgreSQL has none (SECURITY.md): else their absence is an alarm.
     `page_key` seals page tokens; `actor_key`, 32 bytes, makes the hashes under which actors are searched for.
     """
 
@@ -56,6 +57,7 @@ class LogSettings:
     heads_seconds: Seconds = 60.0
     self_check: SelfCheckSettings = field(default_factory=SelfCheckSettings)
     witnesses: tuple[WitnessAddress, ...] = ()
+    event_triggers: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,7 +247,7 @@ async def test_without_event_triggers_rows_are_still_kept(whole: TestDatabase) -
         rows = [each for each in attempts if each.startswith(("UPDATE", "DELETE", "TRUNCATE", "WITH", "MERGE"))]
         assert len(rows) > 6
         assert await tried(owner, rows) == [], table
-        # It has to take the trigger away first.
+        # It has to take the trigger away first, which is noticed (test_audit_controls.py).
         lifted = f"ALTER TABLE audit.{table} DISABLE TRIGGER append_only"
         assert await tried(owner, [lifted]) == [lifted]
     for connection in (login, owner, superuser):

@@ -1,0 +1,134 @@
+"""What pg_catalog says of the controls that hold the log and every state change: one query, which any login may make.
+
+Each row is a control that isn't as the migrations made it. Nothing of a tenant is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services._mesh.schema import REFUSE_CHANGE, require_event
+from services.audit.model.controls import EVENT_TRIGGERS, LOGS, OPEN_TO_INSERTS, SERVICES, Bypass
+
+_TENANT = (
+    "(organization_id = ( SELECT (NULLIF(current_setting('app.organization_id'::text, true), ''::text))::uuid "
+    'AS "nullif"))'
+)
+
+# tgtype: 1 for each row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate.
+_CONTROLS = """
+WITH tables AS (
+  SELECT c.oid, n.nspname AS schema, n.nspname || '.' || c.relname AS name, c.relowner, c.relacl,
+    c.relrowsecurity AND c.relforcerowsecurity AS secured,
+    substring(obj_description(c.oid, 'pg_class') FROM '^kind=([a-z]+)$') AS kind,
+    EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'organization_id'
+      AND NOT a.attisdropped) AS of_tenants
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = ANY(CAST(:services AS text[])) AND c.relkind IN ('r', 'p')
+), triggers AS (
+  SELECT t.tgrelid, t.tgname::text AS name, t.tgenabled::text AS enabled, t.tgtype AS type, p.proname::text AS function,
+    t.tgqual IS NULL AND t.tgattr = '' AS always
+  FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
+), logins AS (
+  SELECT r.oid, r.rolname::text AS name, split_part(r.rolname, '_', 1) AS schema, r.rolcanlogin,
+    r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication AS mighty
+  FROM pg_roles r WHERE split_part(r.rolname, '_', 1) = ANY(CAST(:services AS text[]))
+)
+SELECT 'event trigger' AS control, w.name AS what, 'it is missing or disabled' AS how
+  FROM unnest(CAST(:event_triggers AS text[])) AS w(name)
+  WHERE NOT EXISTS (SELECT FROM pg_event_trigger e WHERE e.evtname = w.name AND e.evtenabled IN ('O', 'A'))
+UNION ALL SELECT 'log', w.name, 'the table is missing, or isn''t sealed' FROM unnest(CAST(:logs AS text[])) AS w(name)
+  WHERE NOT EXISTS (SELECT FROM tables t WHERE t.name = w.name AND t.kind = 'log')
+UNION ALL SELECT 'append-only trigger', t.name, 'it is missing, disabled or changed' FROM tables t
+  WHERE (t.kind = 'log' OR t.name = ANY(CAST(:logs AS text[]))) AND NOT EXISTS (SELECT FROM triggers g
+    WHERE g.tgrelid = t.oid AND g.name = 'append_only' AND g.enabled = 'A' AND g.type = 2 + 8 + 16 + 32 AND g.always
+      AND g.function = 'refuse_change')
+UNION ALL SELECT 'outbox trigger', t.name, 'it is missing, disabled or changed' FROM tables t
+  WHERE t.kind = 'state' AND NOT EXISTS (SELECT FROM triggers g
+    WHERE g.tgrelid = t.oid AND g.name = 'owes_event' AND g.enabled IN ('O', 'A') AND g.type = 1 + 4 + 8 + 16
+      AND g.always AND g.function = 'require_event')
+UNION ALL SELECT 'trigger function', p.oid::regprocedure::text, 'its body isn''t the one of the migrations'
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  JOIN unnest(CAST(:functions AS text[]), CAST(:bodies AS text[])) AS f(name, body)
+    ON f.name = n.nspname || '.' || p.proname
+  WHERE btrim(regexp_replace(p.prosrc, '\\s+', ' ', 'g')) <> btrim(regexp_replace(f.body, '\\s+', ' ', 'g'))
+UNION ALL SELECT 'trigger', t.name, format('%s is none of the migrations'' own', g.name)
+  FROM tables t JOIN triggers g ON g.tgrelid = t.oid WHERE g.name NOT IN ('append_only', 'owes_event', 'final_state')
+UNION ALL SELECT 'rule', t.name, format('%s rewrites what is done to it', r.rulename)
+  FROM tables t JOIN pg_rewrite r ON r.ev_class = t.oid
+UNION ALL SELECT 'kind', t.name, 'its comment doesn''t say what it is' FROM tables t WHERE t.kind IS NULL
+UNION ALL SELECT 'row-level security', t.name, 'it isn''t enabled and forced' FROM tables t
+  WHERE t.of_tenants AND NOT t.secured
+UNION ALL SELECT 'policy', t.name, format('%s shows more than one organization''s rows', p.polname)
+  FROM tables t JOIN pg_policy p ON p.polrelid = t.oid
+  WHERE p.polname = 'tenant' AND (pg_get_expr(p.polqual, p.polrelid) <> :tenant
+      OR coalesce(pg_get_expr(p.polwithcheck, p.polrelid), :tenant) <> :tenant)
+    OR p.polname <> 'tenant' AND 0 = ANY(p.polroles)
+UNION ALL SELECT 'owner', t.name, format('it belongs to %s', o.rolname)
+  FROM tables t JOIN pg_roles o ON o.oid = t.relowner WHERE o.rolname <> t.schema || '_owner'
+UNION ALL SELECT 'child', i.inhrelid::regclass::text, format('it adds rows to %s', t.name)
+  FROM tables t JOIN pg_inherits i ON i.inhparent = t.oid
+  WHERE t.kind = 'log' AND obj_description(i.inhrelid, 'pg_class') IS DISTINCT FROM 'kind=log'
+UNION ALL SELECT DISTINCT 'grant', t.name, format('%s for %s', g.privilege_type, coalesce(r.rolname, 'everybody'))
+  FROM tables t CROSS JOIN LATERAL (
+    SELECT grantee, privilege_type FROM aclexplode(t.relacl)
+    UNION ALL SELECT x.grantee, x.privilege_type FROM pg_attribute a, aclexplode(a.attacl) x WHERE a.attrelid = t.oid
+  ) AS g LEFT JOIN pg_roles r ON r.oid = g.grantee
+  WHERE g.grantee <> t.relowner AND (
+    r.rolname IS NULL OR split_part(r.rolname, '_', 1) <> t.schema
+    OR g.privilege_type IN ('TRUNCATE', 'TRIGGER', 'REFERENCES', 'MAINTAIN')
+    OR t.kind = 'log' AND (g.privilege_type NOT IN ('SELECT', 'INSERT') OR g.privilege_type = 'INSERT'
+      AND t.name || ' ' || r.rolname <> ALL(CAST(:inserters AS text[]))))
+UNION ALL SELECT 'function', p.oid::regprocedure::text, 'it runs with its owner''s rights'
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname = ANY(CAST(:services AS text[])) AND p.prosecdef
+UNION ALL SELECT 'role', l.name, 'it may do more than its process needs' FROM logins l WHERE l.mighty
+UNION ALL SELECT 'role', l.name, 'it owns tables and can log in' FROM logins l
+  WHERE l.rolcanlogin AND l.name LIKE '%\\_owner'
+UNION ALL SELECT 'membership', m.member::regrole::text, format('it is a member of %s', m.roleid::regrole)
+  FROM pg_auth_members m
+  WHERE (m.roleid IN (SELECT oid FROM logins) OR m.member IN (SELECT oid FROM logins))
+    AND NOT EXISTS (SELECT FROM logins a JOIN logins b ON b.schema = a.schema
+      WHERE a.oid = m.member AND b.oid = m.roleid AND a.name = a.schema || '_migrate' AND b.name = b.schema || '_owner'
+        AND NOT m.inherit_option AND NOT m.admin_option)
+UNION ALL SELECT 'setting', coalesce(nullif(s.setrole, 0)::regrole::text, 'the database'), c.setting
+  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS c(setting)
+  WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    AND c.setting ~ '^(session_replication_role|row_security|event_triggers)='
+ORDER BY 1, 2, 3 LIMIT 200
+"""
+_AGES = """
+SELECT h.size AS head, c.size AS signed, c.signed_at FROM audit.head h LEFT JOIN LATERAL (
+  SELECT size, signed_at FROM audit.checkpoints ORDER BY size DESC LIMIT 1) AS c ON true
+"""
+
+
+async def read_bypasses(connection: AsyncConnection, *, event_triggers: bool = True) -> list[Bypass]:
+    """The controls that aren't as they should be, at most 200. `event_triggers` says whether there should be any."""
+    rows = await connection.execute(text(_CONTROLS), _expected(event_triggers))
+    return [Bypass(row.control, row.what, row.how) for row in rows]
+
+
+async def read_unsigned_since(connection: AsyncConnection) -> float | None:
+    """When the newest checkpoint was signed, as seconds since 1970, if the log has grown since; else None."""
+    row = (await connection.execute(text(_AGES))).one()
+    if not row.head or row.head == row.signed or row.signed_at is None:
+        return None
+    return float(row.signed_at.timestamp())
+
+
+def _expected(event_triggers: bool) -> Mapping[str, object]:
+    bodies = {f"{each}.require_event": require_event(each) for each in SERVICES}
+    bodies["audit.refuse_change"] = REFUSE_CHANGE
+    return {
+        "services": list(SERVICES),
+        "event_triggers": list(EVENT_TRIGGERS) if event_triggers else [],
+        "logs": list(LOGS),
+        "inserters": list(OPEN_TO_INSERTS),
+        "functions": list(bodies),
+        "bodies": list(bodies.values()),
+        "tenant": _TENANT,
+    }

@@ -1,0 +1,168 @@
+"""The watch on the controls in the database: nothing to say of what the migrations make, and a word on each bypass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services._mesh.clock import Clock
+from services._mesh.metrics import Metrics
+from services.audit.control_watch import ControlWatch
+from services.audit.model.alarms import Alarm
+from services.audit.model.controls import SERVICES
+from tests.support.postgres import TestDatabase, drop, new_database
+
+EVENTS_OFF = "SET event_triggers = off"
+
+
+@pytest.fixture
+async def whole() -> AsyncIterator[TestDatabase]:
+    made = await new_database(SERVICES)
+    yield made
+    await drop(made)
+
+
+# What somebody does as superuser, and what the watch says of it: (control, what it is about).
+BYPASSES: dict[str, tuple[str, tuple[str, str]]] = {
+    "event trigger disabled": (
+        "ALTER EVENT TRIGGER recoup_log_refuses_alter DISABLE",
+        ("event trigger", "recoup_log_refuses_alter"),
+    ),
+    "event trigger dropped": (
+        "DROP EVENT TRIGGER recoup_log_refuses_drop",
+        ("event trigger", "recoup_log_refuses_drop"),
+    ),
+    "append-only disabled": (
+        "ALTER TABLE audit.nodes DISABLE TRIGGER append_only",
+        ("append-only trigger", "audit.nodes"),
+    ),
+    "append-only of a partition": (
+        "ALTER TABLE audit.entries_s3 DISABLE TRIGGER append_only",
+        ("append-only trigger", "audit.entries_s3"),
+    ),
+    "append-only not always": (
+        "ALTER TABLE audit.nodes ENABLE TRIGGER append_only",
+        ("append-only trigger", "audit.nodes"),
+    ),
+    "append-only dropped": ("DROP TRIGGER append_only ON audit.dedup", ("append-only trigger", "audit.dedup")),
+    "unsealed": ("COMMENT ON TABLE audit.checkpoints IS 'kind=reference'", ("log", "audit.checkpoints")),
+    "refusal emptied": (
+        "CREATE OR REPLACE FUNCTION audit.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        ("trigger function", "audit.refuse_change()"),
+    ),
+    "outbox trigger disabled": (
+        "ALTER TABLE identity.members DISABLE TRIGGER owes_event",
+        ("outbox trigger", "identity.members"),
+    ),
+    "outbox trigger dropped": ("DROP TRIGGER owes_event ON actions.actions", ("outbox trigger", "actions.actions")),
+    "outbox check emptied": (
+        "CREATE OR REPLACE FUNCTION identity.require_event() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN NULL; END'",
+        ("trigger function", "identity.require_event()"),
+    ),
+    "no longer state": ("COMMENT ON TABLE identity.members IS NULL", ("kind", "identity.members")),
+    "security off": ("ALTER TABLE audit.entries DISABLE ROW LEVEL SECURITY", ("row-level security", "audit.entries")),
+    "security not forced": (
+        "ALTER TABLE scanner.findings NO FORCE ROW LEVEL SECURITY",
+        ("row-level security", "scanner.findings"),
+    ),
+    "policy widened": ("ALTER POLICY tenant ON audit.payloads USING (true)", ("policy", "audit.payloads")),
+    "policy for everybody": ("CREATE POLICY more ON pricing.jobs USING (true)", ("policy", "pricing.jobs")),
+    "superuser": ("ALTER ROLE audit_api SUPERUSER", ("role", "audit_api")),
+    "bypassrls": ("ALTER ROLE identity_api BYPASSRLS", ("role", "identity_api")),
+    "owner logs in": ("ALTER ROLE audit_owner LOGIN", ("role", "audit_owner")),
+    "membership": ("GRANT audit_sequencer TO scanner_worker", ("membership", "scanner_worker")),
+    "membership of a stranger": ("GRANT audit_owner TO postgres", ("membership", "postgres")),
+    "migration inherits": ("GRANT audit_owner TO audit_migrate WITH INHERIT TRUE", ("membership", "audit_migrate")),
+    "grant on a log": ("GRANT UPDATE ON audit.nodes TO audit_sequencer", ("grant", "audit.nodes")),
+    "grant of a column": ("GRANT UPDATE (hash) ON audit.nodes TO audit_sequencer", ("grant", "audit.nodes")),
+    "insert for another": ("GRANT INSERT ON audit.checkpoints TO audit_api", ("grant", "audit.checkpoints")),
+    "another service": ("GRANT SELECT ON audit.entries TO scanner_api", ("grant", "audit.entries")),
+    "everybody": ("GRANT SELECT ON identity.members TO PUBLIC", ("grant", "identity.members")),
+    "owner changed": ("ALTER TABLE audit.head OWNER TO audit_sequencer", ("owner", "audit.head")),
+    "child": ("CREATE TABLE audit.more () INHERITS (audit.nodes)", ("child", "audit.more")),
+    "rule": ("CREATE RULE quiet AS ON INSERT TO audit.dedup DO INSTEAD NOTHING", ("rule", "audit.dedup")),
+    "trigger": (
+        "CREATE TRIGGER more BEFORE INSERT ON audit.chains FOR EACH ROW EXECUTE FUNCTION audit.refuse_change()",
+        ("trigger", "audit.chains"),
+    ),
+    "definer": ("ALTER FUNCTION actions.require_event() SECURITY DEFINER", ("function", "actions.require_event()")),
+    "role setting": (
+        "ALTER ROLE audit_sequencer SET session_replication_role = replica",
+        ("setting", "audit_sequencer"),
+    ),
+    "database setting": ("ALTER DATABASE {name} SET event_triggers = off", ("setting", "the database")),
+}
+
+
+async def test_what_the_migrations_make_is_no_bypass(whole: TestDatabase) -> None:
+    alarms: list[Alarm] = []
+    metrics = Metrics()
+    role = whole.role("audit_checker", 1)
+    watch = ControlWatch(role, Clock(), alarms.append, metrics)
+    assert await watch.look() == []
+    assert alarms == []
+    assert "recoup_controls_bypassed 0" in metrics.render()
+    await role.close()
+
+
+async def test_each_bypass_is_noticed_once_and_again_when_it_comes_back(whole: TestDatabase) -> None:
+    superuser = await whole.superuser()
+    await superuser.execute(EVENTS_OFF)
+    role = whole.role("audit_checker", 1)
+    for name, (statement, expected) in BYPASSES.items():
+        alarms: list[Alarm] = []
+        watch = ControlWatch(role, Clock(), alarms.append, Metrics())
+        connection = await whole.superuser()
+        await connection.execute(EVENTS_OFF)
+        # Roles are the cluster's: whatever was done is taken back, and what can't be is done in a transaction.
+        await connection.execute("BEGIN")
+        await connection.execute(statement.format(name=f'"{whole.name}"'))
+        found = await within(connection)
+        await connection.execute("ROLLBACK")
+        await connection.close()
+        assert expected in {(each[0], each[1]) for each in found}, (name, found)
+        assert await watch.look() == [], name
+    await superuser.execute("ALTER TABLE audit.nodes DISABLE TRIGGER append_only")
+    alarms = []
+    metrics = Metrics()
+    watch = ControlWatch(role, Clock(), alarms.append, metrics)
+    for _ in range(3):
+        assert len(await watch.look()) == 1
+    assert "recoup_controls_bypassed 1" in metrics.render()
+    await superuser.execute("ALTER TABLE audit.nodes ENABLE ALWAYS TRIGGER append_only")
+    assert await watch.look() == []
+    await superuser.execute("ALTER TABLE audit.nodes DISABLE TRIGGER append_only")
+    await watch.look()
+    assert [(each.kind, each.metadata["what"]) for each in alarms] == [("CONTROL_BYPASSED", "audit.nodes")] * 2
+    assert len({each.key for each in alarms}) == 2
+    await role.close()
+    await superuser.close()
+
+
+async def within(connection: object) -> list[tuple[str, str, str]]:
+    """The watch's own query, in a transaction that sees what it did itself."""
+    from sqlalchemy import bindparam, text
+    from sqlalchemy.dialects import postgresql
+
+    from services.audit.store.controls import _CONTROLS, _expected
+
+    expected = _expected(True)
+    compiled = (
+        text(_CONTROLS).bindparams(*(bindparam(key) for key in expected)).compile(dialect=postgresql.asyncpg.dialect())
+    )
+    arguments = [expected[key] for key in compiled.positiontup]
+    rows = await connection.fetch(str(compiled), *arguments)  # type: ignore[attr-defined]
+    return [(row["control"], row["what"], row["how"]) for row in rows]
+
+
+async def test_without_event_triggers_their_absence_is_no_bypass(whole: TestDatabase) -> None:
+    superuser = await whole.superuser()
+    for name in ("alter", "drop", "opening"):
+        await superuser.execute(f"DROP EVENT TRIGGER recoup_log_refuses_{name}")
+    await superuser.close()
+    role = whole.role("audit_checker", 1)
+    assert len(await ControlWatch(role, Clock(), lambda _: None, Metrics()).look()) == 3
+    assert await ControlWatch(role, Clock(), lambda _: None, Metrics(), event_triggers=False).look() == []
+    await role.close()
