@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
+from hashlib import sha256
 from struct import unpack
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from recoup_verify.savings.method import Costs, Evidence, by_day, pool
 
 _SCALE = 10**12
 _ROUNDS, _LOW, _HIGH = 1_000, 50, 949
-_WORDS = 2**32
+_WORDS, _AT_ONCE = 2**32, 256
 
 
 class Interval(NamedTuple):
@@ -24,24 +24,27 @@ class Interval(NamedTuple):
 
 
 class Draws:
-    """Draws below `n`, without bias, from the stream of a seed."""
+    """Draws without bias from the stream of a seed."""
 
     def __init__(self, plan_hash: str, days: int) -> None:
-        self._words = _stream(hashlib.sha256(f"recoup-savings/1/{plan_hash}/{days}".encode()).digest())
+        self._seed = sha256(f"recoup-savings/1/{plan_hash}/{days}".encode()).digest()
+        self._words, self._place, self._blocks = tuple[int, ...](), 0, 0
 
-    def below(self, n: int) -> int:
-        """The next draw from 0 to n - 1."""
-        word = next(self._words)
-        while word >= _WORDS - _WORDS % n:
-            word = next(self._words)
-        return word % n
+    def below(self, n: int, times: int) -> list[int]:
+        """The next draws from 0 to n - 1; words that would favour some of these are left out."""
+        start, fair = self._place, _WORDS - _WORDS % n
+        self._place += times
+        taken = self._words[start : self._place]
+        found = [word % n for word in taken if word < fair]
+        if len(taken) < times:
+            self._read()
+        return found if len(found) == times else found + self.below(n, times - len(found))
 
-
-def _stream(seed: bytes) -> Iterator[int]:
-    counter = 0
-    while True:
-        yield from unpack(">8I", hashlib.sha256(seed + counter.to_bytes(8, "big")).digest())
-        counter += 1
+    def _read(self) -> None:
+        """The stream's next blocks: SHA-256 of the seed and a counter, each eight words."""
+        numbers = range(self._blocks, self._blocks + _AT_ONCE)
+        blocks = b"".join([sha256(self._seed + number.to_bytes(8, "big")).digest() for number in numbers])
+        self._words, self._place, self._blocks = unpack(f">{8 * _AT_ONCE}I", blocks), 0, numbers.stop
 
 
 def interval(evidence: Evidence, costs: Costs, plan_hash: str) -> Interval:
@@ -68,10 +71,11 @@ class _Resampling:
 
     def total(self, draws: Draws) -> int:
         """One round."""
-        drawn = {w: [members[draws.below(len(members))] for _ in members] for w, members in self._pools.items()}
+        drawn = {w: [members[n] for n in draws.below(len(members), len(members))] for w, members in self._pools.items()}
         found = -self._spent
-        for weekday, costs, residuals in zip(self._weekdays, self._costs, self._residuals, strict=True):
-            found += _median([costs[place] for place in drawn[weekday]]) + residuals[draws.below(self._count)]
+        places = draws.below(self._count, len(self._weekdays))
+        for weekday, costs, residuals, place in zip(self._weekdays, self._costs, self._residuals, places, strict=True):
+            found += _median([costs[each] for each in drawn[weekday]]) + residuals[place]
         return found
 
 
