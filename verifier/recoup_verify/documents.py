@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
@@ -140,20 +139,16 @@ def _canonical(document: Any) -> bytes:
     if isinstance(document, dict):
         # RFC 8785 orders keys by their UTF-16 code units.
         keys = sorted(document, key=None if all(map(str.isascii, document)) else lambda key: key.encode("utf-16-be"))
-        return b"{" + b",".join(_text(key) + b":" + _canonical(document[key]) for key in keys) + b"}"
+        return b"{" + b",".join(_WRITER.encode(key).encode() + b":" + _canonical(document[key]) for key in keys) + b"}"
     if isinstance(document, list):
         return b"[" + b",".join(_canonical(item) for item in document) + b"]"
     if isinstance(document, str):
-        return _text(document)
+        return _WRITER.encode(document).encode()
     if isinstance(document, bool) or document is None:
         return {True: b"true", False: b"false", None: b"null"}[document]
     if isinstance(document, int) and abs(document) < 2**53:
         return str(document).encode()
     raise CannotTell("a number that isn't whole has no place in these documents")
-
-
-def _text(text: str) -> bytes:
-    return _ENCODER.encode(text).encode("utf-8")
 
 
 def shown(text: object) -> str:

@@ -11,9 +11,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from recoup_verify.documents import CannotTell, Disproved, Reader, UnknownVersion, decode, fields, read_json
+from recoup_verify.documents import (
+    CannotTell,
+    Disproved,
+    Reader,
+    UnknownVersion,
+    decode,
+    fields,
+    read_json,
+    shape,
+    shaped,
+)
 from recoup_verify.log import Key, Trust, verified_head, whole_number
-from recoup_verify.tree import check_inclusion
+from recoup_verify.tree import MAX_HASHES, check_inclusion
 
 _AT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 _MOMENT = re.compile(_AT, re.ASCII)
@@ -34,6 +44,8 @@ _LEAF = re.compile(
     .replace('{"', '\\{"', 1)
     .encode()
 )
+_EVENT = shape(texts="leaf index payload salt", lists="proof", numbers="shard")
+_HEAD = shape(texts="note size root origin", numbers="shard")
 MAX_BYTES = 1 << 20
 
 
@@ -51,29 +63,24 @@ def check_event(raw: bytes, key: Key | Trust) -> Proved:
     """Check a proof document. Raises Disproved, CannotTell."""
     if len(raw) > MAX_BYTES:
         raise CannotTell("the file is larger than any proof")
-    document = fields(read_json(raw), "the document", ("event", "checkpoint"))
-    event = fields(document["event"], "event", ("leaf", "index", "payload", "salt", "proof", "shard"))
-    checkpoint = fields(document["checkpoint"], "checkpoint", ("note", "size", "root", "shard", "origin"))
-    head = verified_head(_text(checkpoint["note"], "checkpoint.note"), key)
+    document = shaped(read_json(raw), "the document", shape(objects="event checkpoint"))
+    event, checkpoint = shaped(document["event"], "event", _EVENT), shaped(document["checkpoint"], "checkpoint", _HEAD)
+    head, index = verified_head(checkpoint["note"], key), whole_number(event["index"])
     if checkpoint["size"] != str(head.size) or decode(checkpoint["root"], "checkpoint.root") != head.root:
         raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
-    if checkpoint["origin"] != head.origin or not _is(head.shard, checkpoint["shard"], event["shard"]):
+    if checkpoint["origin"] != head.origin or not head.shard == checkpoint["shard"] == event["shard"]:
         raise Disproved("checkpoint.origin, checkpoint.shard or event.shard isn't the shard of the signed note")
+    if index is None or len(event["proof"]) > MAX_HASHES:
+        raise Disproved("event.index isn't a whole number, or event.proof is longer than any tree is high")
     # Bytes are read as documents only after they're proved: what was changed is disproved, whatever it has become.
     leaf_bytes, payload_bytes = decode(event["leaf"], "event.leaf"), decode(event["payload"], "event.payload")
-    index = _number(event["index"])
-    hashes = [decode(item, "event.proof") for item in _list(event["proof"])]
-    check_inclusion(leaf_bytes, index, hashes, head.size, head.root)
+    check_inclusion(leaf_bytes, index, [decode(item, "event.proof") for item in event["proof"]], head.size, head.root)
     leaf, salt = read_leaf(leaf_bytes), decode(event["salt"], "event.salt")
     if not payload_bytes and not salt:
         place = f"leaf {index} of {head.size} of {head.origin} is event {leaf['event_id']}, as signed"
         raise CannotTell(f"the payload is withheld, as it is once it was erased: {place}, but not what it said")
     check_commitment(payload_bytes, salt, leaf)
-    payload = read_json(payload_bytes)
-    for name in ("event_id", "organization_id"):
-        if not isinstance(payload, dict) or payload.get(name) != leaf[name]:
-            raise Disproved(f"the payload's {name} isn't the leaf's")
-    return Proved(payload, leaf, index, head.size, head.origin)
+    return Proved(event_payload(read_json(payload_bytes), leaf), leaf, index, head.size, head.origin)
 
 
 def read_leaf(raw: bytes) -> Mapping[str, Any]:
@@ -99,28 +106,14 @@ def check_commitment(payload: bytes, salt: bytes, leaf: Mapping[str, Any]) -> No
         raise Disproved("the payload isn't the one that the leaf commits to: payload or salt was changed")
 
 
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise CannotTell(f"{where} must be a text")
-    return value
-
-
-def _is(number: int, *values: Any) -> bool:
-    return all(type(value) is int and value == number for value in values)
-
-
-def _number(value: Any) -> int:
-    """A 64-bit integer as proto3 JSON spells it. Raises Disproved."""
-    number = whole_number(value) if isinstance(value, str) else None
-    if number is None:
-        raise Disproved("event.index isn't a whole number")
-    return number
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list) or len(value) > 64:
-        raise CannotTell("event.proof must be a list of at most 64 hashes")
-    return value
+def event_payload(payload: Any, leaf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The payload that a leaf commits to. Raises Disproved unless it is one of the same event."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("metadata", {}), dict):
+        raise Disproved("the payload isn't an event's")
+    for name in ("event_id", "organization_id"):
+        if payload.get(name) != leaf[name]:
+            raise Disproved(f"the payload's {name} isn't the leaf's")
+    return payload
 
 
 def told(files: Sequence[str], read: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:

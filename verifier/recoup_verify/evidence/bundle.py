@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from recoup_verify.checkpoint import MAX_BYTES as MAX_CHECKPOINT
 from recoup_verify.documents import CannotTell, Disproved, Reader, UnknownVersion, decode, read_canonical, shape, shaped
 from recoup_verify.envelope import open_envelope
-from recoup_verify.event import check_commitment, is_moment, read_leaf
-from recoup_verify.evidence.events import EVENTS, RECORDS, Export, Published, check_trees, event_payload
+from recoup_verify.event import check_commitment, event_payload, is_moment, read_leaf
+from recoup_verify.evidence.events import EVENTS, RECORDS, Export, Published, check_trees
 from recoup_verify.evidence.files import Files
 from recoup_verify.keys import read_manifest
 from recoup_verify.log import Head, Trust, countersigned, parse_proof, verified_head
@@ -161,7 +161,7 @@ def _proven(document: Mapping[str, Any], where: str, trust: Trust, note: str | N
         check_inclusion(leaf, inclusion.position, inclusion.hashes, head.size, head.root)
         content, payload = read_leaf(leaf), document["payload"].encode()
         check_commitment(payload, decode(document["salt"], "its salt"), content)
-        return Proven(content, event_payload(payload, content), inclusion.position, head)
+        return Proven(content, event_payload(read_canonical(payload, "the payload"), content), inclusion.position, head)
     except Disproved as error:
         raise Disproved(f"{where}: {error}") from error
 

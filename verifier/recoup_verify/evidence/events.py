@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
-from recoup_verify.event import check_commitment, is_moment, read_leaf
+from recoup_verify.event import check_commitment, event_payload, is_moment, read_leaf
 from recoup_verify.evidence.files import Files
 from recoup_verify.log import Head
 from recoup_verify.tree import leaf_hash, root_over
@@ -39,17 +39,6 @@ class Published(NamedTuple):
     org_seq: int
     leaf: str
     at: str
-
-
-def event_payload(raw: bytes, leaf: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An event's payload, from bytes that its leaf commits to. Raises Disproved, CannotTell."""
-    payload = read_canonical(raw, "the payload")
-    if not isinstance(payload, dict) or not isinstance(payload.get("metadata", {}), dict):
-        raise Disproved("the payload isn't an event's")
-    for name in ("event_id", "organization_id"):
-        if payload.get(name) != leaf[name]:
-            raise Disproved(f"the payload's {name} isn't the leaf's")
-    return payload
 
 
 class Export:
@@ -109,7 +98,7 @@ class Export:
         if "payload" in document:
             raw = document["payload"].encode()
             check_commitment(raw, decode(document["salt"], "its salt"), leaf)
-            payload = event_payload(raw, leaf)
+            payload = event_payload(read_canonical(raw, "the payload"), leaf)
             if not is_moment(payload.get("occurred_at")) or not (recorded or start <= payload["occurred_at"] < end):
                 raise Disproved("the event isn't of the bundle's period")
             self._disclosed += 1

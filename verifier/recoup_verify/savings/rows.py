@@ -90,11 +90,6 @@ def currency_of(text: str, where: str) -> str:
     return text
 
 
-def is_digest(text: str) -> bool:
-    """Whether this is a SHA-256, hexadecimal."""
-    return bool(_DIGEST.fullmatch(text))
-
-
 def sums_of(document: Any, where: str) -> Sums:
     """The four sums of a row or price. Raises Disproved."""
     return Sums(*(decimal_of(document[name], f"{where}: {name}") for name in _SUMS))
@@ -165,7 +160,7 @@ def _check_batch(document: Any, where: str) -> None:
     currency_of(document["currency"], f"{where}: its currency")
     if document["complete_through"]:
         day_of(document["complete_through"], f"{where}: complete_through")
-    if not _PERIOD.fullmatch(document["billing_period"]) or not is_digest(document["sha256"]):
+    if not _PERIOD.fullmatch(document["billing_period"]) or not _DIGEST.fullmatch(document["sha256"]):
         raise Disproved(f"{where} has no billing period or no digest")
     if document["provenance"] not in PROVENANCES or document["rows"] < 0 or not document["batch_id"]:
         raise Disproved(f"{where} has an unknown provenance, a negative count or no id")
