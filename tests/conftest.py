@@ -24,6 +24,12 @@ def services_with_migrations() -> list[str]:
     return sorted(path.parts[-4] for path in (ROOT / "services").glob("*/migrations/versions/0001_*.py"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the nemesis lasts, and which one it is (tests/mesh/test_nemesis.py)."""
+    parser.addoption("--nemesis-seconds", type=float, default=60.0, help="how long faults go on")
+    parser.addoption("--nemesis-seed", type=int, default=0, help="repeat the faults of this seed")
+
+
 @pytest.fixture
 async def database(request: pytest.FixtureRequest) -> AsyncIterator[TestDatabase]:
     """A database of the test's own, with the migrations of the services that its mark names."""

@@ -58,16 +58,25 @@ class TestMesh:
 
     def channel(self, peer: str, process: str) -> grpc.aio.Channel:
         """A channel to `peer` under the certificate of `process` ("client/tests" is a typed client)."""
-        folder = self.mesh.installation.folder(process)
-        if process.startswith("client/"):
-            folder = self.mesh.state / "clients" / process.removeprefix("client/")
-        credentials = grpc.ssl_channel_credentials(
-            self.mesh.installation.ca.cert_file.read_bytes(),
-            (folder / "tls.key").read_bytes(),
-            (folder / "tls.pem").read_bytes(),
-        )
-        address = f"127.0.0.1:{self.mesh.installation.ports[peer]}"
-        return grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", peer)])
+        return channel_of(self.mesh, peer, process)
+
+
+def channel_of(mesh: LocalMesh, peer: str, process: str, port: int = 0) -> grpc.aio.Channel:
+    """A channel to `peer` under the certificate of `process`; to another port than the peer's own, where one is given.
+
+    It tries again soon: in tests, peers come back soon.
+    """
+    folder = mesh.installation.folder(process)
+    if process.startswith("client/"):
+        folder = mesh.state / "clients" / process.removeprefix("client/")
+    credentials = grpc.ssl_channel_credentials(
+        mesh.installation.ca.cert_file.read_bytes(),
+        (folder / "tls.key").read_bytes(),
+        (folder / "tls.pem").read_bytes(),
+    )
+    backoff = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
+    options = [("grpc.ssl_target_name_override", peer), *backoff]
+    return grpc.aio.secure_channel(f"127.0.0.1:{port or mesh.installation.ports[peer]}", credentials, options)
 
 
 class Person:

@@ -1,0 +1,145 @@
+"""What befalls the mesh: processes killed at any moment or at a named place, held, doubled; stores crashed and lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from random import Random
+
+from recoup_local.embedded import child
+from recoup_local.embedded.nats import free_port
+from recoup_local.supervisor import LocalMesh
+
+# Where processes can be killed, as process and place.
+PLACES = (
+    "audit.flush.written",
+    "audit.flush.committed",
+    "audit.checkpoint.signed",
+    "audit-signer.sign.signed",
+    "audit-signer.sign.written",
+    "audit-signer.sign.remembered",
+    "pricing.relay.claimed",
+    "pricing.relay.appended",
+)
+KILLED = ("audit", "audit-signer", "identity", "pricing")
+# Longer than the signer, the log and the relay wait for each other: than any lease that they have.
+HELD_SECONDS = {"audit": 3.0, "audit-signer": 6.0, "pricing": 3.0}
+REACHED_SECONDS = 20.0
+
+
+class Nemesis:
+    """Harms a mesh, one fault after the other; what it did stands in `did`."""
+
+    def __init__(self, mesh: LocalMesh, random: Random, twin_port: int) -> None:
+        self._mesh, self._random, self.twin_port = mesh, random, twin_port
+        self.did: list[str] = []
+        self.faults: Mapping[str, Callable[[], Awaitable[None]]] = {
+            **{f"kill {name}": self._killing(name) for name in KILLED},
+            **{f"kill at {place}": self._killing_at(place) for place in PLACES},
+            **{f"hold {name}": self._holding(name) for name in HELD_SECONDS},
+            "crash PostgreSQL": self._crash_postgres,
+            "crash NATS": self._crash_nats,
+            "lose JetStream": self._lose_jetstream,
+            "two sequencers": self._two_sequencers,
+        }
+
+    async def run(self, seconds: float) -> None:
+        """Every fault once, in any order, then any of them: for as long as there is time."""
+        loop = asyncio.get_running_loop()
+        ends, waiting = loop.time() + seconds, list(self.faults)
+        self._random.shuffle(waiting)
+        while loop.time() < ends:
+            name = waiting.pop() if waiting else self._random.choice(list(self.faults))
+            self.did.append(name)
+            await self.faults[name]()
+            await asyncio.sleep(self._random.uniform(0.1, 0.8))
+
+    def _killing(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def kill() -> None:
+            self._mesh.kill(name)
+            await self._mesh.restart(name)
+
+        return kill
+
+    def _killing_at(self, place: str) -> Callable[[], Awaitable[None]]:
+        name = next(each for each in (*KILLED, "") if place.startswith(f"{each}."))
+
+        async def kill() -> None:
+            folder = self._mesh.installation.failpoints
+            assert folder is not None
+            armed = folder / place
+            armed.write_text("kill")
+            async with asyncio.timeout(REACHED_SECONDS):
+                while self._mesh.exit_code(name) is None:
+                    await asyncio.sleep(0.02)
+            assert not armed.exists()
+            await self._mesh.restart(name)
+
+        return kill
+
+    def _holding(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def hold() -> None:
+            os.kill(self._mesh.pid(name), signal.SIGSTOP)
+            await asyncio.sleep(HELD_SECONDS[name])
+            os.kill(self._mesh.pid(name), signal.SIGCONT)
+            await self._mesh.await_ready(name)
+
+        return hold
+
+    async def _crash_postgres(self) -> None:
+        self._mesh.crash_postgres()
+        self._mesh.start_postgres()
+
+    async def _crash_nats(self) -> None:
+        self._mesh.crash_nats()
+        self._mesh.start_nats()
+
+    async def _lose_jetstream(self) -> None:
+        self._mesh.lose_jetstream()
+
+    async def _two_sequencers(self) -> None:
+        """A second audit process takes over; the first is held meanwhile, and goes on when it is no more in force."""
+        os.kill(self._mesh.pid("audit"), signal.SIGSTOP)
+        twin = self._start_twin()
+        try:
+            await self._twin_serves(twin)
+            os.kill(self._mesh.pid("audit"), signal.SIGCONT)
+            await asyncio.sleep(self._random.uniform(0.5, 2.0))  # Both append, and fence each other.
+        finally:
+            twin.kill()
+            twin.wait()
+        await self._mesh.await_ready("audit")
+
+    def _start_twin(self) -> subprocess.Popen[bytes]:
+        own = self._mesh.installation.config_file("audit")
+        config = own.with_name("twin.toml")
+        port = self._mesh.installation.ports["audit"]
+        config.touch(mode=0o600)
+        config.write_text(own.read_text().replace(f'"127.0.0.1:{port}"', f'"127.0.0.1:{self.twin_port}"'))
+        with (self._mesh.logs / "audit-twin.log").open("ab") as log:
+            return child.start([sys.executable, "-m", "services.audit", "--config", config], log)
+
+    async def _twin_serves(self, twin: subprocess.Popen[bytes]) -> None:
+        async with asyncio.timeout(30.0):
+            while not _listens(self.twin_port):
+                assert twin.poll() is None, Path(self._mesh.logs / "audit-twin.log").read_text()[-2000:]
+                await asyncio.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+def twin_port() -> int:
+    """Where the second sequencer will listen."""
+    return free_port()
