@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 LOCKS := requirements.txt requirements-dev.txt requirements-protos.txt
 OWN := pyproject.toml protos/pyproject.toml clients/pyproject.toml verifier/pyproject.toml local/pyproject.toml
 ONLY ?=
+ENTRIES ?=
 UPGRADE ?=
 
 .PHONY: help setup protos lint format test demo bench lock release-protos docs clean
@@ -36,8 +37,8 @@ test: setup ## all tests
 demo: setup ## the main job, from connection to verified receipt
 	@exec $(VENV)/bin/recoup local demo
 
-bench: setup ## the benchmarks; one of them with ONLY=name
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+bench: setup ## the benchmarks; one of them with ONLY=name, a smaller log with ENTRIES=n
+	@$(PY) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(ENTRIES),--entries $(ENTRIES))
 
 lock: setup ## lock the requirements; UPGRADE=1 takes the newest of everything
 	@$(PY) tools/lock.py $(if $(UPGRADE),--upgrade)

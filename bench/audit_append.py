@@ -4,69 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
 from statistics import quantiles
 from typing import Any
 from uuid import UUID, uuid4
 
-import rfc8785
-
-from bench.measuring import Result, compare
+from bench.log_mesh import event
+from bench.measuring import Result, compare, resident_mib
 from recoup.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from recoup_local.embedded.postgres import connect
-from tests.support.mesh import TestMesh
+from recoup_local.supervisor import LocalMesh
+from tests.support.mesh import channel_of
 
-EVENTS, BATCH, WORKERS = 8000, 250, 4
+EVENTS, BATCH, WORKERS = 10_000, 250, 8
 FLOOR_ROWS_A_COMMIT = 100
-STEADY_RATE, STEADY_SECONDS, STEADY_BATCH = 2000, 4, 20
+# Half of the rate that is aimed at.
+STEADY_RATE, STEADY_SECONDS, STEADY_BATCH = 5000, 4, 50
+FLOOR = f"unnest inserts, {FLOOR_ROWS_A_COMMIT} a commit"
 
 
-def event(organization: UUID, counter: int) -> audit_pb2.ProducedEvent:
-    """An event of about 600 bytes."""
-    event_id = uuid4()
-    payload = rfc8785.dumps(
-        {
-            "v": 1,
-            "event_id": str(event_id),
-            "organization_id": str(organization),
-            "action": "identity.bench.append",
-            "target": f"bench/{counter}",
-            "result": "OK",
-            "actor": f"user:{organization}",
-            "responsible_person": str(organization),
-            "role": "ADMIN",
-            "occurred_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-            "request_id": str(event_id),
-            "trace_id": "0" * 32,
-            "authority": f"passport:{event_id}",
-            "metadata": {"padding": "x" * 60},
-        }
-    )
-    return audit_pb2.ProducedEvent(
-        event_id=str(event_id), organization_id=str(organization), producer_counter=counter, payload=payload
-    )
-
-
-async def run(made: TestMesh) -> Result:
-    """Measure; prints the acknowledgement's 99th percentile at a steady rate too."""
-    async with made.channel("audit", "identity") as channel:
+async def run(mesh: LocalMesh) -> Result:
+    """Measure; beside it the acknowledgement's 99th percentile at a steady rate, and the audit process's memory."""
+    async with channel_of(mesh, "audit", "identity") as channel:
         stub = audit_service_pb2_grpc.AuditServiceStub(channel)
+        before = resident_mib(mesh.pid("audit"))
 
         async def subject() -> float:
-            return await _throughput(stub)
+            return await throughput(stub)
 
         async def floor() -> float:
-            return await _floor(made)
+            return await _floor(mesh)
 
-        result = await compare(
-            "audit.append", "events/s", f"unnest inserts, {FLOOR_ROWS_A_COMMIT} a commit", subject, floor
-        )
+        result = await compare("audit.append", "events/s", FLOOR, subject, floor)
         p99 = await _steady(stub)
-    print(f"  acknowledged at {STEADY_RATE} events/s: p99 {p99 * 1000:.1f} ms")
-    return result
+    facts = {
+        f"p99 of an acknowledgement at {STEADY_RATE} events/s, ms": round(p99 * 1000, 1),
+        "audit's memory before, MiB": before,
+        "audit's memory after, MiB": resident_mib(mesh.pid("audit")),
+    }
+    return replace(result, facts=facts)
 
 
-async def _throughput(stub: Any) -> float:
+async def throughput(stub: Any) -> float:
+    """Events a second, when each of some producers sends its batches one after the other."""
     batches = []
     for _ in range(WORKERS):
         organization = uuid4()
@@ -82,9 +62,9 @@ async def _throughput(stub: Any) -> float:
     return EVENTS / (time.perf_counter() - began)
 
 
-async def _floor(made: TestMesh) -> float:
-    assert made.mesh.postgres is not None
-    connection = await connect(made.mesh.postgres)
+async def _floor(mesh: LocalMesh) -> float:
+    assert mesh.postgres is not None
+    connection = await connect(mesh.postgres)
     organization = uuid4()
     rows = [(UUID(e.event_id), e.payload) for e in (event(organization, n + 1) for n in range(EVENTS))]
     try:

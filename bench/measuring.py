@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,7 +14,7 @@ Measure = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark's outcome; `ratio` is subject / floor in the same unit."""
+    """One benchmark's outcome; `ratio` is subject / floor in the same unit. `facts` were measured beside it."""
 
     name: str
     median: float
@@ -22,6 +23,7 @@ class Result:
     floor_median: float
     ratio: float
     runs: list[dict[str, float]]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The result as JSON."""
@@ -29,9 +31,10 @@ class Result:
 
     def line(self) -> str:
         """The result for a person."""
+        facts = "".join(f"\n{'':24}{name}: {value:g}" for name, value in self.facts.items())
         return (
             f"{self.name:22} {self.median:10.1f} {self.unit:9} floor {self.floor_median:10.1f}"
-            f"  ratio {self.ratio:.3f}  ({self.floor})"
+            f"  ratio {self.ratio:.3f}  ({self.floor}){facts}"
         )
 
 
@@ -45,3 +48,9 @@ async def compare(name: str, unit: str, floor: str, subject: Measure, baseline: 
         found.append({"subject": round(await subject(), 3), "floor": round(below, 3)})
     middle, below = median(run["subject"] for run in found), median(run["floor"] for run in found)
     return Result(name, middle, unit, floor, below, round(middle / below, 4), found)
+
+
+def resident_mib(pid: int) -> float:
+    """The resident memory of a process, MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmRSS:"))
