@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from uuid import UUID
 
 from services._mesh.config import ConfigError
 from services._mesh.database import Database
@@ -14,8 +13,7 @@ from services.audit.eraser import Eraser
 from services.audit.kek import FileKek
 from services.audit.opener import Opener
 from services.audit.replay import Replay
-from services.audit.serving import Serving, away
-from services.audit.store import erasures
+from services.audit.serving import Serving
 from services.audit.watch import KeysWatch
 
 
@@ -57,16 +55,3 @@ def erase(mesh: Mesh, keyring: Keyring, log_store: Store, roles: ErasureRoles) -
     mesh.task(KeysWatch(keyring.serving, roles.keys, replay.look).run(), "subjects' keys")
     mesh.task(eraser.run(), "eraser")
     return eraser
-
-
-def follow(mesh: Mesh, keyring: Keyring, log_store: Database) -> None:
-    """For a process that only opens payloads: use keys in the generation that the audit process looked at."""
-
-    async def look() -> UUID:
-        async with log_store.unscoped() as connection:
-            generation = await erasures.find_generation(connection)
-        if generation is None:
-            raise away()
-        return generation
-
-    mesh.task(KeysWatch(keyring.serving, keyring.database, look).run(), "subjects' keys")

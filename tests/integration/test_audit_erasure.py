@@ -17,7 +17,7 @@ from services.audit.model.erasures import ErasureState
 from services.audit.model.events import PayloadState
 from services.audit.model.leaf import commitment
 from services.audit.watch import KeysWatch
-from tests.support.erasing import ADA, BOB, EVE, Vault, vault
+from tests.support.erasing import ADA, BOB, EVE, Vault, elsewhere, vault
 from tests.support.log import ACME, ACTORS, GLOBEX, event
 from tests.support.postgres import TestDatabase, copied, drop
 
@@ -258,6 +258,20 @@ async def test_what_is_appended_meanwhile_is_erased_or_readable_but_never_lost(d
         assert set(found) == {STATES.ERASED, STATES.PRESENT}
         turn = found.index(STATES.PRESENT)
         assert found == [STATES.ERASED] * turn + [STATES.PRESENT] * (len(found) - turn)
+
+
+async def test_a_sequencer_in_another_process_never_seals_under_a_destroyed_key(database: TestDatabase) -> None:
+    async with vault(database) as made, elsewhere(made) as eraser:
+        hers = await made.act(EVE)
+        asked = await made.request(ADA, EVE)
+        await made.approve(BOB, asked, EVE)
+        assert await eraser.round() == 1
+        # It has her key at hand still, and learns of the erasure from the head alone.
+        hers += await made.act(EVE)
+        with pytest.raises(Unavailable):  # A reader meets the other generation, and must look again.
+            await made.read(hers)
+        made.serving.trust(await made.replay.look())
+        assert await states(made, hers) == [STATES.ERASED, STATES.PRESENT]
 
 
 async def test_a_restored_copy_of_the_keys_serves_nothing_that_was_erased(database: TestDatabase) -> None:

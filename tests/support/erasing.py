@@ -129,3 +129,15 @@ async def vault(database: TestDatabase, keys: TestDatabase | None = None) -> Asy
             yield Vault(database, keys, log, log_store, relay, eraser, replay, serving, opener, own["api"])
     finally:
         await asyncio.gather(*(role.close() for role in (*roles.values(), *own.values())))
+
+
+@contextlib.asynccontextmanager
+async def elsewhere(made: Vault) -> AsyncIterator[Eraser]:
+    """The eraser of another process of the same installation, with a pool and a knowledge of the keys of its own."""
+    clock, serving = Clock(), Serving()
+    api, dispatcher, head = (made.database.role(f"audit_{name}", 2) for name in ("api", "dispatcher", "sequencer"))
+    own = made.keys.role("subjects_eraser", 2)
+    log_store = Store(api, "audit", clock)
+    serving.trust(await Replay(log_store, dispatcher, head, own, clock).look())
+    yield Eraser(log_store, dispatcher, head, own, serving, clock)
+    await asyncio.gather(*(role.close() for role in (api, dispatcher, head, own)))

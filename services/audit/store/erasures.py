@@ -159,12 +159,6 @@ async def mark_generation(connection: AsyncConnection, generation: UUID) -> None
     )
 
 
-async def find_generation(connection: AsyncConnection) -> UUID | None:
-    """The generation in which the keys were looked at last, by the process that destroys what came back."""
-    found: UUID | None = (await connection.execute(text("SELECT keys_generation FROM audit.head"))).scalar_one()
-    return found
-
-
 async def get_hold(connection: AsyncConnection, hold_id: UUID) -> LegalHold:
     """One legal hold of the transaction's organization. Raises NotFound."""
     rows = await connection.execute(text("SELECT * FROM audit.legal_holds WHERE hold_id = :id"), {"id": hold_id})
