@@ -39,11 +39,12 @@ from services.audit.model.evidence.export import (
     EvidenceState,
     Export,
 )
+from services.audit.model.heads import PublishedHead
 from services.audit.model.merkle import consistency_ranges, hash_ranges, inclusion_ranges, leaf_hash
 from services.audit.model.shards import place_of, split
 from services.audit.opener import Opener
 from services.audit.store import exports
-from services.audit.usecases import prove_events, require_payloads
+from services.audit.usecases import get_organization_head, prove_events, require_payloads
 
 # What a page of events has at most, so that its answer stays below what a channel takes.
 PAGE_EVENTS, PAGE_BYTES = 200, 3 * 1024 * 1024
@@ -125,15 +126,24 @@ class ShardPart:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a bundle goes up to: its shards, and the number of the organization's last event in its chain."""
+    """What a bundle goes up to: its shards, and the number of the organization's last event in its chain.
+
+    `head` is the organization's newest published head with the event that published it; None while there is none.
+    """
 
     shards: Sequence[ShardPart]
     chain_seq: int
+    head: tuple[PublishedHead, Proven] | None
 
 
-async def begin_evidence(reader: Store, opener: Opener) -> Beginning:
+async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpointer) -> Beginning:
     """Fix the heads of a bundle. Raises Unavailable (CHECKPOINT_PENDING), WrongState, Denied."""
     await granted(reader)
+    # Looked for first: the heads of the bundle then cover what is found.
+    try:
+        published, publication, _ = await get_organization_head(reader, opener, checkpointer)
+    except NotFound:
+        published, publication = None, None
     async with reader.read() as connection:
         newest = await store.find_checkpoint(connection)
         first = await exports.find_chain_begin(connection)
@@ -155,15 +165,21 @@ async def begin_evidence(reader: Store, opener: Opener) -> Beginning:
             {"state": str(end[0]), "allowed": str(MAX_EVENTS)},
         )
     heads.reverse()
-    openings = [None, *[await _opening(reader, opener, head) for head in heads[1:]]]
-    return Beginning([ShardPart(*each) for each in zip(heads, openings, strict=True)], end[0])
+    # The first event of a shard is the installation's own, and commits to the shard before.
+    openings = [None, *[await _platform_event(reader, opener, place_of(head.shard, 0), head) for head in heads[1:]]]
+    head = None
+    if published is not None and publication is not None:
+        under = [each for each in heads if each.shard == publication.event.shard]
+        if under and published.organization_seq <= end[0]:
+            head = published, await _platform_event(reader, opener, publication.event.place, under[0])
+    return Beginning([ShardPart(*each) for each in zip(heads, openings, strict=True)], end[0], head)
 
 
-async def _opening(reader: Store, opener: Opener, head: Checkpoint) -> Proven:
-    """The first event of a shard: it is the installation's own, and commits to the shard before."""
+async def _platform_event(reader: Store, opener: Opener, place: int, head: Checkpoint) -> Proven:
+    """An event of the installation itself, proven under one of a bundle's heads."""
     async with reader.read(PLATFORM) as connection:
-        found = await store.read_events(connection, [place_of(head.shard, 0)])
-        ranges = inclusion_ranges(0, head.size)
+        found = await store.read_events(connection, [place])
+        ranges = inclusion_ranges(split(place)[1], head.size)
         hashes = await store.read_ranges(connection, head.shard, ranges)
     (event,) = await opener.open(found)
     return Proven(event, hash_ranges(ranges, hashes))

@@ -89,7 +89,7 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
         return pb.DownloadEvidenceResponse(body=HttpBody(content_type="application/octet-stream", data=piece))
 
     async def BeginEvidence(self, request: pb.BeginEvidenceRequest, context: Context) -> pb.BeginEvidenceResponse:
-        found = await exports.begin_evidence(self._store, self._opener)
+        found = await exports.begin_evidence(self._store, self._opener, self._checkpointer)
         return wire_evidence.beginning(found, self._log, await self._manifest())
 
     async def ReadEvidenceEvents(

@@ -51,7 +51,14 @@ def beginning(found: Beginning, log: str, key_manifest: str) -> pb.BeginEvidence
         )
         for part in found.shards
     ]
-    return pb.BeginEvidenceResponse(log=log, shards=shards, chain_seq=found.chain_seq, key_manifest=key_manifest)
+    answer = pb.BeginEvidenceResponse(log=log, shards=shards, chain_seq=found.chain_seq, key_manifest=key_manifest)
+    if found.head is not None:
+        published, publication = found.head
+        answer.head_entry, answer.head_position = published.entry, published.position
+        answer.head_path.extend(published.path)
+        answer.head_event.CopyFrom(wire.proven(publication))
+        answer.head_shard = publication.event.shard
+    return answer
 
 
 def chain_event(found: ChainEvent) -> pb.EvidenceEvent:

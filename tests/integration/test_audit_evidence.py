@@ -25,7 +25,7 @@ from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.merkle import leaf_hash
 from services.audit.working import exporting
 from tests.support.evidence import AUDITOR, DAY0, Evidence, Leased, running
-from tests.support.log import ACME, GLOBEX
+from tests.support.log import ACME, GLOBEX, keys_of
 from tests.support.postgres import TestDatabase
 from tests.support.things import context
 
@@ -120,6 +120,61 @@ async def test_a_narrow_bundle_verifies_and_hides_names(evidence: Evidence) -> N
     export = await evidence.make(await evidence.start(Scope((), ("connections/",))))
     code, said = verified(evidence, export)
     assert (code, said["verdict"]) == (0, "proved"), said
+
+
+async def test_a_bundle_shows_the_organizations_newest_published_head(evidence: Evidence) -> None:
+    await evidence.append(7)
+    await evidence.append(4, GLOBEX)
+    assert "head.json" not in opened(evidence, await evidence.make(await evidence.start()))
+    await evidence.publish_heads()
+    export = await evidence.make(await evidence.start())
+    head = json.loads(opened(evidence, export)["head.json"])
+    entry = json.loads(head["entry"])
+    assert entry["organization_id"] == str(ACME)
+    assert entry["org_seq"] >= 7
+    assert json.loads(head["payload"])["action"] == "audit.heads.publish"
+    assert verified(evidence, export)[0] == 0
+
+
+async def test_what_was_erased_stands_there_as_erased_and_nothing_as_that_which_was_not(evidence: Evidence) -> None:
+    await evidence.append(2, actor="user:8")
+    await evidence.append(3, actor="user:9")
+    await _destroy_first_key(evidence, erased=True)
+    export = await evidence.make(await evidence.start())
+    files = opened(evidence, export)
+    lines = [json.loads(line) for line in files["events.jsonl"].splitlines()]
+    assert [(line.get("erased", False), "payload" in line) for line in lines[:5]] == [
+        *[(True, False)] * 2, *[(False, True)] * 3,
+    ]  # fmt: skip
+    assert json.loads(_payload(files["manifest.json"]))["predicate"]["counts"]["erased"] == 2
+    assert b"user:8" not in b"".join(files.values())
+    assert verified(evidence, export)[0] == 0
+
+
+async def test_what_was_lost_is_not_called_erased(evidence: Evidence) -> None:
+    await evidence.append(2)
+    await _destroy_first_key(evidence, erased=False)
+    export = await evidence.make(await evidence.start())
+    assert export.state is EvidenceState.FAILED
+    assert "can't be read" in export.problem
+
+
+async def _destroy_first_key(evidence: Evidence, *, erased: bool) -> None:
+    """Destroy the key of the first event's subject, as an erasure does; or lose it."""
+    superuser = await evidence.database.superuser()
+    key_id = await superuser.fetchval("SELECT key_id FROM audit.payloads ORDER BY idx LIMIT 1")
+    await superuser.close()
+    keys = await (await keys_of(evidence.database)).superuser()
+    await keys.execute("ALTER TABLE subjects.keys DISABLE TRIGGER USER")
+    if erased:
+        await keys.execute(
+            "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = gen_random_uuid()"
+            " WHERE key_id = $1",
+            key_id,
+        )
+    else:
+        await keys.execute("DELETE FROM subjects.keys WHERE key_id = $1", key_id)
+    await keys.close()
 
 
 async def test_a_changed_file_is_disproved(evidence: Evidence) -> None:

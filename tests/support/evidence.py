@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from recoup.audit.v1.evidence_service_pb2_grpc import add_EvidenceServiceServicer_to_server
 from services._mesh.context import entered
+from services._mesh.database import Database
 from services._mesh.grants import Grant
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Planner
@@ -27,6 +28,7 @@ from services.audit.checkpointer import Checkpointer
 from services.audit.clients_evidence import Log, Peers
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
+from services.audit.heads import HeadPublisher
 from services.audit.model.events import Produced
 from services.audit.model.evidence.documents import Scope
 from services.audit.model.evidence.export import EXPORT_EVIDENCE, Export
@@ -105,6 +107,7 @@ class Evidence:
     root_key: str
     export_id: list[UUID]
     folder: Path
+    sequencing: Database
     counters: dict[tuple[str, UUID], int] = field(default_factory=dict)
 
     async def append(self, count: int, organization: UUID = log.ACME, **changes: Any) -> list[UUID]:
@@ -127,16 +130,26 @@ class Evidence:
                     work, self.planner, scope or Scope(), begins, begins + timedelta(days=days)
                 )
 
+    async def publish_heads(self) -> None:
+        """Have the organization heads published in the log."""
+        async with self._relaying():
+            await HeadPublisher(self.sequencing, self.api, self.checkpointer, self.clock, 60.0).publish()
+
+    @asynccontextmanager
+    async def _relaying(self) -> AsyncIterator[None]:
+        relaying = asyncio.create_task(self._relay())
+        try:
+            yield
+        finally:
+            relaying.cancel()
+            await asyncio.gather(relaying, return_exceptions=True)
+
     async def make(self, export: Export) -> Export:
         """Have the worker make it; how it stands afterwards."""
         self.export_id[:] = [export.export_id]
         job = Leased(self.worker, export.export_id)
-        relaying = asyncio.create_task(self._relay())
-        try:
+        async with self._relaying():
             await exporting.export_evidence(self.tools, job)  # type: ignore[arg-type]
-        finally:
-            relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
         assert job.finished
         return await self.read(export.export_id)
 
@@ -232,7 +245,7 @@ async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidenc
         tools = Tools(Peers(Log(channel), given, given), evidence, threads)  # type: ignore[arg-type]
         yield Evidence(
             database, clock, sequencer, checkpointer, store, Store(worker, "audit", clock), planner, tools, given,
-            signer.verifier_key.text(), manifest.root.text(), export_id, bundles,
+            signer.verifier_key.text(), manifest.root.text(), export_id, bundles, sequencing,
         )  # fmt: skip
     for role in roles:
         await role.close()

@@ -129,6 +129,8 @@ def test_savings_are_those_of_the_receipts_in_force() -> None:
     said = "".join(Reading(page(summary())).text)
     assert "10.50 USD after 7 days, 0.00 USD after 14 days, -3.25 USD after 30 days" in said
     assert "superseded by r7" in said
+    absent = {**receipt(7, "1"), "absent": "it isn't final"}
+    assert "not enclosed: it isn't final" in "".join(Reading(page(summary(receipts=[absent]))).text)
     two = "".join(Reading(page(summary(receipts=[receipt(7, "1"), receipt(7, "2", currency="EUR")]))).text)
     assert "1.00 USD after 7 days" in two
     assert "2.00 EUR after 7 days" in two

@@ -207,10 +207,8 @@ class _Making:
                 )
             try:
                 proofs, checkpoint, manifest = await self._log.prove(self._grant, self._export, line.event_ids)
-            except WrongState as problem:
-                if problem.reason != Reason.ERROR_REASON_PAYLOAD_ERASED:
-                    raise
-                writer.note_receipt({**line.summary, "erased": True})
+            except (WrongState, Unavailable) as problem:
+                writer.note_receipt({**line.summary, "absent": _why_absent(problem)})
                 continue
             # One that was issued since is of the next bundle: its events lie behind this one's chain.
             if max(int(orjson.loads(each.leaf)["org_seq"]) for each in proofs) > beginning.chain_seq:
@@ -285,6 +283,15 @@ class _Making:
             await exports.mark_progress(
                 work.connection, self._export.organization_id, self._export.export_id, phase, done, total
             )
+
+
+def _why_absent(problem: Problem) -> str:
+    """Why a receipt isn't enclosed. Raises what isn't a reason for that."""
+    if problem.reason == Reason.ERROR_REASON_PAYLOAD_ERASED:
+        return "an event of it was erased, so that it can't be proved anew"
+    if problem.reason == Reason.ERROR_REASON_CHECKPOINT_PENDING and problem.metadata.get("quorum"):
+        return "it isn't final: too few witnesses have cosigned yet"
+    raise problem
 
 
 class BundleTooLarge(BundleBroken):

@@ -143,8 +143,8 @@ def _sum(receipts: Sequence[Record], currency: str, days: int, name: str) -> Dec
 
 
 def _standing(receipt: Record) -> str:
-    if receipt.get("erased"):
-        return "not enclosed: an event of it was erased, so that it can't be proved anew"
+    if receipt.get("absent"):
+        return f"not enclosed: {receipt['absent']}"
     if receipt["superseded_by"]:
         return f"superseded by {receipt['superseded_by']}"
     return "provisional" if receipt["provisional"] else "in force"
