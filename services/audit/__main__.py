@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
@@ -42,6 +43,7 @@ from services.audit.sealer import Sealer
 from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
 from services.audit.storage.opening import open_storage
+from services.audit.turning import Turning, shown
 from services.audit.witness_client import WitnessClient
 from services.audit.working.exporting import give_up
 
@@ -63,8 +65,15 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     eraser = erase(mesh, keyring, reader, _erasure_roles(mesh, settings, database))
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(
-        database, sequencer, mesh.clock, signer.sign, signer.last_signed, settings.log.checkpoint_seconds
+        database,
+        sequencer,
+        mesh.clock,
+        signer.sign,
+        signer.last_signed,
+        settings.log.checkpoint_seconds,
+        partial(shown, reader, keyring.opener),
     )
+    sequencer.turning = Turning(reader, settings.log.name, checkpointer.sign_last)
     mesh.task(sequencer.run(), "sequencer")
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     mesh.task(checkpointer.run(), "checkpointer")

@@ -15,16 +15,19 @@ from services._mesh.database import Database
 from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.events import Checkpoint
-from services.audit.model.merkle import consistency_ranges, hash_ranges, peaks, root_of
+from services.audit.model.merkle import consistency_ranges, hash_ranges, inclusion_ranges, peaks, root_of
 from services.audit.model.shards import place_of
-from services.audit.model.signing import SignedHead
+from services.audit.model.signing import OfferedHead, Opening, SignedHead
 from services.audit.sequencer import Sequencer
 
 log = logging.getLogger(__name__)
 
-# Signs (size, root) given the signer's last size and the proof from there; raises Problem when refused.
-Sign = Callable[[int, bytes, int, Sequence[bytes]], Awaitable[str]]
-LastSigned = Callable[[], Awaitable[SignedHead]]
+# Signs a head of a shard; raises Problem when refused.
+Sign = Callable[[OfferedHead], Awaitable[str]]
+# What was signed last of a shard.
+LastSigned = Callable[[int], Awaitable[SignedHead]]
+# The first leaf of a shard, with the proof that is given.
+Shown = Callable[[int, Sequence[bytes]], Awaitable[Opening]]
 
 
 class Checkpointer:
@@ -38,9 +41,12 @@ class Checkpointer:
         sign: Sign,
         last_signed: LastSigned,
         seconds: float,
+        shown: Shown,
     ) -> None:
         self._database, self._sequencer, self._clock = database, sequencer, clock
-        self._sign, self._last_signed, self._seconds = sign, last_signed, seconds
+        self._sign, self._last_signed, self._seconds, self._shown = sign, last_signed, seconds, shown
+        # One head after the other: a smaller one must never be offered after a larger one.
+        self._one = asyncio.Lock()
         self._signed_place = 0
         self._signed = asyncio.Condition()
         self.refusals = 0
@@ -72,18 +78,34 @@ class Checkpointer:
 
     async def sign_now(self) -> None:
         """Have the durable head signed, and keep the checkpoint."""
-        signed = await self._last_signed()
+        async with self._one:
+            async with self._database.unscoped() as connection:
+                shard, size = await store.read_head(connection)
+            if size:
+                await self._sign_head(shard, size)
+
+    async def sign_last(self, shard: int) -> SignedHead:
+        """Have the last head of a closed shard signed, and keep the checkpoint. Raises Problem."""
+        async with self._one:
+            async with self._database.unscoped() as connection:
+                size = await store.read_closed_size(connection, shard)
+            await self._sign_head(shard, size)
+            return await self._last_signed(shard)
+
+    async def _sign_head(self, shard: int, size: int) -> None:
+        signed, opening = await self._last_signed(shard), None
         async with self._database.unscoped() as connection:
-            shard, size = await store.read_head(connection)
-            if size == 0:
-                return
             hashes = await store.read_nodes(connection, shard, peaks(size))
             root = root_of([hashes[node] for node in peaks(size)])
             proof: list[bytes] = []
             if 0 < signed.size < size:
                 ranges = consistency_ranges(signed.size, size)
                 proof = hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
-        note = await self._sign(size, root, signed.size, proof)
+            if shard and not signed.size:
+                ranges = inclusion_ranges(0, size)
+                first = hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
+                opening = await self._shown(shard, first)
+        note = await self._sign(OfferedHead(shard, size, root, signed.size, proof, opening))
         reach("checkpoint.signed")
         async with self._database.unscoped() as connection:
             await store.insert_checkpoint(connection, Checkpoint(shard, size, root, note, self._clock.wall_now()))

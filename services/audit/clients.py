@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import grpc
 import grpc.aio
 
@@ -13,7 +11,7 @@ from services._mesh.errors import from_rpc_error
 from services.audit.model.manifest import ListedKey
 from services.audit.model.note_check import log_keys
 from services.audit.model.notes import VerifierKey
-from services.audit.model.signing import SignedHead
+from services.audit.model.signing import OfferedHead, SignedHead
 
 SIGN_SECONDS = 5.0
 
@@ -24,9 +22,9 @@ class SignerClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = signer_service_pb2_grpc.SignerServiceStub(channel)
 
-    async def last_signed(self) -> SignedHead:
-        """The last head that it signed. Raises Problem."""
-        head = await self._head()
+    async def last_signed(self, shard: int = 0) -> SignedHead:
+        """The last head of a shard that it signed. Raises Problem."""
+        head = await self._head(shard)
         return SignedHead(head.size, head.root, head.note)
 
     async def key_manifest(self) -> str:
@@ -38,15 +36,22 @@ class SignerClient:
         head = await self._head()
         return log_keys(head.key_manifest, VerifierKey.parse(head.verifier_key))
 
-    async def _head(self) -> pb.GetSignedHeadResponse:
+    async def _head(self, shard: int = 0) -> pb.GetSignedHeadResponse:
         try:
-            return await self._stub.GetSignedHead(pb.GetSignedHeadRequest(), timeout=SIGN_SECONDS)
+            return await self._stub.GetSignedHead(pb.GetSignedHeadRequest(shard=shard), timeout=SIGN_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "audit-signer") from None
 
-    async def sign(self, size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
+    async def sign(self, head: OfferedHead) -> str:
         """The signed note of a head. Raises Problem, also when the signer refuses."""
-        request = pb.SignCheckpointRequest(size=size, root=root, from_size=from_size, proof=list(proof))
+        request = pb.SignCheckpointRequest(
+            size=head.size, root=head.root, from_size=head.from_size, proof=list(head.proof), shard=head.shard
+        )
+        if head.opening is not None:
+            shown = head.opening
+            request.opening.CopyFrom(
+                pb.ShardOpening(leaf=shown.leaf, payload=shown.payload, salt=shown.salt, proof=list(shown.proof))
+            )
         try:
             return str((await self._stub.SignCheckpoint(request, timeout=SIGN_SECONDS)).note)
         except grpc.aio.AioRpcError as error:

@@ -19,7 +19,7 @@ from services.audit.model.alarms import Note, only_log
 from services.audit.model.visibility import view_of
 from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
-from services.audit.signer_state import SignerState
+from services.audit.shard_signing import ShardSigner
 from services.audit.signing_keys import SigningKeys
 
 Context = Any
@@ -98,7 +98,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         )
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
-        found = await usecases.get_checkpoint(self._reader)
+        found = await usecases.get_checkpoint(self._reader, wire.shard(request))
         return pb.GetCheckpointResponse(checkpoint=wire.checkpoint(found), key_manifest=await self._manifest())
 
     async def GetOrganizationHead(
@@ -111,7 +111,9 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     async def GetConsistencyProof(
         self, request: pb.GetConsistencyProofRequest, context: Context
     ) -> pb.GetConsistencyProofResponse:
-        proof = await usecases.get_consistency_proof(self._reader, request.from_size, request.to_size)
+        proof = await usecases.get_consistency_proof(
+            self._reader, request.from_size, request.to_size, wire.shard(request)
+        )
         return pb.GetConsistencyProofResponse(proof=proof)
 
     async def GetLogCheckpoint(
@@ -134,31 +136,22 @@ def _view() -> tuple[str, ...]:
 class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):
     """recoup.audit.v1.SignerService, served by the signer's own process."""
 
-    def __init__(self, signer: SigningKeys, state: SignerState, origin: str) -> None:
-        self._signer, self._state, self._origin = signer, state, origin
+    def __init__(self, keys: SigningKeys, signer: ShardSigner) -> None:
+        self._keys, self._signer = keys, signer
 
     async def SignCheckpoint(
         self, request: signer_service_pb2.SignCheckpointRequest, context: Context
     ) -> signer_service_pb2.SignCheckpointResponse:
-        note = usecases.sign_checkpoint(
-            self._signer,
-            self._state,
-            self._origin,
-            request.size,
-            request.root,
-            request.from_size,
-            list(request.proof),
-        )
-        return signer_service_pb2.SignCheckpointResponse(note=note)
+        return signer_service_pb2.SignCheckpointResponse(note=self._signer.sign(wire.offered_head(request)))
 
     async def GetSignedHead(
         self, request: signer_service_pb2.GetSignedHeadRequest, context: Context
     ) -> signer_service_pb2.GetSignedHeadResponse:
-        head = self._state.head
+        head = self._signer.memory.of(request.shard).head
         return signer_service_pb2.GetSignedHeadResponse(
             size=head.size,
             root=head.root,
             note=head.note,
-            verifier_key=self._signer.verifier_key.text(),
-            key_manifest=self._signer.manifest(),
+            verifier_key=self._keys.verifier_key.text(),
+            key_manifest=self._keys.manifest(),
         )

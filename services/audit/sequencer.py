@@ -20,9 +20,12 @@ from services.audit import store
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
+from services.audit.model.leaf import parse_payload
 from services.audit.model.merkle import Frontier
-from services.audit.model.shards import origin_of, place_of
+from services.audit.model.openings import PRODUCER, YEARLY
+from services.audit.model.shards import PARTITIONED, origin_of, place_of
 from services.audit.sealer import Sealer
+from services.audit.turning import Turning
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ class Sequencer:
         self._epoch: int | None = None
         self._taken_over = False
         self._shard, self._frontier = 0, Frontier()
+        self._opened = store.OpenShard("FIRST", clock.now())
+        # Set by whoever composes the process; without it the log stays in its shard.
+        self.turning: Turning | None = None
         self.grown = asyncio.Event()
 
     @property
@@ -70,6 +76,7 @@ class Sequencer:
         async with self._database.unscoped() as connection:
             await store.open_first_shard(connection, origin_of(self._name, 0), self._clock.now())
             head = await store.take_over(connection)
+            self._opened = await store.read_shard(connection, head.shard)
         self._epoch, self._shard, self._frontier, self._taken_over = head.epoch, head.shard, head.frontier, True
         self.grown.set()
 
@@ -144,6 +151,40 @@ class Sequencer:
     async def _flush(self, group: Sequence[_Waiting]) -> None:
         if self._epoch is None:
             await self.take_over()
+        await self._turn()
+        await self._append(group)
+
+    async def _turn(self) -> None:
+        """Close the shard at the year's turn, and open the next; a turn that was cut short is gone on with."""
+        if self.turning is not None and self._is_over():
+            await self._close()
+        if self._shard and not self._frontier.size:
+            if self.turning is None:
+                raise RuntimeError("a shard is to be opened, and nobody is here to do it")
+            event = await self.turning.opening(self._shard, self._opened.kind)
+            payload = parse_payload(event.payload, event.event_id, event.organization_id, self.digest)
+            submission = Submission(event.event_id, event.organization_id, PRODUCER, event.producer_counter, payload)
+            await self._append([_Waiting([submission])], opens=True)
+
+    def _is_over(self) -> bool:
+        """Whether the shard's year is over. An empty one has no head that the next could commit to."""
+        if not self._frontier.size or self._clock.now().year <= self._opened.opened_at.year:
+            return False
+        if self._shard + 1 < PARTITIONED:
+            return True
+        log.error("shard %d stays open: the database has no partition for the next one", self._shard)
+        return False
+
+    async def _close(self) -> None:
+        """Close the shard under the locked head; what is appended from here on goes to the next."""
+        opened = store.OpenShard(YEARLY, self._clock.now())
+        async with self._database.unscoped() as connection:
+            await self._hold_head(connection)
+            size, origin = self._frontier.size, origin_of(self._name, self._shard + 1)
+            await store.turn(connection, self._shard, size, origin, opened)
+        self._shard, self._frontier, self._opened = self._shard + 1, Frontier(), opened
+
+    async def _append(self, group: Sequence[_Waiting], *, opens: bool = False) -> None:
         frontier = self._frontier.copy()
         everything = [submission for waiting in group for submission in waiting.submissions]
         sealed = await self._sealer.seal(everything)
@@ -159,7 +200,9 @@ class Sequencer:
             places = {event_id: place for event_id, (_, place) in known.items()}
             batch = await self._batch(connection, frontier, fresh)
             for submission in fresh:
-                places[submission.event_id] = place_of(self._shard, batch.add(submission, sealed_of[id(submission)]))
+                places[submission.event_id] = place_of(
+                    self._shard, batch.add(submission, sealed_of[id(submission)], opens=opens)
+                )
             if fresh:
                 await store.write_batch(connection, batch)
             reach("flush.written")

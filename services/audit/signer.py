@@ -9,7 +9,8 @@ from services._mesh.process import Mesh, run
 from services.audit.config import SignerSettings
 from services.audit.model.notes import VerifierKey
 from services.audit.rpc import SignerRpc
-from services.audit.signer_state import SignerState
+from services.audit.shard_signing import ShardSigner
+from services.audit.signer_memory import SignerMemory
 from services.audit.signing_keys import SigningKeys
 
 
@@ -18,7 +19,7 @@ async def compose(mesh: Mesh, settings: SignerSettings) -> None:
     keys = settings.signer
     root = VerifierKey.parse(keys.root) if keys.root else None
     signing = SigningKeys(keys.origin, keys.key, keys.more_keys, keys.manifest, root)
-    rpc = SignerRpc(signing, SignerState(keys.state), keys.origin)
+    rpc = SignerRpc(signing, ShardSigner(keys.origin, signing, SignerMemory(keys.state), root))
     await mesh.serve([(signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"], rpc)])
 
 

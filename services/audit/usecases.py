@@ -170,9 +170,16 @@ async def prove_events(
         checkpoint = cosigned or await store.find_checkpoint(connection, newest.shard, covering=newest.index)
         if checkpoint is None:
             raise NotFound("checkpoint")
-        ranges = [inclusion_ranges(event.index, checkpoint.size) for event in events]
-        hashes = await store.read_ranges(connection, checkpoint.shard, [pair for each in ranges for pair in each])
-    return [Proven(event, hash_ranges(each, hashes)) for event, each in zip(events, ranges, strict=True)], checkpoint
+        # An event of an earlier shard is proven under the newest head of that one.
+        heads = {checkpoint.shard: checkpoint}
+        for shard in {event.shard for event in events} - {checkpoint.shard}:
+            heads[shard] = await _signed_head(connection, shard)
+        return [await _prove(connection, event, heads[event.shard]) for event in events], checkpoint
+
+
+async def _prove(connection: store.Connection, event: Recorded, head: Checkpoint) -> Proven:
+    ranges = inclusion_ranges(event.index, head.size)
+    return Proven(event, hash_ranges(ranges, await store.read_ranges(connection, head.shard, ranges)), head)
 
 
 def require_payloads(events: Sequence[Recorded]) -> None:
@@ -225,21 +232,18 @@ async def _cosigned(reader: Store, event: Recorded, quorum: Quorum) -> Checkpoin
             woken.cancel()
 
 
-async def get_checkpoint(reader: Store) -> Checkpoint:
-    """The newest signed head. Raises NotFound while nothing was ever signed."""
+async def get_checkpoint(reader: Store, shard: int | None = None) -> Checkpoint:
+    """The newest signed head of a shard, or of the newest shard that has one. Raises NotFound."""
     async with reader.read() as connection:
-        found = await store.find_checkpoint(connection)
-    if found is None:
-        raise NotFound("checkpoint")
-    return found
+        return await _signed_head(connection, shard)
 
 
-async def get_consistency_proof(reader: Store, from_size: int, to_size: int) -> list[bytes]:
-    """The proof that the tree of `to_size` continues that of `from_size`. Raises Invalid, NotFound."""
+async def get_consistency_proof(reader: Store, from_size: int, to_size: int, shard: int | None = None) -> list[bytes]:
+    """The proof that a shard's tree of `to_size` continues that of `from_size`. Raises Invalid, NotFound."""
     if from_size > to_size:
         raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, "from_size must not be larger than to_size.")
     async with reader.read() as connection:
-        newest = await store.find_checkpoint(connection)
+        newest = await store.find_checkpoint(connection, shard)
         if newest is None or to_size > newest.size:
             raise NotFound("checkpoint", "The log isn't that large under any signed checkpoint.")
         ranges = consistency_ranges(from_size, to_size)

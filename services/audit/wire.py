@@ -7,10 +7,11 @@ from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 
-from recoup.audit.v1 import audit_pb2, audit_service_pb2
+from recoup.audit.v1 import audit_pb2, audit_service_pb2, signer_service_pb2
 from services._mesh.times import moment, stamp
 from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
 from services.audit.model.heads import PublishedHead
+from services.audit.model.signing import OfferedHead, Opening
 
 _STATES = {
     PayloadState.PRESENT: audit_pb2.PAYLOAD_STATE_PRESENT,
@@ -84,6 +85,7 @@ def proven(found: Proven) -> audit_pb2.ProvenEvent:
         salt=event.salt,
         shard=event.shard,
         proof=list(found.proof),
+        checkpoint=checkpoint(found.head) if found.head else None,
     )
 
 
@@ -93,7 +95,15 @@ def checkpoint(head: Checkpoint) -> audit_pb2.Checkpoint:
     return audit_pb2.Checkpoint(note=head.note, size=head.size, root=head.root, shard=head.shard, origin=origin)
 
 
-def shard(request: audit_service_pb2.GetLogCheckpointRequest | audit_service_pb2.GetLogTileRequest) -> int | None:
+_OfShard = (
+    audit_service_pb2.GetLogCheckpointRequest
+    | audit_service_pb2.GetLogTileRequest
+    | audit_service_pb2.GetCheckpointRequest
+    | audit_service_pb2.GetConsistencyProofRequest
+)
+
+
+def shard(request: _OfShard) -> int | None:
     """The shard that is asked for; None for the newest."""
     return request.shard if request.HasField("shard") else None
 
@@ -120,3 +130,12 @@ def organization_head(
         publication=proven(publication),
         checkpoint=checkpoint(under),
     )
+
+
+def offered_head(request: signer_service_pb2.SignCheckpointRequest) -> OfferedHead:
+    """A head that the signer is asked to sign."""
+    opening = None
+    if request.HasField("opening"):
+        shown = request.opening
+        opening = Opening(shown.leaf, shown.payload, shown.salt, list(shown.proof))
+    return OfferedHead(request.shard, request.size, request.root, request.from_size, list(request.proof), opening)

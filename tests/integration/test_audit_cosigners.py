@@ -24,13 +24,13 @@ from services.audit.cosigners import Cosigners
 from services.audit.model.cosigning import WitnessKey
 from services.audit.model.events import Produced
 from services.audit.model.notes import Signer
-from services.audit.model.signing import SignedHead
+from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 from services.audit.usecases import Quorum
 from services.audit.witness_client import WitnessClient
-from tests.support.log import ACME, LOG, event, opener, sequencer
+from tests.support.log import ACME, LOG, event, one_shard, opener, sequencer
 from tests.support.mesh import soon
 from tests.support.postgres import TestDatabase
 from tests.support.witnessing import GrowingLog, WitnessProcess, running_witness
@@ -102,14 +102,14 @@ async def running(
     role, api = database.role("audit_sequencer"), database.role("audit_api")
     state, metrics = SignerState(folder / "signed.json"), Metrics()
 
-    async def sign(size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
-        return usecases.sign_checkpoint(signer, state, LOG, size, root, from_size, proof)
+    async def sign(head: OfferedHead) -> str:
+        return usecases.sign_checkpoint(signer, state, LOG, head.size, head.root, head.from_size, head.proof)
 
-    async def last_signed() -> SignedHead:
+    async def last_signed(shard: int) -> SignedHead:
         return state.head
 
     async with sequencer(database) as log, opener(database) as opening:
-        checkpointer = Checkpointer(role, log, Clock(), sign, last_signed, 0.02)
+        checkpointer = Checkpointer(role, log, Clock(), sign, last_signed, 0.02, one_shard)
         cosigners = Cosigners(role, checkpointer, clients, metrics)
         tasks = [asyncio.create_task(each.run()) for each in (checkpointer, cosigners)]
         try:

@@ -34,7 +34,7 @@ from services.audit.model.evidence.documents import Scope
 from services.audit.model.evidence.export import EXPORT_EVIDENCE, Export
 from services.audit.model.manifest import EVIDENCE, LOG, ListedKey, Manifest, sign_manifest
 from services.audit.model.notes import Signer, TreeHead
-from services.audit.model.signing import SignedHead
+from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.rpc_evidence import EvidenceRpc
 from services.audit.sequencer import Sequencer
 from services.audit.store import exports as rows
@@ -214,18 +214,19 @@ async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidenc
         sequencer = await stack.enter_async_context(log.sequencer(database))
         head = SignedHead()
 
-        async def sign(size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
+        async def sign(offered: OfferedHead) -> str:
             nonlocal head
-            head = SignedHead(size, root, signer.sign(TreeHead(log.LOG, size, root).text()))
+            text = TreeHead(log.LOG, offered.size, offered.root).text()
+            head = SignedHead(offered.size, offered.root, signer.sign(text))
             return head.note
 
-        async def last_signed() -> SignedHead:
+        async def last_signed(shard: int) -> SignedHead:
             return head
 
         async def key_manifest() -> str:
             return note
 
-        checkpointer = Checkpointer(sequencing, sequencer, clock, sign, last_signed, 0.01)
+        checkpointer = Checkpointer(sequencing, sequencer, clock, sign, last_signed, 0.01, log.one_shard)
         checkpointing = asyncio.create_task(checkpointer.run())
         stack.callback(checkpointing.cancel)
         store, evidence = Store(api, "audit", clock), EvidenceFolder(bundles, threads)

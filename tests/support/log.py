@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,21 +17,24 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh.clock import Clock
-from services.audit import store, usecases
+from services._mesh.uow import Store
+from services.audit import store
 from services.audit.checkpointer import Checkpointer
 from services.audit.kek import FileKek
 from services.audit.model.actors import actor_hash
 from services.audit.model.alarms import Note, only_log
 from services.audit.model.digests import keyed_digest
 from services.audit.model.events import EventFilter, Produced, Recorded
-from services.audit.model.notes import Signer
-from services.audit.model.signing import SignedHead
+from services.audit.model.notes import Signer, TreeHead, VerifierKey
+from services.audit.model.signing import OfferedHead, Opening, SignedHead
 from services.audit.opener import Opener
 from services.audit.sealer import Sealer
 from services.audit.sequencer import Sequencer
 from services.audit.serving import Serving
-from services.audit.signer_state import SignerState
+from services.audit.shard_signing import ShardSigner
+from services.audit.signer_memory import SignerMemory
 from services.audit.store import keys as key_store
+from services.audit.turning import Turning, shown
 from tests.support.postgres import TestDatabase, new_keys_database
 
 LOG = "recoup-test.local.invalid/log"
@@ -149,23 +153,45 @@ async def _sequencer(database: TestDatabase, sealing: Sealer, note: Note, clock:
         await role.close()
 
 
+async def one_shard(shard: int, proof: Sequence[bytes]) -> Opening:
+    """For a log that stays in its first shard: there is no other's first leaf to show."""
+    raise AssertionError(f"shard {shard} was opened")
+
+
+class OriginSigner:
+    """Signs each checkpoint under its own origin, as the log's keys do."""
+
+    def sign(self, body: str) -> str:
+        """The signed note."""
+        return Signer(TreeHead.parse(body).origin, KEY).sign(body)
+
+
 @asynccontextmanager
-async def checkpointer(database: TestDatabase, log: Sequencer, folder: Path) -> AsyncIterator[Checkpointer]:
-    """A checkpointer and its task, with a signer of its own (its memory lies in `folder`), without the call between."""
-    role, state = database.role("audit_sequencer"), SignerState(folder / "signed.json")
-    signer = Signer(LOG, KEY)
+async def checkpointer(
+    database: TestDatabase, log: Sequencer, folder: Path, root_key: VerifierKey | None = None
+) -> AsyncIterator[Checkpointer]:
+    """A checkpointer and its task, with a signer of its own (its memory lies in `folder`), without the call between.
 
-    async def sign(size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
-        return usecases.sign_checkpoint(signer, state, LOG, size, root, from_size, proof)
+    The sequencer turns its shards with it.
+    """
+    role, api = database.role("audit_sequencer"), database.role("audit_api")
+    signer = ShardSigner(LOG, OriginSigner(), SignerMemory(folder / "signed.json"), root_key)
+    store = Store(api, "audit", Clock())
 
-    async def last_signed() -> SignedHead:
-        return state.head
+    async def sign(head: OfferedHead) -> str:
+        return signer.sign(head)
 
-    made = Checkpointer(role, log, Clock(), sign, last_signed, 0.01)
-    task = asyncio.create_task(made.run())
-    try:
-        yield made
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await role.close()
+    async def last_signed(shard: int) -> SignedHead:
+        return signer.memory.of(shard).head
+
+    async with opener(database) as opening:
+        made = Checkpointer(role, log, Clock(), sign, last_signed, 0.01, partial(shown, store, opening))
+        log.turning = Turning(store, LOG, made.sign_last)
+        task = asyncio.create_task(made.run())
+        try:
+            yield made
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            for each in (role, api):
+                await each.close()

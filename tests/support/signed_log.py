@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from services.audit.checking import Checker, Pace
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.manifest import ListedKey
 from services.audit.model.notes import Signer
-from services.audit.model.signing import SignedHead
+from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
-from tests.support.log import ACME, ACTORS, DIGEST, GLOBEX, LOG, event, opener, sequencer
+from tests.support.log import ACME, ACTORS, DIGEST, GLOBEX, LOG, event, one_shard, opener, sequencer
 from tests.support.postgres import TestDatabase
 
 BATCHES = 5
@@ -34,18 +34,18 @@ class SignedLog:
     state: SignerState
     checker: Checker
 
-    async def sign(self, size: int, root: bytes, from_size: int, proof: Sequence[bytes]) -> str:
+    async def sign(self, head: OfferedHead) -> str:
         """The signer's answer, as the signer's process gives it."""
-        return usecases.sign_checkpoint(self.signer, self.state, LOG, size, root, from_size, proof)
+        return usecases.sign_checkpoint(self.signer, self.state, LOG, head.size, head.root, head.from_size, head.proof)
 
-    async def last_signed(self) -> SignedHead:
+    async def last_signed(self, shard: int) -> SignedHead:
         """What the signer signed last."""
         return self.state.head
 
     def checkpointer(self, log: Sequencer) -> Checkpointer:
         """The checkpoint task of a sequencer, with this signer."""
         role = self.database.role("audit_sequencer")
-        return Checkpointer(role, log, Clock(), self.sign, self.last_signed, 0.01)
+        return Checkpointer(role, log, Clock(), self.sign, self.last_signed, 0.01, one_shard)
 
     async def append(self, batches: int, first: int = 0) -> None:
         """Append batches of three events, and have each of them signed."""

@@ -64,8 +64,11 @@ class Batch:
     nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
 
-    def add(self, submission: Submission, sealed: Sealed) -> int:
-        """Give an event its place; returns its index in the shard."""
+    def add(self, submission: Submission, sealed: Sealed, *, opens: bool = False) -> int:
+        """Give an event its place; returns its index in the shard.
+
+        One that `opens` the shard comes before those of its producer that wait: what it skips isn't missing.
+        """
         seq, previous = self.chains.get(submission.organization_id, (0, b""))
         leaf = Leaf(
             submission.event_id,
@@ -80,15 +83,15 @@ class Batch:
         index, digest = self.frontier.size, leaf_hash(leaf)
         self.nodes += self.frontier.append(digest)
         self.chains[submission.organization_id] = (seq + 1, digest)
-        self._count(submission)
+        self._count(submission, opens)
         actor_hash = self.actors(submission.organization_id, submission.payload.actor)
         self.entries.append(Entry(submission, index, seq + 1, leaf, sealed, actor_hash))
         return index
 
-    def _count(self, submission: Submission) -> None:
+    def _count(self, submission: Submission, opens: bool) -> None:
         key = (submission.organization_id, submission.producer)
         last = self.counters.get(key, 0)
-        if submission.producer_counter > last + 1:
+        if submission.producer_counter > last + 1 and not opens:
             self.gaps.append(Gap(*key, last, submission.producer_counter))
         self.counters[key] = max(last, submission.producer_counter)
 

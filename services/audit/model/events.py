@@ -115,14 +115,6 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
-    """An event with its inclusion proof."""
-
-    event: Recorded
-    proof: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A signed head of a shard's tree, as the log keeps it."""
 
@@ -131,3 +123,12 @@ class Checkpoint:
     root: bytes
     note: str
     signed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An event with its inclusion proof, and the head of its shard that the proof leads to."""
+
+    event: Recorded
+    proof: Sequence[bytes]
+    head: Checkpoint | None = None

@@ -17,6 +17,28 @@ class SignedHead:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first leaf of a shard, disclosed, with its inclusion proof in the head that is to be signed."""
+
+    leaf: bytes
+    payload: bytes
+    salt: bytes
+    proof: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedHead:
+    """A head that the signer is asked to sign. `opening` is needed for the first one of a new shard."""
+
+    shard: int
+    size: int
+    root: bytes
+    from_size: int
+    proof: Sequence[bytes]
+    opening: Opening | None = None
+
+
 class Inconsistent(Exception):
     """The head offered doesn't continue the one that was signed; says exactly where."""
 

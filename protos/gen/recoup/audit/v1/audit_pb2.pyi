@@ -174,6 +174,7 @@ class ProvenEvent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     LEAF_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
@@ -191,12 +192,17 @@ class ProvenEvent(_message.Message):
     shard: _builtins.int
     """The shard of the log that the index is one of; 0 for the first."""
     @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """The head of the event's shard that the proof leads to."""
+
+    @_builtins.property
     def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The inclusion proof in the tree of the checkpoint: SHA-256 hashes, leaf side first (RFC 9162)."""
 
     def __init__(
         self,
         *,
+        checkpoint: Global___Checkpoint | None = ...,
         leaf: _builtins.bytes = ...,
         index: _builtins.int = ...,
         payload: _builtins.bytes = ...,
@@ -204,9 +210,9 @@ class ProvenEvent(_message.Message):
         proof: _abc.Iterable[_builtins.bytes] | None = ...,
         shard: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf", b"leaf", "payload", b"payload", "proof", b"proof", "salt", b"salt", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "index", b"index", "leaf", b"leaf", "payload", b"payload", "proof", b"proof", "salt", b"salt", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

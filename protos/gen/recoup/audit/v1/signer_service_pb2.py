@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$recoup/audit/v1/signer_service.proto\x12\x0frecoup.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1brecoup/mesh/v1/access.proto\"\x81\x01\n\x15SignCheckpointRequest\x12\x15\n\x04size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x15\n\x04root\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1a\n\tfrom_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\x05proof\x18\x04 \x03(\x0c\x42\x0f\xbaH\x0c\x92\x01\t\x10\x80\x01\"\x04z\x02h \"&\n\x16SignCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\t\"\x16\n\x14GetSignedHeadRequest\"m\n\x15GetSignedHeadResponse\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04root\x18\x02 \x01(\x0c\x12\x0c\n\x04note\x18\x03 \x01(\t\x12\x14\n\x0cverifier_key\x18\x04 \x01(\t\x12\x14\n\x0ckey_manifest\x18\x05 \x01(\t2\xe6\x01\n\rSignerService\x12k\n\x0eSignCheckpoint\x12&.recoup.audit.v1.SignCheckpointRequest\x1a\'.recoup.audit.v1.SignCheckpointResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x03\x12h\n\rGetSignedHead\x12%.recoup.audit.v1.GetSignedHeadRequest\x1a&.recoup.audit.v1.GetSignedHeadResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$recoup/audit/v1/signer_service.proto\x12\x0frecoup.audit.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xcd\x01\n\x15SignCheckpointRequest\x12\x15\n\x04size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x15\n\x04root\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1a\n\tfrom_size\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\x05proof\x18\x04 \x03(\x0c\x42\x0f\xbaH\x0c\x92\x01\t\x10\x80\x01\"\x04z\x02h \x12\x1a\n\x05shard\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xff\xff\x01(\x00\x12.\n\x07opening\x18\x06 \x01(\x0b\x32\x1d.recoup.audit.v1.ShardOpening\"|\n\x0cShardOpening\x12\x18\n\x04leaf\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x02\x18\x80 \x12\x1c\n\x07payload\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\x80\x80\x04\x12\x15\n\x04salt\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1d\n\x05proof\x18\x04 \x03(\x0c\x42\x0e\xbaH\x0b\x92\x01\x08\x10@\"\x04z\x02h \"&\n\x16SignCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\t\"2\n\x14GetSignedHeadRequest\x12\x1a\n\x05shard\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xff\xff\x01(\x00\"m\n\x15GetSignedHeadResponse\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04root\x18\x02 \x01(\x0c\x12\x0c\n\x04note\x18\x03 \x01(\t\x12\x14\n\x0cverifier_key\x18\x04 \x01(\t\x12\x14\n\x0ckey_manifest\x18\x05 \x01(\t2\xe6\x01\n\rSignerService\x12k\n\x0eSignCheckpoint\x12&.recoup.audit.v1.SignCheckpointRequest\x1a\'.recoup.audit.v1.SignCheckpointResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x03\x12h\n\rGetSignedHead\x12%.recoup.audit.v1.GetSignedHeadRequest\x1a&.recoup.audit.v1.GetSignedHeadResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +41,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNCHECKPOINTREQUEST'].fields_by_name['from_size']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_SIGNCHECKPOINTREQUEST'].fields_by_name['proof']._loaded_options = None
   _globals['_SIGNCHECKPOINTREQUEST'].fields_by_name['proof']._serialized_options = b'\272H\014\222\001\t\020\200\001\"\004z\002h '
+  _globals['_SIGNCHECKPOINTREQUEST'].fields_by_name['shard']._loaded_options = None
+  _globals['_SIGNCHECKPOINTREQUEST'].fields_by_name['shard']._serialized_options = b'\272H\010\032\006\030\377\377\001(\000'
+  _globals['_SHARDOPENING'].fields_by_name['leaf']._loaded_options = None
+  _globals['_SHARDOPENING'].fields_by_name['leaf']._serialized_options = b'\272H\007z\005\020\002\030\200 '
+  _globals['_SHARDOPENING'].fields_by_name['payload']._loaded_options = None
+  _globals['_SHARDOPENING'].fields_by_name['payload']._serialized_options = b'\272H\010z\006\020\002\030\200\200\004'
+  _globals['_SHARDOPENING'].fields_by_name['salt']._loaded_options = None
+  _globals['_SHARDOPENING'].fields_by_name['salt']._serialized_options = b'\272H\004z\002h '
+  _globals['_SHARDOPENING'].fields_by_name['proof']._loaded_options = None
+  _globals['_SHARDOPENING'].fields_by_name['proof']._serialized_options = b'\272H\013\222\001\010\020@\"\004z\002h '
+  _globals['_GETSIGNEDHEADREQUEST'].fields_by_name['shard']._loaded_options = None
+  _globals['_GETSIGNEDHEADREQUEST'].fields_by_name['shard']._serialized_options = b'\272H\010\032\006\030\377\377\001(\000'
   _globals['_SIGNERSERVICE'].methods_by_name['SignCheckpoint']._loaded_options = None
   _globals['_SIGNERSERVICE'].methods_by_name['SignCheckpoint']._serialized_options = b'\252\355\030\004\010\005\030\003'
   _globals['_SIGNERSERVICE'].methods_by_name['GetSignedHead']._loaded_options = None
   _globals['_SIGNERSERVICE'].methods_by_name['GetSignedHead']._serialized_options = b'\252\355\030\004\010\005\030\001'
   _globals['_SIGNCHECKPOINTREQUEST']._serialized_start=116
-  _globals['_SIGNCHECKPOINTREQUEST']._serialized_end=245
-  _globals['_SIGNCHECKPOINTRESPONSE']._serialized_start=247
-  _globals['_SIGNCHECKPOINTRESPONSE']._serialized_end=285
-  _globals['_GETSIGNEDHEADREQUEST']._serialized_start=287
-  _globals['_GETSIGNEDHEADREQUEST']._serialized_end=309
-  _globals['_GETSIGNEDHEADRESPONSE']._serialized_start=311
-  _globals['_GETSIGNEDHEADRESPONSE']._serialized_end=420
-  _globals['_SIGNERSERVICE']._serialized_start=423
-  _globals['_SIGNERSERVICE']._serialized_end=653
+  _globals['_SIGNCHECKPOINTREQUEST']._serialized_end=321
+  _globals['_SHARDOPENING']._serialized_start=323
+  _globals['_SHARDOPENING']._serialized_end=447
+  _globals['_SIGNCHECKPOINTRESPONSE']._serialized_start=449
+  _globals['_SIGNCHECKPOINTRESPONSE']._serialized_end=487
+  _globals['_GETSIGNEDHEADREQUEST']._serialized_start=489
+  _globals['_GETSIGNEDHEADREQUEST']._serialized_end=539
+  _globals['_GETSIGNEDHEADRESPONSE']._serialized_start=541
+  _globals['_GETSIGNEDHEADRESPONSE']._serialized_end=650
+  _globals['_SIGNERSERVICE']._serialized_start=653
+  _globals['_SIGNERSERVICE']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

@@ -28,15 +28,23 @@ class SignCheckpointRequest(_message.Message):
     ROOT_FIELD_NUMBER: _builtins.int
     FROM_SIZE_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    OPENING_FIELD_NUMBER: _builtins.int
     size: _builtins.int
     """The tree's size."""
     root: _builtins.bytes
     """The tree's root hash, 32 bytes."""
     from_size: _builtins.int
     """The size that the signer signed last, as the caller believes; 0 for none."""
+    shard: _builtins.int
+    """The shard whose tree it is; 0 for the first."""
     @_builtins.property
     def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The consistency proof from from_size to size (RFC 9162)."""
+
+    @_builtins.property
+    def opening(self) -> Global___ShardOpening:
+        """The shard's first leaf, for the first head of a shard after the first: it commits to what was signed last."""
 
     def __init__(
         self,
@@ -45,14 +53,52 @@ class SignCheckpointRequest(_message.Message):
         root: _builtins.bytes = ...,
         from_size: _builtins.int = ...,
         proof: _abc.Iterable[_builtins.bytes] | None = ...,
+        shard: _builtins.int = ...,
+        opening: Global___ShardOpening | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_size", b"from_size", "proof", b"proof", "root", b"root", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_size", b"from_size", "opening", b"opening", "proof", b"proof", "root", b"root", "shard", b"shard", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignCheckpointRequest: _TypeAlias = SignCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class ShardOpening(_message.Message):
+    """The first leaf of a shard, disclosed and proven."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    leaf: _builtins.bytes
+    """The leaf: RFC 8785 JSON."""
+    payload: _builtins.bytes
+    """The payload of the event audit.shard.open: RFC 8785 JSON."""
+    salt: _builtins.bytes
+    """The salt of the payload's commitment."""
+    @_builtins.property
+    def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The inclusion proof of leaf 0 in the tree (RFC 9162)."""
+
+    def __init__(
+        self,
+        *,
+        leaf: _builtins.bytes = ...,
+        payload: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
+        proof: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf", b"leaf", "payload", b"payload", "proof", b"proof", "salt", b"salt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShardOpening: _TypeAlias = ShardOpening  # noqa: Y015
 
 @_typing.final
 class SignCheckpointResponse(_message.Message):
@@ -82,12 +128,17 @@ class GetSignedHeadRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SHARD_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """The shard; 0 for the first."""
     def __init__(
         self,
+        *,
+        shard: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

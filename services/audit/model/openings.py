@@ -1,0 +1,103 @@
+"""How a shard is opened: its first leaf commits to the last signed head of the shard before it. Pure.
+
+A yearly turn continues from the shard's last head. A recovery does so from the last head that was signed, although the
+database has an older one: it states the range that was lost, and the offline root key authorises it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from services.audit.model.leaf import commitment
+from services.audit.model.merkle import ProofInvalid, leaf_hash, verify_inclusion
+from services.audit.model.notes import NoteInvalid, TreeHead, VerifierKey, verify
+from services.audit.model.shards import origin_of
+from services.audit.model.signing import Inconsistent, Opening, SignedHead
+
+ACTION = "audit.shard.open"
+YEARLY, RECOVERY = "YEARLY", "RECOVERY"
+PRODUCER = "audit"
+PLATFORM = UUID(int=0)
+_RECOVERY_FORMAT = "recoup-recovery/v1"
+
+
+def checkpoint_sha256(note: str) -> str:
+    """The digest of a checkpoint's text, which is the same whoever signed it."""
+    return hashlib.sha256(note.partition("\n\n")[0].encode() + b"\n").hexdigest()
+
+
+def opening_metadata(name: str, shard: int, kind: str, previous: SignedHead) -> dict[str, str]:
+    """What the event that opens `shard` says of the last signed head of the shard before."""
+    return {
+        "shard": str(shard),
+        "origin": origin_of(name, shard),
+        "kind": kind,
+        "previous_origin": origin_of(name, shard - 1),
+        "previous_size": str(previous.size),
+        "previous_root": previous.root.hex(),
+        "previous_checkpoint_sha256": checkpoint_sha256(previous.note),
+    }
+
+
+def recovery_text(name: str, shard: int, previous: SignedHead, restored_size: int) -> str:
+    """What the offline root key signs to authorise a recovery: which shard is opened, and what is lost."""
+    head = TreeHead(origin_of(name, shard - 1), previous.size, previous.root)
+    root = base64.b64encode(head.root).decode()
+    return (
+        f"{name}/recovery\n{_RECOVERY_FORMAT}\nopens {origin_of(name, shard)}\n"
+        f"signed {head.origin} {head.size} {root}\nlost {restored_size} {previous.size}\n"
+    )
+
+
+def check_opening(
+    name: str, shard: int, previous: SignedHead, size: int, root: bytes, opening: Opening, root_key: VerifierKey | None
+) -> None:
+    """Raise Inconsistent unless the head's first leaf opens `shard` and commits to what was signed last."""
+    try:
+        verify_inclusion(leaf_hash(opening.leaf), 0, size, opening.proof, root)
+        leaf, payload = orjson.loads(opening.leaf), orjson.loads(opening.payload)
+    except (ProofInvalid, orjson.JSONDecodeError) as error:
+        raise Inconsistent(f"the first leaf of shard {shard} isn't proven: {error}") from error
+    metadata = _metadata(leaf, payload)
+    if leaf.get("payload_commitment") != commitment(opening.payload, opening.salt):
+        raise Inconsistent(f"the first leaf of shard {shard} commits to another payload")
+    kind = metadata.get("kind")
+    if kind not in (YEARLY, RECOVERY):
+        raise Inconsistent(f"the first leaf of shard {shard} doesn't say why it was opened")
+    for key, value in opening_metadata(name, shard, kind, previous).items():
+        if metadata.get(key) != value:
+            raise Inconsistent(f"the first leaf of shard {shard} says {key} {metadata.get(key)!r}, but it is {value!r}")
+    if kind == RECOVERY:
+        _check_authorised(name, shard, previous, metadata, root_key)
+
+
+def _metadata(leaf: Any, payload: Any) -> Mapping[str, Any]:
+    if not isinstance(leaf, dict) or not isinstance(payload, dict) or not isinstance(payload.get("metadata"), dict):
+        raise Inconsistent("the first leaf isn't an event")
+    said = (leaf.get("producer"), leaf.get("organization_id"), payload.get("action"), payload.get("event_id"))
+    if said != (PRODUCER, str(PLATFORM), ACTION, leaf.get("event_id")):
+        raise Inconsistent(f"the first leaf isn't the event {ACTION}")
+    metadata: Mapping[str, Any] = payload["metadata"]
+    return metadata
+
+
+def _check_authorised(
+    name: str, shard: int, previous: SignedHead, metadata: Mapping[str, Any], root_key: VerifierKey | None
+) -> None:
+    restored, statement = metadata.get("restored_size"), metadata.get("statement")
+    if root_key is None:
+        raise Inconsistent("a recovery needs the offline root's key, which this signer doesn't know")
+    if not isinstance(restored, str) or not restored.isdecimal() or int(restored) > previous.size:
+        raise Inconsistent("the recovery doesn't state the range that was lost")
+    try:
+        authorised = verify(str(statement), root_key)
+    except NoteInvalid as error:
+        raise Inconsistent(f"the recovery isn't authorised by {root_key.name}: {error}") from error
+    if authorised != recovery_text(name, shard, previous, int(restored)):
+        raise Inconsistent("the root authorised another recovery than this one")
