@@ -5,7 +5,8 @@
 --
 -- The log's payloads are sealed under keys that stand here and nowhere else: a database of its own, with logins of its
 -- own, so that neither a dump of the log nor one of the keys can be read by itself. Its backups are kept apart from the
--- log's, and no longer than erased data may come back from one.
+-- log's, no longer than erased data may come back from one, and taken after the log's: a restored event whose key is
+-- younger than the keys' backup can't be read by anybody any more.
 --
 --   api      opens payloads: reads the keys of one organization at a time
 --   sealer   the sequencer's: finds and makes keys for a flush that holds several organizations' events

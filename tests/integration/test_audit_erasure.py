@@ -9,17 +9,22 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from recoup.audit.v1 import erasure_service_pb2 as pb
 from services._mesh import failpoints
-from services._mesh.errors import AlreadyExists, Denied, Invalid, NotFound, Unavailable, WrongState
+from services._mesh.context import entered
+from services._mesh.errors import AlreadyExists, Denied, Exhausted, Invalid, NotFound, Unavailable, WrongState
+from services._mesh.pages import PageTokens
 from services.audit import erasing, usecases
 from services.audit.model import merkle
 from services.audit.model.erasures import ErasureState
 from services.audit.model.events import PayloadState
 from services.audit.model.leaf import commitment
+from services.audit.rpc_erasures import ErasureRpc
 from services.audit.watch import KeysWatch
 from tests.support.erasing import ADA, BOB, EVE, Vault, elsewhere, vault
 from tests.support.log import ACME, ACTORS, GLOBEX, event
 from tests.support.postgres import TestDatabase, copied, drop
+from tests.support.things import context
 
 pytestmark = pytest.mark.services("audit")
 STATES = PayloadState
@@ -344,3 +349,71 @@ async def test_the_list_of_erased_keys_is_append_only(database: TestDatabase) ->
     for statement in ("DELETE FROM audit.erased_keys", "TRUNCATE audit.erased_keys", "DROP TABLE audit.erased_keys"):
         with pytest.raises(Exception, match="the log is append-only"):
             await database.run_as_owner("audit", [statement])
+
+
+def rpc_of(made: Vault) -> ErasureRpc:
+    return ErasureRpc(made.store, made.api, ACTORS, PageTokens(b"k" * 32), made.eraser.wake)
+
+
+async def test_lists_go_page_by_page_newest_first(database: TestDatabase) -> None:
+    async with vault(database) as made:
+        asked, holds, people = [], [], [UUID(int=0xA00 + n) for n in range(5)]
+        for person in people:
+            await made.act(person)
+            asked.append(str((await made.request(ADA, person)).erasure_id))
+            holds.append(str((await made.hold(ADA, person)).hold_id))
+        rpc, call = rpc_of(made), context(ACME)
+        with entered(call):
+            erasures = pb.ListErasuresRequest(organization_id=str(ACME), page_size=2)
+            listed, kept = [], pb.ListLegalHoldsRequest(organization_id=str(ACME), page_size=2)
+            while True:
+                page = await rpc.ListErasures(erasures, None)
+                listed += [each.erasure_id for each in page.erasures]
+                assert all(each.held for each in page.erasures)
+                erasures.page_token = page.next_page_token
+                if not page.next_page_token:
+                    break
+            assert listed == asked[::-1]
+            standing = []
+            while True:
+                held = await rpc.ListLegalHolds(kept, None)
+                standing += [each.hold_id for each in held.legal_holds]
+                kept.page_token = held.next_page_token
+                if not held.next_page_token:
+                    break
+            assert standing == holds[::-1]
+        with entered(context(GLOBEX)):
+            other = pb.ListErasuresRequest(organization_id=str(GLOBEX))
+            assert not (await rpc.ListErasures(other, None)).erasures
+
+
+async def test_the_same_request_again_gets_the_first_answer_also_once_it_is_done(database: TestDatabase) -> None:
+    async with vault(database) as made:
+        await made.act(EVE)
+        call = context(
+            ACME, "audit.erasure.request", actor=f"user:{ADA}", responsible_person=ADA, rpc="Erasures/RequestErasure"
+        )
+        request = pb.RequestErasureRequest(
+            organization_id=str(ACME), subject=f"user:{EVE}", reason="case 7", request_id=str(uuid4())
+        )
+        with entered(call):
+            first = await rpc_of(made).RequestErasure(request, None)
+        asked = await made.get_by_id(UUID(first.erasure.erasure_id))
+        await made.approve(BOB, asked, EVE)
+        assert await made.eraser.round() == 1
+        with entered(call):
+            assert await rpc_of(made).RequestErasure(request, None) == first
+            request.request_id = str(uuid4())
+            with pytest.raises(NotFound):  # Nothing is left to erase.
+                await rpc_of(made).RequestErasure(request, None)
+
+
+async def test_legal_holds_are_bounded(database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing, "MAX_HOLDS", 2)
+    async with vault(database) as made:
+        first = await made.hold(ADA, EVE)
+        await made.hold(ADA, BOB)
+        with pytest.raises(Exhausted, match="2 legal holds"):
+            await made.hold(ADA, None)
+        await made.decide(ADA, lambda work: erasing.release_legal_hold(work, ACTORS, first.hold_id, "over"))
+        await made.hold(ADA, None)

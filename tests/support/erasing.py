@@ -93,8 +93,12 @@ class Vault:
 
     async def get(self, erasure: Erasure, organization: UUID = ACME) -> Erasure:
         """An erasure as it stands."""
+        return await self.get_by_id(erasure.erasure_id, organization)
+
+    async def get_by_id(self, erasure_id: UUID, organization: UUID = ACME) -> Erasure:
+        """The same, by its id."""
         async with self.store.read(organization) as connection:
-            return await store.get_erasure(connection, erasure.erasure_id)
+            return await store.get_erasure(connection, erasure_id)
 
     async def read(self, events: list[Produced], organization: UUID = ACME) -> list[Recorded]:
         """Events as a reader gets them."""
