@@ -77,7 +77,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(sequencer.run(), "sequencer")
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     mesh.task(checkpointer.run(), "checkpointer")
-    cosigners = Cosigners(database, checkpointer, _witnesses(settings), mesh.metrics)
+    cosigners = Cosigners(database, checkpointer, _witnesses(settings), mesh.metrics, signer.key_manifest)
     mesh.task(cosigners.run(), "cosigners")
     mesh.task(Rotations(reader, signer.key_manifest).run(), "rotations")
     mesh.task(alarms.run(), "alarms")

@@ -7,7 +7,7 @@ import grpc.aio
 
 from recoup.audit.v1 import signer_service_pb2 as pb
 from recoup.audit.v1 import signer_service_pb2_grpc
-from services._mesh.errors import from_rpc_error
+from services._mesh.errors import Problem, from_rpc_error
 from services.audit.model.manifest import ListedKey
 from services.audit.model.note_check import log_keys
 from services.audit.model.notes import VerifierKey
@@ -21,6 +21,7 @@ class SignerClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = signer_service_pb2_grpc.SignerServiceStub(channel)
+        self._manifest = ""
 
     async def last_signed(self, shard: int = 0) -> SignedHead:
         """The last head of a shard that it signed. Raises Problem."""
@@ -28,8 +29,14 @@ class SignerClient:
         return SignedHead(head.size, head.root, head.note)
 
     async def key_manifest(self) -> str:
-        """The manifest of keys that it hands out. Raises Problem."""
-        return str((await self._head()).key_manifest)
+        """The manifest of keys that it hands out; the last one while it is away. Raises Problem before the first."""
+        try:
+            self._manifest = str((await self._head()).key_manifest)
+        except Problem:
+            # Whoever reads the log needs no signer: a manifest holds until the root signs another.
+            if not self._manifest:
+                raise
+        return self._manifest
 
     async def log_keys(self) -> list[ListedKey]:
         """The public keys that checkpoints were and are signed with. Raises Problem."""

@@ -7,16 +7,19 @@ what it gets. It must not decide what a receipt needs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from services._mesh.clock import monotonic
 from services._mesh.database import Database
+from services._mesh.errors import Problem
 from services._mesh.metrics import Metrics
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.cosigning import find_cosignature
 from services.audit.model.events import Checkpoint
+from services.audit.model.manifest import find_policy
 from services.audit.model.merkle import consistency_ranges, hash_ranges
 from services.audit.model.notes import NoteInvalid
 from services.audit.model.shards import place_of
@@ -27,15 +30,21 @@ log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS, _AT_MOST_SECONDS = 0.5, 15.0
 _MEASURE_SECONDS = 1.0
+Manifest = Callable[[], Awaitable[str]]
 
 
 class Cosigners:
     """The witnesses of the log, as the audit process asks them."""
 
     def __init__(
-        self, database: Database, checkpointer: Checkpointer, clients: Sequence[WitnessClient], metrics: Metrics
+        self,
+        database: Database,
+        checkpointer: Checkpointer,
+        clients: Sequence[WitnessClient],
+        metrics: Metrics,
+        manifest: Manifest,
     ) -> None:
-        self._database, self._checkpointer = database, checkpointer
+        self._database, self._checkpointer, self._manifest = database, checkpointer, manifest
         self._followers = [_Follower(client, self, metrics) for client in clients]
         self._cosigned = asyncio.Condition()
         self._ages = _Ages(metrics)
@@ -84,7 +93,7 @@ class Cosigners:
         cosignature = find_cosignature(checkpoint.note, lines, client.key)
         async with self._database.unscoped() as connection:
             await store.insert_cosignature(connection, checkpoint, cosignature)
-        self._ages.cosigned(place_of(checkpoint.shard, checkpoint.size))
+        self._ages.cosigned(client.key.text(), place_of(checkpoint.shard, checkpoint.size))
         async with self._cosigned:
             self._cosigned.notify_all()
 
@@ -93,8 +102,12 @@ class Cosigners:
         await self._checkpointer.wait_for(place)
 
     async def _measure(self) -> None:
+        witnesses, quorum = list[str](), 0
         while True:
-            self._ages.tell(self._checkpointer.signed_place)
+            with contextlib.suppress(Problem):  # While the signer is away, what it said last holds.
+                keys, quorum = find_policy(await self._manifest())
+                witnesses = [key.text() for key in keys]
+            self._ages.tell(self._checkpointer.signed_place, witnesses, quorum)
             await asyncio.sleep(_MEASURE_SECONDS)
 
 
@@ -151,20 +164,25 @@ class _Ages:
 
     def __init__(self, metrics: Metrics) -> None:
         self._signed = metrics.gauge("recoup_log_checkpoint_age_seconds", "Since the log's newest head was signed.")
-        self._cosigned = metrics.gauge("recoup_log_cosigned_age_seconds", "For how long a signed head isn't cosigned.")
-        self._place, self._cosigned_place = 0, 0
+        text = "For how long the newest signed head hasn't had as many cosignatures as receipts need."
+        self._cosigned = metrics.gauge("recoup_log_cosigned_age_seconds", text)
+        self._place, self._enough = 0, 0
+        self._cosigned_places = dict[str, int]()
         self._signed_at = self._waiting_since = monotonic()
 
-    def cosigned(self, place: int) -> None:
+    def cosigned(self, witness: str, place: int) -> None:
         """A witness cosigned a checkpoint."""
-        self._cosigned_place = max(self._cosigned_place, place)
+        self._cosigned_places[witness] = max(place, self._cosigned_places.get(witness, 0))
 
-    def tell(self, place: int) -> None:
-        """Set the gauges, given the place of the newest checkpoint."""
+    def tell(self, place: int, witnesses: Sequence[str], quorum: int) -> None:
+        """Set the gauges, given the place of the newest checkpoint, and the witnesses that count."""
         now = monotonic()
         if place > self._place:
             self._place, self._signed_at = place, now
-        if self._cosigned_place >= place:
-            self._waiting_since = now
+        places = sorted((self._cosigned_places.get(each, 0) for each in witnesses), reverse=True)
+        enough = places[quorum - 1] if 0 < quorum <= len(places) else place
+        # A log that grows all the time is always a little ahead of its witnesses: what counts is that they follow.
+        if enough >= place or enough > self._enough:
+            self._enough, self._waiting_since = max(enough, self._enough), now
         self._signed.set(now - self._signed_at)
         self._cosigned.set(now - self._waiting_since)

@@ -23,6 +23,8 @@ from services.audit.checkpointer import Checkpointer
 from services.audit.cosigners import Cosigners
 from services.audit.model.cosigning import WitnessKey
 from services.audit.model.events import Produced
+from services.audit.model.manifest import LOG as LOG_USE
+from services.audit.model.manifest import ListedKey, Manifest, sign_manifest
 from services.audit.model.notes import Signer
 from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.opener import Opener
@@ -75,6 +77,10 @@ class Running:
         """How often a witness hasn't cosigned."""
         return self.metrics.counter("recoup_log_witness_failures", "", witness=witness.name).value
 
+    def waiting_seconds(self) -> float:
+        """For how long receipts have waited for cosignatures, as the metric says."""
+        return self.metrics.gauge("recoup_log_cosigned_age_seconds", "").value
+
     async def kept(self) -> int:
         """How many cosignatures are stored."""
         connection = await self.database.superuser()
@@ -110,7 +116,14 @@ async def running(
 
     async with sequencer(database) as log, opener(database) as opening:
         checkpointer = Checkpointer(role, log, Clock(), sign, last_signed, 0.02, one_shard)
-        cosigners = Cosigners(role, checkpointer, clients, metrics)
+
+        async def manifest() -> str:
+            keys = [ListedKey(LOG_USE, signer.verifier_key.public)]
+            root = Signer(f"{LOG}/root", Ed25519PrivateKey.generate())
+            witnesses = [client.key for client in clients]
+            return sign_manifest(Manifest(LOG, root.verifier_key, keys, witnesses, len(witnesses)), [root])
+
+        cosigners = Cosigners(role, checkpointer, clients, metrics, manifest)
         tasks = [asyncio.create_task(each.run()) for each in (checkpointer, cosigners)]
         try:
             reader = Store(api, "audit", Clock())
@@ -177,6 +190,11 @@ async def test_while_a_witness_is_down_only_what_needs_it_waits_and_it_recovers_
         assert log.failures(one.key) == 0
         for _ in range(5):
             await log.note(await log.append(), 1, keys)
+
+        async def shown() -> bool | None:
+            return log.waiting_seconds() > 0 or None
+
+        await soon(shown)
         await asyncio.to_thread(two.start)
 
         async def final() -> str | None:
@@ -186,6 +204,11 @@ async def test_while_a_witness_is_down_only_what_needs_it_waits_and_it_recovers_
                 return None
 
         assert await soon(final)
+
+        async def over() -> bool | None:
+            return log.waiting_seconds() == 0 or None
+
+        await soon(over)
 
 
 async def test_what_another_key_cosigned_is_never_kept(
