@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recoup.audit.v1 import audit_pb2
 from recoup_verify.cli import main
-from recoup_verify.documents import CannotTell, Disproved, NotJson, canonical, read_json
+from recoup_verify.documents import CannotTell, Disproved, NotJson, canonical, read_canonical, read_json
 from recoup_verify.event import check_event
 from recoup_verify.log import parse_key
 from services.audit.model import merkle
@@ -180,3 +180,42 @@ def test_both_canonicalizations_agree() -> None:
 def test_a_number_that_json_does_not_know_is_not_read(number: bytes) -> None:
     with pytest.raises(NotJson, match="numbers too large"):
         read_json(b'{"a":' + number + b"}")
+
+
+TEXTS = ["a", "", "é\u2028\x7f", "\ud7ff\ue000", "\uffff", "\U0001f600", '"\\\n\x01', "z" * 300]
+
+
+@pytest.mark.parametrize("spelling", ["quick", "thorough"])
+def test_every_canonical_spelling_is_read_and_no_other(spelling: str) -> None:
+    """There are two ways to tell: one for most documents, one for those with rare characters."""
+    for text in TEXTS:
+        if (spelling == "thorough") != any(character > "\ud7ff" for character in text):
+            continue
+        document = {"b": [1, -2, 2**53 - 1, None, True], "a": {text: text, "B": text, "\u00e9": []}, "": {}}
+        raw = rfc8785.dumps(document)
+        assert read_canonical(raw, "it") == document
+        others = [
+            json.dumps(document).encode(),
+            json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(),
+            raw.replace(b'"a"', rb'"\u0061"'),
+            raw.replace(b"-2", b"-2.0"),
+            raw.replace(b"-2", b"-0"),
+            raw.replace(b"-2", b"02"),
+            raw.replace(b"-2", str(2**53).encode()),
+            raw.replace(b"null", b"NaN"),
+            raw.replace(b'"":{}', b'"":{},"":{}'),
+            raw + b" ",
+        ]
+        for other in others:
+            assert other != raw
+            with pytest.raises(CannotTell):
+                read_canonical(other, "it")
+
+
+def test_keys_are_sorted_as_rfc_8785_sorts_them() -> None:
+    """By UTF-16: a character beyond U+FFFF comes before U+E000, though its number is larger."""
+    right = '{"\U0001f600":1,"\ue000":2}'.encode()
+    assert rfc8785.dumps(json.loads(right)) == right
+    assert read_canonical(right, "it") == json.loads(right)
+    with pytest.raises(CannotTell, match="isn't canonical JSON"):
+        read_canonical('{"\ue000":2,"\U0001f600":1}'.encode(), "it")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
+_HIGH = re.compile("[\ud800-\U0010ffff]")
 _WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
@@ -40,18 +42,14 @@ def read_json(raw: bytes) -> Any:
     """JSON without duplicate keys or broken characters. Raises CannotTell, NotJson."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise CannotTell(f"the field {key!r} is there twice")
-            found[key] = value
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            raise CannotTell(f"the field {next(name for name in names if names.count(name) > 1)!r} is there twice")
         return found
 
-    def unsayable(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON")
-
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=unsayable)
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_whole)
         # "\\ud800" is JSON's half of a character; it has no UTF-8, so nothing could be compared with it.
         json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except json.JSONDecodeError as error:
@@ -89,13 +87,7 @@ def decode(text: Any, where: str) -> bytes:
 
 # The fields that a document has, and the type of each.
 Shape = Mapping[str, type]
-_WORDS: Mapping[type, str] = {
-    str: "a text",
-    int: "a whole number",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-}
+_WORDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object"}
 
 
 def shape(*, texts: str = "", numbers: str = "", flags: str = "", lists: str = "", objects: str = "") -> Shape:
@@ -123,12 +115,12 @@ def canonical(document: Any) -> bytes:
 
 def read_canonical(raw: bytes, where: str) -> Any:
     """JSON in its one canonical spelling (RFC 8785). Raises CannotTell."""
-    if raw.isascii():  # then sorting by characters is sorting by UTF-16, and a writer in C gives the same spelling
-        text = raw.decode()
-        with suppress(ValueError, RecursionError):  # why it can't be read is said below
-            document = _READER.decode(text)
-            if _WRITER.encode(document) == text:
-                return document
+    with suppress(ValueError, RecursionError):  # why it can't be read is said below
+        text = raw.decode("utf-8")
+        document = _READER.decode(text)
+        # Up to here sorting by characters is sorting by UTF-16, and Python's writer in C spells like RFC 8785.
+        if (text.isascii() or not _HIGH.search(text)) and _WRITER.encode(document) == text:
+            return document
     document = read_json(raw)
     if canonical(document) != raw:
         raise CannotTell(f"{where} isn't canonical JSON")
