@@ -41,8 +41,16 @@ def genuine() -> tuple[bytes, str]:
     for each in (b"a", b"b", leaf, b"c", b"d"):
         nodes |= {(h, p): d for h, p, d in frontier.append(merkle.leaf_hash(each))}
     proof = merkle.hash_ranges(merkle.inclusion_ranges(2, 5), nodes)
+    checkpoint = {
+        "note": signer.sign(TreeHead(ORIGIN, 5, frontier.root()).text()),
+        "size": "5",
+        "root": b64(frontier.root()),
+        "shard": 0,
+        "origin": ORIGIN,
+    }
     document = {
         "event": {
+            "checkpoint": checkpoint,
             "leaf": b64(leaf),
             "index": "2",
             "payload": b64(payload),
@@ -50,13 +58,7 @@ def genuine() -> tuple[bytes, str]:
             "proof": [b64(item) for item in proof],
             "shard": 0,
         },
-        "checkpoint": {
-            "note": signer.sign(TreeHead(ORIGIN, 5, frontier.root()).text()),
-            "size": "5",
-            "root": b64(frontier.root()),
-            "shard": 0,
-            "origin": ORIGIN,
-        },
+        "checkpoint": checkpoint,
     }
     return json.dumps(document).encode(), signer.verifier_key.text()
 
@@ -118,8 +120,17 @@ def test_a_changed_byte_of_leaf_payload_or_note_is_disproved_by_name(genuine: tu
 def test_what_is_wrong_is_named(genuine: tuple[bytes, str], path: tuple[str, str], value: object, why: str) -> None:
     document = json.loads(genuine[0])
     document[path[0]][path[1]] = value
+    document["event"]["checkpoint"] = document["checkpoint"]
     with pytest.raises(Disproved, match=why):
         check_event(json.dumps(document).encode(), parse_key(genuine[1]))
+
+
+def test_the_checkpoint_of_the_event_is_the_checkpoint(genuine: tuple[bytes, str]) -> None:
+    for name, value in (("size", "6"), ("shard", False), ("note", ""), ("extra", "")):
+        document = json.loads(genuine[0])
+        document["event"]["checkpoint"][name] = value
+        with pytest.raises(Disproved, match=r"event.checkpoint isn't the same as checkpoint"):
+            check_event(json.dumps(document).encode(), parse_key(genuine[1]))
 
 
 def test_a_shard_is_a_number(genuine: tuple[bytes, str]) -> None:

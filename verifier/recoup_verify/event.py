@@ -16,6 +16,7 @@ from recoup_verify.documents import (
     Disproved,
     Reader,
     UnknownVersion,
+    canonical,
     decode,
     fields,
     read_json,
@@ -44,7 +45,7 @@ _LEAF = re.compile(
     .replace('{"', '\\{"', 1)
     .encode()
 )
-_EVENT = shape(texts="leaf index payload salt", lists="proof", numbers="shard")
+_EVENT = shape(texts="leaf index payload salt", lists="proof", numbers="shard", objects="checkpoint")
 _HEAD = shape(texts="note size root origin", numbers="shard")
 MAX_BYTES = 1 << 20
 
@@ -70,6 +71,8 @@ def check_event(raw: bytes, key: Key | Trust) -> Proved:
         raise Disproved("checkpoint.size or checkpoint.root isn't what the signed note says")
     if checkpoint["origin"] != head.origin or not head.shard == checkpoint["shard"] == event["shard"]:
         raise Disproved("checkpoint.origin, checkpoint.shard or event.shard isn't the shard of the signed note")
+    if canonical(event["checkpoint"]) != canonical(checkpoint):
+        raise Disproved("event.checkpoint isn't the same as checkpoint")
     if index is None or len(event["proof"]) > MAX_HASHES:
         raise Disproved("event.index isn't a whole number, or event.proof is longer than any tree is high")
     # Bytes are read as documents only after they're proved: what was changed is disproved, whatever it has become.
