@@ -35,6 +35,7 @@ from services.audit.model.digests import keyed_digest
 from services.audit.model.evidence.export import EXPIRE_EVIDENCE, EXPORT_EVIDENCE
 from services.audit.model.notes import NoteInvalid
 from services.audit.own_log import OwnLog
+from services.audit.refusals import Refusals
 from services.audit.rotations import Rotations
 from services.audit.rpc import AuditRpc
 from services.audit.rpc_erasures import ErasureRpc
@@ -82,6 +83,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(Rotations(reader, signer.key_manifest).run(), "rotations")
     mesh.task(alarms.run(), "alarms")
     checks, watch = _checks(mesh, settings, signer, keyring, alarms, sequencer)
+    checkpointer.refused = Refusals(database, alarms.note, checks.whole).tell
     mesh.task(checks.run(), "self-check")
     mesh.task(watch.run(), "watch on controls")
     produce(mesh, "audit", reader, OwnLog(reader, sequencer))

@@ -100,6 +100,10 @@ class CheckTask:
                 done.append(await self.check(scope))
         return done
 
+    async def whole(self) -> CheckResult:
+        """Check the whole log once more, beside what is due, and keep nothing of it."""
+        return await self._checker.check(Scope.FULL, keep=False)
+
     async def check(self, scope: Scope) -> CheckResult:
         """Run one check now, or go on with the one that was interrupted."""
         result = await self._checker.check(scope, report=lambda fault: self._found(scope, fault))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
+from services._mesh.errors import Problem, Reason
 from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.events import Checkpoint
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 Sign = Callable[[OfferedHead], Awaitable[str]]
 # What was signed last of a shard.
 LastSigned = Callable[[int], Awaitable[SignedHead]]
+Refused = Callable[[int, int, SignedHead], Awaitable[None]]
 # The first leaf of a shard, with the proof that is given.
 Shown = Callable[[int, Sequence[bytes]], Awaitable[Opening]]
 
@@ -50,6 +52,8 @@ class Checkpointer:
         self._signed_place = 0
         self._signed = asyncio.Condition()
         self.refusals = 0
+        # Told of a head that the signer refuses: shard, size, what was signed last.
+        self.refused: Refused | None = None
 
     async def wait_for(self, place: int) -> None:
         """Wait until a checkpoint covers the leaf at `place`."""
@@ -105,7 +109,12 @@ class Checkpointer:
                 ranges = inclusion_ranges(0, size)
                 first = hash_ranges(ranges, await store.read_ranges(connection, shard, ranges))
                 opening = await self._shown(shard, first)
-        note = await self._sign(OfferedHead(shard, size, root, signed.size, proof, opening))
+        try:
+            note = await self._sign(OfferedHead(shard, size, root, signed.size, proof, opening))
+        except Problem as problem:
+            if problem.reason == Reason.ERROR_REASON_LOG_INCONSISTENT and self.refused is not None:
+                await self.refused(shard, size, signed)
+            raise
         reach("checkpoint.signed")
         async with self._database.unscoped() as connection:
             await store.insert_checkpoint(connection, Checkpoint(shard, size, root, note, self._clock.wall_now()))

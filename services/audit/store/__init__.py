@@ -29,7 +29,15 @@ from services.audit.store.cosignatures import (
 from services.audit.store.events import get_event, get_events, list_events, read_events, summarize
 from services.audit.store.heads import find_head_entry, list_chains, replace_head_entries
 from services.audit.store.listing import find_places
-from services.audit.store.tree import find_checkpoint, insert_checkpoint, read_head, read_nodes, read_ranges, read_tile
+from services.audit.store.tree import (
+    find_checkpoint,
+    find_checkpoint_between,
+    insert_checkpoint,
+    read_head,
+    read_nodes,
+    read_ranges,
+    read_tile,
+)
 from services.audit.store.turning import OpenShard, find_opening, get_first, read_closed_size, read_shard, turn
 
 __all__ = [
@@ -38,6 +46,7 @@ __all__ = [
     "OpenShard",
     "count_cosigned",
     "find_checkpoint",
+    "find_checkpoint_between",
     "find_cosigned",
     "find_head_entry",
     "find_known",

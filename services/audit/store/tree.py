@@ -57,6 +57,21 @@ async def find_checkpoint(
     return None if row is None else Checkpoint(*split(row.size), bytes(row.root), row.note, row.signed_at)
 
 
+async def find_checkpoint_between(
+    connection: AsyncConnection, shard: int, above: int, through: int, *, newest: bool
+) -> Checkpoint | None:
+    """The newest, or the oldest, checkpoint of a shard whose size is more than `above` and at most `through`."""
+    size = checkpoints.c.size
+    found = (
+        select(checkpoints)
+        .where(size > place_of(shard, above), size <= place_of(shard, through))
+        .order_by(size.desc() if newest else size)
+        .limit(1)
+    )
+    row = (await connection.execute(found)).one_or_none()
+    return None if row is None else Checkpoint(*split(row.size), bytes(row.root), row.note, row.signed_at)
+
+
 async def insert_checkpoint(connection: AsyncConnection, checkpoint: Checkpoint) -> None:
     """Keep a signed checkpoint; the same size again is the same checkpoint."""
     await connection.execute(

@@ -1,0 +1,183 @@
+"""Recovers the log after its database was restored to an older state: `python -m services.audit.recover …`.
+
+The signer can't be set back: a recovery opens a new shard whose first leaf commits to the last head that was signed,
+and states what is lost. The offline root key authorises it. With the audit process stopped:
+
+    … statement --config FILE --signed NOTE        says what the root is to sign
+    … sign --root-key KEY --name NAME --text FILE  on the offline machine; writes the signed statement
+    … open --config FILE --signed NOTE --statement FILE --root VKEY
+
+NOTE is the newest checkpoint that was signed: from the signer's memory, a witness, or a copy held outside. Exit code 0:
+done; 1: refused, and it says why; 2: unusable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from services._mesh.clock import Clock, open_clock
+from services._mesh.config import ConfigError, load_settings
+from services._mesh.database import Database
+from services._mesh.uow import PLATFORM, Store
+from services.audit import store as sql
+from services.audit.config import AuditSettings
+from services.audit.model.merkle import peaks, root_of
+from services.audit.model.notes import NoteInvalid, Signer, TreeHead, VerifierKey, verify
+from services.audit.model.openings import ACTION, RECOVERY, opening_metadata, recovery_text
+from services.audit.model.shards import PARTITIONED, origin_of
+from services.audit.model.signing import SignedHead
+from services.audit.signing_keys import load_key
+
+ROOT_SUFFIX = "/root"
+
+
+class CannotRecover(Exception):
+    """The recovery isn't possible; says why."""
+
+
+class Recovery:
+    """A recovery of the log `name`. `head` is under the sequencer's role; `store` writes audit's outbox."""
+
+    def __init__(self, head: Database, store: Store, name: str, clock: Clock) -> None:
+        self._head, self._store, self._name, self._clock = head, store, name, clock
+
+    async def statement(self, note: str) -> str:
+        """What the offline root key is to sign. Raises CannotRecover."""
+        signed = signed_head(note)
+        async with self._head.unscoped() as connection:
+            shard, size = await sql.read_head(connection)
+            await self._require_older(connection, shard, size, signed)
+        return recovery_text(self._name, shard + 1, signed, size)
+
+    async def open(self, note: str, statement: str, root: VerifierKey) -> int:
+        """Close the shard where the restored database ends, and open the next; returns it. Safe to repeat.
+
+        The event waits in the outbox until the audit process runs: it is the new shard's first leaf. Raises
+        CannotRecover.
+        """
+        signed = signed_head(note)
+        shard, size = await self._turned(signed, statement, root)
+        async with self._store.read(PLATFORM) as connection:
+            if await sql.find_opening(connection, shard) is not None:
+                return shard
+        metadata = opening_metadata(self._name, shard, RECOVERY, signed)
+        async with self._store.begin(PLATFORM) as work:
+            lost = {"restored_size": str(size), "statement": statement}
+            work.emit(ACTION, f"log/{metadata['origin']}", {**metadata, **lost})
+        return shard
+
+    async def _turned(self, signed: SignedHead, statement: str, root: VerifierKey) -> tuple[int, int]:
+        """The new shard, and the size that was restored of the one before."""
+        async with self._head.unscoped() as connection:
+            head = await sql.take_over(connection)  # Whoever still appends is fenced from here on.
+            shard, size = head.shard, head.frontier.size
+            if shard and not size and (await sql.read_shard(connection, shard)).kind == RECOVERY:
+                restored = await sql.read_closed_size(connection, shard - 1)
+                self._require_authorised(shard, signed, restored, statement, root)
+                return shard, restored
+            await self._require_older(connection, shard, size, signed)
+            self._require_authorised(shard + 1, signed, size, statement, root)
+            opened = sql.OpenShard(RECOVERY, self._clock.now())
+            await sql.turn(connection, shard, size, origin_of(self._name, shard + 1), opened)
+        return shard + 1, size
+
+    async def _require_older(self, connection: sql.Connection, shard: int, size: int, signed: SignedHead) -> None:
+        origin = TreeHead.parse(_text(signed.note)).origin
+        if origin != origin_of(self._name, shard):
+            raise CannotRecover(f"the database is in {origin_of(self._name, shard)}, but {origin} was signed last")
+        if shard + 1 >= PARTITIONED:
+            raise CannotRecover("the database has no partition for another shard")
+        if size > signed.size:
+            raise CannotRecover(
+                f"the database has {size} leaves, and only {signed.size} were signed: give the newest note"
+            )
+        hashes = await sql.read_nodes(connection, shard, peaks(size))
+        if size == signed.size and root_of([hashes[node] for node in peaks(size)]) == signed.root:
+            raise CannotRecover("nothing is lost: the database has what was signed")
+
+    def _require_authorised(self, shard: int, signed: SignedHead, size: int, statement: str, root: VerifierKey) -> None:
+        try:
+            authorised = verify(statement, root)
+        except NoteInvalid as error:
+            raise CannotRecover(f"the statement isn't signed by {root.name}: {error}") from error
+        if authorised != recovery_text(self._name, shard, signed, size):
+            raise CannotRecover("the statement authorises another recovery: sign what `statement` says now")
+
+
+def signed_head(note: str) -> SignedHead:
+    """The head of a checkpoint, or of a signer's memory file (JSON). Raises CannotRecover."""
+    try:
+        if note.startswith("{"):
+            note = str(json.loads(note)["note"])
+        head = TreeHead.parse(_text(note))
+    except (NoteInvalid, KeyError, json.JSONDecodeError) as error:
+        raise CannotRecover(f"this isn't a signed checkpoint: {error}") from error
+    return SignedHead(head.size, head.root, note)
+
+
+def _text(note: str) -> str:
+    return note.partition("\n\n")[0] + "\n"
+
+
+def sign_statement(key: Path, name: str, text: str) -> str:
+    """The statement, signed by the offline root key. Raises ValueError."""
+    return Signer(f"{name}{ROOT_SUFFIX}", load_key(key)).sign(text)
+
+
+async def _with_database(given: argparse.Namespace) -> str:
+    settings = load_settings(AuditSettings, given.config)
+    if settings.database is None:
+        raise ConfigError(given.config, "database", "is missing", "Use the audit process's own configuration.")
+    clock = open_clock(settings.process.profile, settings.clock.file if settings.clock else None)
+    own, role = settings.database, settings.log.sequencer
+    head, api = Database(own, role.user, role.password_file, 1), Database(own, own.user, own.password_file, 1)
+    recovery, note = (
+        Recovery(head, Store(api, "audit", clock), settings.log.name, clock),
+        given.signed.read_text("utf-8"),
+    )
+    try:
+        if given.command == "statement":
+            return await recovery.statement(note)
+        shard = await recovery.open(note, given.statement.read_text("utf-8"), VerifierKey.parse(given.root))
+        return f"shard {shard} is opened when the audit process is started\n"
+    finally:
+        await head.close()
+        await api.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m services.audit.recover", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("statement", "open"):
+        command = commands.add_parser(name)
+        command.add_argument("--config", type=Path, required=True, help="the audit process's configuration file")
+        command.add_argument("--signed", type=Path, required=True, help="the newest signed checkpoint")
+    command.add_argument("--statement", type=Path, required=True, help="what the root signed")
+    command.add_argument("--root", required=True, metavar="VKEY", help="the offline root's verifier key")
+    sign = commands.add_parser("sign")
+    sign.add_argument("--root-key", type=Path, required=True, help="the offline root's private key (PEM)")
+    sign.add_argument("--name", required=True, help="the log's name")
+    sign.add_argument("--text", type=Path, required=True, help="what `statement` said")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "sign":
+            print(sign_statement(given.root_key, given.name, given.text.read_text("utf-8")), end="")
+        else:
+            print(asyncio.run(_with_database(given)), end="")
+    except CannotRecover as refused:
+        print(f"refused: {refused}", file=sys.stderr)
+        return 1
+    except (ConfigError, NoteInvalid, OSError, ValueError) as error:
+        print(f"recover: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
