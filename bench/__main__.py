@@ -43,8 +43,9 @@ class Surroundings:
 
     @cached_property
     def filled(self) -> FilledLog:
-        """A log of its own, to be filled."""
-        return FilledLog(self._stack.enter_context(running_log()), self._entries)
+        """Two logs of their own, one of them to be filled."""
+        large, small = (self._stack.enter_context(running_log()) for _ in range(2))
+        return FilledLog(large, small, self._entries)
 
 
 BENCHMARKS: dict[str, Callable[[Surroundings], Coroutine[Any, Any, Result] | Result]] = {

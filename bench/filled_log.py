@@ -7,15 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
 from statistics import median, quantiles
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import grpc.aio
 
 from bench.audit_append import throughput
 from bench.filling import Filler
-from bench.log_mesh import event
-from bench.measuring import RUNS, Result, compare, resident_mib
+from bench.measuring import Result, compare, resident_mib
 from recoup.audit.v1 import audit_service_pb2 as pb
 from recoup.audit.v1 import audit_service_pb2_grpc
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
@@ -32,35 +30,38 @@ OTHERS = 15
 
 
 class FilledLog:
-    """A log that is filled once for both benchmarks, which it must then be large enough for."""
+    """A log that is filled once for both benchmarks, which it must then be large enough for, beside a small one."""
 
-    def __init__(self, mesh: LocalMesh, entries: int) -> None:
-        self._mesh, self._entries = mesh, entries
-        self._small: list[float] = []
+    def __init__(self, mesh: LocalMesh, small: LocalMesh, entries: int) -> None:
+        self._mesh, self._small, self._entries = mesh, small, entries
         self._filler: Filler | None = None
         self.facts: dict[str, float] = {}
 
     async def flat(self) -> Result:
-        """The rate of appends at the full size, in parts of that at ten thousand."""
+        """The rate of appends at the full size, in parts of that at ten thousand; one after the other in turn."""
         await self._fill()
-        async with channel_of(self._mesh, "audit", "identity") as channel:
-            stub = audit_service_pb2_grpc.AuditServiceStub(channel)
-            large = await _rates(stub)
-        runs = [{"subject": round(a, 1), "floor": round(b, 1)} for a, b in zip(large, self._small, strict=True)]
-        ratio = round(median(large) / median(self._small), 4)
-        floor = f"the same at {SMALL} entries"
-        facts = {**self.facts, "audit's memory after, MiB": resident_mib(self._mesh.pid("audit"))}
-        return Result("audit.flat_10m", median(large), "events/s", floor, median(self._small), ratio, runs, facts)
+        async with (
+            channel_of(self._mesh, "audit", "identity") as large,
+            channel_of(self._small, "audit", "identity") as small,
+        ):
+            stubs = [audit_service_pb2_grpc.AuditServiceStub(channel) for channel in (large, small)]
+            result = await compare(
+                "audit.flat_10m",
+                "events/s",
+                f"the same at {SMALL} entries and what was appended since",
+                lambda: throughput(stubs[0]),
+                lambda: throughput(stubs[1]),
+            )
+        return replace(result, facts={**self.facts, "audit's memory after, MiB": resident_mib(self._mesh.pid("audit"))})
 
     async def proof(self) -> Result:
-        """The 99th percentile of an inclusion proof, milliseconds, against a read of the same row by its key."""
+        """The 99th percentile of an inclusion proof by RPC, milliseconds, against a read of the same event."""
         await self._fill()
         assert self._filler is not None
-        assert self._mesh.postgres is not None
         acme = organization_id("acme")
         events = [event_id for organization, event_id in self._filler.sample if organization == acme]
         passport = await self._passport()
-        random, row = Random(1), await connect(self._mesh.postgres)
+        random, medians = Random(1), list[float]()
         async with channel_of(self._mesh, "audit", "client/tests") as channel:
             stub = audit_service_pb2_grpc.AuditServiceStub(channel)
 
@@ -69,28 +70,27 @@ class FilledLog:
                 await stub.GetEventProof(request, metadata=(("authorization", f"Bearer {passport}"),), timeout=30)
 
             async def read(event_id: UUID) -> None:
-                await row.fetchrow("SELECT * FROM audit.dedup WHERE event_id = $1", event_id)
+                request = pb.GetEventRequest(organization_id=str(acme), event_id=str(event_id))
+                await stub.GetEvent(request, metadata=(("authorization", f"Bearer {passport}"),), timeout=30)
 
             async def signed() -> bool | None:
                 return await _answered(prove, events[-1])
 
             await soon(signed)
             chosen = random.choices(events, k=PROOFS)
-            name = "a row of the same event by its key, p99"
+            name = "the same event read without a proof, p99"
             result = await compare(
-                "audit.proof_p99_ms", "ms", name, lambda: _p99(prove, chosen), lambda: _p99(read, chosen)
+                "audit.proof_p99_ms", "ms", name, lambda: _p99(prove, chosen, medians), lambda: _p99(read, chosen, [])
             )
-        await row.close()
-        return replace(result, facts=self.facts)
+        return replace(result, facts={**self.facts, "median of a proof, ms": round(median(medians), 2)})
 
     async def _fill(self) -> None:
         if self._filler is not None:
             return
         assert self._mesh.postgres is not None
         connection = await connect(self._mesh.postgres)
-        async with channel_of(self._mesh, "audit", "identity") as channel:
-            stub = audit_service_pb2_grpc.AuditServiceStub(channel)
-            self._small = await _rates(stub)
+        # Nobody else appends meanwhile, the log itself included.
+        self._mesh.kill("audit")
         size = await connection.fetchval("SELECT size FROM audit.head")
         rows = await connection.fetch("SELECT height, position, hash FROM audit.nodes")
         nodes = {(row["height"], row["position"]): bytes(row["hash"]) for row in rows}
@@ -98,9 +98,6 @@ class FilledLog:
         self._filler = Filler(merkle.Frontier.at(size, nodes), organizations)
         began = time.perf_counter()
         await self._filler.fill(connection, self._entries)
-        async with channel_of(self._mesh, "audit", "identity") as channel:
-            # The sequencer finds the head elsewhere than it left it, says no once, and takes over.
-            await soon(lambda: _appended(audit_service_pb2_grpc.AuditServiceStub(channel)))
         await connection.execute("ANALYZE audit.entries, audit.payloads, audit.dedup, audit.nodes")
         await connection.execute("CHECKPOINT")
         stored = await connection.fetchval("SELECT pg_database_size(current_database())")
@@ -110,6 +107,7 @@ class FilledLog:
             "database, GiB": round(stored / 2**30, 2),
         }
         await connection.close()
+        await self._mesh.restart("audit")
 
     async def _passport(self) -> str:
         async with channel_of(self._mesh, "identity", "client/tests") as channel:
@@ -124,21 +122,6 @@ class FilledLog:
         return str(answer.passport)
 
 
-async def _rates(stub: Any) -> list[float]:
-    await throughput(stub)
-    return [await throughput(stub) for _ in range(RUNS)]
-
-
-async def _appended(stub: Any) -> bool | None:
-    try:
-        await stub.AppendEvents(pb.AppendEventsRequest(events=[event(uuid4(), 1)]), timeout=30)
-    except grpc.aio.AioRpcError as error:
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
-            return None
-        raise
-    return True
-
-
 async def _answered(prove: Callable[[UUID], Awaitable[None]], event_id: UUID) -> bool | None:
     try:
         await prove(event_id)
@@ -149,10 +132,11 @@ async def _answered(prove: Callable[[UUID], Awaitable[None]], event_id: UUID) ->
     return True
 
 
-async def _p99(call: Callable[[UUID], Awaitable[None]], events: Sequence[UUID]) -> float:
+async def _p99(call: Callable[[UUID], Awaitable[None]], events: Sequence[UUID], medians: list[float]) -> float:
     taken = []
     for event_id in events:
         began = time.perf_counter()
         await call(event_id)
         taken.append((time.perf_counter() - began) * 1000)
+    medians.append(median(taken))
     return quantiles(taken, n=100)[98]

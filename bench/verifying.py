@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.support.evidence_bundle import Bundling, bundled, zipped
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import issue
 
+Command = Sequence[str | Path]
 VERIFY = Path(sys.executable).with_name("recoup-verify")
 RECEIPT_RUNS, BUNDLE_RUNS, BUNDLE_EVENTS = 20, 3, 100_000
 # What any process has to pay that checks an Ed25519 signature in Python.
@@ -28,40 +30,45 @@ def receipt() -> Result:
     with tempfile.TemporaryDirectory() as folder:
         signatories, path = Signatories(), Path(folder) / "receipt.json"
         path.write_bytes(issue(receipt_cases.deleted_volume(), signatories))
-        command: list[str | Path] = [VERIFY, "receipt", path, "--key", signatories.log.verifier_key.text()]
-        bare: list[str | Path] = [sys.executable, "-c", BARE]
-        for each in (command, bare):
-            _milliseconds(each)
-        began = resource.getrusage(resource.RUSAGE_CHILDREN)
-        for _ in range(RECEIPT_RUNS):
-            _milliseconds(command)
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        runs = [{"subject": _milliseconds(command), "floor": _milliseconds(bare)} for _ in range(RECEIPT_RUNS)]
-    subject, floor = median(run["subject"] for run in runs), median(run["floor"] for run in runs)
-    used = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
-    facts = {"processor time of one, ms": round(used / RECEIPT_RUNS * 1000, 1)}
-    name = "python that imports Ed25519 and ends"
-    return Result("verify.receipt_ms", subject, "ms", name, floor, round(subject / floor, 3), runs, facts)
+        command: Command = [VERIFY, "receipt", path, "--key", signatories.log.verifier_key.text()]
+        name = "python that imports Ed25519 and ends"
+        return _compared("verify.receipt_ms", "ms", name, command, [sys.executable, "-c", BARE], RECEIPT_RUNS)
 
 
 def bundle() -> Result:
-    """Seconds of a bundle's verification, against reading and hashing the same file twice."""
+    """Seconds of a bundle's verification, against reading, hashing and parsing its lines."""
     with tempfile.TemporaryDirectory() as folder:
-        made, path = bundled(Bundling(events=BUNDLE_EVENTS)), Path(folder) / "evidence.zip"
-        zipped(made.files, path)
-        command: list[str | Path] = [VERIFY, "bundle", path, "--key", made.vkey()]
-        bare: list[str | Path] = [sys.executable, "-c", _HASHING, path]
-        runs = [
-            {"subject": _milliseconds(command) / 1000, "floor": _milliseconds(bare) / 1000} for _ in range(BUNDLE_RUNS)
-        ]
-    subject, floor = median(run["subject"] for run in runs), median(run["floor"] for run in runs)
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    facts = {
-        "events": float(BUNDLE_EVENTS),
-        "largest memory of a process that was started so far, MiB": round(largest, 1),
-    }
-    name = "unzipping, reading and hashing its lines as JSON"
-    return Result("verify.bundle_100k_s", subject, "s", name, floor, round(subject / floor, 3), runs, facts)
+        path = Path(folder) / "evidence.zip"
+        vkey = _write_bundle(path)
+        command: Command = [VERIFY, "bundle", path, "--key", vkey]
+        name = "unzipping, hashing and parsing its lines"
+        return _compared(
+            "verify.bundle_100k_s", "s", name, command, [sys.executable, "-c", _HASHING, path], BUNDLE_RUNS
+        )
+
+
+def _write_bundle(path: Path) -> str:
+    made = bundled(Bundling(events=BUNDLE_EVENTS))
+    zipped(made.files, path)
+    return made.vkey()
+
+
+def _compared(name: str, unit: str, floor: str, command: Command, bare: Command, runs: int) -> Result:
+    """Whole processes in turn, after one of each that isn't counted; the subject's processor time and memory beside."""
+    scale = 1000.0 if unit == "ms" else 1.0
+    _seconds(bare)
+    peak = _peak_mib(command)
+    found, used = list[dict[str, float]](), list[float]()
+    for _ in range(runs):
+        below = _seconds(bare)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken = _seconds(command)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        found.append({"subject": round(taken * scale, 2), "floor": round(below * scale, 2)})
+    middle, below = median(run["subject"] for run in found), median(run["floor"] for run in found)
+    facts = {f"processor time, {unit}": round(median(used) * scale, 2), "memory at its highest, MiB": peak}
+    return Result(name, middle, unit, floor, below, round(middle / below, 3), found, facts)
 
 
 _HASHING = """
@@ -72,9 +79,21 @@ with zipfile.ZipFile(sys.argv[1]) as archive, archive.open("events.jsonl") as li
 """
 
 
-def _milliseconds(command: Sequence[str | Path]) -> float:
+def _seconds(command: Command) -> float:
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    taken = (time.perf_counter() - began) * 1000
+    taken = time.perf_counter() - began
     assert done.returncode == 0, done.stdout + done.stderr
-    return round(taken, 2)
+    return taken
+
+
+def _peak_mib(command: Command) -> float:
+    """The largest resident memory of a process. What getrusage says of a child counts its parent's before the exec."""
+    process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0.0
+    while process.poll() is None:
+        with contextlib.suppress(OSError):  # It may have ended meanwhile.
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    peak = int(line.split()[1]) / 1024
+        time.sleep(0.005)
+    return round(peak, 1)

@@ -126,7 +126,7 @@ class Nemesis:
             return child.start([sys.executable, "-m", "services.audit", "--config", config], log)
 
     async def _twin_serves(self, twin: subprocess.Popen[bytes]) -> None:
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(60.0):
             while not _listens(self.twin_port):
                 assert twin.poll() is None, Path(self._mesh.logs / "audit-twin.log").read_text()[-2000:]
                 await asyncio.sleep(0.05)
