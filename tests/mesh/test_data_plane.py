@@ -54,6 +54,7 @@ HELD = {
     | {
         "sequencer.password",
         "archiver.password",
+        "checker.password",
         "evidence.key",
         "actor.key",
         "subjects.kek.json",
