@@ -241,7 +241,7 @@ class Bundling:
             getattr(issuing, stage)()
         placed = [self._add(each.payload) for each in issuing.events]
         tree = self.log.trees[-1]
-        proven = [{**_shown(each), "proof": tree.proof(each.index, tree.size)} for each in placed]
+        proven = [{**shown(each), "proof": tree.proof(each.index, tree.size)} for each in placed]
         issuing.bundle |= {"events": proven, "key_manifest": self.manifest()}
         self.files[f"receipts/{RECEIPT}.json"] = rfc8785.dumps(issuing.bundle)
 
@@ -287,12 +287,12 @@ class Bundling:
         if number in self.erased:
             line["erased"] = True
         elif FROM <= placed.said["occurred_at"] < TO:
-            line |= _shown(placed)
+            line |= shown(placed)
         return rfc8785.dumps(line) + b"\n"
 
     def proven(self, placed: Placed, size: int) -> Document:
         """An event with its proof."""
-        return {**_shown(placed), "proof": self.log.trees[placed.shard].proof(placed.index, size)}
+        return {**shown(placed), "proof": self.log.trees[placed.shard].proof(placed.index, size)}
 
     def _records(self) -> dict[str, list[Document]]:
         disclosed = [json.loads(line) for line in self.files["events.jsonl"].splitlines()]
@@ -405,5 +405,6 @@ def zipped(files: dict[str, bytes], path: Path) -> str:
     return str(path)
 
 
-def _shown(placed: Placed) -> Document:
+def shown(placed: Placed) -> Document:
+    """Leaf, payload and salt."""
     return {"leaf": placed.leaf.decode(), "payload": placed.payload.decode(), "salt": b64(placed.salt)}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import rfc8785
 
 from recoup_verify.cli import main
+from recoup_verify.documents import Disproved
 from recoup_verify.log import parse_key
 from recoup_verify.savings.receipt import check_receipt
+from recoup_verify.savings.words import receipt_lines
+from services.audit.model.notes import Signer
 from tests.support import receipt_cases as cases
+from tests.support.evidence_bundle import NAME, Bundling, Log, shown
 from tests.support.receipt_cases import Case
 from tests.support.receipt_log import Signatories
-from tests.support.receipts import issue
+from tests.support.receipts import STAGES, Issuing, issue
 
 CASES = {
     "deleted": cases.deleted_volume(),
@@ -90,9 +96,6 @@ def test_what_was_proved_is_printed_as_facts(
 
 
 def test_an_upload_is_told_apart(signatories: Signatories) -> None:
-    from recoup_verify.savings.words import receipt_lines
-    from tests.support.receipts import Issuing
-
     def uploaded(issuing: Issuing) -> None:
         issuing.measurement["batches"][0]["provenance"] = "USER_UPLOADED"
 
@@ -106,6 +109,33 @@ def test_a_key_of_production_has_no_banner(tmp_path: Path, capsys: pytest.Captur
     signatories = Signatories()
     assert main([*written(tmp_path, cases.deleted_volume(), signatories)[:-1], "example.com/log+00000000+AQ=="]) == 2
     assert "LOCAL" not in capsys.readouterr().out
+
+
+def test_a_receipt_over_a_new_years_shard_is_proved() -> None:
+    """The request stands in the old shard, the issue in the new one: each under the head of its own."""
+    log = Log()
+    log.others(9)
+    signatories = Signatories(Signer(NAME, log.key))
+    issuing, placed = Issuing(cases.deleted_volume(), signatories), []
+    for stage in STAGES:
+        getattr(issuing, stage)()
+    for number, event in enumerate(issuing.events):
+        if number == 4:
+            log.open_shard("2026-05-01T00:00:00.000000Z")
+        placed.append(log.add(event.payload, "2026-06-01T00:00:00.000000Z"))
+    manifest = Bundling(log=log, receipt_key=signatories.receipt).manifest()
+    key = parse_key(signatories.log.verifier_key.text())
+
+    def issued(sizes: Sequence[int]) -> bytes:
+        proofs = [log.trees[each.shard].proof(each.index, size) for each, size in zip(placed, sizes, strict=True)]
+        events = [{**shown(each), "proof": proof} for each, proof in zip(placed, proofs, strict=True)]
+        return rfc8785.dumps({**issuing.bundle, "events": events, "key_manifest": manifest})
+
+    proved = check_receipt(issued([13] * 4 + [5] * 4), key)
+    assert (proved.trail.request.head.shard, proved.trail.issue.head.shard) == (0, 1)
+    assert any("the shards of the log continue each other" in line for line in receipt_lines(proved))
+    with pytest.raises(Disproved, match="the proofs don't all lead to one checkpoint"):
+        check_receipt(issued([13, 13, 12, 13] + [5] * 4), key)
 
 
 def test_the_readme_quotes_the_help(capsys: pytest.CaptureFixture[str]) -> None:

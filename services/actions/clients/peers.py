@@ -204,7 +204,7 @@ class Log:
         except grpc.aio.AioRpcError as error:
             problem = from_rpc_error(error, "audit")
             raise (_pending() if isinstance(problem, NotFound) else problem) from None
-        proofs = [Proof(e.leaf, e.payload, e.salt, e.index, tuple(e.proof)) for e in answer.events]
+        proofs = [Proof(e.leaf, e.payload, e.salt, e.index, tuple(e.proof), e.checkpoint.note) for e in answer.events]
         return proofs, answer.checkpoint.note, answer.key_manifest
 
 

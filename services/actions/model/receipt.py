@@ -47,13 +47,17 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One event as the log proves it: leaf and payload are documents, `hashes` lead from leaf to checkpoint."""
+    """One event as the log proves it: leaf and payload are documents, `hashes` lead from leaf to checkpoint.
+
+    `checkpoint` is that of the event's shard, where it isn't the one of all.
+    """
 
     leaf: bytes
     payload: bytes
     salt: bytes
     index: int
     hashes: Sequence[bytes]
+    checkpoint: str = ""
 
 
 def moment(at: datetime | None) -> str:
@@ -179,7 +183,7 @@ def bundle(
                 "leaf": proof.leaf.decode(),
                 "payload": proof.payload.decode(),
                 "salt": base64.b64encode(proof.salt).decode(),
-                "proof": tlog_proof(proof, checkpoint),
+                "proof": tlog_proof(proof, proof.checkpoint or checkpoint),
             }
             for proof in proofs
         ],

@@ -161,14 +161,16 @@ def _check(event: Logged, wanted: Expected, organization_id: str) -> None:
 
 
 def _check_chain(events: Sequence[Logged]) -> None:
-    """One tree, one order, and the organization's own chain where two events follow each other in it."""
-    if any(event.head != events[0].head for event in events):
+    """One head a shard, one order, and the organization's own chain where two events follow each other in it."""
+    heads = {event.head.shard: event.head for event in events}
+    if any(event.head != heads[event.head.shard] for event in events):
         raise Disproved("the proofs don't all lead to one checkpoint, so these events may never have stood in one log")
     for earlier, later in itertools.pairwise(events):
         before, after = earlier.leaf["org_seq"], later.leaf["org_seq"]
         if type(before) is not int or type(after) is not int:
             raise Disproved("the log's leaves don't number the organization's events")
-        if later.position <= earlier.position or after <= before:
+        places = [(event.head.shard, event.position) for event in (earlier, later)]
+        if places[1] <= places[0] or after <= before:
             raise Disproved("the events aren't in the order in which the log recorded them")
         if after == before + 1 and later.leaf["prev_leaf"] != earlier.leaf_hash.hex():
             raise Disproved("the organization's chain of events is broken between two that follow each other")

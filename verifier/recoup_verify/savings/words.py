@@ -72,6 +72,8 @@ def not_proved(proved: ProvedReceipt) -> list[str]:
         *_NOT_PROVED,
         f"that the log's operator, who holds its key, shows everybody the same log: {countersigned(head)}",
     ]
+    if proved.trail.request.head.shard != head.shard:
+        found.append("that the shards of the log continue each other: evidence bundles show it")
     if any(batch["provenance"] == "USER_UPLOADED" for batch in inputs(papers)):
         found.append(_NOT_PROVED_OF_UPLOADS)
     if papers.receipt["action_type"] not in STEPS:
