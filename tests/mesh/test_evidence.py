@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -78,12 +79,12 @@ def test_it_holds_the_receipts_the_approvals_and_the_scans_of_the_story(told: To
     keys = bundle.json("keys.json")
     assert {key["kind"] for key in keys} == {"connection", "log", "receipt", "evidence"}
     assert {key["external_id_enforced"] for key in keys if key["kind"] == "connection"} == {"yes"}
-    rows = list(csv.DictReader((bundle.folder / "approvals.csv").open(newline="")))
+    rows = list(csv.DictReader(io.StringIO((bundle.folder / "approvals.csv").read_text(), newline="")))
     assert [row["event_id"] for row in rows] == [each["event_id"] for each in bundle.json("approvals.json")]
 
 
 def test_its_chain_is_the_organizations_own_from_the_first_event_on(bundle: Bundle) -> None:
-    lines = [json.loads(line) for line in (bundle.folder / "events.jsonl").open("rb")]
+    lines = [json.loads(line) for line in (bundle.folder / "events.jsonl").read_bytes().splitlines()]
     leaves = [json.loads(line["leaf"]) for line in lines]
     assert [leaf["org_seq"] for leaf in leaves] == list(range(1, len(leaves) + 1))
     assert len({leaf["organization_id"] for leaf in leaves}) == 1
@@ -110,9 +111,8 @@ def test_a_bundle_about_one_action_discloses_nothing_else(told: Told, cli: Cli, 
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(file) as packed:
         packed.extractall(folder)
-    shown = [
-        json.loads(each["payload"]) for each in map(json.loads, (folder / "events.jsonl").open()) if "payload" in each
-    ]
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
+    shown = [json.loads(line["payload"]) for line in lines if "payload" in line]
     assert shown
     about = {f"actions/{action}"}
     assert all(p["target"] in about or p["metadata"].get("action_id") == action for p in shown)
