@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.audit.model.events import Checkpoint
@@ -13,13 +13,21 @@ from services.audit.model.shards import node_offset, place_of, split
 from services.audit.model.tiles import Tile
 from services.audit.tables import checkpoints, nodes
 
+# One text whatever is asked for, so that it is prepared once; a list of pairs would be another for each length.
+_NODES = text("""
+SELECT n.height, n.position, n.hash
+FROM unnest(CAST(:heights AS smallint[]), CAST(:positions AS bigint[])) AS w(height, position)
+JOIN audit.nodes AS n ON n.height = w.height AND n.position = w.position
+""")
+
 
 async def read_nodes(connection: AsyncConnection, shard: int, wanted: Iterable[Node]) -> dict[Node, bytes]:
     """The hashes of complete nodes of a shard's tree, in one query."""
     pairs = [(height, position + node_offset(shard, height)) for height, position in wanted]
     if not pairs:
         return {}
-    rows = await connection.execute(select(nodes).where(tuple_(nodes.c.height, nodes.c.position).in_(pairs)))
+    wanted_nodes = {"heights": [height for height, _ in pairs], "positions": [position for _, position in pairs]}
+    rows = await connection.execute(_NODES, wanted_nodes)
     return {(row.height, row.position - node_offset(shard, row.height)): bytes(row.hash) for row in rows}
 
 
