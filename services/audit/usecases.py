@@ -165,15 +165,18 @@ async def prove_events(
             "The event isn't under a signed checkpoint yet. Try again in a moment.",
             {"index": str(newest.index)},
         ) from None
-    cosigned = await _cosigned(reader, newest, quorum) if quorum and quorum.count else None
+    # An event of an earlier shard is proven under the newest head of that one.
+    last = {event.shard: event for event in sorted(events, key=lambda event: event.place)}
+    heads = dict[int, Checkpoint]()
+    if quorum and quorum.count:
+        heads = {shard: await _cosigned(reader, event, quorum) for shard, event in last.items()}
     async with reader.read(organization_id) as connection:
-        checkpoint = cosigned or await store.find_checkpoint(connection, newest.shard, covering=newest.index)
-        if checkpoint is None:
-            raise NotFound("checkpoint")
-        # An event of an earlier shard is proven under the newest head of that one.
-        heads = {checkpoint.shard: checkpoint}
-        for shard in {event.shard for event in events} - {checkpoint.shard}:
-            heads[shard] = await _signed_head(connection, shard)
+        for shard, event in last.items():
+            head = heads.get(shard) or await store.find_checkpoint(connection, shard, covering=event.index)
+            if head is None:
+                raise NotFound("checkpoint")
+            heads[shard] = head
+        checkpoint = heads[newest.shard]
         return [await _prove(connection, event, heads[event.shard]) for event in events], checkpoint
 
 

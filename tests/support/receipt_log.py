@@ -73,10 +73,21 @@ def envelope(statement: bytes, signatories: Signatories) -> Document:
     return {"payloadType": _PAYLOAD_TYPE, "payload": b64(statement), "signatures": [signature]}
 
 
-def log(events: list[LoggedEvent], signer: Signer) -> list[Document]:
-    """The events in a log among those of others, with their proofs; two more events follow."""
-    frontier, nodes, placed, previous = merkle.Frontier(), dict[merkle.Node, bytes](), [], b""
-    for number, event in enumerate(events):
+def log(events: list[LoggedEvent], signer: Signer, later: tuple[int, Signer] | None = None) -> list[Document]:
+    """The events in a log among those of others, with their proofs; two more events follow.
+
+    `later` is the number of the event with which a new shard begins, and who signs that one's heads.
+    """
+    if later is None:
+        return _tree(events, 0, b"", signer)
+    before = _tree(events[: later[0]], 0, b"", signer)
+    previous = merkle.leaf_hash(before[-1]["leaf"].encode())
+    return [*before, *_tree(events[later[0] :], later[0], previous, later[1])]
+
+
+def _tree(events: list[LoggedEvent], first: int, previous: bytes, signer: Signer) -> list[Document]:
+    frontier, nodes, placed = merkle.Frontier(), dict[merkle.Node, bytes](), []
+    for number, event in enumerate(events, first):
         leaves = [f"{number}/{other}".encode() for other in range(event.before)]
         payload, salt = rfc8785.dumps(event.payload), hashlib.sha256(b"%d" % number).digest()
         leaf = _leaf(event, number, previous, commitment(payload, salt))

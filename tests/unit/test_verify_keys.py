@@ -20,7 +20,7 @@ from recoup_verify.savings.words import receipt_lines
 from services.audit.model.cosigning import Cosigner
 from services.audit.model.notes import Note, Signer, TreeHead, VerifierKey
 from tests.support import receipt_cases as cases
-from tests.support.receipt_log import ORIGIN, Signatories, b64
+from tests.support.receipt_log import ORIGIN, Signatories, b64, log
 from tests.support.receipts import issue
 
 ISSUE, SIZE = 15, 18  # where the receipt's issue stands, and the size of the tree
@@ -274,3 +274,35 @@ def test_a_cosignature_of_no_time_at_all_is_none() -> None:
     assert isinstance(trust, Trust)
     with pytest.raises(Disproved, match="signature is wrong"):
         verified_head(log.sign(text) + line, trust)
+
+
+def test_a_receipt_may_reach_over_two_shards_of_one_head_each() -> None:
+    """The year turned between the steps: each shard's events lead to one head of it, and both must be cosigned."""
+    key, witness = Ed25519PrivateKey.generate(), Cosigner("w.example", Ed25519PrivateKey.generate())
+    chorus = {shard: Chorus([Signer(f"{ORIGIN}/{shard}" if shard else ORIGIN, key)], [witness]) for shard in range(3)}
+
+    def told(later: Any, quorum: str = "1", *, swapped: bool = False) -> list[str]:
+        by = Rooted(logs=[(Signer(ORIGIN, key), "0:0 -")], witnesses=[witness], quorum=quorum)
+        by.log = chorus[0]  # type: ignore[assignment]
+        third: Any = chorus[2]
+
+        def over(issuing: Any) -> None:
+            events = log(issuing.events, by.log, (4, later))
+            if swapped:
+                events[4:6] = log(issuing.events, by.log, (4, third))[4:6]
+            issuing.bundle["events"] = events
+
+        raw = issue(cases.deleted_volume(), by, end=over)
+        return receipt_lines(check_receipt(raw, parse_key(by.root.verifier_key.text())))
+
+    assert f"{ORIGIN}/1" in "".join(told(chorus[1]))
+    # A second head of a shard, a shard that goes back, and one whose head nobody cosigned.
+    for later, quorum, why in (
+        (chorus[0], "1", "don't all lead to one checkpoint"),
+        (Chorus([Signer(f"{ORIGIN}/1", key)]), "1", "cosigned by 0 witnesses"),
+        (Chorus([Signer(f"{ORIGIN}/1", Ed25519PrivateKey.generate())], [witness]), "1", "isn't signed by the key"),
+    ):
+        with pytest.raises(Disproved, match=why):
+            told(later, quorum)
+    with pytest.raises(Disproved, match="order in which the log recorded them"):
+        told(chorus[1], swapped=True)

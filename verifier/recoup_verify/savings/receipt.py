@@ -10,7 +10,7 @@ from typing import NamedTuple
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
 from recoup_verify.envelope import open_envelope
 from recoup_verify.keys import read_manifest
-from recoup_verify.log import Key, Trust, check_quorum
+from recoup_verify.log import Key, Trust
 from recoup_verify.savings.agreement import check_agreement
 from recoup_verify.savings.bundle import VERSION, Bundle, read_bundle
 from recoup_verify.savings.measurement import check_measurement
@@ -51,7 +51,6 @@ def _check(bundle: Bundle, key: Key | Trust) -> ProvedReceipt:
     if expected_statement(papers) != statement:
         raise Disproved("the signed statement isn't the one that the receipt's documents give")
     trail = check_trail(bundle, papers, statement, trust)
-    check_quorum(trail.issue.head, trust)
     if not receipt_key.covers((trail.issue.head.shard, trail.issue.position)):
         raise Disproved("the receipt's key wasn't good for that part of the log: the issue is outside of its range")
     check_measurement(papers)

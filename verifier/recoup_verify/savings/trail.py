@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical
 from recoup_verify.event import check_commitment, read_leaf
-from recoup_verify.log import Head, Inclusion, Trust, parse_proof, verified_head
+from recoup_verify.log import Head, Inclusion, Trust, check_quorum, parse_proof, verified_head
 from recoup_verify.savings.bundle import Bundle, LoggedEvent
 from recoup_verify.savings.papers import Papers, digest, moment_of
 from recoup_verify.tree import check_inclusion, leaf_hash
@@ -75,6 +75,8 @@ def check_trail(bundle: Bundle, papers: Papers, statement: bytes, trust: Trust) 
             found.append(_logged(event, inclusion, head_of(inclusion.note)))
             _check(found[-1], wanted, papers.receipt["organization_id"])
     _check_chain(found)
+    for head in {event.head.shard: event.head for event in found}.values():
+        check_quorum(head, trust)
     _check_moments(found, [wanted.name for wanted in expected], local=trust.key.is_local)
     approvals = found[1 : 1 + len(papers.receipt["approvals"])]
     _check_people(found[0], approvals)
