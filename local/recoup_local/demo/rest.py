@@ -42,6 +42,13 @@ class Somebody:
         """Read something of the organization. Raises Refused."""
         return await self._call("GET", path, params=parameters)
 
+    async def octets(self, path: str, **parameters: Any) -> bytes:
+        """Read a piece of a file of the organization. Raises Refused."""
+        answer = await self._client.get(f"/v1/organizations/{self.organization_id}{path}", params=parameters)
+        if answer.is_error:
+            raise Refused(answer.status_code, answer.json())
+        return answer.content
+
     async def post(self, path: str, **body: Any) -> dict[str, Any]:
         """Have something done. Raises Refused."""
         return await self._call("POST", path, json=body)

@@ -16,7 +16,7 @@ from recoup_local.demo.story import Story, Teller, tell
 from recoup_local.otlp import tree
 from recoup_local.supervisor import LocalMesh
 
-FILES = ("story.json", "receipt.json", "log.vkey", "trace.json")
+FILES = ("story.json", "receipt.json", "evidence.zip", "log.vkey", "trace.json")
 
 
 def _clean(output: Path) -> Path:
@@ -41,6 +41,7 @@ async def run(output: Path, console: Console) -> Story:
         story.seconds = {"start": round(up, 2), **story.seconds, "all": round(time.monotonic() - began, 2)}
         (output / "story.json").write_text(json.dumps(story.document(), indent=1) + "\n")
         (output / "receipt.json").write_text(teller.receipt)
+        (output / "evidence.zip").write_bytes(teller.evidence)
         shutil.copyfile(state / "log.vkey", output / "log.vkey")
         await asyncio.to_thread(mesh.stop)  # The last spans arrive as the processes end.
         spans = mesh.spans.all()
@@ -50,6 +51,7 @@ async def run(output: Path, console: Console) -> Story:
         await asyncio.shield(asyncio.to_thread(mesh.stop))
         shutil.rmtree(state, ignore_errors=True)
     console.print(f"\nDone in {time.monotonic() - began:.0f} s. In {output}: story.json (what was done),")
-    console.print("  trace.json (all spans), receipt.json and log.vkey. Check them yourself:")
+    console.print("  trace.json (all spans), receipt.json, evidence.zip and log.vkey. Check them yourself:")
     console.print(f"  recoup-verify receipt {output / 'receipt.json'} --key @{output / 'log.vkey'}", markup=False)
+    console.print(f"  recoup-verify bundle {output / 'evidence.zip'} --key @{output / 'log.vkey'}", markup=False)
     return story

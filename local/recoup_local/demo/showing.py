@@ -29,8 +29,8 @@ def change_one_byte(bundle: bytes) -> bytes:
     return bundle[:place] + (b"9" if digit != b"9" else b"8") + bundle[place + 1 :]
 
 
-def recoup_verify(file: Path, key: str) -> tuple[int, str]:
+def recoup_verify(file: Path, key: str, what: str = "receipt") -> tuple[int, str]:
     """Run the verifier as an auditor would; its exit code and what it said."""
-    command = [sys.executable, "-m", "recoup_verify.cli", "receipt", str(file), "--key", key]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    command = [sys.executable, "-m", "recoup_verify.cli", what, str(file), "--key", key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr

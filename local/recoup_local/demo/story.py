@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from recoup_local.demo import beginning, proving, saving, watching
+from recoup_local.demo import beginning, evidencing, proving, saving, watching
 from recoup_local.demo.teller import Story, StoryBroken, Teller
 
 CHAPTERS = (
@@ -22,6 +22,7 @@ CHAPTERS = (
     ("events", watching.audit),
     ("isolation", watching.isolate),
     ("trace", watching.trace),
+    ("evidence", evidencing.export),
 )
 
 

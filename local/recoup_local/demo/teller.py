@@ -68,6 +68,8 @@ class Teller:
         self.connection_id = ""
         # The bundle of the receipt that is shown, as finance fetched it.
         self.receipt = ""
+        # The zip of the evidence bundle, as the auditor fetched it.
+        self.evidence = b""
         self._base: BaseUser | None = None
         self._people: dict[tuple[str, str], Somebody] = {}
 
