@@ -153,7 +153,7 @@ def _checks(
     mesh: Mesh, settings: AuditSettings, signer: SignerClient, keyring: Keyring, alarms: Alarms, sequencer: Sequencer
 ) -> tuple[CheckTask, ControlWatch]:
     database, bounds = mesh.database(settings.log.checker, pool_size=1), settings.log.self_check
-    checker = make_checker(settings, database, signer.log_keys, keyring.opener)
+    checker = make_checker(settings, database, signer.held, keyring.opener)
     watch = ControlWatch(database, mesh.clock, alarms.note, mesh.metrics, event_triggers=settings.log.event_triggers)
     checks = CheckTask(
         checker,

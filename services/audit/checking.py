@@ -20,9 +20,8 @@ from services.audit.model.digests import Digest
 from services.audit.model.entry_check import ChainCheck, Content, EntryRow, Link, PayloadRow, extra_payloads
 from services.audit.model.extents import extents_of
 from services.audit.model.faults import Fault
-from services.audit.model.manifest import ListedKey
 from services.audit.model.merkle import Frontier, leaf_hash, peaks
-from services.audit.model.note_check import read_stored_note
+from services.audit.model.note_check import CosignatureRow, Held, find_cosignature_fault, read_stored_note
 from services.audit.model.notes import Note, NoteInvalid, TreeHead
 from services.audit.model.progress import Extent, Phase, Progress, Scope
 from services.audit.model.shards import place_of, split
@@ -30,8 +29,8 @@ from services.audit.model.tree_check import CheckpointRow, TreeCheck, windows
 from services.audit.store import checking as store
 from services.audit.store.tree import read_nodes
 
-# The public keys that sign the log's checkpoints; raises Problem where they can't be asked for.
-Keys = Callable[[], Awaitable[Sequence[ListedKey]]]
+# What the signer holds: the log's keys, and what it signed last of a shard; raises Problem where it can't be asked.
+HeldOutside = Callable[[int], Awaitable[Held]]
 # Payloads in the clear, in the same order; sealed ones are opened by their events' ids. Raises Problem while keys
 # can't be used.
 OpenPayloads = Callable[[UUID, Sequence[tuple[PayloadRow, UUID]]], Awaitable[Sequence[Content]]]
@@ -69,7 +68,7 @@ class Checker:
     actor_hash: ActorHash
     digest: Digest
     open_payloads: OpenPayloads
-    keys: Keys
+    held: HeldOutside
     pace: Pace
     chunk: int = 500
     recent_seconds: float = 7200.0
@@ -80,7 +79,8 @@ class Checker:
         `report` is told each time that the first bad place changes. Raises Problem, or what the database raises.
         """
         progress = await self._resumed(scope) if keep else None
-        run = _Run(self, progress or await self._begun(scope), await self.keys(), keep, report)
+        progress = progress or await self._begun(scope)
+        run = _Run(self, progress, await self.held(progress.extents[-1].shard), keep, report)
         await run.entries()
         await run.trees()
         result = CheckResult.of(run.progress, self.clock.wall_now())
@@ -117,7 +117,8 @@ class Checker:
             largest = {each.shard: await store.find_largest_size(connection, each.shard) for each in shards}
         extents, faults = extents_of(self.name, shards, largest, start)
         epoch = shards[0].epoch if shards else 0
-        progress = Progress(scope, now, extents, epoch)
+        attached = max((place_of(each.shard + 1, 0) for each in shards if each.detached), default=0)
+        progress = Progress(scope, now, extents, epoch, attached)
         progress.faults.add(faults)
         if shards and epoch < max(before.epoch if before else 1, 1):
             progress.faults.add(
@@ -129,10 +130,8 @@ class Checker:
 class _Run:
     """One check under way."""
 
-    def __init__(
-        self, checker: Checker, progress: Progress, keys: Sequence[ListedKey], keep: bool, report: Report | None
-    ) -> None:
-        self._checker, self.progress, self._keys, self._keep, self._report = checker, progress, keys, keep, report
+    def __init__(self, checker: Checker, progress: Progress, held: Held, keep: bool, report: Report | None) -> None:
+        self._checker, self.progress, self._held, self._keep, self._report = checker, progress, held, keep, report
         self._unkept = 0
         self._told: Fault | None = None
         self._add(())
@@ -188,7 +187,10 @@ class _Run:
             elif progress.start:
                 before = await store.read_entry_before(connection, progress.start)
                 link = Link(before[0], leaf_hash(before[1]), before[2]) if before else link
-        return ChainCheck(link, self._checker.actor_hash, self._checker.digest, chain, progress.end)
+        walk = ChainCheck(link, self._checker.actor_hash, self._checker.digest, chain, progress.end)
+        if progress.attached_from and link == Link():
+            walk.adopt()
+        return walk
 
     async def _entry_chunk(
         self, organization_id: UUID, walk: ChainCheck, after: int
@@ -218,15 +220,15 @@ class _Run:
             if highest is not None
             else Fault(place, "producers.producer", f"no entry is of {producer}")
             for producer, counter, highest in found
-            if counter != highest
+            if counter != highest and (highest is not None or not self.progress.attached_from)
         ]
         missing = sorted(set(walk.counters) - {producer for producer, _, _ in found})
         return faults + [Fault(place, "producers", f"the row of {producer} is missing") for producer in missing]
 
     async def _uncovered(self) -> list[Fault]:
         """Where no organization has an entry: found with a bit for each leaf, only when the numbers don't agree."""
-        missing = {each.shard: bytearray(each.size - each.first) for each in self.progress.extents}
-        firsts = {each.shard: place_of(each.shard, each.first) for each in self.progress.extents}
+        missing = {each.shard: bytearray(each.size - each.first) for each in self.progress.attached}
+        firsts = {each.shard: place_of(each.shard, each.first) for each in self.progress.attached}
         last: UUID | None = None
         while True:
             async with self._checker.database.unscoped() as connection:
@@ -264,6 +266,8 @@ class _Run:
         async with self._checker.database.unscoped() as connection:
             self._add(_beyond(await store.read_beyond(connection)))
             outside = await store.read_checkpoints_outside(connection)
+            shards = await store.read_shards(connection)
+        self._add(self._behind(shards[-1].head if shards else 0))
         self._add(fault for head, row in outside if (fault := self._outside(head, row)) is not None)
         self.progress.phase = Phase.DONE
 
@@ -282,7 +286,7 @@ class _Run:
             place_of(extent.shard, 0),
             extent.origin,
             Frontier.at(low, stored),
-            lambda note: read_stored_note(note, self._keys, extent.shard),
+            lambda note: read_stored_note(note, self._held.keys, extent.shard),
             max(progress.sound, extent.first),
         )
         while low < extent.size:
@@ -292,25 +296,51 @@ class _Run:
                 checkpoints = await store.read_checkpoints(connection, extent.shard, low, high)
                 first, end = place_of(extent.shard, low), place_of(extent.shard, high)
                 known = await store.read_known_places(connection, first, end)
+                cosigned = await store.read_cosignatures(connection, extent.shard, low, high)
+            self._add(_cosignature_faults(place_of(extent.shard, 0), checkpoints, cosigned))
+            checkpoints += self._signed_last(extent, low, high, checkpoints)
             unknown = sorted(set(range(first, end)) - known)[:10]
             self._add(Fault(place, "dedup", "its event isn't among those known") for place in unknown)
             self._add(await asyncio.to_thread(tree.check, high, nodes, progress.leaf_hashes, checkpoints))
             low = progress.size = high
             progress.sound = tree.sound
             progress.checkpoints += len(checkpoints)
-            await self._spend(len(nodes) + len(known) + len(checkpoints))
+            await self._spend(len(nodes) + len(known) + len(checkpoints) + len(cosigned))
+
+    def _signed_last(
+        self, extent: Extent, low: int, high: int, checkpoints: Sequence[CheckpointRow]
+    ) -> list[CheckpointRow]:
+        """What the signer signed last, where the log has no checkpoint of that size: somebody may have deleted it."""
+        head = self._last_head()
+        if head is None or head.origin != extent.origin or not low < head.size <= high:
+            return []
+        if any(row.size == head.size and row.root == head.root for row in checkpoints):
+            return []
+        newest = max((row.signed_at for row in checkpoints), default=self.progress.started_at)
+        return [CheckpointRow(head.size, head.root, self._held.note, newest)]
+
+    def _last_head(self) -> TreeHead | None:
+        return TreeHead.parse(Note.parse(self._held.note).text) if self._held.note else None
+
+    def _behind(self, place: int) -> list[Fault]:
+        """Whether the log is shorter than what the signer signed."""
+        head = self._last_head()
+        shard = next((e.shard for e in self.progress.extents if head and e.origin == head.origin), None)
+        if head is None or shard is None or place_of(shard, head.size) <= place:
+            return []
+        return [Fault(place, "head.size", f"it says {split(place)[1]}, but size {head.size} was signed")]
 
     def _outside(self, head: int, row: CheckpointRow) -> Fault | None:
         """Whether it is the checkpoint or the head that is wrong: the note says what was signed."""
         try:
             origin = TreeHead.parse(Note.parse(row.note).text).origin
             shard = next((each.shard for each in self.progress.extents if each.origin == origin), 0)
-            signed = read_stored_note(row.note, self._keys, shard)
+            signed = read_stored_note(row.note, self._held.keys, shard)
         except NoteInvalid as error:
             return Fault(max(row.size - 1, 0), "checkpoints.note", str(error))
         place = place_of(shard, signed.size)
         if place > head:
-            return Fault(head, "head.size", f"it says {split(head)[1]}, but {signed.size} was signed")
+            return Fault(head, "head.size", f"it says {split(head)[1]}, but size {signed.size} was signed")
         if place == row.size:  # It is the shard's row that is wrong, which is named already.
             return None
         return Fault(place - 1, "checkpoints.size", f"it says {row.size}, the note {signed.size}")
@@ -343,6 +373,14 @@ def _judge(
     by_place = {payload.place: payload for payload in payloads}
     faults = [fault for row in rows for fault in walk.check(row, by_place.get(row.place), contents.get(row.place))]
     return faults + list(extra_payloads(list(by_place), {row.place for row in rows}))
+
+
+def _cosignature_faults(
+    start: int, checkpoints: Sequence[CheckpointRow], cosigned: Sequence[CosignatureRow]
+) -> list[Fault]:
+    notes = {row.size: row.note for row in checkpoints}
+    found = (find_cosignature_fault(row, start, notes.get(row.size)) for row in cosigned)
+    return [fault for fault in found if fault is not None]
 
 
 def _beyond(found: Sequence[tuple[int, str, str]]) -> list[Fault]:

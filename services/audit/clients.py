@@ -8,8 +8,7 @@ import grpc.aio
 from recoup.audit.v1 import signer_service_pb2 as pb
 from recoup.audit.v1 import signer_service_pb2_grpc
 from services._mesh.errors import Problem, from_rpc_error
-from services.audit.model.manifest import ListedKey
-from services.audit.model.note_check import log_keys
+from services.audit.model.note_check import Held, log_keys
 from services.audit.model.notes import VerifierKey
 from services.audit.model.signing import OfferedHead, SignedHead
 
@@ -38,10 +37,10 @@ class SignerClient:
                 raise
         return self._manifest
 
-    async def log_keys(self) -> list[ListedKey]:
-        """The public keys that checkpoints were and are signed with. Raises Problem."""
-        head = await self._head()
-        return log_keys(head.key_manifest, VerifierKey.parse(head.verifier_key))
+    async def held(self, shard: int) -> Held:
+        """The public keys that checkpoints are signed with, and what was signed last of a shard. Raises Problem."""
+        head = await self._head(shard)
+        return Held(log_keys(head.key_manifest, VerifierKey.parse(head.verifier_key)), head.note)
 
     async def _head(self, shard: int = 0) -> pb.GetSignedHeadResponse:
         try:

@@ -17,7 +17,7 @@ from services._mesh.config import ConfigError, load_settings
 from services._mesh.database import Database, problem_of
 from services._mesh.errors import Problem
 from services._mesh.tls import CertificateFiles
-from services.audit.checking import Checker, Keys, Pace
+from services.audit.checking import Checker, HeldOutside, Pace
 from services.audit.clients import SignerClient
 from services.audit.config import AuditSettings
 from services.audit.kek import FileKek
@@ -25,6 +25,7 @@ from services.audit.model.actors import load_actor_hash
 from services.audit.model.check_result import CheckResult
 from services.audit.model.digests import keyed_digest
 from services.audit.model.manifest import LOG, ListedKey
+from services.audit.model.note_check import Held
 from services.audit.model.notes import NoteInvalid, VerifierKey
 from services.audit.model.progress import Scope
 from services.audit.opener import Opener
@@ -34,7 +35,7 @@ from services.audit.store import keys as key_store
 EXIT_SOUND, EXIT_BAD, EXIT_UNKNOWN = 0, 1, 2
 
 
-def make_checker(settings: AuditSettings, database: Database, keys: Keys, opener: Opener) -> Checker:
+def make_checker(settings: AuditSettings, database: Database, held: HeldOutside, opener: Opener) -> Checker:
     """The self-check as the settings have it. Raises ConfigError."""
     log, bounds = settings.log, settings.log.self_check
     try:
@@ -49,7 +50,7 @@ def make_checker(settings: AuditSettings, database: Database, keys: Keys, opener
         actor_hash,
         digest,
         opener.contents,
-        keys,
+        held,
         Pace(bounds.rows_per_second),
         bounds.chunk_entries,
         bounds.recent_seconds,
@@ -67,8 +68,8 @@ async def check(settings: AuditSettings, scope: Scope, keys: Sequence[ListedKey]
     )
     channels = Channels(CertificateFiles(settings.tls), settings.peers, [])
 
-    async def given() -> Sequence[ListedKey]:
-        return keys or await SignerClient(channels.to("audit-signer")).log_keys()
+    async def given(shard: int) -> Held:
+        return Held(keys) if keys else await SignerClient(channels.to("audit-signer")).held(shard)
 
     try:
         checker = make_checker(settings, database, given, await _opener(settings, subjects))

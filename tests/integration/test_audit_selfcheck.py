@@ -28,7 +28,18 @@ from tests.support.postgres import TestDatabase, drop, new_database
 from tests.support.signed_log import BATCHES, LEAVES, SignedLog, signed_log
 
 # What is held against the log; `events` is what version 0001 kept, and nothing reads it but the migration.
-TABLES = ("entries", "payloads", "nodes", "dedup", "checkpoints", "head", "chains", "producers", "shards")
+TABLES = (
+    "entries",
+    "payloads",
+    "nodes",
+    "dedup",
+    "checkpoints",
+    "cosignatures",
+    "head",
+    "chains",
+    "producers",
+    "shards",
+)
 # What nothing stands behind, with why that does no harm.
 UNCOVERED = {
     "head.singleton": "there is one row, and a check keeps it so",
@@ -43,6 +54,7 @@ WHERE = {
     "nodes": "height = 0 AND position = 7",
     "dedup": "idx = 7",
     "checkpoints": "size = 9",
+    "cosignatures": "place = 9",
     "chains": "organization_id = '00000000-0000-0000-0000-000000000001'",
     "producers": "producer = 'identity'",
     "head": "true",
@@ -56,6 +68,7 @@ ALSO = {
     "nodes.height": {"nodes", "nodes.hash"},
     "nodes.position": {"nodes", "nodes.hash"},
     "dedup.event_id": {"dedup"},
+    "cosignatures.witness": {"cosignatures.line"},
     "chains.organization_id": {"chains"},
     "producers.organization_id": {"producers", "producers.producer"},
     "producers.producer": {"producers"},
@@ -159,7 +172,7 @@ async def test_each_changed_field_is_named(log: SignedLog) -> None:
         assert first.field in {name, *ALSO.get(name, ())}, (name, first)
         if table in ("entries", "payloads", "nodes", "dedup"):
             assert first.place == 7, (name, first)
-        if table == "checkpoints":
+        if table in ("checkpoints", "cosignatures") and column != "place":
             assert first.place == 8, (name, first)
     assert (await check(log)).faults == ()
     await superuser.close()
@@ -234,6 +247,21 @@ async def test_an_erased_payload_is_counted_and_its_leaf_still_checked(log: Sign
     await as_superuser(log.database, "UPDATE audit.entries SET producer = 'scanner' WHERE idx = 4")
     first = (await check(log)).faults[0]
     assert (first.place, first.field) == (4, "entries.producer")
+
+
+async def test_of_a_detached_shard_the_tree_is_still_checked(log: SignedLog) -> None:
+    await as_superuser(
+        log.database,
+        f"UPDATE audit.shards SET closed_size = {LEAVES}",
+        "INSERT INTO audit.archive (shard, location, size, complete, archived_at, detached_at)"
+        f" VALUES (0, 'archive', {LEAVES}, true, now(), now())",
+        "ALTER TABLE audit.entries DETACH PARTITION audit.entries_s0",
+        "ALTER TABLE audit.payloads DETACH PARTITION audit.payloads_s0",
+    )
+    result = await check(log)
+    assert (result.faults, result.leaves, result.checkpoints) == ((), 0, BATCHES)
+    await as_superuser(log.database, "UPDATE audit.nodes SET hash = sha256('') WHERE height = 1 AND position = 3")
+    assert [(f.place, f.field) for f in (await check(log)).faults] == [(6, "nodes.hash")]
 
 
 async def test_the_recent_part_begins_at_an_older_checkpoint(log: SignedLog) -> None:

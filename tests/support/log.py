@@ -98,8 +98,10 @@ async def opener(database: TestDatabase) -> AsyncIterator[Opener]:
     """Opens the payloads of a log."""
     keys = await keys_of(database)
     role = keys.role("subjects_api")
-    yield Opener(role, kek(), await serving_of(keys))
-    await role.close()
+    try:
+        yield Opener(role, kek(), await serving_of(keys))
+    finally:
+        await role.close()
 
 
 async def recorded(database: TestDatabase, organization: UUID = ACME, action: str = "") -> list[Recorded]:
@@ -119,8 +121,10 @@ async def sealer(
     """Seals what is appended to a log."""
     keys = keys or await keys_of(database)
     role = keys.role("subjects_sealer", 2)
-    yield Sealer(role, kek(), ACTORS, DIGEST, serving or await serving_of(keys), Clock())
-    await role.close()
+    try:
+        yield Sealer(role, kek(), ACTORS, DIGEST, serving or await serving_of(keys), Clock())
+    finally:
+        await role.close()
 
 
 @asynccontextmanager

@@ -10,14 +10,18 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh.clock import Clock
-from services.audit import usecases
+from services.audit import store, usecases
 from services.audit.checking import Checker, Pace
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.cosigning import Cosigner, find_cosignature
+from services.audit.model.events import Checkpoint
 from services.audit.model.manifest import ListedKey
-from services.audit.model.notes import Signer
+from services.audit.model.note_check import Held
+from services.audit.model.notes import Note, Signer
 from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
+from services.audit.store import checking
 from tests.support.log import ACME, ACTORS, DIGEST, GLOBEX, LOG, event, one_shard, opener, sequencer
 from tests.support.postgres import TestDatabase
 
@@ -51,12 +55,26 @@ class SignedLog:
         """Append batches of three events, and have each of them signed."""
         async with sequencer(self.database) as log:
             checkpointer = self.checkpointer(log)
-            for n in range(first, first + batches):
-                await usecases.append_events(log, "identity", [event(2 * n + 1), event(2 * n + 2)])
-                scan = event(n + 1, GLOBEX, "scanner.scan.start", actor="process:scanner", request_id=f"r{n}")
-                await usecases.append_events(log, "scanner", [scan])
-                await checkpointer.sign_now()
-            await checkpointer._database.close()
+            try:
+                for n in range(first, first + batches):
+                    await usecases.append_events(log, "identity", [event(2 * n + 1), event(2 * n + 2)])
+                    scan = event(n + 1, GLOBEX, "scanner.scan.start", actor="process:scanner", request_id=f"r{n}")
+                    await usecases.append_events(log, "scanner", [scan])
+                    await checkpointer.sign_now()
+            finally:
+                await checkpointer._database.close()
+
+
+async def _cosign(database: TestDatabase, size: int) -> None:
+    """Have a witness cosign one checkpoint."""
+    cosigner, role = Cosigner("witness.example/w", Ed25519PrivateKey.generate()), database.role("audit_sequencer", 1)
+    async with role.unscoped() as connection:
+        row = (await checking.read_checkpoints(connection, 0, size - 1, size))[0]
+        line = cosigner.cosign(Note.parse(row.note).text, 1_800_000_000)
+        cosignature = find_cosignature(row.note, line, cosigner.witness)
+        checkpoint = Checkpoint(0, size, row.root, row.note, row.signed_at)
+        await store.insert_cosignature(connection, checkpoint, cosignature)
+    await role.close()
 
 
 @asynccontextmanager
@@ -65,16 +83,19 @@ async def signed_log(database: TestDatabase, folder: Path) -> AsyncIterator[Sign
     signer = Signer(LOG, Ed25519PrivateKey.generate())
     role = database.role("audit_checker", 1)
 
-    async def keys() -> list[ListedKey]:
-        return [ListedKey("log", signer.verifier_key.public)]
+    state = SignerState(folder / "signed.json")
+
+    async def held(shard: int) -> Held:
+        return Held([ListedKey("log", signer.verifier_key.public)], state.head.note)
 
     async def no_rest(seconds: float) -> None:
         assert seconds > 0
 
     async with opener(database) as opening:
-        checker = Checker(role, Clock(), LOG, ACTORS, DIGEST, opening.contents, keys, Pace(1e6, no_rest), chunk=4)
-        made = SignedLog(database, signer, SignerState(folder / "signed.json"), checker)
+        checker = Checker(role, Clock(), LOG, ACTORS, DIGEST, opening.contents, held, Pace(1e6, no_rest), chunk=4)
+        made = SignedLog(database, signer, state, checker)
         await made.append(BATCHES)
+        await _cosign(database, 9)
         yield made
     await role.close()
 

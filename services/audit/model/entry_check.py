@@ -117,8 +117,12 @@ class ChainCheck:
         self._at_chain = last.leaf_hash if chain and chain[0] == last.seq else None
         # What the tree should have where it has something else: the tree's own check goes on with it.
         self.leaf_hashes: dict[int, bytes] = {}
-        self.checked, self.erased = 0, 0
+        self.checked, self.erased, self._adopting = 0, 0, False
         self.counters: dict[str, int] = {}
+
+    def adopt(self) -> None:
+        """Take the first entry as it is: those before it were detached with their shard, and are in the archive."""
+        self._adopting = True
 
     def check(self, row: EntryRow, payload: PayloadRow | None, content: Content | None) -> list[Fault]:
         """The faults of the next entry; `content` is the payload opened, None without a row."""
@@ -136,6 +140,8 @@ class ChainCheck:
 
     def close(self) -> Iterator[Fault]:
         """The faults of the chain's own row, once all entries were seen that it can be about."""
+        if self._adopting:
+            return
         seq, digest = self._chain or (0, b"")
         last = max(self._within.place, 0)
         if self._chain is None:
@@ -207,6 +213,8 @@ class ChainCheck:
         return agrees and fields.get("prev_leaf") == self.last.leaf_hash.hex()
 
     def _link(self, row: EntryRow, fields: Mapping[str, object]) -> Iterator[Fault]:
+        if self._adopting and isinstance(number := fields.get("org_seq"), int):
+            self.last, self._adopting = Link(number - 1, bytes.fromhex(str(fields.get("prev_leaf")))), False
         seq, expected = fields.get("org_seq"), self.last.seq + 1
         if seq != expected:
             yield Fault(row.place, "entries", f"the organization's entry {expected} is missing before its entry {seq}")

@@ -3,10 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from services.audit.model.cosigning import WitnessKey, check_cosignature
+from services.audit.model.faults import Fault
 from services.audit.model.manifest import LOG, ListedKey, Manifest
-from services.audit.model.notes import Note, NoteInvalid, TreeHead, VerifierKey, is_signed_by
+from services.audit.model.notes import Note, NoteInvalid, SignatureLine, TreeHead, VerifierKey, is_signed_by
 from services.audit.model.shards import place_of
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is held outside of the log's database: its keys, and the note that was signed last (empty: not known)."""
+
+    keys: Sequence[ListedKey]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CosignatureRow:
+    """A stored cosignature; `size` within its shard."""
+
+    size: int
+    witness: str
+    line: str
+    cosigned_at: datetime
+
+
+def find_cosignature_fault(row: CosignatureRow, start: int, note: str | None) -> Fault | None:
+    """What is wrong with a cosignature; `note` is the checkpoint of its size, `start` the place of its shard."""
+    place = start + row.size - 1
+    if note is None:
+        return Fault(place, "cosignatures.place", "no checkpoint has this size")
+    try:
+        witness, line = WitnessKey.parse(row.witness), SignatureLine.parse(row.line.removesuffix("\n"))
+        said = check_cosignature(Note.parse(note).text, line, witness)
+    except NoteInvalid as error:
+        return Fault(place, "cosignatures.line", str(error))
+    if (said.witness.text(), said.line) != (row.witness, row.line):
+        return Fault(place, "cosignatures.line", "it isn't spelled as one is")
+    if row.cosigned_at != datetime.fromtimestamp(said.at, UTC):
+        return Fault(place, "cosignatures.cosigned_at", "the cosignature says otherwise")
+    return None
 
 
 def log_keys(manifest: str, current: VerifierKey) -> list[ListedKey]:

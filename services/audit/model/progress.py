@@ -51,6 +51,8 @@ class Progress:
     started_at: datetime
     extents: list[Extent]
     epoch: int
+    # Before this place entries and payloads were taken out of the database, once the archive was read back.
+    attached_from: int = 0
     phase: Phase = Phase.ENTRIES
     organization: UUID | None = None
     current: UUID | None = None
@@ -71,7 +73,7 @@ class Progress:
     def start(self) -> int:
         """The place of the first leaf that is checked."""
         first = next((each for each in self.extents if each.first < each.size), self.extents[-1])
-        return place_of(first.shard, first.first)
+        return max(place_of(first.shard, first.first), self.attached_from)
 
     @property
     def end(self) -> int:
@@ -81,7 +83,12 @@ class Progress:
     @property
     def expected(self) -> int:
         """How many leaves are to be checked."""
-        return sum(each.size - each.first for each in self.extents)
+        return sum(each.size - each.first for each in self.attached)
+
+    @property
+    def attached(self) -> list[Extent]:
+        """The shards whose entries are in the database."""
+        return [each for each in self.extents if place_of(each.shard, 0) >= self.attached_from]
 
     def correct(self, found: dict[int, bytes]) -> None:
         """Remember what leaves truly hash to where the tree says otherwise."""
@@ -115,6 +122,7 @@ class Progress:
                 datetime.fromisoformat(content["started_at"]),
                 [Extent(*each) for each in content["extents"]],
                 int(content["epoch"]),
+                int(content["attached_from"]),
                 Phase(content["phase"]),
                 UUID(content["organization"]) if content["organization"] else None,
                 UUID(content["current"]) if content["current"] else None,
@@ -130,4 +138,4 @@ class Progress:
 
 
 _COUNTS = ("covered", "shard", "size", "sound", "rows", "leaves", "erased", "organizations", "checkpoints")
-_PLAIN = ("scope", "epoch", "phase", *_COUNTS)
+_PLAIN = ("scope", "epoch", "attached_from", "phase", *_COUNTS)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.audit.model.entry_check import EntryRow, PayloadRow
 from services.audit.model.merkle import Node
+from services.audit.model.note_check import CosignatureRow
 from services.audit.model.shards import SHARD_BITS, node_offset, place_of
 from services.audit.model.tree_check import CheckpointRow
 
@@ -27,17 +28,18 @@ class ShardRow:
     closed_size: int | None
     epoch: int
     head: int
+    detached: bool
 
 
 async def read_shards(connection: AsyncConnection) -> list[ShardRow]:
     """All shards, with the head as it was at the same moment."""
     rows = await connection.execute(
         text(
-            "SELECT s.shard, s.origin, s.kind, s.closed_size, h.epoch, h.size FROM audit.head h, audit.shards s"
-            " ORDER BY s.shard"
+            "SELECT s.shard, s.origin, s.kind, s.closed_size, h.epoch, h.size, a.detached_at IS NOT NULL AS detached"
+            " FROM audit.head h, audit.shards s LEFT JOIN audit.archive a ON a.shard = s.shard ORDER BY s.shard"
         )
     )
-    return [ShardRow(r.shard, r.origin, r.kind, r.closed_size, r.epoch, r.size) for r in rows]
+    return [ShardRow(r.shard, r.origin, r.kind, r.closed_size, r.epoch, r.size, r.detached) for r in rows]
 
 
 async def find_largest_size(connection: AsyncConnection, shard: int) -> int:
@@ -207,6 +209,16 @@ async def read_checkpoints(connection: AsyncConnection, shard: int, after: int, 
     return [CheckpointRow(row.size - base, bytes(row.root), row.note, row.signed_at) for row in rows]
 
 
+async def read_cosignatures(connection: AsyncConnection, shard: int, after: int, through: int) -> list[CosignatureRow]:
+    """The shard's cosignatures of sizes after one, up to another one."""
+    rows = await connection.execute(
+        text("SELECT place, witness, line, cosigned_at FROM audit.cosignatures WHERE place > :a AND place <= :t"),
+        {"a": place_of(shard, after), "t": place_of(shard, through)},
+    )
+    base = place_of(shard, 0)
+    return [CosignatureRow(row.place - base, row.witness, row.line, row.cosigned_at) for row in rows]
+
+
 async def read_known_places(connection: AsyncConnection, first: int, end: int) -> set[int]:
     """The places that the deduplication has in a range."""
     rows = await connection.execute(
@@ -229,6 +241,8 @@ UNION ALL SELECT h.size, 'nodes.position', 'a node stands before the first leaf'
       SELECT FROM audit.nodes WHERE height = g AND position < 0 LIMIT 1) AS one LIMIT 1) AS n
 UNION ALL SELECT h.size, 'dedup.idx', format('index %s is beyond the log', d.idx) FROM audit.head h CROSS JOIN LATERAL (
     SELECT idx FROM audit.dedup WHERE idx >= h.size ORDER BY idx LIMIT 1) AS d
+UNION ALL SELECT h.size, 'cosignatures.place', 'it is of a size that no checkpoint has' FROM audit.head h WHERE EXISTS (
+    SELECT FROM audit.cosignatures c WHERE c.place > h.size OR c.place <= 0)
 UNION ALL SELECT h.size, 'dedup', 'an index is negative' FROM audit.head h, (
     SELECT FROM audit.dedup WHERE idx < 0 LIMIT 1) AS d
 """
