@@ -60,11 +60,12 @@ class ArchivedLog:
         await role.close()
 
     async def close_shard(self, size: int) -> None:
-        """Close the first shard, and open the second."""
+        """Close the first shard, and open the second with a leaf that only its hash is there of."""
         await self.superuser(
             f"UPDATE audit.shards SET closed_size = {size} WHERE shard = 0",
             f"INSERT INTO audit.shards (shard, origin, kind, opened_at) VALUES (1, '{LOG}/1', 'YEARLY', now())",
-            f"UPDATE audit.head SET size = {place_of(1, 0)}",
+            f"INSERT INTO audit.nodes (height, position, hash) VALUES (0, {place_of(1, 0)}, '\\x{'11' * 32}')",
+            f"UPDATE audit.head SET size = {place_of(1, 1)}",
         )
 
     async def superuser(self, *statements: str) -> list[dict[str, object]]:
