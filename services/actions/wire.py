@@ -120,7 +120,7 @@ def evidence_receipt(row: Any) -> actions_service_pb2.EvidenceReceipt:
 
 def proof(message: actions_service_pb2.EvidenceProof) -> Proof:
     """An event as the log proves it."""
-    return Proof(message.leaf, message.payload, message.salt, message.index, tuple(message.hashes))
+    return Proof(message.leaf, message.payload, message.salt, message.index, tuple(message.hashes), message.checkpoint)
 
 
 def ledger(found: Ledger) -> actions_service_pb2.GetLedgerResponse:

@@ -180,7 +180,12 @@ class Actions:
             receipt_id=receipt_id,
             proofs=[
                 actions_service_pb2.EvidenceProof(
-                    leaf=each.leaf, payload=each.payload, salt=each.salt, index=each.index, hashes=each.proof
+                    leaf=each.leaf,
+                    payload=each.payload,
+                    salt=each.salt,
+                    index=each.index,
+                    hashes=each.proof,
+                    checkpoint=each.checkpoint.note,
                 )
                 for each in proofs
             ],

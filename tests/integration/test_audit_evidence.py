@@ -124,6 +124,27 @@ async def test_a_narrow_bundle_verifies_and_hides_names(evidence: Evidence) -> N
     assert (code, said["verdict"]) == (0, "proved"), said
 
 
+async def test_a_bundle_over_several_shards_verifies(evidence: Evidence) -> None:
+    """Years in which the organization did nothing have a shard between, which is shown too."""
+    await evidence.append(9)
+    await evidence.append(3, GLOBEX)
+    evidence.clock.ahead += timedelta(days=366)
+    await evidence.append(2, GLOBEX)
+    evidence.clock.ahead += timedelta(days=366)
+    await evidence.append(5)
+    await evidence.publish_heads()
+    export = await evidence.make(await evidence.start(days=770))
+    files = opened(evidence, export)
+    assert {name for name in files if name.startswith("log/")} == {
+        "log/0/checkpoint", "log/0/tree.txt",
+        "log/1/checkpoint", "log/1/tree.txt", "log/1/opening.json",
+        "log/2/checkpoint", "log/2/tree.txt", "log/2/opening.json",
+    }  # fmt: skip
+    assert json.loads(files["head.json"])["shard"] == 2
+    code, said = verified(evidence, export)
+    assert (code, said["verdict"]) == (0, "proved"), said
+
+
 async def test_a_bundle_shows_the_organizations_newest_published_head(evidence: Evidence) -> None:
     await evidence.append(7)
     await evidence.append(4, GLOBEX)

@@ -33,8 +33,7 @@ from services.audit.model.events import Produced
 from services.audit.model.evidence.documents import Scope
 from services.audit.model.evidence.export import EXPORT_EVIDENCE, Export
 from services.audit.model.manifest import EVIDENCE, LOG, ListedKey, Manifest, sign_manifest
-from services.audit.model.notes import Signer, TreeHead
-from services.audit.model.signing import OfferedHead, SignedHead
+from services.audit.model.notes import Signer
 from services.audit.rpc_evidence import EvidenceRpc
 from services.audit.sequencer import Sequencer
 from services.audit.store import exports as rows
@@ -196,9 +195,9 @@ async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidenc
     clock = MovableClock()
     clock.ahead = DAY0 + timedelta(days=40) - datetime.now(UTC)
     (signing, _) = keys(folder, "audit")
-    root, own, vouching = (Ed25519PrivateKey.generate() for _ in range(3))
-    signer = Signer(log.LOG, own)
-    listed = [ListedKey(LOG, own.public_key().public_bytes_raw()),
+    root, vouching = (Ed25519PrivateKey.generate() for _ in range(2))
+    signer = Signer(log.LOG, log.KEY)
+    listed = [ListedKey(LOG, log.KEY.public_key().public_bytes_raw()),
               ListedKey(EVIDENCE, vouching.public_key().public_bytes_raw())]  # fmt: skip
     manifest = Manifest(log.LOG, Signer(f"{log.LOG}/root", root).verifier_key, listed)
     note = sign_manifest(manifest, [Signer(f"{log.LOG}/root", root), signer])
@@ -211,24 +210,12 @@ async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidenc
     sequencing, api, worker = roles
     threads = BoundedThreads(4, "evidence")
     async with AsyncExitStack() as stack:
-        sequencer = await stack.enter_async_context(log.sequencer(database))
-        head = SignedHead()
-
-        async def sign(offered: OfferedHead) -> str:
-            nonlocal head
-            text = TreeHead(log.LOG, offered.size, offered.root).text()
-            head = SignedHead(offered.size, offered.root, signer.sign(text))
-            return head.note
-
-        async def last_signed(shard: int) -> SignedHead:
-            return head
+        sequencer = await stack.enter_async_context(log.sequencer(database, clock=clock))
+        checkpointer = await stack.enter_async_context(log.checkpointer(database, sequencer, folder))
 
         async def key_manifest() -> str:
             return note
 
-        checkpointer = Checkpointer(sequencing, sequencer, clock, sign, last_signed, 0.01, log.one_shard)
-        checkpointing = asyncio.create_task(checkpointer.run())
-        stack.callback(checkpointing.cancel)
         store, evidence = Store(api, "audit", clock), EvidenceFolder(bundles, threads)
         planner, pages = Planner(signing, "audit", clock), PageTokens(bytes(32))
         opener = await stack.enter_async_context(log.opener(database))

@@ -805,6 +805,7 @@ class EvidenceProof(_message.Message):
     SALT_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     HASHES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     leaf: _builtins.bytes
     """The leaf: RFC 8785 JSON."""
     payload: _builtins.bytes
@@ -813,6 +814,8 @@ class EvidenceProof(_message.Message):
     """The salt of the payload's commitment."""
     index: _builtins.int
     """The leaf's index."""
+    checkpoint: _builtins.str
+    """The checkpoint of the event's shard, where it isn't the one that the others lead to: a signed note."""
     @_builtins.property
     def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The inclusion proof: SHA-256 hashes, leaf side first."""
@@ -825,10 +828,11 @@ class EvidenceProof(_message.Message):
         salt: _builtins.bytes = ...,
         index: _builtins.int = ...,
         hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "index", b"index", "leaf", b"leaf", "payload", b"payload", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "hashes", b"hashes", "index", b"index", "leaf", b"leaf", "payload", b"payload", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
