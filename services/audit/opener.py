@@ -83,7 +83,7 @@ def _content(
     if known is None:
         return Unreadable("key_id", "there is no such key")
     if not known.wrapped:
-        return Erased()
+        return Erased(known.subject_hash)
     try:
         if (key := keys.get(known.key_id)) is None:
             raise Unopenable("its key doesn't open")

@@ -249,6 +249,23 @@ async def test_an_erased_payload_is_counted_and_its_leaf_still_checked(log: Sign
     assert (first.place, first.field) == (4, "entries.producer")
 
 
+async def test_an_erasure_hides_the_payloads_of_its_own_subject_only(log: SignedLog) -> None:
+    """A superuser points an entry at a key that was destroyed: nobody erased what this actor did."""
+    await log.append(1, BATCHES, actor="user:2")
+    superuser = await log.database.superuser()
+    other = await superuser.fetchval(f"SELECT key_id FROM audit.payloads WHERE idx = {LEAVES}")
+    await superuser.close()
+    keys = await (await keys_of(log.database)).superuser()
+    await keys.execute("SET session_replication_role = replica")
+    destroyed = "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = key_id"
+    await keys.execute(f"{destroyed} WHERE key_id = $1", other)
+    await keys.close()
+    assert (await check(log)).faults == ()
+    await as_superuser(log.database, f"UPDATE audit.payloads SET key_id = '{other}' WHERE idx = 4")
+    first = (await check(log)).faults[0]
+    assert (first.place, first.field) == (4, "payloads.key_id")
+
+
 async def test_of_a_detached_shard_the_tree_is_still_checked(log: SignedLog) -> None:
     await as_superuser(
         log.database,

@@ -51,13 +51,13 @@ class SignedLog:
         role = self.database.role("audit_sequencer")
         return Checkpointer(role, log, Clock(), self.sign, self.last_signed, 0.01, one_shard)
 
-    async def append(self, batches: int, first: int = 0) -> None:
-        """Append batches of three events, and have each of them signed."""
+    async def append(self, batches: int, first: int = 0, actor: str = "user:1") -> None:
+        """Append batches of three events, and have each of them signed. `actor` did the first two."""
         async with sequencer(self.database) as log:
             checkpointer = self.checkpointer(log)
             try:
                 for n in range(first, first + batches):
-                    await usecases.append_events(log, "identity", [event(2 * n + 1), event(2 * n + 2)])
+                    await usecases.append_events(log, "identity", [event(2 * n + k, actor=actor) for k in (1, 2)])
                     scan = event(n + 1, GLOBEX, "scanner.scan.start", actor="process:scanner", request_id=f"r{n}")
                     await usecases.append_events(log, "scanner", [scan])
                     await checkpointer.sign_now()

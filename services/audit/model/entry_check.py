@@ -31,7 +31,9 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """The payload's key was destroyed: nothing but the leaf's commitment is left to hold it against."""
+    """The payload's key was destroyed, the one of the subject with this hash: nothing else is left of it."""
+
+    subject_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,8 @@ class ChainCheck:
             yield Fault(row.place, f"payloads.{content.field}", content.why)
         elif isinstance(content, Erased):
             self.erased += 1
+            if content.subject_hash != row.actor_hash:  # Somebody else's erasure must not hide a payload.
+                yield Fault(row.place, "payloads.key_id", "it was destroyed, but is of another subject than the actor")
         elif commitment(content.raw, content.salt) != fields.get("payload_commitment"):
             yield Fault(row.place, "payloads.content", "it isn't what the leaf commits to")
         else:
