@@ -169,7 +169,8 @@ def verified_head(note: str, key: Key | Trust, what: str = "the checkpoint") -> 
     if len(root) != 32 or size == 0:
         raise Disproved(f"{what}'s root or size can't be")
     shard = shard_of(trust.name, origin)
-    if any(each in found and not ranged.covers((shard, size)) for each, ranged in zip(logs, trust.logs, strict=True)):
+    # Another key's line beside a good one counts for nothing: while a key ends, one more head may still carry it.
+    if not any(each in found and ranged.covers((shard, size)) for each, ranged in zip(logs, trust.logs, strict=True)):
         raise Disproved(f"{what} is signed by a key of the log that wasn't good for that part of it")
     counted = [each for each in trust.witnesses or trust.listed if each in found]
     if len(counted) < trust.wanted:
