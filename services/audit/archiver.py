@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from services._mesh.clock import Clock
-from services._mesh.database import Database
+from services._mesh.database import Database, problem_of
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
 from services._mesh.uow import Store
@@ -107,7 +107,7 @@ class Archiver:
 
     def _failed(self, what: str, error: Exception) -> None:
         self.failures.add()
-        foreseen = isinstance(error, ArchiveDiffers | Occupied | StorageFailed)
+        foreseen = isinstance(error, ArchiveDiffers | Occupied | StorageFailed) or problem_of(error) is not None
         log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=None if foreseen else error)
 
     async def _standing(self) -> list[_Standing]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services._mesh.clock import Clock
+from services._mesh.database import problem_of
 from services._mesh.errors import Problem
 from services._mesh.metrics import Metrics
 from services._mesh.uow import PLATFORM
@@ -87,7 +88,8 @@ class CheckTask:
                     await self.round()
             except Exception as error:
                 name = error.reason_name if isinstance(error, Problem) else type(error).__name__
-                log.warning("the log's self-check will be tried again: %s", name, exc_info=error)
+                foreseen = isinstance(error, Problem) or problem_of(error) is not None
+                log.warning("the log's self-check will be tried again: %s", name, exc_info=None if foreseen else error)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def round(self) -> list[CheckResult]:
