@@ -17,10 +17,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import SystemRandom
 
 from recoup_local.embedded import child
 
 START_SECONDS = 20.0
+# Below those that Linux gives to outgoing connections (net.ipv4.ip_local_port_range).
+PORTS, PORT_TRIES = range(15000, 32000), 200
 
 
 class NatsError(Exception):
@@ -138,10 +141,16 @@ def _binary() -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that is free now, and that the system gives to no outgoing connection until it is used."""
+    for _ in range(PORT_TRIES):
+        port = SystemRandom().choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise OSError(f"no port between {PORTS.start} and {PORTS.stop - 1} is free on 127.0.0.1")
 
 
 def _answers(port: int, name: str) -> bool:

@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -94,13 +95,12 @@ class EmbeddedPostgres:
     def crash(self) -> None:
         """End the server and all of its processes at once; its data stays as the kernel has it."""
         if self._process is not None:
-            workers = _children(self._process.pid)
+            self._process.send_signal(signal.SIGSTOP)  # It starts no other worker from here on.
+            workers = _watched(_children(self._process.pid))
             self._process.kill()
-            for pid in workers:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            _end(workers)
 
     def resume(self, handle: PostgresHandle) -> PostgresHandle:
         """Start the server again on the same data. Raises PostgresError."""
@@ -214,6 +214,24 @@ def _reachable_binaries(folder: Path, uid: int | None) -> Path:
     if libraries.is_dir():
         shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
     return copy / "pginstall18" / "bin"
+
+
+def _watched(pids: list[int]) -> list[int]:
+    """Descriptors of the processes that are still there."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(pid))
+    return found
+
+
+def _end(processes: list[int]) -> None:
+    """Kill processes and wait for their ends: one that is left holds memory, for which a new server won't start."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        select.select([process], [], [], START_SECONDS)
+        os.close(process)
 
 
 def _children(pid: int) -> list[int]:
