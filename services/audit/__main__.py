@@ -26,7 +26,6 @@ from services.audit.control_watch import ControlWatch
 from services.audit.cosigners import Cosigners
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
-from services.audit.exports import Policies
 from services.audit.heads import HeadPublisher
 from services.audit.keyring import ErasureRoles, Keyring, erase, open_keyring
 from services.audit.model.actors import ActorHash, load_actor_hash
@@ -35,6 +34,7 @@ from services.audit.model.digests import keyed_digest
 from services.audit.model.evidence.export import EXPIRE_EVIDENCE, EXPORT_EVIDENCE
 from services.audit.model.notes import NoteInvalid
 from services.audit.own_log import OwnLog
+from services.audit.policies import Policies
 from services.audit.refusals import Refusals
 from services.audit.rotations import Rotations
 from services.audit.rpc import AuditRpc

@@ -7,25 +7,26 @@ connection; then the trees from left to right. It changes nothing but its own pr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from services._mesh.clock import Clock, monotonic
+from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services.audit.model.actors import ActorHash
 from services.audit.model.check_result import CheckResult
 from services.audit.model.digests import Digest
-from services.audit.model.entry_check import ChainCheck, Content, EntryRow, Link, PayloadRow, extra_payloads
+from services.audit.model.entry_check import ChainCheck, Content, EntryRow, Link, PayloadRow, judge
 from services.audit.model.extents import extents_of
 from services.audit.model.faults import Fault
 from services.audit.model.merkle import Frontier, leaf_hash, peaks
-from services.audit.model.note_check import CosignatureRow, Held, find_cosignature_fault, read_stored_note
+from services.audit.model.note_check import Held, cosignature_faults, read_stored_note
 from services.audit.model.notes import Note, NoteInvalid, TreeHead
 from services.audit.model.progress import Extent, Phase, Progress, Scope
 from services.audit.model.shards import place_of, split
-from services.audit.model.tree_check import CheckpointRow, TreeCheck, windows
+from services.audit.model.tree_check import CheckpointRow, TreeCheck, beyond, windows
+from services.audit.pace import Pace
 from services.audit.store import checking as store
 from services.audit.store.tree import read_nodes
 
@@ -34,28 +35,10 @@ HeldOutside = Callable[[int], Awaitable[Held]]
 # Payloads in the clear, in the same order; sealed ones are opened by their events' ids. Raises Problem while keys
 # can't be used.
 OpenPayloads = Callable[[UUID, Sequence[tuple[PayloadRow, UUID]]], Awaitable[Sequence[Content]]]
-Sleep = Callable[[float], Awaitable[None]]
 Report = Callable[[Fault], None]
 
 _ORGANIZATIONS = 500
 _KEEP_EVERY_ROWS = 20_000
-
-
-@dataclass
-class Pace:
-    """Holds the check to so many rows a second."""
-
-    rows_per_second: float
-    sleep: Sleep = asyncio.sleep
-    now: Callable[[], float] = monotonic
-    _owed: float = 0.0
-
-    async def spend(self, rows: int) -> None:
-        """Rest until `rows` more may have been read."""
-        now = self.now()
-        self._owed = max(self._owed, now) + rows / self.rows_per_second
-        if rows and self._owed > now:
-            await self.sleep(self._owed - now)
 
 
 @dataclass(frozen=True)
@@ -113,7 +96,7 @@ class Checker:
             shards = await store.read_shards(connection)
             start = 0
             if scope is Scope.RECENT:
-                start = await store.find_size_signed_before(connection, _before(now, self.recent_seconds))
+                start = await store.find_size_signed_before(connection, now - timedelta(seconds=self.recent_seconds))
             largest = {each.shard: await store.find_largest_size(connection, each.shard) for each in shards}
         extents, faults = extents_of(self.name, shards, largest, start)
         epoch = shards[0].epoch if shards else 0
@@ -157,7 +140,7 @@ class _Run:
         while more and not walk.complete():
             rows, payloads, after, more = await self._entry_chunk(organization_id, walk, after)
             contents = await self._contents(organization_id, rows, payloads)
-            self._add(await asyncio.to_thread(_judge, walk, rows, payloads, contents))
+            self._add(await asyncio.to_thread(judge, walk, rows, payloads, contents))
             progress.correct(walk.leaf_hashes)
             progress.leaves += len(rows)
             progress.covered += sum(progress.start <= row.place < progress.end for row in rows)
@@ -264,7 +247,7 @@ class _Run:
                 await self._tree(extent)
                 self.progress.shard, self.progress.size, self.progress.sound = extent.shard + 1, 0, 0
         async with self._checker.database.unscoped() as connection:
-            self._add(_beyond(await store.read_beyond(connection)))
+            self._add(beyond(await store.read_beyond(connection)))
             outside = await store.read_checkpoints_outside(connection)
             shards = await store.read_shards(connection)
         self._add(self._behind(shards[-1].head if shards else 0))
@@ -297,7 +280,9 @@ class _Run:
                 first, end = place_of(extent.shard, low), place_of(extent.shard, high)
                 known = await store.read_known_places(connection, first, end)
                 cosigned = await store.read_cosignatures(connection, extent.shard, low, high)
-            self._add(_cosignature_faults(place_of(extent.shard, 0), checkpoints, cosigned))
+            self._add(
+                cosignature_faults(place_of(extent.shard, 0), {row.size: row.note for row in checkpoints}, cosigned)
+            )
             checkpoints += self._signed_last(extent, low, high, checkpoints)
             unknown = sorted(set(range(first, end)) - known)[:10]
             self._add(Fault(place, "dedup", "its event isn't among those known") for place in unknown)
@@ -361,32 +346,3 @@ class _Run:
             async with self._checker.database.unscoped() as connection:
                 await store.keep_state(connection, self.progress.scope, self.progress.dump())
         await self._checker.pace.spend(rows)
-
-
-def _before(now: datetime, seconds: float) -> datetime:
-    return now - timedelta(seconds=seconds)
-
-
-def _judge(
-    walk: ChainCheck, rows: Sequence[EntryRow], payloads: Sequence[PayloadRow], contents: Mapping[int, Content]
-) -> list[Fault]:
-    by_place = {payload.place: payload for payload in payloads}
-    faults = [fault for row in rows for fault in walk.check(row, by_place.get(row.place), contents.get(row.place))]
-    return faults + list(extra_payloads(list(by_place), {row.place for row in rows}))
-
-
-def _cosignature_faults(
-    start: int, checkpoints: Sequence[CheckpointRow], cosigned: Sequence[CosignatureRow]
-) -> list[Fault]:
-    notes = {row.size: row.note for row in checkpoints}
-    found = (find_cosignature_fault(row, start, notes.get(row.size)) for row in cosigned)
-    return [fault for fault in found if fault is not None]
-
-
-def _beyond(found: Sequence[tuple[int, str, str]]) -> list[Fault]:
-    """Where both nodes and known events go on behind the head, it is the head that is wrong."""
-    size = max((place for place, _, _ in found), default=0)
-    behind = {field for place, field, _ in found if place == size}
-    if size and {"nodes", "dedup.idx"} <= behind:
-        return [Fault(size, "head.size", "; ".join(what for place, _, what in found if place == size))]
-    return [Fault(*each) for each in found]

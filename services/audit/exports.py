@@ -19,11 +19,10 @@ from services._mesh.errors import (
     invalid_field,
 )
 from services._mesh.ids import PLATFORM, uuid7
-from services._mesh.jobs import Authority, Job, Planner
+from services._mesh.jobs import Planner
 from services._mesh.uow import Store, UnitOfWork
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
-from services.audit.clients_evidence import Identity
 from services.audit.evidence_key import EvidenceKey
 from services.audit.model.events import Checkpoint, PayloadState, Proven, Recorded
 from services.audit.model.evidence.documents import Contents, Counts, Head, Scope, digest, statement
@@ -334,30 +333,3 @@ async def read_evidence_seal(
 
 def _pending(message: str) -> Unavailable:
     return Unavailable(Reason.ERROR_REASON_CHECKPOINT_PENDING, f"{message} Try again in a moment.", {"index": ""})
-
-
-class Policies:
-    """What the worker of this service may do, decided anew at each claim and renewal."""
-
-    def __init__(self, reader: Store, identity: Identity) -> None:
-        self._reader, self._identity = reader, identity
-
-    async def export_evidence(self, job: Job) -> Authority:
-        """The log's proofs, the receipts and the scans of the organization may be read, for a bundle still wanted."""
-        if not await self._identity.is_active(job.organization_id):
-            raise NotFound("organization")
-        async with self._reader.read(job.organization_id) as connection:
-            export = await exports.get_export(connection, job.subject_id)
-        if export.state not in OPEN_STATES:
-            raise WrongState(
-                Reason.ERROR_REASON_STATE_WRONG,
-                f"An export that is {export.state} isn't made.",
-                {"state": export.state, "allowed": EvidenceState.QUEUED},
-            )
-        return Authority(audience=("audit", "actions", "scanner"))
-
-    async def expire_evidence(self, job: Job) -> Authority:
-        """Nothing outside of the worker's own folder."""
-        async with self._reader.read(job.organization_id) as connection:
-            await exports.get_export(connection, job.subject_id)
-        return Authority()

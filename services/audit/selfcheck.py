@@ -17,7 +17,7 @@ from services._mesh.config import ConfigError, load_settings
 from services._mesh.database import Database, problem_of
 from services._mesh.errors import Problem
 from services._mesh.tls import CertificateFiles
-from services.audit.checking import Checker, HeldOutside, Pace
+from services.audit.checking import Checker, HeldOutside
 from services.audit.clients import SignerClient
 from services.audit.config import AuditSettings
 from services.audit.kek import FileKek
@@ -29,6 +29,7 @@ from services.audit.model.note_check import Held
 from services.audit.model.notes import NoteInvalid, VerifierKey
 from services.audit.model.progress import Scope
 from services.audit.opener import Opener
+from services.audit.pace import Pace
 from services.audit.serving import Serving
 from services.audit.store import keys as key_store
 

@@ -18,10 +18,10 @@ import pytest
 from services._mesh.clock import Clock
 from services._mesh.metrics import Metrics
 from services.audit.check_task import CheckTask, is_due
-from services.audit.checking import Pace
 from services.audit.model.alarms import Alarm
 from services.audit.model.check_result import CheckResult
 from services.audit.model.progress import Progress, Scope
+from services.audit.pace import Pace
 from services.audit.store import checking as store
 from tests.support.log import ACME, keys_of
 from tests.support.postgres import TestDatabase, drop, new_database

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh.clock import Clock
 from services.audit import store, usecases
-from services.audit.checking import Checker, Pace
+from services.audit.checking import Checker
 from services.audit.checkpointer import Checkpointer
 from services.audit.model.cosigning import Cosigner, find_cosignature
 from services.audit.model.events import Checkpoint
@@ -19,6 +19,7 @@ from services.audit.model.manifest import ListedKey
 from services.audit.model.note_check import Held
 from services.audit.model.notes import Note, Signer
 from services.audit.model.signing import OfferedHead, SignedHead
+from services.audit.pace import Pace
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 from services.audit.store import checking

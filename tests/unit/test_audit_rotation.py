@@ -26,6 +26,7 @@ from services.audit.model.manifest import (
     sign_manifest,
     signed_manifest,
 )
+from services.audit.model.note_check import read_stored_note
 from services.audit.model.notes import Note, NoteInvalid, Signer, TreeHead, VerifierKey, verify
 from services.audit.model.shards import place_of
 from services.audit.rotate import main
@@ -230,3 +231,28 @@ def test_the_command_at_the_root_begins_and_ends(
     assert main(["new-key", "--name", NAME, "--output", str(made.more / "n.key")]) == 1
     (tmp_path / "text").write_text(ended.text().replace("quorum 0", "quorum 1"))
     assert main(["sign", *files[:6], "--output", str(made.path), "--text", str(tmp_path / "text")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "signing", "sound"),
+    [
+        (9, {0}, True), (10, {0}, False), (10, {1}, True), (9, {1}, False),
+        # A head that was signed in the moment in which the old key ended has a line of it, too.
+        (10, {0, 1}, True),
+    ],
+)  # fmt: skip
+def test_the_self_check_knows_what_each_key_was_good_for(size: int, signing: set[int], sound: bool) -> None:
+    pair = [Ed25519PrivateKey.generate() for _ in range(2)]
+    old, new = (key.public_key().public_bytes_raw() for key in pair)
+    listed = [ListedKey(LOG, old, 0, 10), ListedKey(LOG, new, 10)]
+    text = TreeHead(NAME, size, bytes(32)).text()
+    lines = [Note.parse(Signer(NAME, pair[each]).sign(text)).lines[0].text() for each in sorted(signing)]
+    note = f"{text}\n" + "".join(lines)
+    if sound:
+        assert read_stored_note(note, listed, 0).size == size
+    else:
+        with pytest.raises(NoteInvalid, match="no key signed it"):
+            read_stored_note(note, listed, 0)
+    stranger = Note.parse(Signer(NAME, Ed25519PrivateKey.generate()).sign(text)).lines[0].text()
+    with pytest.raises(NoteInvalid, match="isn't the log's"):
+        read_stored_note(note + stranger, listed, 0)

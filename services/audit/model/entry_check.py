@@ -302,6 +302,15 @@ def opened(format: int, content: bytes) -> Content:
     return Opened(content[:SALT_LENGTH], content[SALT_LENGTH:])
 
 
+def judge(
+    walk: ChainCheck, rows: Sequence[EntryRow], payloads: Sequence[PayloadRow], contents: Mapping[int, Content]
+) -> list[Fault]:
+    """The faults of an organization's next entries and their payloads, by place opened in `contents`."""
+    by_place = {payload.place: payload for payload in payloads}
+    faults = [fault for row in rows for fault in walk.check(row, by_place.get(row.place), contents.get(row.place))]
+    return faults + list(extra_payloads(list(by_place), {row.place for row in rows}))
+
+
 def extra_payloads(payloads: Sequence[int], entries: set[int]) -> Iterator[Fault]:
     """Payload rows where the organization has no entry."""
     for place in payloads:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,6 +48,12 @@ def find_cosignature_fault(row: CosignatureRow, start: int, note: str | None) ->
     return None
 
 
+def cosignature_faults(start: int, notes: Mapping[int, str], cosigned: Sequence[CosignatureRow]) -> list[Fault]:
+    """The faults of cosignatures, given the notes of the checkpoints by their sizes."""
+    found = (find_cosignature_fault(row, start, notes.get(row.size)) for row in cosigned)
+    return [fault for fault in found if fault is not None]
+
+
 def log_keys(manifest: str, current: VerifierKey) -> list[ListedKey]:
     """The keys that sign checkpoints: those of the key manifest; of a first version's, the one in force."""
     try:
@@ -57,20 +63,23 @@ def log_keys(manifest: str, current: VerifierKey) -> list[ListedKey]:
 
 
 def read_stored_note(note: str, keys: Sequence[ListedKey], shard: int) -> TreeHead:
-    """The head of a shard's tree that keys of the log signed that are good there, and nobody else did.
+    """The head of a shard's tree that a key of the log signed that is good there, and nobody but the log's keys did.
 
-    Raises NoteInvalid.
+    A head that was signed in the moment in which a key ended carries that key's line, too. Raises NoteInvalid.
     """
     parsed = Note.parse(note)
     head = TreeHead.parse(parsed.text)
     if head.text() != parsed.text:
         raise NoteInvalid("the note has more than a checkpoint's three lines")
-    good = [key for key in keys if key.covers(place_of(shard, head.size))]
-    named = [VerifierKey(head.origin, key.public) for key in good]
+    signers = []
     for line in parsed.lines:
-        key = next((each for each in named if (each.name, each.key_id) == (line.name, line.key_id)), None)
+        named = (key for key in keys if VerifierKey(line.name, key.public).key_id == line.key_id)
+        key = next(named, None) if line.name == head.origin else None
         if key is None:
-            raise NoteInvalid(f"a signature is of a key that isn't the log's at this size ({line.name})")
+            raise NoteInvalid(f"a signature is of a key that isn't the log's ({line.name})")
         if not is_signed_by(key.public, line.signature, parsed.text.encode()):
             raise NoteInvalid("a signature is wrong")
+        signers.append(key.public)
+    if not any(key.public in signers and key.covers(place_of(shard, head.size)) for key in keys):
+        raise NoteInvalid("no key signed it that is the log's at this size")
     return head

@@ -108,3 +108,12 @@ class TreeCheck:
             yield Fault(self._start + self.sound, "nodes", what)
         else:
             self.sound = row.size
+
+
+def beyond(found: Sequence[tuple[int, str, str]]) -> list[Fault]:
+    """The faults of rows behind the head. Where nodes and known events both go on, it is the head that is wrong."""
+    size = max((place for place, _, _ in found), default=0)
+    behind = {field for place, field, _ in found if place == size}
+    if size and {"nodes", "dedup.idx"} <= behind:
+        return [Fault(size, "head.size", "; ".join(what for place, _, what in found if place == size))]
+    return [Fault(*each) for each in found]
