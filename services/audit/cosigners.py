@@ -1,7 +1,7 @@
 """Has witnesses cosign the newest signed checkpoint of each shard, each at its own pace, and keeps what they said.
 
 A witness that is slow or away holds up neither the signer nor the others; when it is back, the newest checkpoint is
-what it gets. It must not decide what a receipt needs.
+what it gets. One that has seen another tree is the alarm WITNESS_DISAGREES. It must not decide what a receipt needs.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ from services._mesh.clock import monotonic
 from services._mesh.database import Database
 from services._mesh.errors import Problem
 from services._mesh.metrics import Metrics
+from services._mesh.uow import PLATFORM
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.cosigning import find_cosignature
 from services.audit.model.events import Checkpoint
 from services.audit.model.manifest import find_policy
-from services.audit.model.merkle import consistency_ranges, hash_ranges
+from services.audit.model.merkle import consistency_ranges, hash_ranges, peaks, root_of
 from services.audit.model.notes import NoteInvalid
 from services.audit.model.shards import place_of
-from services.audit.model.witnessing import Submission
-from services.audit.witness_client import Known, WitnessClient, WitnessFailed
+from services.audit.model.witnessing import CONFLICT, Submission
+from services.audit.witness_client import Known, NotContinued, WitnessClient, WitnessFailed
 
 log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS, _AT_MOST_SECONDS = 0.5, 15.0
 _MEASURE_SECONDS = 1.0
+# So often in a row a witness may know another size than the time before: others may bring it checkpoints, too.
+_TRIES = 4
 Manifest = Callable[[], Awaitable[str]]
 
 
@@ -43,8 +47,9 @@ class Cosigners:
         clients: Sequence[WitnessClient],
         metrics: Metrics,
         manifest: Manifest,
+        note: Note = only_log,
     ) -> None:
-        self._database, self._checkpointer, self._manifest = database, checkpointer, manifest
+        self._database, self._checkpointer, self._manifest, self.note = database, checkpointer, manifest, note
         self._followers = [_Follower(client, self, metrics) for client in clients]
         self._cosigned = asyncio.Condition()
         self._ages = _Ages(metrics)
@@ -88,6 +93,22 @@ class Cosigners:
         async with self._database.unscoped() as connection:
             return hash_ranges(ranges, await store.read_ranges(connection, checkpoint.shard, ranges))
 
+    async def reach(self, shard: int) -> tuple[int, int]:
+        """How large a shard of the log is, and the size of its newest checkpoint."""
+        async with self._database.unscoped() as connection:
+            newest = await store.find_checkpoint(connection, shard)
+            current, size = await store.read_head(connection)
+            if shard != current:
+                size = await store.read_closed_size(connection, shard)
+        return size, newest.size if newest else 0
+
+    async def root(self, shard: int, size: int) -> str:
+        """The root that a shard of the log had at a size, in hexadecimal; empty where it has no such size."""
+        async with self._database.unscoped() as connection:
+            hashes = await store.read_nodes(connection, shard, peaks(size))
+        whole = size > 0 and len(hashes) == len(peaks(size))
+        return root_of([hashes[node] for node in peaks(size)]).hex() if whole else ""
+
     async def keep(self, client: WitnessClient, checkpoint: Checkpoint, lines: str) -> None:
         """Check and store what a witness answered. Raises NoteInvalid."""
         cosignature = find_cosignature(checkpoint.note, lines, client.key)
@@ -118,6 +139,8 @@ class _Follower:
         self.client, self._cosigners = client, cosigners
         name = client.key.name
         self._failures = metrics.counter("recoup_log_witness_failures", "Checkpoints not cosigned.", witness=name)
+        text = "1 while the witness has seen another tree of this log than ours."
+        self._disagrees = metrics.gauge("recoup_log_witness_disagrees", text, witness=name)
         self._known: dict[int, int] = {}
         self._shard, self._place = 0, 0
 
@@ -143,20 +166,63 @@ class _Follower:
             await self._cosigners.signed_after(self._place)
             return
         self._place = place_of(checkpoint.shard, checkpoint.size)
-        answer = await self._submit(checkpoint)
-        if isinstance(answer, Known):
-            # It knows another size than we thought, which is told once: what is larger than ours can't be continued.
-            self._known[checkpoint.shard] = min(answer.size, checkpoint.size)
-            answer = await self._submit(checkpoint)
-        if isinstance(answer, Known):
-            raise WitnessFailed(f"it cosigned a tree of size {answer.size}, which isn't continued by {checkpoint.size}")
-        await self._cosigners.keep(self.client, checkpoint, answer)
+        lines = await self._cosign(checkpoint)
+        if lines is None:
+            return
+        await self._cosigners.keep(self.client, checkpoint, lines)
         self._known[checkpoint.shard] = checkpoint.size
+        self._disagrees.set(0)
 
-    async def _submit(self, checkpoint: Checkpoint) -> str | Known:
-        known = self._known.get(checkpoint.shard, 0)
-        proof = await self._cosigners.proof(checkpoint, known)
-        return await self.client.submit(Submission(known, proof, checkpoint.note))
+    async def _cosign(self, checkpoint: Checkpoint) -> str | None:
+        """What it answers to a checkpoint; None where it knows a newer one of ours, which is the next to be brought.
+
+        Raises WitnessFailed.
+        """
+        shard = checkpoint.shard
+        for _ in range(_TRIES):
+            known = min(self._known.get(shard, 0), checkpoint.size)
+            proof = await self._cosigners.proof(checkpoint, known)
+            answer = await self.client.submit(Submission(known, proof, checkpoint.note))
+            if isinstance(answer, str):
+                return answer
+            if isinstance(answer, NotContinued):
+                if known == 0 or (answer.status == CONFLICT and known < checkpoint.size):
+                    raise WitnessFailed(answer.why)  # C2SP has no such answer: it says nothing about trees.
+                raise await self._disagreed(checkpoint, known, answer.why)
+            if answer.size == known == checkpoint.size:
+                raise await self._disagreed(checkpoint, known, "it cosigned another tree of this size")
+            if answer.size < known:
+                log.warning("the witness %s went back from size %d to %d", self.client.key.name, known, answer.size)
+            self._known[shard] = answer.size
+            if answer.size > checkpoint.size and await self._is_ahead(checkpoint, answer):
+                return None
+        raise WitnessFailed("it knows another size each time")
+
+    async def _is_ahead(self, checkpoint: Checkpoint, answer: Known) -> bool:
+        """Whether there is a checkpoint by now that may continue what it knows. Raises WitnessFailed."""
+        # Its size was told before ours is read: nothing is signed, let alone cosigned, that isn't durable here.
+        size, newest = await self._cosigners.reach(checkpoint.shard)
+        if size < answer.size:
+            raise await self._disagreed(checkpoint, answer.size, f"it cosigned more leaves than the log has ({size})")
+        if newest < answer.size:
+            raise WitnessFailed(f"it cosigned size {answer.size}, and the newest checkpoint has {newest}")
+        return True
+
+    async def _disagreed(self, checkpoint: Checkpoint, known: int, why: str) -> WitnessFailed:
+        """Raise the alarm: what it cosigned last isn't continued by this log."""
+        shard, key = checkpoint.shard, self.client.key
+        self._disagrees.set(1)
+        metadata = {
+            "witness": key.name,
+            "shard": str(shard),
+            "size": str(checkpoint.size),
+            "witness_size": str(known),
+            "root_at_witness_size": await self._cosigners.root(shard, known),
+            "answer": why,
+        }
+        once = f"{key.text()} {shard} {known}"
+        self._cosigners.note(Alarm(AlarmKind.WITNESS_DISAGREES, PLATFORM, metadata, once))
+        return WitnessFailed(f"it has seen another tree: shard {shard}, size {known}: {why}")
 
 
 class _Ages:

@@ -12,7 +12,7 @@ import httpx
 
 from services.audit.model.cosigning import WitnessKey
 from services.audit.model.notes import parse_size
-from services.audit.model.witnessing import CONFLICT, Submission
+from services.audit.model.witnessing import CONFLICT, UNPROCESSABLE, Submission
 
 SUBMIT_SECONDS = 10.0
 _MAX_ANSWER_BYTES = 64 * 1024
@@ -29,6 +29,14 @@ class Known:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class NotContinued:
+    """A witness's answer that what it cosigned last isn't continued: its status, and what it says."""
+
+    status: int
+    why: str
+
+
 class WitnessClient:
     """One witness: its key, and where it answers."""
 
@@ -39,8 +47,8 @@ class WitnessClient:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client = httpx.AsyncClient(verify=context, timeout=SUBMIT_SECONDS, follow_redirects=False)
 
-    async def submit(self, submission: Submission) -> str | Known:
-        """The lines of its answer, unchecked, or the size that it knows. Raises WitnessFailed."""
+    async def submit(self, submission: Submission) -> str | Known | NotContinued:
+        """The lines of its answer, unchecked, or what it knows instead. Raises WitnessFailed."""
         try:
             async with asyncio.timeout(SUBMIT_SECONDS):
                 status, body = await self._post(submission.text().encode())
@@ -48,11 +56,12 @@ class WitnessClient:
             raise WitnessFailed(f"it doesn't answer: {type(error).__name__}") from error
         if status == CONFLICT:
             size = parse_size(body.removesuffix("\n"))
-            if size is None:
-                raise WitnessFailed("its answer to another size is none")
-            return Known(size)
+            # C2SP asks for the size where that is another one; of another tree of the same size a witness may say none.
+            return NotContinued(status, _quoted(status, body)) if size is None else Known(size)
+        if status == UNPROCESSABLE:
+            return NotContinued(status, _quoted(status, body))
         if status != 200:
-            raise WitnessFailed(f"it answers {status}: {body[:200]!r}")
+            raise WitnessFailed(_quoted(status, body))
         return body
 
     async def _post(self, content: bytes) -> tuple[int, str]:
@@ -67,3 +76,7 @@ class WitnessClient:
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
+
+
+def _quoted(status: int, body: str) -> str:
+    return f"it answers {status}: {body[:200]!r}"

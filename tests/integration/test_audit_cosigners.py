@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,22 +18,25 @@ from recoup_verify.log import verified_head
 from services._mesh.clock import Clock
 from services._mesh.errors import Reason, Unavailable
 from services._mesh.metrics import Metrics
-from services._mesh.uow import Store
-from services.audit import usecases
+from services._mesh.relay import Relay
+from services._mesh.uow import PLATFORM, Store
+from services.audit import store, usecases
+from services.audit.alarms import Alarms
 from services.audit.checkpointer import Checkpointer
-from services.audit.cosigners import Cosigners
+from services.audit.cosigners import Cosigners, _Follower
 from services.audit.model.cosigning import WitnessKey
 from services.audit.model.events import Produced
 from services.audit.model.manifest import LOG as LOG_USE
 from services.audit.model.manifest import ListedKey, Manifest, sign_manifest
-from services.audit.model.notes import Signer
+from services.audit.model.notes import Note, Signer, TreeHead
 from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.opener import Opener
+from services.audit.own_log import OwnLog
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
 from services.audit.usecases import Quorum
 from services.audit.witness_client import WitnessClient
-from tests.support.log import ACME, LOG, event, one_shard, opener, sequencer
+from tests.support.log import ACME, LOG, event, one_shard, opener, recorded, sequencer
 from tests.support.mesh import soon
 from tests.support.postgres import TestDatabase
 from tests.support.witnessing import GrowingLog, WitnessProcess, running_witness
@@ -52,6 +56,8 @@ class Running:
     signer: Signer
     database: TestDatabase
     opener: Opener
+    alarms: Alarms
+    relay: Relay
     counter: int = 0
 
     async def append(self) -> UUID:
@@ -76,6 +82,36 @@ class Running:
     def failures(self, witness: WitnessKey) -> float:
         """How often a witness hasn't cosigned."""
         return self.metrics.counter("recoup_log_witness_failures", "", witness=witness.name).value
+
+    def disagrees(self, witness: WitnessKey) -> bool:
+        """Whether a witness has seen another tree, as the metric says."""
+        return self.metrics.gauge("recoup_log_witness_disagrees", "", witness=witness.name).value == 1
+
+    async def cosigned(self, witness: WitnessKey, size: int) -> None:
+        """Wait until a witness has cosigned a checkpoint of at least a size."""
+
+        async def found() -> bool | None:
+            connection = await self.database.superuser()
+            try:
+                query = "SELECT max(place) FROM audit.cosignatures WHERE witness = $1"
+                return (await connection.fetchval(query, witness.text()) or 0) >= size or None
+            finally:
+                await connection.close()
+
+        await soon(found)
+
+    async def alarmed(self) -> list[dict[str, str]]:
+        """The metadata of the alarms that stand in the log, relayed now."""
+
+        async def settled() -> bool | None:
+            return self.alarms.waiting == 0 or None
+
+        await soon(settled)
+        await self.relay.round()
+        return [
+            json.loads(each.payload)["metadata"]
+            for each in await recorded(self.database, PLATFORM, "audit.alarm.raise")
+        ]
 
     def waiting_seconds(self) -> float:
         """For how long receipts have waited for cosignatures, as the metric says."""
@@ -123,18 +159,21 @@ async def running(
             witnesses = [client.key for client in clients]
             return sign_manifest(Manifest(LOG, root.verifier_key, keys, witnesses, len(witnesses)), [root])
 
-        cosigners = Cosigners(role, checkpointer, clients, metrics, manifest)
-        tasks = [asyncio.create_task(each.run()) for each in (checkpointer, cosigners)]
+        reader = Store(api, "audit", Clock())
+        alarms = Alarms(reader, metrics)
+        cosigners = Cosigners(role, checkpointer, clients, metrics, manifest, alarms.note)
+        tasks = [asyncio.create_task(each.run()) for each in (checkpointer, cosigners, alarms)]
+        relaying = database.role("audit_relay")
+        relay = Relay(relaying, "audit", OwnLog(reader, log).append)
         try:
-            reader = Store(api, "audit", Clock())
-            yield Running(log, reader, checkpointer, cosigners, metrics, signer, database, opening)
+            yield Running(log, reader, checkpointer, cosigners, metrics, signer, database, opening, alarms, relay)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await cosigners.close()
-    await role.close()
-    await api.close()
+    for each in (role, api, relaying):
+        await each.close()
 
 
 def client_of(witness: WitnessProcess, key: WitnessKey | None = None) -> WitnessClient:
@@ -225,20 +264,101 @@ async def test_what_another_key_cosigned_is_never_kept(
         assert await log.kept() == 0
 
 
-async def test_a_witness_that_saw_another_log_under_this_key_cosigns_nothing(
-    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess]
+@pytest.mark.parametrize("shared", [0, 3])
+async def test_a_witness_that_saw_another_tree_cosigns_nothing_and_is_an_alarm(
+    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess], shared: int
 ) -> None:
-    """The log was set back, or forked: the witness has seen more of it, or other things."""
-    one = witnesses[0]
-    await asyncio.to_thread(one.cosigned, GrowingLog(signer, origin=LOG).submission(0, 4))
-    async with running(database, tmp_path, signer, [client_of(one)]) as log:
-        for size in range(1, 7):
+    """The log was set back, or forked: the witness has seen more of it, or other things from some leaf on."""
+    one, two = witnesses
+    other = GrowingLog(signer, origin=LOG)
+    async with running(database, tmp_path, signer, [client_of(one), client_of(two)]) as log:
+        if shared:
+            for _ in range(shared):
+                await log.note(await log.append())
+            await log.cosigned(one.key, shared)
+            await asyncio.to_thread(one.kill)
+            forked(one, other.note(4))
+            await asyncio.to_thread(one.start)
+        else:
+            await asyncio.to_thread(one.cosigned, other.submission(0, 4))
+        # Smaller than what it saw, of the same size, and larger: each is refused in another way.
+        for size in range(shared + 1, 6):
             await log.note(await log.append())
             before = log.failures(one.key)
 
             async def failed(seen: float = before) -> bool | None:
                 return log.failures(one.key) > seen or None
 
-            if size in (2, 4, 6):
+            if size in (2, 4, 5):
                 await soon(failed)
-        assert await log.kept() == 0
+            await log.cosigned(two.key, size)
+        assert log.disagrees(one.key)
+        assert not log.disagrees(two.key)
+        (alarm,) = await log.alarmed()
+        told = {"kind": "WITNESS_DISAGREES", "witness": one.key.name, "shard": "0", "witness_size": "4"}
+        assert alarm.items() >= told.items()
+        assert int(alarm["size"]) <= 5
+        assert 'recoup_audit_alarms{kind="WITNESS_DISAGREES"} 1' in log.metrics.render()
+
+
+async def test_a_witness_that_lost_its_state_or_has_an_older_one_is_brought_the_newest_and_is_no_alarm(
+    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess]
+) -> None:
+    one = witnesses[0]
+    async with running(database, tmp_path, signer, [client_of(one)]) as log:
+        for _ in range(3):
+            await log.note(await log.append(), 1, [one.key])
+        (state,) = one.state.glob("*.json")
+        for earlier in (state.read_text(), None):
+            for _ in range(2):
+                await log.note(await log.append(), 1, [one.key])
+            await asyncio.to_thread(one.kill)
+            state.unlink()
+            if earlier is not None:
+                state.write_text(earlier)
+            await asyncio.to_thread(one.start)
+            await log.append()
+            await log.cosigned(one.key, log.counter)
+        assert not log.disagrees(one.key)
+        assert await log.alarmed() == []
+
+
+async def test_two_processes_that_bring_one_witness_the_same_tree_are_no_alarm(
+    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess]
+) -> None:
+    """As while a new version takes over from the old one: the witness is ahead of either, or behind."""
+    one = witnesses[0]
+    async with running(database, tmp_path, signer, [client_of(one), client_of(one)]) as log:
+        for _ in range(30):
+            await log.note(await log.append())
+        await log.cosigned(one.key, log.counter)
+        assert not log.disagrees(one.key)
+        assert await log.alarmed() == []
+
+
+async def test_a_witness_ahead_of_the_checkpoint_at_hand_is_brought_the_newer_one(
+    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess]
+) -> None:
+    one = witnesses[0]
+    async with running(database, tmp_path, signer, [client_of(one)]) as log:
+        for _ in range(3):
+            await log.note(await log.append(), 1, [one.key])
+        late = client_of(one)
+        # As a process does that read its checkpoint before the others brought newer ones.
+        follower = _Follower(late, log.cosigners, log.metrics)
+        async with log.reader.read(ACME) as connection:
+            oldest = await store.find_checkpoint_between(connection, 0, 0, 3, newest=False)
+        assert oldest is not None
+        assert oldest.size < log.counter
+        assert await follower._cosign(oldest) is None
+        await late.close()
+        assert log.failures(one.key) == 0
+        assert await log.alarmed() == []
+
+
+def forked(witness: WitnessProcess, note: str) -> None:
+    """Have a witness's state hold another tree's checkpoint, as if it had been brought that one meanwhile."""
+    (state,) = witness.state.glob("*.json")
+    head = TreeHead.parse(Note.parse(note).text)
+    content = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": note}
+    state.write_text(json.dumps(content))
