@@ -8,7 +8,7 @@ from typing import Protocol
 from services._mesh.denials import Denial, Sink
 from services._mesh.log_client import LogClient
 from services._mesh.process import Mesh
-from services._mesh.reconcile import Reconciler, Summarizer
+from services._mesh.reconcile import Difference, Reconciler, Summarizer, Tell
 from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import PLATFORM, Store
 
@@ -32,10 +32,21 @@ def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Rel
     to = to or LogClient(mesh.channels.to("audit"))
     relay = Relay(database, schema, to.append, mesh.clock, mesh.metrics)
     mesh.task(relay.run(), "relay")
-    mesh.task(Reconciler(database, schema, to, mesh.metrics).run(), "reconciler")
+    tell = difference_recorder(schema, store)
+    mesh.task(Reconciler(database, schema, to, mesh.metrics, tell).run(), "reconciler")
     mesh.denials.sink = denial_recorder(schema, store)
     store.on_events = relay.wake
     return relay
+
+
+def difference_recorder(schema: str, store: Store) -> Tell:
+    """Records what the reconciler finds as an event of the organization whose events differ."""
+
+    async def record(difference: Difference) -> None:
+        async with store.begin(difference.organization_id) as work:
+            work.emit(f"{schema}.outbox.differ", f"outboxes/{schema}", difference.metadata(), "FAILED")
+
+    return record
 
 
 def denial_recorder(schema: str, store: Store) -> Sink:

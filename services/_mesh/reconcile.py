@@ -1,7 +1,7 @@
 """The reconciler: compares what the outbox says was relayed with what the log holds, and names any difference.
 
 Counts and digests of event ids, for each organization, window by window; ids only where those differ. It repairs
-nothing: a difference means that somebody changed a row, and is for people.
+nothing: a difference means that somebody changed a row; it becomes an event, and is for people.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -32,6 +33,9 @@ EVERY_SECONDS = 60.0
 FULL_EVERY_ROUNDS = 60
 _NAMED = 20
 _ORGANIZATIONS = 500
+# So many differences are told in one round, the others in the next ones; so many are remembered as told.
+TOLD_A_ROUND = 20
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,23 @@ class Difference:
     only_in_outbox: tuple[UUID, ...]
     missing: tuple[int, ...]
 
+    @property
+    def key(self) -> tuple[UUID | int, ...]:
+        """What makes a difference that is found again the same as before, however far the counters went meanwhile."""
+        return (self.organization_id, *self.only_in_log, *self.only_in_outbox, *self.missing)
+
+    def metadata(self) -> dict[str, str]:
+        """The difference as an event tells it."""
+        return {
+            "first": str(self.first),
+            "last": str(self.last),
+            "outbox_count": str(self.outbox_count),
+            "log_count": str(self.log_count),
+            "only_in_log": _list(self.only_in_log),
+            "only_in_outbox": _list(self.only_in_outbox),
+            "missing_counters": _list(self.missing),
+        }
+
     def __str__(self) -> str:
         return (
             f"organization {self.organization_id}, counters {self.first} to {self.last}: the outbox has "
@@ -66,9 +87,20 @@ class Summarizer(Protocol):
         """What the log holds between two counters."""
 
 
-_RELAYED = """
-SELECT organization_id, relayed FROM {schema}.outbox_counters WHERE organization_id > :after AND relayed > 0
+# Has a difference recorded as an event. Raises Problem when it can't be now.
+Tell = Callable[[Difference], Awaitable[None]]
+
+_COUNTED = """
+SELECT organization_id, relayed, value FROM {schema}.outbox_counters WHERE organization_id > :after
 ORDER BY organization_id LIMIT :limit
+"""
+# Row and counter are written in one transaction: where nothing waits to be relayed, the last rows were deleted. One
+# statement, so that both are seen as they were at one time.
+_THROUGH = """
+SELECT CASE WHEN EXISTS (
+  SELECT FROM {schema}.outbox AS o WHERE o.organization_id = c.organization_id AND o.counter > c.relayed
+) THEN c.relayed ELSE c.value END
+FROM {schema}.outbox_counters AS c WHERE c.organization_id = :organization_id
 """
 _OURS = """
 SELECT event_id, counter FROM {schema}.outbox
@@ -79,13 +111,21 @@ WHERE organization_id = :organization_id AND counter BETWEEN :first AND :last
 class Reconciler:
     """The reconciling task of one service, under its relay role."""
 
-    def __init__(self, database: Database, schema: str, summarizer: Summarizer, metrics: Metrics | None = None) -> None:
-        self._database, self._schema, self._log = database, schema, summarizer
+    def __init__(
+        self,
+        database: Database,
+        schema: str,
+        summarizer: Summarizer,
+        metrics: Metrics | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        self._database, self._schema, self._log, self._tell = database, schema, summarizer, tell
         metrics = metrics or Metrics()
         self._differences = metrics.gauge(
             "recoup_outbox_differences", "Windows in which outbox and log disagree.", service=schema
         )
         self._compared: dict[UUID, int] = {}
+        self._told: OrderedDict[tuple[UUID | int, ...], None] = OrderedDict()
         self._round = 0
 
     async def run(self) -> None:
@@ -99,7 +139,7 @@ class Reconciler:
                 log.warning("reconciling the outbox of %s will be tried again: %s", self._schema, name)
 
     async def round(self, *, full: bool = False) -> list[Difference]:
-        """Compare what was relayed since the last round, or all of it; logs and returns the differences."""
+        """Compare what was relayed since the last round, or all of it; tells, logs and returns the differences."""
         if full or self._round % FULL_EVERY_ROUNDS == 0:
             self._compared.clear()
         self._round += 1
@@ -107,27 +147,44 @@ class Reconciler:
         after = UUID(int=0)
         organizations = await self._organizations(after, inclusive=True)
         while organizations:
-            for organization_id, relayed in organizations:
-                found += await self._compare(organization_id, relayed)
+            for organization_id, relayed, value in organizations:
+                through = relayed if relayed == value else await self._through(organization_id)
+                found += await self._compare(organization_id, through)
             organizations = await self._organizations(organizations[-1][0])
         for difference in found:
             log.error("outbox and log of %s differ: %s", self._schema, difference)
         self._differences.set(len(found))
+        await self._tell_new(found)
         return found
 
-    async def _organizations(self, after: UUID, *, inclusive: bool = False) -> list[tuple[UUID, int]]:
-        statement = _RELAYED.format(schema=self._schema)
+    async def _tell_new(self, found: Sequence[Difference]) -> None:
+        new = [each for each in found if each.key not in self._told] if self._tell else []
+        for difference in new[:TOLD_A_ROUND]:
+            assert self._tell
+            await self._tell(difference)
+            self._told[difference.key] = None
+            while len(self._told) > _REMEMBERED:
+                self._told.popitem(last=False)
+
+    async def _through(self, organization_id: UUID) -> int:
+        """Up to which counter the outbox must have been relayed."""
+        async with self._database.scoped(organization_id, read_only=True) as connection:
+            statement = text(_THROUGH.format(schema=self._schema))
+            return int((await connection.execute(statement, {"organization_id": organization_id})).scalar_one())
+
+    async def _organizations(self, after: UUID, *, inclusive: bool = False) -> list[tuple[UUID, int, int]]:
+        statement = _COUNTED.format(schema=self._schema)
         if inclusive:  # The installation's own events stand under the lowest id there is.
             statement = statement.replace("organization_id > :after", "organization_id >= :after")
         async with self._database.unscoped() as connection:
             rows = await connection.execute(text(statement), {"after": after, "limit": _ORGANIZATIONS})
-            return [(row.organization_id, row.relayed) for row in rows]
+            return [(row.organization_id, row.relayed, row.value) for row in rows]
 
-    async def _compare(self, organization_id: UUID, relayed: int) -> list[Difference]:
+    async def _compare(self, organization_id: UUID, through: int) -> list[Difference]:
         found = []
         first = self._compared.get(organization_id, 0) + 1
-        while first <= relayed:
-            last = min(first + WINDOW - 1, relayed)
+        while first <= through:
+            last = min(first + WINDOW - 1, through)
             difference = await self._compare_window(organization_id, first, last)
             if difference is not None:
                 found.append(difference)

@@ -107,9 +107,9 @@ async def test_who_appends_under_anothers_prefix_is_named_once(audit: Audit) -> 
 async def test_no_more_than_so_many_alarms_are_written_a_minute(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarms_module, "MAX_A_MINUTE", 3)
     for number in range(5):
-        await audit.alarms.raise_(AlarmKind.OUTBOX_DIFFERS, ACME, {"first": str(number)})
+        await audit.alarms.raise_(AlarmKind.SELF_CHECK_FAILED, ACME, {"first": str(number)})
     assert len(await audit.written()) == 3
-    assert 'recoup_audit_alarms_held_back{kind="OUTBOX_DIFFERS"} 2' in audit.metrics.render()
+    assert 'recoup_audit_alarms_held_back{kind="SELF_CHECK_FAILED"} 2' in audit.metrics.render()
     # Another kind isn't held back by it.
     assert await audit.alarms.raise_(AlarmKind.COUNTER_GAP, ACME, {"after": "1"})
 

@@ -264,9 +264,9 @@ async def test_what_another_key_cosigned_is_never_kept(
         assert await log.kept() == 0
 
 
-@pytest.mark.parametrize("shared", [0, 3])
+@pytest.mark.parametrize(("shared", "seen"), [(0, 4), (3, 3)])
 async def test_a_witness_that_saw_another_tree_cosigns_nothing_and_is_an_alarm(
-    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess], shared: int
+    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess], shared: int, seen: int
 ) -> None:
     """The log was set back, or forked: the witness has seen more of it, or other things from some leaf on."""
     one, two = witnesses
@@ -277,11 +277,11 @@ async def test_a_witness_that_saw_another_tree_cosigns_nothing_and_is_an_alarm(
                 await log.note(await log.append())
             await log.cosigned(one.key, shared)
             await asyncio.to_thread(one.kill)
-            forked(one, other.note(4))
+            forked(one, other.note(seen))
             await asyncio.to_thread(one.start)
         else:
-            await asyncio.to_thread(one.cosigned, other.submission(0, 4))
-        # Smaller than what it saw, of the same size, and larger: each is refused in another way.
+            await asyncio.to_thread(one.cosigned, other.submission(0, seen))
+        # Smaller than what it saw, of the same size, and larger: each is refused in another way, the first one tells.
         for size in range(shared + 1, 6):
             await log.note(await log.append())
             before = log.failures(one.key)
@@ -295,7 +295,7 @@ async def test_a_witness_that_saw_another_tree_cosigns_nothing_and_is_an_alarm(
         assert log.disagrees(one.key)
         assert not log.disagrees(two.key)
         (alarm,) = await log.alarmed()
-        told = {"kind": "WITNESS_DISAGREES", "witness": one.key.name, "shard": "0", "witness_size": "4"}
+        told = {"kind": "WITNESS_DISAGREES", "witness": one.key.name, "shard": "0", "witness_size": str(seen)}
         assert alarm.items() >= told.items()
         assert int(alarm["size"]) <= 5
         assert 'recoup_audit_alarms{kind="WITNESS_DISAGREES"} 1' in log.metrics.render()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
@@ -15,13 +16,13 @@ from services._mesh.denials import Denial
 from services._mesh.errors import Denied, Unavailable
 from services._mesh.log_client import LogClient
 from services._mesh.metrics import Metrics
-from services._mesh.producing import denial_recorder
+from services._mesh.producing import denial_recorder, difference_recorder
 from services._mesh.reconcile import Reconciler
 from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import PLATFORM, Store
 from services.audit.model.alarms import Alarm, AlarmKind
 from services.audit.rpc import AuditRpc
-from tests.support.log import sequencer
+from tests.support.log import recorded, sequencer
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, INITECH, add_thing, context, install, serving
 
@@ -31,8 +32,16 @@ pytestmark = pytest.mark.services("audit")
 class Producer:
     """A service that produces, and the log."""
 
+    metrics: Metrics
+
     def __init__(self, database: TestDatabase, store: Store, relay: Relay, reconciler: Reconciler) -> None:
         self.database, self.store, self.relay, self.reconciler = database, store, relay, reconciler
+
+    async def told(self) -> list[dict[str, str]]:
+        """The metadata of the events about differences that stand in the log, relayed now."""
+        await self.relay_all()
+        found = await recorded(self.database, ACME, "pricing.outbox.differ")
+        return [json.loads(each.payload)["metadata"] for each in found]
 
     async def change(self, organization: UUID, count: int = 1, action: str = "pricing.thing.add") -> None:
         for _ in range(count):
@@ -89,12 +98,14 @@ async def client(database: TestDatabase) -> AsyncIterator[Flaky]:
 async def producer(database: TestDatabase, client: Flaky) -> AsyncIterator[Producer]:
     await install(database)
     api, relaying = database.role("pricing_api"), database.role("pricing_relay")
+    store, metrics = Store(api, "pricing", Clock()), Metrics()
     made = Producer(
         database,
-        Store(api, "pricing", Clock()),
+        store,
         Relay(relaying, "pricing", client.append),
-        Reconciler(relaying, "pricing", client),
+        Reconciler(relaying, "pricing", client, metrics, difference_recorder("pricing", store)),
     )
+    made.metrics = metrics
     yield made
     await api.close()
     await relaying.close()
@@ -253,6 +264,53 @@ async def test_an_event_deleted_before_it_was_relayed_is_noticed(producer: Produ
     (alarm,) = client.alarms
     assert (alarm.kind, alarm.organization_id) == (AlarmKind.COUNTER_GAP, ACME)
     assert alarm.metadata == {"producer": "pricing", "after": "1", "before": "3"}
+    assert 'recoup_outbox_differences{service="pricing"} 1' in producer.metrics.render()
+    (told,) = await producer.told()
+    assert told == {
+        "first": "1",
+        "last": "3",
+        "outbox_count": "2",
+        "log_count": "2",
+        "only_in_log": "none",
+        "only_in_outbox": "none",
+        "missing_counters": "2",
+    }
+    # Found again in each round, it is told once, though the event about it moved the counters on.
+    assert len(await producer.reconciler.round(full=True)) == 1
+    assert len(await producer.told()) == 1
+
+
+@pytest.mark.parametrize("before", [0, 2])
+async def test_the_last_events_deleted_before_they_were_relayed_are_noticed(producer: Producer, before: int) -> None:
+    """Nothing came after them: no gap shows in the log."""
+    await producer.change(ACME, before)
+    await producer.relay_all()
+    await producer.change(ACME, 2)
+    assert await producer.reconciler.round() == []
+    await producer.tamper(f"DELETE FROM pricing.outbox WHERE counter > {before}")
+    assert await producer.relay_all() == 0
+    (difference,) = await producer.reconciler.round()
+    assert difference.missing == (before + 1, before + 2)
+    (told,) = await producer.told()
+    assert told["missing_counters"] == f"{before + 1}, {before + 2}"
+
+
+async def test_an_event_about_a_difference_names_no_more_ids_than_fit(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "TOLD_A_ROUND", 1)
+    monkeypatch.setattr(reconcile, "WINDOW", 30)
+    await producer.change(ACME, 60)
+    await producer.relay_all()
+    rows = await producer.rows("SELECT event_id FROM pricing.outbox WHERE counter <= 25 ORDER BY event_id")
+    await producer.tamper("DELETE FROM pricing.outbox WHERE counter <= 25 OR counter = 31")
+    assert len(await producer.reconciler.round(full=True)) == 2
+    (first,) = await producer.told()
+    assert first["only_in_log"] == ", ".join(str(row[0]) for row in rows[:20])
+    assert (first["outbox_count"], first["log_count"]) == ("5", "30")
+    # What found no room in this round has its event in the next.
+    await producer.reconciler.round()
+    assert len(await producer.told()) == 2
 
 
 async def test_what_was_compared_is_not_compared_again_until_a_full_round(producer: Producer) -> None:
