@@ -7,7 +7,7 @@ connection; then the trees from left to right. It changes nothing but its own pr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -63,7 +63,10 @@ class Checker:
         """
         progress = await self._resumed(scope) if keep else None
         progress = progress or await self._begun(scope)
-        run = _Run(self, progress, await self.held(progress.extents[-1].shard), keep, report)
+        # The shard after the last, too: the signer may know of one that the database lost.
+        numbers = [each.shard for each in progress.extents]
+        held = {shard: await self.held(shard) for shard in (*numbers, numbers[-1] + 1)}
+        run = _Run(self, progress, held, keep, report)
         await run.entries()
         await run.trees()
         result = CheckResult.of(run.progress, self.clock.wall_now())
@@ -113,7 +116,9 @@ class Checker:
 class _Run:
     """One check under way."""
 
-    def __init__(self, checker: Checker, progress: Progress, held: Held, keep: bool, report: Report | None) -> None:
+    def __init__(
+        self, checker: Checker, progress: Progress, held: Mapping[int, Held], keep: bool, report: Report | None
+    ) -> None:
         self._checker, self.progress, self._held, self._keep, self._report = checker, progress, held, keep, report
         self._unkept = 0
         self._told: Fault | None = None
@@ -250,7 +255,7 @@ class _Run:
             self._add(beyond(await store.read_beyond(connection)))
             outside = await store.read_checkpoints_outside(connection)
             shards = await store.read_shards(connection)
-        self._add(self._behind(shards[-1].head if shards else 0))
+        self._add(self._behind(shards))
         self._add(fault for head, row in outside if (fault := self._outside(head, row)) is not None)
         self.progress.phase = Phase.DONE
 
@@ -269,7 +274,7 @@ class _Run:
             place_of(extent.shard, 0),
             extent.origin,
             Frontier.at(low, stored),
-            lambda note: read_stored_note(note, self._held.keys, extent.shard),
+            lambda note: read_stored_note(note, self._held[extent.shard].keys, extent.shard),
             max(progress.sound, extent.first),
         )
         while low < extent.size:
@@ -296,31 +301,31 @@ class _Run:
         self, extent: Extent, low: int, high: int, checkpoints: Sequence[CheckpointRow]
     ) -> list[CheckpointRow]:
         """What the signer signed last, where the log has no checkpoint of that size: somebody may have deleted it."""
-        head = self._last_head()
+        note = self._held[extent.shard].note
+        head = _head_of(note)
         if head is None or head.origin != extent.origin or not low < head.size <= high:
             return []
         if any(row.size == head.size and row.root == head.root for row in checkpoints):
             return []
         newest = max((row.signed_at for row in checkpoints), default=self.progress.started_at)
-        return [CheckpointRow(head.size, head.root, self._held.note, newest)]
+        return [CheckpointRow(head.size, head.root, note, newest)]
 
-    def _last_head(self) -> TreeHead | None:
-        return TreeHead.parse(Note.parse(self._held.note).text) if self._held.note else None
-
-    def _behind(self, place: int) -> list[Fault]:
-        """Whether the log is shorter than what the signer signed."""
-        head = self._last_head()
-        shard = next((e.shard for e in self.progress.extents if head and e.origin == head.origin), None)
-        if head is None or shard is None or place_of(shard, head.size) <= place:
-            return []
-        return [Fault(place, "head.size", f"it says {split(place)[1]}, but size {head.size} was signed")]
+    def _behind(self, shards: Sequence[store.ShardRow]) -> list[Fault]:
+        """Whether the log is shorter than what the signer signed. What a recovery gave up is stated by its opening."""
+        place, last = (shards[-1].head, shards[-1].shard) if shards else (0, 0)
+        for shard, held in sorted(self._held.items(), reverse=True):
+            head = _head_of(held.note)
+            if head is not None and shard >= last and place_of(shard, head.size) > place:
+                of = f" of shard {shard}" if shard > last else ""
+                return [Fault(place, "head.size", f"it says {split(place)[1]}, but size {head.size}{of} was signed")]
+        return []
 
     def _outside(self, head: int, row: CheckpointRow) -> Fault | None:
         """Whether it is the checkpoint or the head that is wrong: the note says what was signed."""
         try:
             origin = TreeHead.parse(Note.parse(row.note).text).origin
             shard = next((each.shard for each in self.progress.extents if each.origin == origin), 0)
-            signed = read_stored_note(row.note, self._held.keys, shard)
+            signed = read_stored_note(row.note, self._held[shard].keys, shard)
         except NoteInvalid as error:
             return Fault(max(row.size - 1, 0), "checkpoints.note", str(error))
         place = place_of(shard, signed.size)
@@ -346,3 +351,7 @@ class _Run:
             async with self._checker.database.unscoped() as connection:
                 await store.keep_state(connection, self.progress.scope, self.progress.dump())
         await self._checker.pace.spend(rows)
+
+
+def _head_of(note: str) -> TreeHead | None:
+    return TreeHead.parse(Note.parse(note).text) if note else None

@@ -24,8 +24,9 @@ from services.audit.model.progress import Progress, Scope
 from services.audit.pace import Pace
 from services.audit.store import checking as store
 from tests.support.log import ACME, keys_of
-from tests.support.postgres import TestDatabase, drop, new_database
+from tests.support.postgres import drop, new_database
 from tests.support.signed_log import BATCHES, LEAVES, SignedLog, signed_log
+from tests.support.tampering import as_superuser
 
 # What is held against the log; `events` is what version 0001 kept, and nothing reads it but the migration.
 TABLES = (
@@ -110,28 +111,6 @@ async def log(tmp_path: Path) -> AsyncIterator[SignedLog]:
     async with signed_log(database, tmp_path) as made:
         yield made
     await drop(database)
-
-
-async def as_superuser(database: TestDatabase, *statements: str) -> None:
-    """Change rows as somebody whom nothing stops: without triggers, keys and checks."""
-    superuser = await database.superuser()
-    await superuser.execute("SET session_replication_role = replica")
-    for name in ("alter", "opening", "drop"):
-        await superuser.execute(f"ALTER EVENT TRIGGER recoup_log_refuses_{name} DISABLE")
-    tables = await superuser.fetch(
-        "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'append_only' AND tgenabled <> 'D'"
-    )
-    for (table,) in tables:
-        await superuser.execute(f"ALTER TABLE {table} DISABLE TRIGGER append_only")
-    checks = await superuser.fetch(
-        "SELECT conrelid::regclass::text, conname::text FROM pg_constraint"
-        " WHERE connamespace = 'audit'::regnamespace AND contype = 'c' AND coninhcount = 0"
-    )
-    for table, name in checks:
-        await superuser.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    for statement in statements:
-        await superuser.execute(statement)
-    await superuser.close()
 
 
 async def check(log: SignedLog, scope: Scope = Scope.FULL) -> CheckResult:

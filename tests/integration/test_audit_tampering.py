@@ -11,10 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import asyncpg
-import orjson
 import pytest
 
 from recoup_verify.documents import Disproved
@@ -23,12 +20,12 @@ from recoup_verify.log import parse_key
 from services._mesh.errors import Problem, Reason
 from services.audit import usecases
 from services.audit.model import merkle
-from services.audit.model.leaf import commitment
 from services.audit.model.note_check import Held
 from services.audit.model.progress import Scope
-from tests.support.log import ACME, DIGEST, LOG, event, recorded, sequencer
-from tests.support.postgres import TestDatabase, drop, new_database
+from tests.support.log import ACME, LOG, event, recorded, sequencer
+from tests.support.postgres import drop, new_database
 from tests.support.signed_log import BATCHES, LEAVES, SignedLog, signed_log
+from tests.support.tampering import rewrite
 
 AT = 4  # An event of ACME between the checkpoints of sizes 3 and 6.
 
@@ -72,54 +69,8 @@ def b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-async def rewrite(database: TestDatabase) -> None:
-    """Say that the event was about somebody else, and make the whole log agree."""
-    (old,) = [each for each in await recorded(database, ACME) if each.place == AT]
-    superuser = await database.superuser()
-    for name in ("alter", "opening", "drop"):
-        await superuser.execute(f"ALTER EVENT TRIGGER recoup_log_refuses_{name} DISABLE")
-    for table in ("entries", "payloads", "nodes", "dedup"):
-        # Statements on the parent fire its own trigger; those of the partitions stay as they are.
-        await superuser.execute(f"ALTER TABLE audit.{table} DISABLE TRIGGER append_only")
-    raw = orjson.dumps({**orjson.loads(old.payload), "target": "members/2"}, option=orjson.OPT_SORT_KEYS)
-    await superuser.execute(
-        "UPDATE audit.payloads SET format = 1, key_id = NULL, subject = 'user:1', content = $1 WHERE idx = $2",
-        old.salt + raw,
-        AT,
-    )
-    await superuser.execute("UPDATE audit.entries SET target = 'members/2' WHERE idx = $1", AT)
-    await superuser.execute("UPDATE audit.dedup SET payload_sha256 = $1 WHERE idx = $2", DIGEST(raw), AT)
-    await chain_anew(superuser, commitment(raw, old.salt))
-    for name in ("alter", "opening", "drop"):
-        await superuser.execute(f"ALTER EVENT TRIGGER recoup_log_refuses_{name} ENABLE")
-    await superuser.close()
-
-
-async def chain_anew(superuser: asyncpg.Connection, committed: str) -> None:
-    """Leaves, chain and nodes as they follow from the changed event."""
-    frontier, previous = merkle.Frontier(), ""
-    for row in await superuser.fetch("SELECT idx, organization_id, leaf FROM audit.entries ORDER BY idx"):
-        leaf: dict[str, Any] = orjson.loads(row["leaf"])
-        if row["organization_id"] == ACME:
-            leaf["prev_leaf"] = previous
-            if row["idx"] == AT:
-                leaf["payload_commitment"] = committed
-        encoded = orjson.dumps(leaf, option=orjson.OPT_SORT_KEYS)
-        digest = merkle.leaf_hash(encoded)
-        if row["organization_id"] == ACME:
-            previous = digest.hex()
-        await superuser.execute("UPDATE audit.entries SET leaf = $1 WHERE idx = $2", encoded, row["idx"])
-        for height, position, each in frontier.append(digest):
-            await superuser.execute(
-                "UPDATE audit.nodes SET hash = $1 WHERE height = $2 AND position = $3", each, height, position
-            )
-    await superuser.execute(
-        "UPDATE audit.chains SET leaf_hash = $1 WHERE organization_id = $2", bytes.fromhex(previous), ACME
-    )
-
-
 async def test_the_self_check_names_where_a_consistent_rewrite_begins(log: SignedLog) -> None:
-    await rewrite(log.database)
+    await rewrite(log.database, AT)
     result = await log.checker.check(Scope.FULL, keep=False)
     assert result.leaves == LEAVES
     # Nothing contradicts anything but what was signed: the leaves after size 3, up to that of size 6.
@@ -130,7 +81,7 @@ async def test_the_self_check_names_where_a_consistent_rewrite_begins(log: Signe
 
 async def test_the_signer_signs_nothing_after_a_consistent_rewrite(log: SignedLog) -> None:
     signed = log.state.head
-    await rewrite(log.database)
+    await rewrite(log.database, AT)
     async with sequencer(log.database) as appending:
         checkpointer = log.checkpointer(appending)
         await usecases.append_events(appending, "identity", [event(2 * BATCHES + 1)])
@@ -147,7 +98,7 @@ async def test_the_verifier_disproves_what_a_rewritten_log_shows(log: SignedLog)
     before = {size: await proof(log, size) for size in (6, LEAVES)}
     for raw in before.values():
         check_event(raw, key)
-    await rewrite(log.database)
+    await rewrite(log.database, AT)
     for size, raw in before.items():
         with pytest.raises(Disproved):
             check_event(await proof(log, size), key)

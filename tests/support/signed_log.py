@@ -87,7 +87,7 @@ async def signed_log(database: TestDatabase, folder: Path) -> AsyncIterator[Sign
     state = SignerState(folder / "signed.json")
 
     async def held(shard: int) -> Held:
-        return Held([ListedKey("log", signer.verifier_key.public)], state.head.note)
+        return Held([ListedKey("log", signer.verifier_key.public)], state.head.note if shard == 0 else "")
 
     async def no_rest(seconds: float) -> None:
         assert seconds > 0

@@ -69,7 +69,9 @@ class TreeCheck:
         leaf_hashes: Mapping[int, bytes],
         checkpoints: Sequence[CheckpointRow],
     ) -> Iterator[Fault]:
-        by_size = {row.size: row for row in checkpoints}
+        by_size: dict[int, list[CheckpointRow]] = {}
+        for row in checkpoints:  # Beside the stored one there can be what the signer says that it signed.
+            by_size.setdefault(row.size, []).append(row)
         while self.frontier.size < hi:
             index = self.frontier.size
             leaf = leaf_hashes.get(self._start + index) or nodes.get((0, index))
@@ -82,8 +84,7 @@ class TreeCheck:
                     what = "is missing" if stored is None else "isn't its children's"
                     first = self._start + (position << height)
                     yield Fault(first, "nodes.hash", f"the node of height {height} over the leaves from here {what}")
-            row = by_size.get(self.frontier.size)
-            if row is not None:
+            for row in by_size.get(self.frontier.size, ()):
                 yield from self._checkpoint(row)
 
     def _checkpoint(self, row: CheckpointRow) -> Iterator[Fault]:
