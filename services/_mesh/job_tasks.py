@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -12,7 +12,7 @@ from services._mesh.dispatcher import Dispatcher
 from services._mesh.job_rpc import JobServicer
 from services._mesh.jobs import JobDesk, OnDead, Planner, Policy
 from services._mesh.process import Mesh
-from services._mesh.streams import JobMessages, JobStream
+from services._mesh.streams import JobMessages, JobStream, Link
 from services._mesh.uow import Store
 from services._mesh.worker import Handler, JobRunner
 
@@ -47,7 +47,7 @@ async def own_jobs(
     mesh.health.needs("NATS", link.was_connected)
     stream = JobStream(link.client, service)
     dispatcher = Dispatcher(database, service, mesh.clock, stream, mesh.metrics)
-    mesh.task(dispatcher.run(), "dispatcher")
+    mesh.task(_connected(link, dispatcher.run), "dispatcher")
     store.on_jobs = dispatcher.wake
     desk = JobDesk(
         store,
@@ -88,5 +88,11 @@ async def work_on(
         clock=mesh.clock,
         metrics=mesh.metrics,
     )
-    mesh.task(runner.run(), "job runner")
+    mesh.task(_connected(link, runner.run), "job runner")
     return runner
+
+
+async def _connected(link: Link, run: Callable[[], Awaitable[None]]) -> None:
+    """Run what can do nothing before NATS has been there once."""
+    await link.connected()
+    await run()

@@ -33,6 +33,8 @@ TRACE_HEADER = "traceparent"
 # nats-py's pull subscriptions can go silent after a restart of the server (nats.py #504, #986): one that has brought
 # nothing for so many fetches is made anew, which costs two short messages.
 SILENT_FETCHES = 10
+# How long a worker waits for a consumer that isn't there: the API declares it, which a worker isn't told of.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 2.0
 
 
 def stream_name(service: str) -> str:
@@ -78,7 +80,8 @@ class Link:
     def __init__(self, settings: NatsSettings, process: str, tls: TlsSettings | None) -> None:
         self._settings, self._process, self._tls = settings, process, tls
         self.client = Client()
-        self._begun = self._was_connected = False
+        self._begun = False
+        self._connected = asyncio.Event()
         self._trouble = ""
 
     def is_connected(self) -> bool:
@@ -87,7 +90,11 @@ class Link:
 
     def was_connected(self) -> bool:
         """Whether the server has ever been there: address, certificate and password are right."""
-        return self._was_connected
+        return self._connected.is_set()
+
+    async def connected(self) -> None:
+        """Wait until the server has been there once."""
+        await self._connected.wait()
 
     async def run(self) -> None:
         """Connect, and stay so until cancelled."""
@@ -112,7 +119,7 @@ class Link:
             error_cb=self._noticed,
             reconnected_cb=self._returned,
         )
-        self._was_connected = True
+        self._connected.set()
         await self._returned()
 
     async def close(self) -> None:
@@ -220,6 +227,12 @@ class JobMessages:
         self._client, self._service = client, service
         self._subscription: nats.js.JetStreamContext.PullSubscription | None = None
         self._silent = 0
+        self._missing, self._pause_seconds = "", FIRST_PAUSE_SECONDS
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long it will wait after the next fetch that fails."""
+        return self._pause_seconds
 
     async def fetch(self, count: int, seconds: float) -> list[Msg]:
         """At most `count` messages, waiting at most `seconds`; an empty list when there are none."""
@@ -234,18 +247,32 @@ class JobMessages:
                 )
             messages = await self._subscription.fetch(count, timeout=seconds)
         except (TimeoutError, nats.errors.TimeoutError):
+            self._found()
             self._silent += 1
             if self._silent >= SILENT_FETCHES:
                 await self.rebuild()
             return []
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             # The stream or consumer is gone, or the connection is: the API declares anew, we bind anew.
-            log.info("fetching jobs of %s will be tried again: %s", self._service, type(error).__name__)
-            await self.rebuild()
-            await asyncio.sleep(min(seconds, 0.5))
+            await self._pause(type(error).__name__)
             return []
+        self._found()
         self._silent = 0
         return messages
+
+    async def _pause(self, missing: str) -> None:
+        """Wait for the consumer, longer each time; say once what is wrong."""
+        if missing != self._missing:
+            self._missing = missing
+            log.info("there is no consumer of jobs of %s (%s); it is waited for", self._service, missing)
+        await self.rebuild()
+        await asyncio.sleep(self._pause_seconds)
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def _found(self) -> None:
+        if self._missing:
+            log.info("jobs of %s are fetched again", self._service)
+        self._missing, self._pause_seconds = "", FIRST_PAUSE_SECONDS
 
     async def rebuild(self) -> None:
         """Drop the subscription; the next fetch binds anew."""

@@ -183,6 +183,34 @@ async def test_a_deleted_consumer_is_made_again(plant: Plant) -> None:
         await eventually(lambda: plant.done(6), 40)
 
 
+async def test_a_worker_waits_for_a_consumer_that_nobody_declared_yet_and_says_so_once(
+    plant: Plant, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the start, where a worker is there before its API: twice a second it said that there is none."""
+    monkeypatch.setattr(streams, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "LONGEST_PAUSE_SECONDS", 0.05)
+    caplog.set_level("INFO", "services._mesh.streams")
+    messages = JobMessages(await plant.nats.connect(f"{SERVICE}-worker"), SERVICE)
+    stream, job = JobStream(await plant.nats.connect(SERVICE), SERVICE), uuid4()
+
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "jobs of" in record.getMessage()]
+
+    pauses = []
+    for _ in range(5):
+        pauses.append(messages.pause_seconds)
+        assert await messages.fetch(1, 0.2) == []
+    assert pauses == [0.01, 0.02, 0.04, 0.05, 0.05]
+    assert said() == [f"there is no consumer of jobs of {SERVICE} (ServiceUnavailableError); it is waited for"]
+    assert await stream.ensure()
+    await stream.publish("weigh", job, "")
+    (message,) = await messages.fetch(1, 1.0)
+    assert UUID(bytes=message.data) == job
+    await message.ack()
+    assert said()[1:] == [f"jobs of {SERVICE} are fetched again"]
+    assert messages.pause_seconds == 0.01
+
+
 async def test_announcing_again_replaces_instead_of_piling_up(plant: Plant) -> None:
     stream = JobStream(await plant.nats.connect(SERVICE), SERVICE)
     assert await stream.ensure()
