@@ -1,9 +1,10 @@
-"""The log's client for the relay and the reconciler: appends events, and asks what the log holds of ours."""
+"""The log's client for relay, reconciler and clearing: appends events, asks what the log holds and erased of ours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import grpc.aio
@@ -11,6 +12,7 @@ import grpc.aio
 from recoup.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from services._mesh.errors import from_rpc_error
 from services._mesh.relay import PendingEvent
+from services._mesh.times import stamp
 
 APPEND_SECONDS = 10.0
 SUMMARY_SECONDS = 10.0
@@ -23,6 +25,16 @@ class Summary:
     count: int
     digest: bytes
     event_ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Events of a producer that one erasure made unreadable, up to a counter; where to go on from."""
+
+    organization_id: UUID
+    erasure_id: UUID
+    event_ids: tuple[UUID, ...]
+    last_counter: int
 
 
 class LogClient:
@@ -60,3 +72,19 @@ class LogClient:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "audit") from None
         return Summary(answer.count, bytes(answer.digest), tuple(UUID(each) for each in answer.event_ids))
+
+    async def next_erased(self, since: datetime, after: Erased | None) -> Erased | None:
+        """The next of our events that were erased since, erasure by erasure; None at the end. Raises Problem."""
+        request = audit_service_pb2.FindErasedEventsRequest(erased_after=stamp(since))
+        if after is not None:
+            request.after_organization_id = str(after.organization_id)
+            request.after_erasure_id = str(after.erasure_id)
+            request.after_counter = after.last_counter
+        try:
+            answer = await self._stub.FindErasedEvents(request, timeout=SUMMARY_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "audit") from None
+        if not answer.erasure_id:
+            return None
+        ids = tuple(UUID(each) for each in answer.event_ids)
+        return Erased(UUID(answer.organization_id), UUID(answer.erasure_id), ids, answer.last_counter)

@@ -1,10 +1,11 @@
-"""What every service that changes state runs beside its RPCs: the relay, the reconciler, and its recorded denials."""
+"""What every service that changes state runs beside its RPCs: relay, reconciler, clearing, recorded denials."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from services._mesh.clearing import Clearing, Kept
 from services._mesh.denials import Denial, Sink
 from services._mesh.log_client import LogClient
 from services._mesh.process import Mesh
@@ -12,11 +13,11 @@ from services._mesh.reconcile import Difference, Reconciler, Summarizer, Tell
 from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import PLATFORM, Store
 
-# Relays of several organizations at once, the look for more, and the reconciler.
-_POOL = 6
+# Relays of several organizations at once, the look for more, the reconciler, and the clearing.
+_POOL = 7
 
 
-class Log(Summarizer, Protocol):
+class Log(Summarizer, Kept, Protocol):
     """Where events go, and what is known there about them: a `LogClient`, but for the log itself."""
 
     async def append(self, events: Sequence[PendingEvent]) -> list[int]:
@@ -24,7 +25,7 @@ class Log(Summarizer, Protocol):
 
 
 def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Relay:
-    """Start the relay and the reconciler, and have denials recorded as events. `to` is the log, if not the process."""
+    """Start relay, reconciler and clearing, and have denials recorded as events. `to`: the log, if not the process."""
     settings = mesh.settings.database
     if settings is None or settings.relay is None:
         raise RuntimeError(f"{mesh.name} needs [database.relay]")
@@ -32,6 +33,8 @@ def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Rel
     to = to or LogClient(mesh.channels.to("audit"))
     relay = Relay(database, schema, to.append, mesh.clock, mesh.metrics)
     mesh.task(relay.run(), "relay")
+    days = mesh.settings.outbox.payload_days
+    mesh.task(Clearing(database, schema, to, mesh.clock, days, mesh.metrics).run(), "clearing of payloads")
     tell = difference_recorder(schema, store)
     mesh.task(Reconciler(database, schema, to, mesh.metrics, tell).run(), "reconciler")
     mesh.denials.sink = denial_recorder(schema, store)

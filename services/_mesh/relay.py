@@ -68,7 +68,7 @@ WHERE claim.held AND o.organization_id = :organization_id AND o.log_index IS NUL
 """
 _MARK = """
 WITH marked AS (
-  UPDATE {schema}.outbox AS o SET log_index = m.log_index
+  UPDATE {schema}.outbox AS o SET log_index = m.log_index, relayed_at = :now
   FROM unnest(CAST(:ids AS uuid[]), CAST(:indexes AS bigint[])) AS m(event_id, log_index)
   WHERE o.organization_id = :organization_id AND o.event_id = m.event_id
 )
@@ -210,6 +210,7 @@ class Relay:
                 "ids": [event.event_id for event in taken.events],
                 "indexes": list(taken.indexes),
                 "through": taken.events[-1].counter,
+                "now": self._clock.now(),
             },
         )
 

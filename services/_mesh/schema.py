@@ -16,11 +16,22 @@ from collections.abc import Sequence
 TENANT_KINDS = frozenset({"state", "inventory", "dispatch", "lookup", "outbox"})
 CURRENT_ORGANIZATION = "(select nullif(current_setting('app.organization_id', true), '')::uuid)"
 
-# The bodies of the two trigger functions: what a database has is held against them (services/audit/control_watch.py).
+# The bodies of the trigger functions: what a database has is held against them (services/audit/control_watch.py).
 REFUSE_CHANGE = """
 BEGIN
   RAISE EXCEPTION 'the log is append-only: % of % refused', TG_OP, TG_TABLE_NAME
     USING ERRCODE = 'RC002';
+END """
+
+
+# What the relay may do to a payload: take it out of a row whose index the log has named, and nothing else.
+HOLD_PAYLOAD = """
+BEGIN
+  IF NEW.payload IS NOT NULL OR OLD.log_index IS NULL OR NEW.log_index IS DISTINCT FROM OLD.log_index THEN
+    RAISE EXCEPTION 'the payload of event % of %.% stays: the log must have named its index first',
+      OLD.event_id, TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = 'RC004';
+  END IF;
+  RETURN NEW;
 END """
 
 
@@ -131,6 +142,29 @@ def _outbox(schema: str, worker: bool) -> list[str]:
         # The relay finds out who has anything to relay here, and reads the events under that organization.
         f"CREATE POLICY dispatch ON {schema}.outbox_counters TO {schema}_relay USING (true)",
         f"GRANT SELECT, UPDATE (relayed) ON {schema}.outbox_counters TO {schema}_relay",
+    ]
+
+
+def payload_retention(schema: str) -> list[str]:
+    """Let the relay's role clear payloads that the log has (clearing.py): of relayed rows, and to nothing but NULL.
+
+    Nothing is scanned or written anew. Whoever holds the table for longer than ten seconds, as a dump does, makes the
+    migration fail, to be run again, rather than hold up every write behind it.
+    """
+    return [
+        "SET LOCAL lock_timeout = '10s'",
+        # Not valid: what stands there already had a payload for as long as it had to.
+        f"""ALTER TABLE {schema}.outbox ALTER COLUMN payload DROP NOT NULL, ADD COLUMN relayed_at timestamptz,
+            ADD CONSTRAINT payload_until_relayed CHECK (payload IS NOT NULL OR log_index IS NOT NULL) NOT VALID""",
+        f"ALTER TABLE {schema}.outbox_counters ADD COLUMN cleared bigint NOT NULL DEFAULT 0",
+        f"""CREATE FUNCTION {schema}.hold_payload() RETURNS trigger LANGUAGE plpgsql
+            SET search_path = pg_catalog AS $body${HOLD_PAYLOAD}$body$""",
+        # A name that the watch of the version before knows: it looks on while this is migrated.
+        f"CREATE TRIGGER final_state BEFORE UPDATE OF payload ON {schema}.outbox"
+        f" FOR EACH ROW EXECUTE FUNCTION {schema}.hold_payload()",
+        f"ALTER TABLE {schema}.outbox ENABLE ALWAYS TRIGGER final_state",
+        f"GRANT UPDATE (payload, relayed_at) ON {schema}.outbox TO {schema}_relay",
+        f"GRANT UPDATE (cleared) ON {schema}.outbox_counters TO {schema}_relay",
     ]
 
 

@@ -76,6 +76,15 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutboxSettings:
+    """For how many days after the log took an event its payload stays in the outbox, to be appended again if the log
+    is restored to an older state. What is erased goes at once.
+    """
+
+    payload_days: Annotated[int, Between(1, 366)] = 30
+
+
+@dataclass(frozen=True, kw_only=True)
 class NatsSettings:
     """Where JetStream is, and as whom this process speaks to it."""
 
@@ -158,6 +167,7 @@ class MeshSettings:
     callers: CallersSettings = field(default_factory=CallersSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     database: DatabaseSettings | None = None
+    outbox: OutboxSettings = field(default_factory=OutboxSettings)
     nats: NatsSettings | None = None
     signing: SigningSettings | None = None
     otlp: OtlpSettings | None = None

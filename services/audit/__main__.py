@@ -24,6 +24,7 @@ from services.audit.clients_evidence import Identity
 from services.audit.config import ArchiveSettings, AuditSettings
 from services.audit.control_watch import ControlWatch
 from services.audit.cosigners import Cosigners
+from services.audit.erased import ErasedEvents
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
 from services.audit.heads import HeadPublisher
@@ -87,7 +88,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     checkpointer.refused = Refusals(database, alarms.note, checks.whole).tell
     mesh.task(checks.run(), "self-check")
     mesh.task(watch.run(), "watch on controls")
-    produce(mesh, "audit", reader, OwnLog(reader, sequencer))
+    erased = ErasedEvents(_dispatcher(mesh, settings), reader)
+    produce(mesh, "audit", reader, OwnLog(reader, sequencer, erased))
     if settings.archive is not None:
         mesh.task(_archiver(mesh, settings.archive, reader, alarms).run(), "archiver")
     heads = HeadPublisher(database, reader, checkpointer, mesh.clock, settings.log.heads_seconds)
@@ -104,6 +106,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
         actors,
         alarms.note,
         cosigners,
+        erased,
     )
     erasures = ErasureRpc(reader, keyring.database, actors, pages, eraser.wake)
     policies = Policies(reader, Identity(mesh.channels.to("identity")))
@@ -137,10 +140,14 @@ def _evidence_key(path: Path) -> EvidenceKey:
 
 
 def _erasure_roles(mesh: Mesh, settings: AuditSettings, head: Database) -> ErasureRoles:
+    keys = mesh.database(settings.subjects.eraser, 3, settings.subjects.database)
+    return ErasureRoles(_dispatcher(mesh, settings), head, keys)
+
+
+def _dispatcher(mesh: Mesh, settings: AuditSettings) -> Database:
     if settings.database is None or settings.database.dispatcher is None:
         raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
-    keys = mesh.database(settings.subjects.eraser, 3, settings.subjects.database)
-    return ErasureRoles(mesh.database(settings.database.dispatcher, 2), head, keys)
+    return mesh.database(settings.database.dispatcher, 2)
 
 
 def _archiver(mesh: Mesh, settings: ArchiveSettings, writer: Store, alarms: Alarms) -> Archiver:

@@ -10,10 +10,12 @@ from recoup.audit.v1 import audit_service_pb2 as pb
 from recoup.audit.v1 import audit_service_pb2_grpc, signer_service_pb2, signer_service_pb2_grpc
 from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
+from services._mesh.times import moment
 from services._mesh.uow import Store
 from services.audit import usecases, wire
 from services.audit.checkpointer import Checkpointer
 from services.audit.cosigners import Cosigners
+from services.audit.erased import ErasedEvents
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Note, only_log
 from services.audit.model.visibility import view_of
@@ -40,11 +42,12 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         hashed: ActorHash,
         note: Note = only_log,
         cosigners: Cosigners | None = None,
+        erased: ErasedEvents | None = None,
     ) -> None:
         self._reader, self._opener = reader, opener
         self._sequencer, self._checkpointer = sequencer, checkpointer
         self._pages, self._manifest, self._hashed, self._note = pages, manifest, hashed, note
-        self._cosigners = cosigners
+        self._cosigners, self._erased = cosigners, erased
 
     async def AppendEvents(self, request: pb.AppendEventsRequest, context: Context) -> pb.AppendEventsResponse:
         events = [wire.produced(event) for event in request.events]
@@ -63,6 +66,13 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         )
         named = [str(event_id) for event_id in ids] if request.include_event_ids else []
         return pb.SummarizeProducerResponse(count=len(ids), digest=digest, event_ids=named)
+
+    async def FindErasedEvents(
+        self, request: pb.FindErasedEventsRequest, context: Context
+    ) -> pb.FindErasedEventsResponse:
+        assert self._erased is not None
+        since, after = moment(request.erased_after), wire.erased_after(request)
+        return wire.erased_events(await self._erased.find(current().peer, since, after))
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         organization_id, limit = current().organization(), size_of(request)

@@ -8,6 +8,7 @@ from uuid import UUID
 from google.api.httpbody_pb2 import HttpBody
 
 from recoup.audit.v1 import audit_pb2, audit_service_pb2, signer_service_pb2
+from services._mesh.log_client import Erased
 from services._mesh.times import moment, stamp
 from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
 from services.audit.model.heads import PublishedHead
@@ -23,6 +24,25 @@ _STATES = {
 def produced(message: audit_pb2.ProducedEvent) -> Produced:
     """An event as a producer hands it over."""
     return Produced(UUID(message.event_id), UUID(message.organization_id), message.producer_counter, message.payload)
+
+
+def erased_after(request: audit_service_pb2.FindErasedEventsRequest) -> Erased | None:
+    """Where the answer before ended; None at first."""
+    if not (request.after_organization_id and request.after_erasure_id):
+        return None
+    return Erased(UUID(request.after_organization_id), UUID(request.after_erasure_id), (), request.after_counter)
+
+
+def erased_events(found: Erased | None) -> audit_service_pb2.FindErasedEventsResponse:
+    """What a producer is told of its erased events."""
+    if found is None:
+        return audit_service_pb2.FindErasedEventsResponse()
+    return audit_service_pb2.FindErasedEventsResponse(
+        organization_id=str(found.organization_id),
+        erasure_id=str(found.erasure_id),
+        event_ids=[str(event_id) for event_id in found.event_ids],
+        last_counter=found.last_counter,
+    )
 
 
 def event_filter(request: audit_service_pb2.ListEventsRequest) -> EventFilter:

@@ -61,6 +61,24 @@ BYPASSES: dict[str, tuple[str, tuple[str, str]]] = {
         " AS 'BEGIN RETURN NULL; END'",
         ("trigger function", "identity.require_event()"),
     ),
+    "payload trigger disabled": (
+        "ALTER TABLE identity.outbox DISABLE TRIGGER final_state",
+        ("payload trigger", "identity.outbox"),
+    ),
+    "payload trigger narrowed": (
+        "DROP TRIGGER final_state ON actions.outbox;"
+        " CREATE TRIGGER final_state BEFORE UPDATE OF log_index ON actions.outbox FOR EACH ROW"
+        " EXECUTE FUNCTION actions.hold_payload(); ALTER TABLE actions.outbox ENABLE ALWAYS TRIGGER final_state",
+        ("payload trigger", "actions.outbox"),
+    ),
+    "payload check emptied": (
+        "CREATE OR REPLACE FUNCTION scanner.hold_payload() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        ("trigger function", "scanner.hold_payload()"),
+    ),
+    "payload constraint dropped": (
+        "ALTER TABLE audit.outbox DROP CONSTRAINT payload_until_relayed",
+        ("payload constraint", "audit.outbox"),
+    ),
     "no longer state": ("COMMENT ON TABLE identity.members IS NULL", ("kind", "identity.members")),
     "security off": ("ALTER TABLE audit.entries DISABLE ROW LEVEL SECURITY", ("row-level security", "audit.entries")),
     "security not forced": (

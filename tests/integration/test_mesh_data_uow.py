@@ -332,7 +332,7 @@ async def test_tasks_are_woken_by_a_commit_and_by_nothing_else(store: Store) -> 
 async def test_roles_of_tasks_can_do_no_more_than_their_task(things: TestDatabase) -> None:
     forbidden = {
         "pricing_relay": [
-            "UPDATE pricing.outbox SET payload = ''",
+            "UPDATE pricing.outbox SET action = ''",  # What it may do to a payload: test_mesh_data_clearing.py.
             "DELETE FROM pricing.outbox",
             "SELECT * FROM pricing.things",
             "UPDATE pricing.outbox_counters SET value = 0",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from recoup_local.issuer import find_person
+from recoup_local.issuer import find_person, organization_id
 from recoup_local.supervisor import query
 from tests.support import mesh as support
 from tests.support.mesh import Person, TestMesh, until
@@ -21,6 +21,7 @@ from tests.support.mesh import Person, TestMesh, until
 pytestmark = pytest.mark.xdist_group("mesh")
 
 DONE, REFUSED = 0, 1
+PRODUCERS = ("identity", "scanner", "pricing", "actions", "audit")
 
 
 def recoup(made: TestMesh, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -84,11 +85,20 @@ def test_two_people_erase_a_third_and_every_proof_still_stands(made: TestMesh, t
     code, told = verified(made, admin, hers, tmp_path)
     assert (code, "as signed, but not what it said" in told) == (2, True), told
     assert verified(made, admin, theirs, tmp_path)[0] == 0
+    # Nor has any producer kept what she did.
+    until(lambda: None if any(_acted(made, schema, subject) for schema in PRODUCERS) else True)
     # What was done about her is told, and by whom, but not her name.
     actions = [each["action"] for each in admin.get("/events", target=f"erasures/{erasure_id}")["events"]]
     assert actions == ["audit.payload.erase", "audit.erasure.approve", "audit.erasure.request"]
     for each in admin.get("/events", action="audit.")["events"]:
         assert subject not in json.dumps(_payload(each))
+
+
+def _acted(made: TestMesh, schema: str, actor: str) -> list[Any]:
+    """The events that an actor has left in a producer's outbox, with their payloads."""
+    told = "convert_from(payload, 'UTF8')::jsonb ->> 'actor'"
+    ours = f"organization_id = '{organization_id('globex')}'"
+    return ask(made, f"SELECT event_id FROM {schema}.outbox WHERE {ours} AND {told} = '{actor}'")
 
 
 def _payload(event: dict[str, Any]) -> Any:
@@ -119,10 +129,10 @@ def test_while_the_keys_are_away_nothing_is_opened_and_nothing_is_lost(made: Tes
     until(lambda: connected() == before + 1 or None)
 
 
-def ask(made: TestMesh, statement: str) -> None:
-    """A statement of the superuser's."""
+def ask(made: TestMesh, statement: str) -> list[Any]:
+    """A statement of the superuser's; returns its rows."""
     assert made.mesh.postgres is not None
-    asyncio.run(query(made.mesh.postgres, statement))
+    return asyncio.run(query(made.mesh.postgres, statement))
 
 
 def _refused(person: Person) -> dict[str, Any] | None:

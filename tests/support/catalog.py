@@ -30,14 +30,19 @@ _JOB_CHANGES = "status failures published_at lease_until"
 EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
     # (a) dispatch tables: no payload, and one role.
     ("{s}.jobs", "dispatch"): ("{s}_dispatcher", "ALL", _JOB, _JOB_CHANGES),
-    ("{s}.outbox_counters", "dispatch"): ("{s}_relay", "ALL", "organization_id value relayed", "relayed"),
+    ("{s}.outbox_counters", "dispatch"): (
+        "{s}_relay",
+        "ALL",
+        "organization_id value relayed cleared",
+        "relayed cleared",
+    ),
     # (b) before the organization is known: a session sees its own person's memberships.
     ("identity.members", "own"): ("identity_api", "SELECT", "*", "*"),
     # (c) the sequencer inserts, and keeps each organization's place in the chain.
     ("audit.events", "sequencer"): ("audit_sequencer", "INSERT", "", ""),
     ("audit.entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
     ("audit.payloads", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),
-    ("audit.erasures", "dispatch"): ("audit_dispatcher", "SELECT", "organization_id erasure_id state", ""),
+    ("audit.erasures", "dispatch"): ("audit_dispatcher", "SELECT", "organization_id erasure_id state done_at", ""),
     ("audit.head_entries", "sequencer"): ("audit_sequencer", "ALL", "*", "*"),
     # The self-check finds out which organizations there are, and reads the rows of each under its own.
     ("audit.chains", "checker"): ("audit_checker", "SELECT", "organization_id seq leaf_hash", ""),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services._mesh.schema import REFUSE_CHANGE, require_event
+from services._mesh.schema import HOLD_PAYLOAD, REFUSE_CHANGE, require_event
 from services.audit.model.controls import EVENT_TRIGGERS, LOGS, OPEN_TO_INSERTS, SERVICES, Bypass
 
 _TENANT = (
@@ -30,7 +30,8 @@ WITH tables AS (
   WHERE n.nspname = ANY(CAST(:services AS text[])) AND c.relkind IN ('r', 'p')
 ), triggers AS (
   SELECT t.tgrelid, t.tgname::text AS name, t.tgenabled::text AS enabled, t.tgtype AS type, p.proname::text AS function,
-    t.tgqual IS NULL AND t.tgattr = '' AS always
+    t.tgqual IS NULL AND t.tgattr = '' AS always, t.tgqual IS NULL AS unconditional, t.tgattr[0] AS column_number,
+    array_length(t.tgattr::int2[], 1) AS columns
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
 ), logins AS (
   SELECT r.oid, r.rolname::text AS name, split_part(r.rolname, '_', 1) AS schema, r.rolcanlogin,
@@ -50,6 +51,17 @@ UNION ALL SELECT 'outbox trigger', t.name, 'it is missing, disabled or changed' 
   WHERE t.kind = 'state' AND NOT EXISTS (SELECT FROM triggers g
     WHERE g.tgrelid = t.oid AND g.name = 'owes_event' AND g.enabled IN ('O', 'A') AND g.type = 1 + 4 + 8 + 16
       AND g.always AND g.function = 'require_event')
+-- While a schema isn't migrated yet its payloads can't be cleared at all.
+UNION ALL SELECT 'payload trigger', t.name, 'it is missing, disabled or changed'
+  FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'payload' AND NOT a.attnotnull
+  WHERE t.kind = 'outbox' AND NOT EXISTS (SELECT FROM triggers g
+    WHERE g.tgrelid = t.oid AND g.name = 'final_state' AND g.enabled = 'A' AND g.type = 1 + 2 + 16 AND g.unconditional
+      AND g.columns = 1 AND g.column_number = a.attnum AND g.function = 'hold_payload')
+UNION ALL SELECT 'payload constraint', t.name, 'it is missing or changed'
+  FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'payload' AND NOT a.attnotnull
+  WHERE t.kind = 'outbox' AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = t.oid
+    AND c.conname = 'payload_until_relayed'
+    AND pg_get_expr(c.conbin, c.conrelid) = '((payload IS NOT NULL) OR (log_index IS NOT NULL))')
 UNION ALL SELECT 'trigger function', p.oid::regprocedure::text, 'its body isn''t the one of the migrations'
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
   JOIN unnest(CAST(:functions AS text[]), CAST(:bodies AS text[])) AS f(name, body)
@@ -122,6 +134,7 @@ async def read_unsigned_since(connection: AsyncConnection) -> float | None:
 
 def _expected(event_triggers: bool) -> Mapping[str, object]:
     bodies = {f"{each}.require_event": require_event(each) for each in SERVICES}
+    bodies |= {f"{each}.hold_payload": HOLD_PAYLOAD for each in SERVICES}
     bodies["audit.refuse_change"] = REFUSE_CHANGE
     return {
         "services": list(SERVICES),

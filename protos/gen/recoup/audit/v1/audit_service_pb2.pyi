@@ -136,6 +136,78 @@ class SummarizeProducerResponse(_message.Message):
 Global___SummarizeProducerResponse: _TypeAlias = SummarizeProducerResponse  # noqa: Y015
 
 @_typing.final
+class FindErasedEventsRequest(_message.Message):
+    """Asks for the next events of the calling producer that were erased. One answer is about one erasure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASED_AFTER_FIELD_NUMBER: _builtins.int
+    AFTER_ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_ERASURE_ID_FIELD_NUMBER: _builtins.int
+    AFTER_COUNTER_FIELD_NUMBER: _builtins.int
+    after_organization_id: _builtins.str
+    """The organization of the answer before, a UUID; empty at first."""
+    after_erasure_id: _builtins.str
+    """The erasure of the answer before, a UUID; empty at first."""
+    after_counter: _builtins.int
+    """The last_counter of the answer before."""
+    @_builtins.property
+    def erased_after(self) -> _timestamp_pb2.Timestamp:
+        """Only what was erased after this."""
+
+    def __init__(
+        self,
+        *,
+        erased_after: _timestamp_pb2.Timestamp | None = ...,
+        after_organization_id: _builtins.str = ...,
+        after_erasure_id: _builtins.str = ...,
+        after_counter: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased_after", b"erased_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_counter", b"after_counter", "after_erasure_id", b"after_erasure_id", "after_organization_id", b"after_organization_id", "erased_after", b"erased_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindErasedEventsRequest: _TypeAlias = FindErasedEventsRequest  # noqa: Y015
+
+@_typing.final
+class FindErasedEventsResponse(_message.Message):
+    """Erased events, at most 1,000. Ask again until there is no erasure in the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    LAST_COUNTER_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID; empty where no more was erased."""
+    erasure_id: _builtins.str
+    """The erasure, a UUID; empty where no more was erased."""
+    last_counter: _builtins.int
+    """The counter of the last of them."""
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the calling producer's events under it, in counter order; none where it had no part in it."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        erasure_id: _builtins.str = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        last_counter: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erasure_id", b"erasure_id", "event_ids", b"event_ids", "last_counter", b"last_counter", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindErasedEventsResponse: _TypeAlias = FindErasedEventsResponse  # noqa: Y015
+
+@_typing.final
 class ListEventsRequest(_message.Message):
     """Asks for events."""
 

@@ -45,6 +45,11 @@ class AuditServiceStub:
                 request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.SummarizeProducerRequest.SerializeToString,
                 response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.SummarizeProducerResponse.FromString,
                 _registered_method=True)
+        self.FindErasedEvents = channel.unary_unary(
+                '/recoup.audit.v1.AuditService/FindErasedEvents',
+                request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.FindErasedEventsRequest.SerializeToString,
+                response_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.FindErasedEventsResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/recoup.audit.v1.AuditService/ListEvents',
                 request_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.ListEventsRequest.SerializeToString,
@@ -106,6 +111,13 @@ class AuditServiceServicer:
 
     def SummarizeProducer(self, request, context):
         """Says how many events of the calling producer the log holds for an organization up to a counter, and their digest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindErasedEvents(self, request, context):
+        """Names events of the calling producer whose payloads were erased, so that it erases what it still has of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,6 +203,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.SummarizeProducer,
                     request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.SummarizeProducerRequest.FromString,
                     response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.SummarizeProducerResponse.SerializeToString,
+            ),
+            'FindErasedEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindErasedEvents,
+                    request_deserializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.FindErasedEventsRequest.FromString,
+                    response_serializer=recoup_dot_audit_dot_v1_dot_audit__service__pb2.FindErasedEventsResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -293,6 +310,33 @@ class AuditService:
             '/recoup.audit.v1.AuditService/SummarizeProducer',
             recoup_dot_audit_dot_v1_dot_audit__service__pb2.SummarizeProducerRequest.SerializeToString,
             recoup_dot_audit_dot_v1_dot_audit__service__pb2.SummarizeProducerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindErasedEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.audit.v1.AuditService/FindErasedEvents',
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.FindErasedEventsRequest.SerializeToString,
+            recoup_dot_audit_dot_v1_dot_audit__service__pb2.FindErasedEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

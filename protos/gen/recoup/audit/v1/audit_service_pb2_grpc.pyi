@@ -39,6 +39,8 @@ class AuditServiceStub:
     """
     SummarizeProducer: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.SummarizeProducerRequest, _audit_service_pb2.SummarizeProducerResponse]
     """Says how many events of the calling producer the log holds for an organization up to a counter, and their digest."""
+    FindErasedEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.FindErasedEventsRequest, _audit_service_pb2.FindErasedEventsResponse]
+    """Names events of the calling producer whose payloads were erased, so that it erases what it still has of them."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]
     """Lists the organization's events, newest first: by their place in the log, or by when they happened where a time is
     asked for. Admin, Security and Auditor see all of them; the others those that their permissions "audit.event.read_…"
@@ -77,6 +79,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     SummarizeProducer: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.SummarizeProducerRequest, _audit_service_pb2.SummarizeProducerResponse]  # type: ignore[assignment]
     """Says how many events of the calling producer the log holds for an organization up to a counter, and their digest."""
+    FindErasedEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.FindErasedEventsRequest, _audit_service_pb2.FindErasedEventsResponse]  # type: ignore[assignment]
+    """Names events of the calling producer whose payloads were erased, so that it erases what it still has of them."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the organization's events, newest first: by their place in the log, or by when they happened where a time is
     asked for. Admin, Security and Auditor see all of them; the others those that their permissions "audit.event.read_…"
@@ -124,6 +128,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.SummarizeProducerResponse, _abc.Awaitable[_audit_service_pb2.SummarizeProducerResponse]]:
         """Says how many events of the calling producer the log holds for an organization up to a counter, and their digest."""
+
+    @_abc_1.abstractmethod
+    def FindErasedEvents(
+        self,
+        request: _audit_service_pb2.FindErasedEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.FindErasedEventsResponse, _abc.Awaitable[_audit_service_pb2.FindErasedEventsResponse]]:
+        """Names events of the calling producer whose payloads were erased, so that it erases what it still has of them."""
 
     @_abc_1.abstractmethod
     def ListEvents(
