@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from services._mesh.config import ConfigError
 from services._mesh.errors import DeadlinePassed, Problem, Reason, dependency_down
 from services._mesh.settings import DatabaseSettings
-from services._mesh.telemetry import instrument_engine
+from services._mesh.telemetry import instrument_engine, sql_span
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -70,8 +70,7 @@ class Database:
         # str() of a UUID is hex digits and hyphens, so that it needs no quoting; anything else isn't let in.
         assert isinstance(organization_id, UUID)
         mode = "BEGIN READ ONLY" if read_only else "BEGIN"
-        scope = f"SELECT set_config('app.organization_id', '{organization_id}', true)"
-        return self._transaction(f"{mode}; {scope}")
+        return self._transaction(f"{mode}; SET LOCAL app.organization_id = '{organization_id}'")
 
     def unscoped(self) -> _Transaction:
         """A transaction without an organization: reference tables, and what a dispatch role sees."""
@@ -84,19 +83,21 @@ class Database:
             yield connection
             await driver.execute("COMMIT")
         except BaseException:
-            await _roll_back(connection, driver)
-            raise
-        finally:
-            # Shielded, as SQLAlchemy's own `async with` is: a call that is cancelled must not leak its connection.
-            await asyncio.shield(asyncio.create_task(connection.close()))
+            try:
+                await _roll_back(connection, driver)
+                raise
+            finally:
+                # Shielded, as SQLAlchemy's own `async with` is: a call that is cancelled must not leak its connection.
+                await asyncio.shield(asyncio.create_task(connection.close()))
+        # Outside of a transaction the pool takes it back without waiting for anything, so nothing can cancel it.
+        await connection.close()
 
     async def _begun(self, begin: str) -> tuple[AsyncConnection, asyncpg.Connection[Any]]:
         """A connection in a fresh transaction. Those that died in the pool are replaced: nothing was done on them."""
         for left in range(self._attempts - 1, -1, -1):
             connection = await self._connected()
             try:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None
+                driver = await _driver(connection)
                 await driver.execute(begin)
                 return connection, driver
             except _DEAD_AT_BEGIN as error:
@@ -130,6 +131,22 @@ if TYPE_CHECKING:
 async def scope(connection: AsyncConnection, organization_id: UUID) -> None:
     """Set the organization for the rest of the transaction: for roles that go from one to the next."""
     await connection.execute(_SCOPE, {"organization": str(organization_id)})
+
+
+async def execute_raw(connection: AsyncConnection, statement: str, *values: Any) -> list[asyncpg.Record]:
+    """Run a statement on the driver itself, with $1, $2… for its values: for those that every transaction has.
+
+    It takes a third of the time that SQLAlchemy takes, whose own errors aren't raised then: asyncpg's are.
+    """
+    driver = await _driver(connection)
+    with sql_span(statement):
+        return await driver.fetch(statement, *values)
+
+
+async def _driver(connection: AsyncConnection) -> asyncpg.Connection[Any]:
+    driver: asyncpg.Connection[Any] | None = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    return driver
 
 
 def sqlstate_of(error: BaseException) -> str:

@@ -13,11 +13,11 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh import canonical
 from services._mesh.context import CallContext
+from services._mesh.database import execute_raw
 from services._mesh.ids import PLATFORM as PLATFORM
 from services._mesh.telemetry import trace_parent
 
@@ -45,21 +45,21 @@ class Event:
 
 
 # The counter is taken and the rows are written in one statement. `ordinality` keeps the order of emission.
+# Organization, moment and traceparent; then an array of each: ids, actions, payloads.
 _INSERT = """
 WITH taken AS (
-  INSERT INTO {schema}.outbox_counters AS c (organization_id, value) VALUES (:organization_id, :count)
-  ON CONFLICT (organization_id) DO UPDATE SET value = c.value + :count RETURNING c.value
+  INSERT INTO {schema}.outbox_counters AS c (organization_id, value) VALUES ($1, cardinality($4::uuid[]))
+  ON CONFLICT (organization_id) DO UPDATE SET value = c.value + EXCLUDED.value RETURNING c.value
 )
 INSERT INTO {schema}.outbox (organization_id, event_id, counter, action, payload, occurred_at, trace_parent)
-SELECT :organization_id, e.event_id, taken.value - :count + e.place, e.action, e.payload, :now, :trace_parent
-FROM taken, unnest(CAST(:ids AS uuid[]), CAST(:actions AS text[]), CAST(:payloads AS bytea[]))
-  WITH ORDINALITY AS e(event_id, action, payload, place)
+SELECT $1, e.event_id, taken.value - cardinality($4::uuid[]) + e.place, e.action, e.payload, $2, $3
+FROM taken, unnest($4::uuid[], $5::text[], $6::bytea[]) WITH ORDINALITY AS e(event_id, action, payload, place)
 """
 
 
 @cache
-def _insert(schema: str) -> TextClause:
-    return text(_INSERT.format(schema=schema))
+def _insert(schema: str) -> str:
+    return _INSERT.format(schema=schema)
 
 
 async def write(
@@ -72,18 +72,8 @@ async def write(
 ) -> None:
     """Count and write `events`, in their order. Must be the transaction's last statement: it locks the counter."""
     payloads = [payload_of(event, organization_id, schema, context, now) for event in events]
-    await connection.execute(
-        _insert(schema),
-        {
-            "organization_id": organization_id,
-            "count": len(events),
-            "ids": [event.event_id for event in events],
-            "actions": [event.action for event in events],
-            "payloads": payloads,
-            "now": now,
-            "trace_parent": trace_parent(),
-        },
-    )
+    ids, actions = [event.event_id for event in events], [event.action for event in events]
+    await execute_raw(connection, _insert(schema), organization_id, now, trace_parent(), ids, actions, payloads)
 
 
 def payload_of(event: Event, organization_id: UUID, schema: str, context: CallContext | None, now: datetime) -> bytes:

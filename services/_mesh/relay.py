@@ -10,13 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.clock import Clock
-from services._mesh.database import Database, scope
+from services._mesh.database import Database, execute_raw
 from services._mesh.errors import DeadlinePassed, Exhausted, Problem, Unavailable
 from services._mesh.failpoints import reach
 from services._mesh.metrics import Metrics
@@ -57,23 +59,9 @@ _WAITING = """
 SELECT organization_id FROM {schema}.outbox_counters WHERE value > relayed
 ORDER BY organization_id <= :after, organization_id LIMIT :limit
 """
-# An advisory lock instead of the counter's row: holding that row during the append would hold up every writer. Who gets
-# it just as another relay lets go of it may append once more what that one did, which has no effect.
-_CLAIMED = """
-WITH claim AS MATERIALIZED (
-  SELECT pg_try_advisory_xact_lock(hashtextextended('relay {schema} ' || :name, 0)) AS held
-)
-SELECT o.event_id, o.counter, o.payload FROM claim, {schema}.outbox AS o
-WHERE claim.held AND o.organization_id = :organization_id AND o.log_index IS NULL ORDER BY o.counter LIMIT :limit
-"""
-_MARK = """
-WITH marked AS (
-  UPDATE {schema}.outbox AS o SET log_index = m.log_index, relayed_at = :now
-  FROM unnest(CAST(:ids AS uuid[]), CAST(:indexes AS bigint[])) AS m(event_id, log_index)
-  WHERE o.organization_id = :organization_id AND o.event_id = m.event_id
-)
-UPDATE {schema}.outbox_counters SET relayed = greatest(relayed, :through) WHERE organization_id = :organization_id
-"""
+# Both are made by `relaying` (schema.py).
+_CLAIM = "SELECT organization, event, number, body FROM {schema}.relay_claim($1, $2)"
+_MARK = "SELECT {schema}.relay_mark($1, $2, $3, $4, $5)"
 # After these the log said nothing about the events: trying each organization's apart would ask it the same again.
 _NOT_ANSWERED = (Unavailable, DeadlinePassed, Exhausted)
 
@@ -98,7 +86,7 @@ class Relay:
         metrics: Metrics | None = None,
     ) -> None:
         self._database, self._schema, self._append = database, schema, append
-        self._claimed, self._mark = (text(each.format(schema=schema)) for each in (_CLAIMED, _MARK))
+        self._claim, self._mark = (each.format(schema=schema) for each in (_CLAIM, _MARK))
         self._clock = clock or Clock()
         metrics = metrics or Metrics()
         self._age = metrics.gauge("recoup_outbox_age_seconds", "Age of the oldest unrelayed event.", service=schema)
@@ -162,13 +150,12 @@ class Relay:
     async def _relay(self, group: Sequence[UUID], ages: list[float]) -> int:
         """A batch of each organization of a group. They are claimed first, so that two relays don't do the same."""
         async with self._places, self._database.unscoped() as connection:
-            pending = [events for each in group if (events := await self._claim(connection, each, len(group)))]
+            pending = await self._claimed(connection, group)
             ages += [self._clock.wall_seconds() - made_at(events[0].event_id) for events in pending]
             reach("relay.claimed")
             taken, failures = await self._appended(within_limit(pending, BATCH_BYTES))
             reach("relay.appended")
-            for each in taken:
-                await self._marked(connection, each)
+            await self._marked(connection, taken)
         moved = sum(len(each.events) for each in taken)
         self._moved.add(moved)
         self._refused.add(len(failures))
@@ -176,13 +163,11 @@ class Relay:
             raise failures[0]
         return moved
 
-    async def _claim(self, connection: AsyncConnection, organization_id: UUID, sharing: int) -> list[PendingEvent]:
-        """The next events of an organization, in counter order; none where another relay is at them."""
-        await scope(connection, organization_id)
-        limit = max(BATCH // sharing, LEAST_SHARE)
-        values = {"organization_id": organization_id, "name": str(organization_id), "limit": limit}
-        rows = await connection.execute(self._claimed, values)
-        return [PendingEvent(row.event_id, organization_id, row.counter, bytes(row.payload)) for row in rows]
+    async def _claimed(self, connection: AsyncConnection, group: Sequence[UUID]) -> list[list[PendingEvent]]:
+        """The next events of each organization, in counter order; none of one where another relay is at them."""
+        rows = await execute_raw(connection, self._claim, group, max(BATCH // len(group), LEAST_SHARE))
+        events = (PendingEvent(event, organization, number, body) for organization, event, number, body in rows)
+        return [list(each) for _, each in groupby(events, key=attrgetter("organization_id"))]
 
     async def _appended(self, pending: Sequence[Sequence[PendingEvent]]) -> tuple[list[_Taken], list[Exception]]:
         """Append all at once, or each organization's apart where one is refused; what was taken, and what failed."""
@@ -200,19 +185,13 @@ class Relay:
             taken, failures = taken + more, failures + failed
         return taken, failures
 
-    async def _marked(self, connection: AsyncConnection, taken: _Taken) -> None:
-        organization_id = taken.events[0].organization_id
-        await scope(connection, organization_id)
-        await connection.execute(
-            self._mark,
-            {
-                "organization_id": organization_id,
-                "ids": [event.event_id for event in taken.events],
-                "indexes": list(taken.indexes),
-                "through": taken.events[-1].counter,
-                "now": self._clock.now(),
-            },
-        )
+    async def _marked(self, connection: AsyncConnection, taken: Sequence[_Taken]) -> None:
+        events = [event for each in taken for event in each.events]
+        if events:
+            organizations, ids = [each.organization_id for each in events], [each.event_id for each in events]
+            counters, places = [each.counter for each in events], [place for each in taken for place in each.indexes]
+            now = self._clock.now()
+            await execute_raw(connection, self._mark, now, organizations, ids, counters, places)
 
     async def _rest(self, seconds: float) -> None:
         self._wake.clear()

@@ -148,14 +148,34 @@ def instrument_engine(engine: Any) -> None:
     event.listen(target, "handle_error", _failed_sql)
 
 
+@contextmanager
+def sql_span(statement: str) -> Iterator[None]:
+    """The span of a statement that goes past SQLAlchemy."""
+    if not _active.recording:
+        yield
+        return
+    span = _sql_span(statement)
+    try:
+        yield
+    except Exception as error:
+        span.set_status(StatusCode.ERROR, type(error).__name__)
+        raise
+    finally:
+        span.end()
+
+
+def _sql_span(statement: str) -> Span:
+    # The first word names the span; the whole text is an attribute, as OpenTelemetry's database conventions say.
+    return _active.start_span(
+        f"sql {statement.lstrip()[:24].split(None, 1)[0].upper()}",
+        kind=SpanKind.CLIENT,
+        attributes={"db.system.name": "postgresql", "db.query.text": statement[:500]},
+    )
+
+
 def _before_sql(_conn: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
     if _active.recording and context is not None:
-        # The first word names the span; the whole text is an attribute, as OpenTelemetry's database conventions say.
-        context.recoup_span = _active.start_span(
-            f"sql {statement.lstrip()[:24].split(None, 1)[0].upper()}",
-            kind=SpanKind.CLIENT,
-            attributes={"db.system.name": "postgresql", "db.query.text": statement[:500]},
-        )
+        context.recoup_span = _sql_span(statement)
 
 
 def _after_sql(_conn: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:

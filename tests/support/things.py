@@ -38,6 +38,7 @@ async def install(database: TestDatabase) -> None:
         [
             *schema.mesh_tables(SERVICE, jobs=True, worker=True),
             *schema.payload_retention(SERVICE),
+            *schema.relaying(SERVICE),
             f"CREATE TABLE {SERVICE}.things (organization_id uuid NOT NULL, thing_id uuid NOT NULL, name text NOT NULL,"
             " PRIMARY KEY (organization_id, thing_id))",
             *schema.tenancy(SERVICE, "things", "state"),
