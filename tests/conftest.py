@@ -26,7 +26,7 @@ def services_with_migrations() -> list[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the nemesis lasts, and which one it is (tests/mesh/test_nemesis.py)."""
-    parser.addoption("--nemesis-seconds", type=float, default=60.0, help="how long faults go on")
+    parser.addoption("--nemesis-seconds", type=float, default=0.0, help="how long faults go on, after each once")
     parser.addoption("--nemesis-seed", type=int, default=0, help="repeat the faults of this seed")
 
 

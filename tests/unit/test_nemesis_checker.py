@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
+from random import Random
 from uuid import UUID
 
 import pytest
@@ -16,6 +18,7 @@ from services.audit.model import merkle
 from services.audit.model.leaf import Leaf
 from services.audit.model.notes import Signer, TreeHead
 from tests.support.nemesis.checker import check
+from tests.support.nemesis.faults import deal
 from tests.support.nemesis.history import Acknowledged, Answered, Committed, History, Logged, Outboxed
 
 SIGNER = Signer("recoup-test.local.invalid/log", Ed25519PrivateKey.generate())
@@ -179,3 +182,13 @@ def test_what_is_wrong_is_named(harm: Callable[[History], None], words: str) -> 
     history = honest()
     harm(history)
     assert re.search(words, "\n".join(check(history, KEY)))
+
+
+def test_every_deck_of_faults_has_each_kind_once_and_the_seed_repeats_it() -> None:
+    kinds = [f"fault {number}" for number in range(19)]
+    dealt = list(islice(deal(Random(7), kinds), 3 * len(kinds)))
+    decks = [dealt[start : start + len(kinds)] for start in range(0, len(dealt), len(kinds))]
+    assert all(sorted(deck) == sorted(kinds) for deck in decks)
+    assert decks[0] != decks[1] != kinds
+    assert dealt == list(islice(deal(Random(7), kinds), len(dealt)))
+    assert dealt != list(islice(deal(Random(8), kinds), len(dealt)))

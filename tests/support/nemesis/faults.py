@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -31,14 +31,16 @@ KILLED = ("audit", "audit-signer", "identity", "pricing")
 # Longer than the signer, the log and the relay wait for each other: than any lease that they have.
 HELD_SECONDS = {"audit": 3.0, "audit-signer": 6.0, "pricing": 3.0}
 REACHED_SECONDS = 20.0
+# Between two faults: long enough that something is under way when the next one comes.
+PAUSE_SECONDS = (0.05, 0.4)
 
 
 class Nemesis:
-    """Harms a mesh, one fault after the other; what it did stands in `did`."""
+    """Harms a mesh, one fault after the other; what it did stands in `did`, with how many seconds each took."""
 
     def __init__(self, mesh: LocalMesh, random: Random, twin_port: int) -> None:
         self._mesh, self._random, self.twin_port = mesh, random, twin_port
-        self.did: list[str] = []
+        self.did: list[tuple[str, float]] = []
         self.faults: Mapping[str, Callable[[], Awaitable[None]]] = {
             **{f"kill {name}": self._killing(name) for name in KILLED},
             **{f"kill at {place}": self._killing_at(place) for place in PLACES},
@@ -50,15 +52,16 @@ class Nemesis:
         }
 
     async def run(self, seconds: float) -> None:
-        """Every fault once, in any order, then any of them: for as long as there is time."""
+        """Every fault once, in any order, however long that takes; then deck after deck, while there is time."""
         loop = asyncio.get_running_loop()
-        ends, waiting = loop.time() + seconds, list(self.faults)
-        self._random.shuffle(waiting)
-        while loop.time() < ends:
-            name = waiting.pop() if waiting else self._random.choice(list(self.faults))
-            self.did.append(name)
+        ends = loop.time() + seconds
+        for count, name in enumerate(deal(self._random, list(self.faults))):
+            if count >= len(self.faults) and loop.time() >= ends:
+                break
+            began = loop.time()
             await self.faults[name]()
-            await asyncio.sleep(self._random.uniform(0.1, 0.8))
+            self.did.append((name, loop.time() - began))
+            await asyncio.sleep(self._random.uniform(*PAUSE_SECONDS))
 
     def _killing(self, name: str) -> Callable[[], Awaitable[None]]:
         async def kill() -> None:
@@ -130,6 +133,14 @@ class Nemesis:
             while not _listens(self.twin_port):
                 assert twin.poll() is None, Path(self._mesh.logs / "audit-twin.log").read_text()[-2000:]
                 await asyncio.sleep(0.05)
+
+
+def deal(random: Random, kinds: Sequence[str]) -> Iterator[str]:
+    """Without end: all kinds in any order, then all of them in another."""
+    while True:
+        deck = list(kinds)
+        random.shuffle(deck)
+        yield from deck
 
 
 def _listens(port: int) -> bool:
