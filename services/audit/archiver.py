@@ -20,6 +20,7 @@ from services._mesh.uow import Store
 from services.audit import store
 from services.audit.model.alarms import Alarm, AlarmKind, Note
 from services.audit.model.archive import (
+    VERIFY,
     Archived,
     ArchiveDiffers,
     Batch,
@@ -38,7 +39,6 @@ from services.audit.storage import Occupied, Storage, StorageFailed
 
 log = logging.getLogger(__name__)
 
-ACTION = "audit.archive.verify"
 # So many objects are written at once.
 _AT_ONCE = 4
 
@@ -181,11 +181,12 @@ class Archiver:
             metadata = {"origin": at.shard.origin, "size": str(size), "difference": str(error)}
             async with self._writer.begin(PLATFORM) as work:
                 await store.mark_differing(work.connection, shard, str(error))
-                work.emit(ACTION, f"shards/{shard}", {**metadata, "location": self._storage.where}, "FAILED")
+                work.emit(VERIFY, f"shards/{shard}", {**metadata, "location": self._storage.where}, "FAILED")
             raise
         metadata = {"origin": at.shard.origin, "size": str(size), "root": at.head.root.hex(), "objects": str(objects)}
         async with self._writer.begin(PLATFORM) as work:
-            event_id = work.emit(ACTION, f"shards/{shard}", {**metadata, "location": self._storage.where})
+            where = {"location": self._storage.where, "verified_at": work.wall_now.isoformat()}
+            event_id = work.emit(VERIFY, f"shards/{shard}", metadata | where)
             await store.mark_verified(work.connection, shard, size, at.head.root, event_id, work.wall_now)
         log.info("the archive of shard %d was read back: %d objects, %d leaves", shard, objects, size)
 

@@ -14,18 +14,19 @@ from uuid import UUID
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
+from services.audit.beside import Beside
 from services.audit.model.actors import ActorHash
 from services.audit.model.check_result import CheckResult
 from services.audit.model.digests import Digest
 from services.audit.model.entry_check import ChainCheck, Content, EntryRow, Link, PayloadRow, judge
 from services.audit.model.extents import extents_of
 from services.audit.model.faults import Fault
-from services.audit.model.merkle import Frontier, leaf_hash, peaks
+from services.audit.model.merkle import Frontier, leaf_hash, peaks, root_of
 from services.audit.model.note_check import Held, cosignature_faults, read_stored_note
-from services.audit.model.notes import Note, NoteInvalid, TreeHead
 from services.audit.model.progress import Extent, Phase, Progress, Scope
 from services.audit.model.shards import place_of, split
-from services.audit.model.tree_check import CheckpointRow, TreeCheck, beyond, windows
+from services.audit.model.signed_check import behind, outside, signed_last
+from services.audit.model.tree_check import TreeCheck, beyond, windows
 from services.audit.pace import Pace
 from services.audit.store import checking as store
 from services.audit.store.tree import read_nodes
@@ -120,6 +121,7 @@ class _Run:
         self, checker: Checker, progress: Progress, held: Mapping[int, Held], keep: bool, report: Report | None
     ) -> None:
         self._checker, self.progress, self._held, self._keep, self._report = checker, progress, held, keep, report
+        self._beside = Beside(checker.database, checker.open_payloads, progress.attached_from)
         self._unkept = 0
         self._told: Fault | None = None
         self._add(())
@@ -154,6 +156,9 @@ class _Run:
             await self._spend(len(rows) * 3 + len(payloads))
         self._add(walk.close())
         self._add(await self._producers(organization_id, walk))
+        if progress.scope is Scope.FULL:
+            last = walk.last.place if walk.last.place >= 0 else progress.end
+            self._add(await self._beside.organization(organization_id, last))
         progress.erased += walk.erased
         progress.organizations += 1
         progress.organization, progress.current = organization_id, None
@@ -253,10 +258,13 @@ class _Run:
                 self.progress.shard, self.progress.size, self.progress.sound = extent.shard + 1, 0, 0
         async with self._checker.database.unscoped() as connection:
             self._add(beyond(await store.read_beyond(connection)))
-            outside = await store.read_checkpoints_outside(connection)
+            elsewhere = await store.read_checkpoints_outside(connection)
             shards = await store.read_shards(connection)
-        self._add(self._behind(shards))
-        self._add(fault for head, row in outside if (fault := self._outside(head, row)) is not None)
+        self._add(behind(self._held, shards))
+        found = (outside(self._held, self.progress.extents, head, row) for head, row in elsewhere)
+        self._add(fault for fault in found if fault is not None)
+        if self.progress.scope is Scope.FULL:
+            self._add(await self._beside.archive(self._root_at))
         self.progress.phase = Phase.DONE
 
     async def _tree(self, extent: Extent) -> None:
@@ -288,7 +296,8 @@ class _Run:
             self._add(
                 cosignature_faults(place_of(extent.shard, 0), {row.size: row.note for row in checkpoints}, cosigned)
             )
-            checkpoints += self._signed_last(extent, low, high, checkpoints)
+            held = self._held[extent.shard]
+            checkpoints += signed_last(held, extent, low, high, checkpoints, progress.started_at)
             unknown = sorted(set(range(first, end)) - known)[:10]
             self._add(Fault(place, "dedup", "its event isn't among those known") for place in unknown)
             self._add(await asyncio.to_thread(tree.check, high, nodes, progress.leaf_hashes, checkpoints))
@@ -296,44 +305,14 @@ class _Run:
             progress.sound = tree.sound
             progress.checkpoints += len(checkpoints)
             await self._spend(len(nodes) + len(known) + len(checkpoints) + len(cosigned))
+        if progress.scope is Scope.FULL and extent is not progress.extents[-1]:
+            self._add(await self._beside.opening(extent.shard, extent.size, tree.frontier.root(), tree.sound))
 
-    def _signed_last(
-        self, extent: Extent, low: int, high: int, checkpoints: Sequence[CheckpointRow]
-    ) -> list[CheckpointRow]:
-        """What the signer signed last, where the log has no checkpoint of that size: somebody may have deleted it."""
-        note = self._held[extent.shard].note
-        head = _head_of(note)
-        if head is None or head.origin != extent.origin or not low < head.size <= high:
-            return []
-        if any(row.size == head.size and row.root == head.root for row in checkpoints):
-            return []
-        newest = max((row.signed_at for row in checkpoints), default=self.progress.started_at)
-        return [CheckpointRow(head.size, head.root, note, newest)]
-
-    def _behind(self, shards: Sequence[store.ShardRow]) -> list[Fault]:
-        """Whether the log is shorter than what the signer signed. What a recovery gave up is stated by its opening."""
-        place, last = (shards[-1].head, shards[-1].shard) if shards else (0, 0)
-        for shard, held in sorted(self._held.items(), reverse=True):
-            head = _head_of(held.note)
-            if head is not None and shard >= last and place_of(shard, head.size) > place:
-                of = f" of shard {shard}" if shard > last else ""
-                return [Fault(place, "head.size", f"it says {split(place)[1]}, but size {head.size}{of} was signed")]
-        return []
-
-    def _outside(self, head: int, row: CheckpointRow) -> Fault | None:
-        """Whether it is the checkpoint or the head that is wrong: the note says what was signed."""
-        try:
-            origin = TreeHead.parse(Note.parse(row.note).text).origin
-            shard = next((each.shard for each in self.progress.extents if each.origin == origin), 0)
-            signed = read_stored_note(row.note, self._held[shard].keys, shard)
-        except NoteInvalid as error:
-            return Fault(max(row.size - 1, 0), "checkpoints.note", str(error))
-        place = place_of(shard, signed.size)
-        if place > head:
-            return Fault(head, "head.size", f"it says {split(head)[1]}, but size {signed.size} was signed")
-        if place == row.size:  # It is the shard's row that is wrong, which is named already.
-            return None
-        return Fault(place - 1, "checkpoints.size", f"it says {row.size}, the note {signed.size}")
+    async def _root_at(self, shard: int, size: int) -> bytes:
+        """The root over the nodes that are stored; empty where some are missing."""
+        async with self._checker.database.unscoped() as connection:
+            hashes = await read_nodes(connection, shard, peaks(size))
+        return root_of([hashes[node] for node in peaks(size)]) if len(hashes) == len(peaks(size)) else b""
 
     def _add(self, faults: Iterable[Fault]) -> None:
         self.progress.faults.add(faults)
@@ -351,7 +330,3 @@ class _Run:
             async with self._checker.database.unscoped() as connection:
                 await store.keep_state(connection, self.progress.scope, self.progress.dump())
         await self._checker.pace.spend(rows)
-
-
-def _head_of(note: str) -> TreeHead | None:
-    return TreeHead.parse(Note.parse(note).text) if note else None

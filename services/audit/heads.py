@@ -17,11 +17,10 @@ from services._mesh.errors import Problem
 from services._mesh.uow import PLATFORM, Store
 from services.audit import store as sql
 from services.audit.checkpointer import Checkpointer
-from services.audit.model.heads import Chain, HeadTree, head_tree
+from services.audit.model.heads import PUBLISH, Chain, HeadTree, head_tree
 
 log = logging.getLogger(__name__)
 
-ACTION = "audit.heads.publish"
 APPEND_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 
@@ -59,7 +58,7 @@ class HeadPublisher:
         tree = await asyncio.to_thread(head_tree, chains)
         async with self._store.begin(PLATFORM) as work:
             metadata = {"root": tree.root.hex(), "size": str(tree.size)}
-            event_id = work.emit(ACTION, "heads", metadata)
+            event_id = work.emit(PUBLISH, "heads", metadata)
         async with asyncio.timeout(APPEND_SECONDS):
             await self._checkpointer.wait_for(await self._appended(event_id))
         await self._keep(event_id, tree)

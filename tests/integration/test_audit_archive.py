@@ -113,6 +113,7 @@ async def test_a_shard_is_copied_closed_and_read_back(log: ArchivedLog, storage:
         "root": root.hex(),
         "objects": "8",
         "location": storage.where,
+        "verified_at": str(state["verified_at"]).replace(" ", "T"),
     }
     assert state["verified_event_id"] == event.event_id
     rendered = log.metrics.render()

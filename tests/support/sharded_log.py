@@ -90,6 +90,10 @@ class ShardedLog:
         """What the signer says of a shard, with the log's key."""
         return Held([ListedKey("log", KEY.public_key().public_bytes_raw())], self.memory.of(shard).head.note)
 
+    async def keys_only(self, shard: int) -> Held:
+        """The log's key, and nothing that was signed."""
+        return Held((await self.held(shard)).keys)
+
     @asynccontextmanager
     async def checker(self) -> AsyncIterator[Checker]:
         """The self-check of the database as it is now."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -88,3 +90,32 @@ async def _chain_anew(superuser: asyncpg.Connection, changed: int, committed: st
         await superuser.execute(
             "UPDATE audit.chains SET leaf_hash = $1 WHERE organization_id = $2", bytes.fromhex(last), organization
         )
+
+
+def flipped(value: Any, column: str) -> Any:
+    """The value with one bit changed."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value ^ 64
+    if isinstance(value, bytes):
+        return value[:-1] + bytes([value[-1] ^ 1])
+    if isinstance(value, UUID):
+        return UUID(int=value.int ^ (1 << 70))
+    if isinstance(value, datetime):
+        return value + (timedelta(days=-20) if column == "signed_at" else timedelta(microseconds=1))
+    if isinstance(value, str):
+        return value[:-2] + chr(ord(value[-2]) ^ 1) + value[-1:] if len(value) > 1 else value + "x"
+    assert value is None, f"{column}: how is a {type(value)} changed?"
+    return UUID(int=1) if column == "key_id" else 1
+
+
+async def columns(superuser: asyncpg.Connection, tables: Sequence[str]) -> list[str]:
+    """The columns of some tables of the log, as the catalog has them."""
+    rows = await superuser.fetch(
+        "SELECT c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+        " WHERE c.relnamespace = 'audit'::regnamespace AND c.relname = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped"
+        " ORDER BY 1",
+        list(tables),
+    )
+    return [row[0] for row in rows]

@@ -14,6 +14,8 @@ from urllib.parse import quote
 from services.audit.model.merkle import Frontier, leaf_hash
 from services.audit.model.tiles import LEVEL_HEIGHT, WIDTH, Tile, bundle_name, tiles_of
 
+# The events of an archive that was read back, and of a shard that was taken out of the database after it.
+VERIFY, DETACH = "audit.archive.verify", "audit.shard.detach"
 # So many leaves are copied at a time: some megabytes of entries.
 BATCH_LEAVES = 32 * WIDTH
 

@@ -21,6 +21,9 @@ _RANK = (
     "cosignatures",
     "head",
     "shards",
+    "head_entries",
+    "erased_keys",
+    "archive",
 )
 KEPT = 50
 

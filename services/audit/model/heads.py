@@ -17,6 +17,8 @@ import orjson
 
 from services.audit.model.merkle import HASH_LENGTH, leaf_hash, node_hash
 
+# The event that publishes a root.
+PUBLISH = "audit.heads.publish"
 ENTRY_VERSION = 1
 SALT_LENGTH = 32
 LEAST_SIZE = 16

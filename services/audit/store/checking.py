@@ -62,11 +62,13 @@ async def find_size_signed_before(connection: AsyncConnection, moment: datetime)
 
 
 async def list_organizations(connection: AsyncConnection, after: UUID | None, limit: int) -> list[UUID]:
-    """Organizations that have a chain, or a producer's counter, in the order of their ids."""
+    """Organizations that have a chain, a producer's counter or a published head, in the order of their ids."""
     rows = await connection.execute(
         text(
             "SELECT organization_id FROM audit.chains WHERE CAST(:after AS uuid) IS NULL OR organization_id > :after"
             " UNION SELECT organization_id FROM audit.producers"
+            " WHERE CAST(:after AS uuid) IS NULL OR organization_id > :after"
+            " UNION SELECT organization_id FROM audit.head_entries"
             " WHERE CAST(:after AS uuid) IS NULL OR organization_id > :after ORDER BY 1 LIMIT :limit"
         ),
         {"after": after, "limit": limit},
