@@ -175,7 +175,7 @@ class Installation:
             },
             "audit": {
                 "log.sequencer": self._audit_role("sequencer"),
-                "archive": {"folder": str(self.state / "archive"), "seconds": 5.0},
+                "archive": {"folder": str(self.state / "archive"), "seconds": 5.0, "checkpoint_seconds": 5.0},
                 "archive.reader": self._audit_role("archiver"),
                 "log.checker": self._audit_role("checker"),
                 "log": {

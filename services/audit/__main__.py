@@ -34,6 +34,7 @@ from services.audit.model.cosigning import WitnessKey
 from services.audit.model.digests import keyed_digest
 from services.audit.model.evidence.export import EXPIRE_EVIDENCE, EXPORT_EVIDENCE
 from services.audit.model.notes import NoteInvalid
+from services.audit.outside import Outside
 from services.audit.own_log import OwnLog
 from services.audit.policies import Policies
 from services.audit.refusals import Refusals
@@ -44,6 +45,7 @@ from services.audit.rpc_evidence import EvidenceRpc
 from services.audit.sealer import Sealer
 from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
+from services.audit.storage import Storage
 from services.audit.storage.opening import open_storage
 from services.audit.turning import Turning, shown
 from services.audit.witness_client import WitnessClient
@@ -78,7 +80,6 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     sequencer.turning = Turning(reader, settings.log.name, checkpointer.sign_last)
     mesh.task(sequencer.run(), "sequencer")
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
-    mesh.task(checkpointer.run(), "checkpointer")
     witnesses = _witnesses(settings)
     cosigners = Cosigners(database, checkpointer, witnesses, mesh.metrics, signer.key_manifest, alarms.note)
     mesh.task(cosigners.run(), "cosigners")
@@ -91,7 +92,21 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     erased = ErasedEvents(_dispatcher(mesh, settings), reader)
     produce(mesh, "audit", reader, OwnLog(reader, sequencer, erased))
     if settings.archive is not None:
-        mesh.task(_archiver(mesh, settings.archive, reader, alarms).run(), "archiver")
+        storage = open_storage(settings.archive, mesh.clock)
+        mesh.task(_archiver(mesh, settings.archive, storage, reader, alarms).run(), "archiver")
+        outside = Outside(
+            database,
+            storage,
+            settings.log.name,
+            checkpointer,
+            signer.held,
+            mesh.metrics,
+            alarms.note,
+            settings.archive.checkpoint_seconds,
+        )
+        checkpointer.require = outside.require
+        mesh.task(outside.run(), "checkpoints outside")
+    mesh.task(checkpointer.run(), "checkpointer")
     heads = HeadPublisher(database, reader, checkpointer, mesh.clock, settings.log.heads_seconds)
     mesh.task(heads.run(), "organization heads")
     mesh.follow_revocations()
@@ -150,10 +165,9 @@ def _dispatcher(mesh: Mesh, settings: AuditSettings) -> Database:
     return mesh.database(settings.database.dispatcher, 2)
 
 
-def _archiver(mesh: Mesh, settings: ArchiveSettings, writer: Store, alarms: Alarms) -> Archiver:
+def _archiver(mesh: Mesh, settings: ArchiveSettings, storage: Storage, writer: Store, alarms: Alarms) -> Archiver:
     cadence = Cadence(settings.seconds, settings.verify_days)
     database = mesh.database(settings.reader, pool_size=1)
-    storage = open_storage(settings, mesh.clock)
     return Archiver(database, writer, storage, mesh.clock, mesh.metrics, alarms.note, cadence)
 
 

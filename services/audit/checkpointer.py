@@ -54,6 +54,8 @@ class Checkpointer:
         self.refusals = 0
         # Told of a head that the signer refuses: shard, size, what was signed last.
         self.refused: Refused | None = None
+        # Raises Problem while no head may be offered to the signer at all.
+        self.require: Callable[[], Awaitable[None]] | None = None
 
     async def wait_for(self, place: int) -> None:
         """Wait until a checkpoint covers the leaf at `place`."""
@@ -97,6 +99,8 @@ class Checkpointer:
             return await self._last_signed(shard)
 
     async def _sign_head(self, shard: int, size: int) -> None:
+        if self.require is not None:
+            await self.require()
         signed, opening = await self._last_signed(shard), None
         async with self._database.unscoped() as connection:
             hashes = await store.read_nodes(connection, shard, peaks(size))

@@ -98,12 +98,16 @@ class ArchiveBucket:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveSettings:
-    """Where full tiles and bundles are copied to, a folder or a bucket, and the database role that reads the leaves."""
+    """Where full tiles and bundles are copied to, a folder or a bucket, and the database role that reads the leaves.
+
+    A signed checkpoint is written there at most every `checkpoint_seconds`.
+    """
 
     reader: DatabaseRole
     folder: Path | None = None
     bucket: ArchiveBucket | None = None
     seconds: Seconds = 60.0
+    checkpoint_seconds: Seconds = 60.0
     verify_days: Annotated[float, Between(0.001, 366)] = 30.0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from services.audit.model.merkle import Frontier, leaf_hash
+from services.audit.model.shards import SHARD_SIZE
 from services.audit.model.tiles import LEVEL_HEIGHT, WIDTH, Tile, bundle_name, tiles_of
 
 # The events of an archive that was read back, and of a shard that was taken out of the database after it.
@@ -97,6 +98,19 @@ def bundle_object(origin: str, tile: Tile) -> str:
 def checkpoint_object(origin: str, size: int) -> str:
     """What the checkpoint of a size is called in the archive. C2SP has one name for the newest; these stay."""
     return f"{prefix_of(origin)}checkpoints/{size}"
+
+
+def heads_of(origin: str) -> str:
+    """Below what the checkpoints stand that are held outside, the newest first."""
+    return f"{prefix_of(origin)}heads"
+
+
+def head_object(origin: str, size: int) -> str:
+    """What the checkpoint of a size is called there: by what is left of the shard, so that the last is listed first.
+
+    Buckets list names in their order and no other way.
+    """
+    return f"{heads_of(origin)}/{SHARD_SIZE - size:013d}"
 
 
 def is_of_note(kept: bytes, note: str) -> bool:

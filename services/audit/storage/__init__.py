@@ -36,3 +36,9 @@ class Storage(Protocol):
 
     async def get(self, name: str) -> bytes:
         """An object's content. Raises Missing, StorageFailed."""
+
+    async def first(self, folder: str, count: int) -> list[str]:
+        """The names of at most `count` objects right below a folder, the first in the order of octets.
+
+        Raises StorageFailed.
+        """

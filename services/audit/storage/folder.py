@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -34,6 +35,14 @@ class FolderStorage:
     async def get(self, name: str) -> bytes:
         """An object's content. Raises Missing, StorageFailed."""
         return await self._run(name, _read, self._path(name))
+
+    async def first(self, folder: str, count: int) -> list[str]:
+        """The names of at most `count` objects right below a folder, the first in their order. Raises StorageFailed."""
+        try:
+            found = await self._run(folder, _first, self._path(folder), count)
+        except Missing:
+            return []
+        return [f"{folder}/{name}" for name in found]
 
     async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
         try:
@@ -73,6 +82,11 @@ def _read(path: Path) -> bytes:
     if len(content) > MAX_OBJECT_BYTES:
         raise OSError(f"{path} is larger than any object of the archive")
     return content
+
+
+def _first(folder: Path, count: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return nsmallest(count, (entry.name for entry in entries if not entry.name.endswith(_UNFINISHED)))
 
 
 def _sync_folder(folder: Path) -> None:

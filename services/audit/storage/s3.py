@@ -63,6 +63,11 @@ class S3Storage:
             raise StorageFailed(f"{self.where}{name} is larger than any object of the archive")
         return content
 
+    async def first(self, folder: str, count: int) -> list[str]:
+        """The names of at most `count` objects right below a folder, the first in their order. Raises StorageFailed."""
+        keys = await self._run(folder, self._first, self._key(f"{folder}/"), count)
+        return [key.removeprefix(self._bucket.prefix) for key in keys]
+
     async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
         try:
             return await self._threads.run(CALL_DEADLINE_SECONDS, call, *arguments)
@@ -98,6 +103,10 @@ class S3Storage:
                 return None
             raise
         return content
+
+    def _first(self, prefix: str, count: int) -> list[str]:
+        found = self._client().list_objects_v2(Bucket=self._bucket.name, Prefix=prefix, MaxKeys=count)
+        return [str(each["Key"]) for each in found.get("Contents", [])]
 
     def _client(self) -> Any:
         if self._made is None:
