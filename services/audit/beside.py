@@ -29,6 +29,7 @@ from services.audit.model.faults import Fault
 from services.audit.model.heads import PUBLISH
 from services.audit.model.leaf import commitment
 from services.audit.model.openings import ACTION as OPEN
+from services.audit.model.progress import Extent
 from services.audit.model.shards import place_of, split
 from services.audit.store import beside as store
 from services.audit.store.checking import read_shards
@@ -154,17 +155,14 @@ class Beside:
             return []  # The event may stand in a shard that was detached after it.
         return [Fault(place, "archive.detached_at", "no event says that the shard was detached")]
 
-    async def opening(self, shard: int, closed: int, root: bytes, sound: int) -> list[Fault]:
-        """Where the closed `shard` isn't what the one after it was opened on; `sound` is its newest good size."""
+    async def opening(self, shard: Extent, root: bytes, sound: int) -> list[Fault]:
+        """Where a closed shard isn't what the one after it was opened on; `sound` is its newest good size."""
         async with self._database.scoped(PLATFORM, read_only=True) as connection:
-            first = await store.find_said_at(connection, place_of(shard + 1, 0))
-        if first is None or first.action != OPEN:
-            return []
+            first = await store.find_first_said(connection, place_of(shard.shard + 1, 0))
+        if not shard.size or first is None or first.action != OPEN or split(first.place)[1]:
+            return []  # A shard that was lost has nothing, and the next one may wait for its opening.
         metadata = (await self._metadata(PLATFORM, [first]))[0]
-        if not metadata:
-            return []
-        start = place_of(shard, 0)
-        return list(opening_faults(metadata, closed, root, start, start + sound, shard=shard + 1))
+        return list(opening_faults(metadata, shard, root, sound)) if metadata else []
 
 
 def _metadata_of(content: Content, leaf: bytes) -> Metadata:

@@ -306,7 +306,7 @@ class _Run:
             progress.checkpoints += len(checkpoints)
             await self._spend(len(nodes) + len(known) + len(checkpoints) + len(cosigned))
         if progress.scope is Scope.FULL and extent is not progress.extents[-1]:
-            self._add(await self._beside.opening(extent.shard, extent.size, tree.frontier.root(), tree.sound))
+            self._add(await self._beside.opening(extent, tree.frontier.root(), tree.sound))
 
     async def _root_at(self, shard: int, size: int) -> bytes:
         """The root over the nodes that are stored; empty where some are missing."""

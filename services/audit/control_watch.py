@@ -38,6 +38,7 @@ class ControlWatch:
         self._unsigned = metrics.gauge(
             "recoup_log_unsigned_seconds", "Age of the newest checkpoint while leaves wait for the next; else 0."
         )
+        self._left = metrics.gauge("recoup_log_shards_left", "Shards of the log that there are partitions for.")
         self._found: frozenset[Bypass] = frozenset()
         self._times = 0
 
@@ -56,6 +57,7 @@ class ControlWatch:
         async with self._database.unscoped() as connection:
             found = await store.read_bypasses(connection, event_triggers=self._event_triggers)
             since = await store.read_unsigned_since(connection)
+            self._left.set(await store.read_shards_left(connection))
         self._unsigned.set(0.0 if since is None else max(0.0, self._clock.wall_seconds() - since))
         self._bypassed.set(len(found))
         for bypass in sorted(set(found) - self._found):

@@ -1,7 +1,7 @@
 """Recovers the log after its database was restored to an older state: `python -m services.audit.recover …`.
 
 The signer can't be set back: a recovery opens a new shard whose first leaf commits to the last head that was signed,
-and states what is lost. The offline root key authorises it. With the audit process stopped:
+of whichever shard, and states what is lost. The offline root key authorises it. With the audit process stopped:
 
     … statement --config FILE --signed NOTE        says what the root is to sign
     … sign --root-key KEY --name NAME --text FILE  on the offline machine; writes the signed statement
@@ -29,7 +29,7 @@ from services.audit.config import AuditSettings
 from services.audit.model.merkle import peaks, root_of
 from services.audit.model.notes import NoteInvalid, Signer, TreeHead, VerifierKey, verify
 from services.audit.model.openings import ACTION, RECOVERY, opening_metadata, recovery_text
-from services.audit.model.shards import PARTITIONED, origin_of
+from services.audit.model.shards import origin_of, shard_of
 from services.audit.model.signing import SignedHead
 from services.audit.signing_keys import load_key
 
@@ -50,9 +50,9 @@ class Recovery:
         """What the offline root key is to sign. Raises CannotRecover."""
         signed = signed_head(note)
         async with self._head.unscoped() as connection:
-            shard, size = await sql.read_head(connection)
-            await self._require_older(connection, shard, size, signed)
-        return recovery_text(self._name, shard + 1, signed, size)
+            restored = await sql.read_head(connection)
+            last = await self._require_older(connection, restored, signed)
+        return recovery_text(self._name, last + 1, signed, restored)
 
     async def open(self, note: str, statement: str, root: VerifierKey) -> int:
         """Close the shard where the restored database ends, and open the next; returns it. Safe to repeat.
@@ -61,37 +61,50 @@ class Recovery:
         CannotRecover.
         """
         signed = signed_head(note)
-        shard, size = await self._turned(signed, statement, root)
+        shard, restored = await self._turned(signed, statement, root)
         async with self._store.read(PLATFORM) as connection:
             if await sql.find_opening(connection, shard) is not None:
                 return shard
         metadata = opening_metadata(self._name, shard, RECOVERY, signed)
         async with self._store.begin(PLATFORM) as work:
-            lost = {"restored_size": str(size), "statement": statement}
+            origin, size = origin_of(self._name, restored[0]), str(restored[1])
+            lost = {"restored_origin": origin, "restored_size": size, "statement": statement}
             work.emit(ACTION, f"log/{metadata['origin']}", {**metadata, **lost})
         return shard
 
-    async def _turned(self, signed: SignedHead, statement: str, root: VerifierKey) -> tuple[int, int]:
-        """The new shard, and the size that was restored of the one before."""
+    async def _turned(self, signed: SignedHead, statement: str, root: VerifierKey) -> tuple[int, tuple[int, int]]:
+        """The new shard, and the one that was restored before it with its size."""
+        last = self._shard_of(signed)
         async with self._head.unscoped() as connection:
             head = await sql.take_over(connection)  # Whoever still appends is fenced from here on.
-            shard, size = head.shard, head.frontier.size
-            if shard and not size and (await sql.read_shard(connection, shard)).kind == RECOVERY:
-                restored = await sql.read_closed_size(connection, shard - 1)
-                self._require_authorised(shard, signed, restored, statement, root)
-                return shard, restored
-            await self._require_older(connection, shard, size, signed)
-            self._require_authorised(shard + 1, signed, size, statement, root)
+            restored = head.shard, head.frontier.size
+            if restored == (last + 1, 0) and (await sql.read_shard(connection, last + 1)).kind == RECOVERY:
+                restored = await sql.find_restored(connection, last + 1)
+                self._require_authorised(last + 1, signed, restored, statement, root)
+                return last + 1, restored
+            await self._require_older(connection, restored, signed)
+            self._require_authorised(last + 1, signed, restored, statement, root)
             opened = sql.OpenShard(RECOVERY, self._clock.now())
-            await sql.turn(connection, shard, size, origin_of(self._name, shard + 1), opened)
-        return shard + 1, size
+            await sql.turn(connection, self._name, restored, last + 1, opened)
+        return last + 1, restored
 
-    async def _require_older(self, connection: sql.Connection, shard: int, size: int, signed: SignedHead) -> None:
+    def _shard_of(self, signed: SignedHead) -> int:
         origin = TreeHead.parse(_text(signed.note)).origin
-        if origin != origin_of(self._name, shard):
-            raise CannotRecover(f"the database is in {origin_of(self._name, shard)}, but {origin} was signed last")
-        if shard + 1 >= PARTITIONED:
-            raise CannotRecover("the database has no partition for another shard")
+        shard = shard_of(self._name, origin)
+        if shard is None:
+            raise CannotRecover(f"{origin} is no shard of {self._name}")
+        return shard
+
+    async def _require_older(self, connection: sql.Connection, restored: tuple[int, int], signed: SignedHead) -> int:
+        """The shard of what was signed last, which the database is behind."""
+        last, (shard, size) = self._shard_of(signed), restored
+        if last < shard:
+            given, there = origin_of(self._name, last), origin_of(self._name, shard)
+            raise CannotRecover(f"the database is in {there}, but {given} was signed last: give the newest note")
+        if last + 1 > await sql.read_last_partition(connection):
+            raise CannotRecover("the database has no partition for another shard: run deploy/add_shards.sql")
+        if last > shard:
+            return last
         if size > signed.size:
             raise CannotRecover(
                 f"the database has {size} leaves, and only {signed.size} were signed: give the newest note"
@@ -99,13 +112,16 @@ class Recovery:
         hashes = await sql.read_nodes(connection, shard, peaks(size))
         if size == signed.size and root_of([hashes[node] for node in peaks(size)]) == signed.root:
             raise CannotRecover("nothing is lost: the database has what was signed")
+        return last
 
-    def _require_authorised(self, shard: int, signed: SignedHead, size: int, statement: str, root: VerifierKey) -> None:
+    def _require_authorised(
+        self, shard: int, signed: SignedHead, restored: tuple[int, int], statement: str, root: VerifierKey
+    ) -> None:
         try:
             authorised = verify(statement, root)
         except NoteInvalid as error:
             raise CannotRecover(f"the statement isn't signed by {root.name}: {error}") from error
-        if authorised != recovery_text(self._name, shard, signed, size):
+        if authorised != recovery_text(self._name, shard, signed, restored):
             raise CannotRecover("the statement authorises another recovery: sign what `statement` says now")
 
 

@@ -23,7 +23,7 @@ from services.audit.model.batch import Batch, Gap, Submission, split_known, touc
 from services.audit.model.leaf import parse_payload
 from services.audit.model.merkle import Frontier
 from services.audit.model.openings import PRODUCER, YEARLY
-from services.audit.model.shards import PARTITIONED, origin_of, place_of
+from services.audit.model.shards import origin_of, place_of
 from services.audit.sealer import Sealer
 from services.audit.turning import Turning
 
@@ -57,6 +57,8 @@ class Sequencer:
         self._taken_over = False
         self._shard, self._frontier = 0, Frontier()
         self._opened = store.OpenShard("FIRST", clock.now())
+        # The last shard that has partitions, as far as is known, and the one of which it was said that it can't end.
+        self._partition, self._cramped = -1, -1
         # Set by whoever composes the process; without it the log stays in its shard.
         self.turning: Turning | None = None
         self.grown = asyncio.Event()
@@ -156,7 +158,7 @@ class Sequencer:
 
     async def _turn(self) -> None:
         """Close the shard at the year's turn, and open the next; a turn that was cut short is gone on with."""
-        if self.turning is not None and self._is_over():
+        if self.turning is not None and self._is_over() and await self._has_room():
             await self._close()
         if self._shard and not self._frontier.size:
             if self.turning is None:
@@ -168,11 +170,20 @@ class Sequencer:
 
     def _is_over(self) -> bool:
         """Whether the shard's year is over. An empty one has no head that the next could commit to."""
-        if not self._frontier.size or self._clock.now().year <= self._opened.opened_at.year:
-            return False
-        if self._shard + 1 < PARTITIONED:
+        return bool(self._frontier.size) and self._clock.now().year > self._opened.opened_at.year
+
+    async def _has_room(self) -> bool:
+        """Whether the next shard has its partitions. Without, the log goes on in the one that it is in."""
+        if self._partition <= self._shard:
+            async with self._database.unscoped() as connection:
+                self._partition = await store.read_last_partition(connection)
+        if self._partition > self._shard:
             return True
-        log.error("shard %d stays open: the database has no partition for the next one", self._shard)
+        if self._cramped != self._shard:
+            log.error(
+                "shard %d stays open: there is no partition for the next one. Run deploy/add_shards.sql", self._shard
+            )
+        self._cramped = self._shard
         return False
 
     async def _close(self) -> None:
@@ -180,8 +191,8 @@ class Sequencer:
         opened = store.OpenShard(YEARLY, self._clock.now())
         async with self._database.unscoped() as connection:
             await self._hold_head(connection)
-            size, origin = self._frontier.size, origin_of(self._name, self._shard + 1)
-            await store.turn(connection, self._shard, size, origin, opened)
+            closes = self._shard, self._frontier.size
+            await store.turn(connection, self._name, closes, self._shard + 1, opened)
         self._shard, self._frontier, self._opened = self._shard + 1, Frontier(), opened
 
     async def _append(self, group: Sequence[_Waiting], *, opens: bool = False) -> None:

@@ -15,6 +15,7 @@ from services.audit import store, usecases
 from services.audit.model import merkle
 from services.audit.model.alarms import Alarm, AlarmKind
 from services.audit.model.notes import Signer, TreeHead, verify
+from services.audit.model.progress import Scope
 from services.audit.model.shards import origin_of, place_of
 from services.audit.model.signing import SignedHead
 from services.audit.recover import CannotRecover, Recovery
@@ -23,6 +24,9 @@ from services.audit.signer_memory import SignerMemory
 from tests.support import log as support
 from tests.support.log import KEY, LOG, checkpointer, event, opener, sequencer
 from tests.support.postgres import TestDatabase, _create, drop
+from tests.support.sharded_log import ROOT as SHARDS_ROOT
+from tests.support.sharded_log import ShardedLog, sharded_log
+from tests.support.tampering import as_superuser
 
 pytestmark = pytest.mark.services("audit")
 ROOT = Signer(f"{LOG}/root", Ed25519PrivateKey.generate())
@@ -121,3 +125,96 @@ async def test_a_restored_log_is_refused_and_goes_on_in_a_new_shard(database: Te
     for each in (role, api):
         await each.close()
     await drop(backup)
+
+
+async def test_a_database_from_before_the_newest_shard_goes_on_after_what_was_signed_last(tmp_path: Path) -> None:
+    """Restored to the first shard, when the third was open: what is lost goes over shards, and one is lost whole."""
+    async with sharded_log(tmp_path, 1) as log:
+        backup, counters = await log.backup(), log.counters
+        for _ in range(2):
+            await log.turn()
+            await log.grow(1)
+        memory = log.memory
+        assert memory.newest == 2
+        await log.put_back(backup, counters)
+        older = await log.backup()
+        role, api = log.database.role("audit_sequencer", 1), log.database.role("audit_api", 1)
+        recovery = Recovery(role, Store(api, "audit", log.clock), LOG, log.clock)
+        with pytest.raises(CannotRecover, match="is no shard of"):
+            await recovery.statement(memory.of(2).head.note.replace(f"{LOG}/2", f"{LOG}/x"))
+
+        # A note that isn't the newest opens a shard that the signer refuses: it signed one of that number.
+        other = replace(log, database=older)
+        note = memory.of(1).head.note
+        assert await _opened(other, note) == 2
+        with pytest.raises(Exception, match="an older log was put back"):
+            await _signed(other)
+        await drop(older)
+
+        text = await recovery.statement(memory.of(2).head.note)
+        last = memory.of(2).head
+        assert text.split("\n")[1:3] == ["recoup-recovery/v2", f"opens {LOG}/3"]
+        assert text.endswith(f"\nlost {LOG} 6 {LOG}/2 {last.size}\n")
+        for wrong in (text.replace(f"lost {LOG} 6", f"lost {LOG} 5"), text.replace("/v2", "/v1")):
+            with pytest.raises(CannotRecover, match="authorises another recovery"):
+                await recovery.open(last.note, SHARDS_ROOT.sign(wrong), SHARDS_ROOT.verifier_key)
+        for _ in range(2):  # As after a crash.
+            assert await recovery.open(last.note, SHARDS_ROOT.sign(text), SHARDS_ROOT.verifier_key) == 3
+        await log.grow()
+        assert log.memory.newest == 3
+        superuser = await log.database.superuser()
+        rows = await superuser.fetch("SELECT shard, kind, closed_size FROM audit.shards ORDER BY 1")
+        assert [tuple(row) for row in rows] == [(0, "FIRST", 6), (1, "LOST", 0), (2, "LOST", 0), (3, "RECOVERY", None)]
+        await superuser.close()
+        async with opener(log.database) as opening:
+            reader = Store(api, "audit", Clock())
+            async with reader.read(PLATFORM) as connection:
+                (first,) = await opening.open([await store.get_first(connection, 3)])
+        said = json.loads(first.payload)["metadata"]
+        assert (said["restored_origin"], said["restored_size"]) == (LOG, "6")
+        assert (said["previous_origin"], said["previous_size"]) == (f"{LOG}/2", str(last.size))
+        # The self-check knows what was given up, and what wasn't.
+        async with log.checker() as checker:
+            assert (await checker.check(Scope.FULL, keep=False)).faults == ()
+            await as_superuser(log.database, "UPDATE audit.shards SET closed_size = 5 WHERE shard = 0")
+            assert (await checker.check(Scope.FULL, keep=False)).faults[0].field == "shards.closed_size"
+        for each in (role, api):
+            await each.close()
+
+
+async def test_a_recovery_that_was_lost_itself_is_recovered_from(tmp_path: Path) -> None:
+    """Put back to the moment in which the recovery's shard was still empty, though the signer has signed it since."""
+    async with sharded_log(tmp_path, 1) as log:
+        before, counters = await log.backup(), log.counters
+        await log.grow(1)
+        await log.put_back(before, counters)
+        assert await log.recover() == 1
+        empty = await log.backup()
+        await log.grow()
+        assert log.memory.newest == 1
+        await log.put_back(empty, counters)
+        assert await log.recover() == 2
+        await log.grow()
+        assert log.memory.newest == 2
+        async with log.checker() as checker:
+            assert (await checker.check(Scope.FULL, keep=False)).faults == ()
+
+
+async def _opened(log: ShardedLog, note: str) -> int:
+    role, api = log.database.role("audit_sequencer", 1), log.database.role("audit_api", 1)
+    recovery = Recovery(role, Store(api, "audit", log.clock), LOG, log.clock)
+    statement = SHARDS_ROOT.sign(await recovery.statement(note))
+    try:
+        return await recovery.open(note, statement, SHARDS_ROOT.verifier_key)
+    finally:
+        await role.close()
+        await api.close()
+
+
+async def _signed(log: ShardedLog) -> None:
+    async with (
+        sequencer(log.database, clock=log.clock) as appending,
+        checkpointer(log.database, appending, log.folder, SHARDS_ROOT.verifier_key) as signing,
+    ):
+        await usecases.append_events(appending, "identity", [event(log.counters * 2 + 1)])
+        await signing.sign_now()

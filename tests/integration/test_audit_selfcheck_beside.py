@@ -206,7 +206,7 @@ async def test_a_shard_that_was_rewritten_isnt_what_the_next_was_opened_on(log: 
     # What was published and archived of it says so, too.
     assert [each.field for each in found] == ["nodes", "archive.verified_root", "head_entries.entry"]
     assert found[0].place == 0
-    assert "aren't those that shard 1 follows" in found[0].detail
+    assert "aren't those that recoup-test.local.invalid/log/1 follows" in found[0].detail
 
 
 async def test_a_published_head_is_of_the_leaf_that_its_organization_has(log: ShardedLog) -> None:

@@ -12,6 +12,8 @@ import orjson
 from services.audit.model.faults import Fault
 from services.audit.model.merkle import leaf_hash, node_hash
 from services.audit.model.openings import RECOVERY
+from services.audit.model.progress import Extent
+from services.audit.model.shards import place_of
 from services.audit.model.tiles import WIDTH
 
 Metadata = Mapping[str, str]
@@ -151,14 +153,19 @@ def verified_faults(row: ArchiveRow, root: bytes, said: Metadata, place: int) ->
             yield Fault(place, f"archive.{column}", f"the event of the verification says {says}")
 
 
-def opening_faults(said: Metadata, closed: int, root: bytes, place: int, sound: int, *, shard: int) -> Iterator[Fault]:
-    """Where a closed shard isn't what the opening of the shard after it says. `place` is the shard's first, `sound` the
-    place from which its leaves aren't under a checkpoint that agreed.
+def opening_faults(said: Metadata, shard: Extent, root: bytes, sound: int) -> Iterator[Fault]:
+    """Where a closed shard isn't what the opening of the one after it says. `sound` is its newest size that agreed.
+
+    A recovery follows what was signed, and says at what size the database was restored; where that isn't said of this
+    shard, it says nothing about it.
     """
     recovered = said.get("kind") == RECOVERY
-    size = said.get("restored_size" if recovered else "previous_size")
-    if size != str(closed):
-        at = place + min(closed, int(size) if size and size.isdecimal() else closed)
-        yield Fault(at, "shards.closed_size", f"it says {closed}, but shard {shard} was opened after {size}")
+    if said.get("restored_origin", shard.origin) != shard.origin:
+        return
+    size, place = said.get("restored_size" if recovered else "previous_size", ""), place_of(shard.shard, 0)
+    if size != str(shard.size):
+        at = place + min(shard.size, int(size) if size.isdecimal() else shard.size)
+        yield Fault(at, "shards.closed_size", f"it says {shard.size}, but {said.get('origin')} was opened after {size}")
     elif not recovered and said.get("previous_root") != root.hex():
-        yield Fault(sound, "nodes", f"leaves from here to {place + closed - 1} aren't those that shard {shard} follows")
+        what = f"leaves from here to index {shard.size - 1} aren't those that {said.get('origin')} follows"
+        yield Fault(place + sound, "nodes", what)

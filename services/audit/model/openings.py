@@ -1,7 +1,7 @@
 """How a shard is opened: its first leaf commits to the last signed head of the shard before it. Pure.
 
 A yearly turn continues from the shard's last head. A recovery does so from the last head that was signed, although the
-database has an older one: it states the range that was lost, and the offline root key authorises it.
+database has an older one, maybe of an older shard: it states what was lost, and the offline root key authorises it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import orjson
 from services.audit.model.leaf import commitment
 from services.audit.model.merkle import ProofInvalid, leaf_hash, verify_inclusion
 from services.audit.model.notes import NoteInvalid, TreeHead, VerifierKey, verify
-from services.audit.model.shards import origin_of
+from services.audit.model.shards import origin_of, shard_of
 from services.audit.model.signing import Inconsistent, Opening, SignedHead
 
 ACTION = "audit.shard.open"
 YEARLY, RECOVERY = "YEARLY", "RECOVERY"
 PRODUCER = "audit"
 PLATFORM = UUID(int=0)
-_RECOVERY_FORMAT = "recoup-recovery/v1"
+# A shard of which the database has nothing: a recovery gave it up.
+LOST = "LOST"
+_RECOVERY_FORMAT, _RECOVERY_OF_SHARDS = "recoup-recovery/v1", "recoup-recovery/v2"
 
 
 def checkpoint_sha256(note: str) -> str:
@@ -45,13 +47,19 @@ def opening_metadata(name: str, shard: int, kind: str, previous: SignedHead) -> 
     }
 
 
-def recovery_text(name: str, shard: int, previous: SignedHead, restored_size: int) -> str:
-    """What the offline root key signs to authorise a recovery: which shard is opened, and what is lost."""
+def recovery_text(name: str, shard: int, previous: SignedHead, restored: tuple[int, int]) -> str:
+    """What the offline root key signs to authorise a recovery: which shard is opened, and what is lost.
+
+    `restored` is the shard where the database ends, and its size. Where that isn't the one that was signed last, what
+    is lost goes from one shard to another.
+    """
     head = TreeHead(origin_of(name, shard - 1), previous.size, previous.root)
-    root = base64.b64encode(head.root).decode()
+    root, (old, size) = base64.b64encode(head.root).decode(), restored
+    within = old == shard - 1
+    lost = f"{size} {head.size}" if within else f"{origin_of(name, old)} {size} {head.origin} {head.size}"
     return (
-        f"{name}/recovery\n{_RECOVERY_FORMAT}\nopens {origin_of(name, shard)}\n"
-        f"signed {head.origin} {head.size} {root}\nlost {restored_size} {previous.size}\n"
+        f"{name}/recovery\n{_RECOVERY_FORMAT if within else _RECOVERY_OF_SHARDS}\nopens {origin_of(name, shard)}\n"
+        f"signed {head.origin} {head.size} {root}\nlost {lost}\n"
     )
 
 
@@ -90,14 +98,18 @@ def _metadata(leaf: Any, payload: Any) -> Mapping[str, Any]:
 def _check_authorised(
     name: str, shard: int, previous: SignedHead, metadata: Mapping[str, Any], root_key: VerifierKey | None
 ) -> None:
-    restored, statement = metadata.get("restored_size"), metadata.get("statement")
+    size, statement = metadata.get("restored_size"), metadata.get("statement")
+    # Before a database could be older than the shard, it didn't say which one it was in.
+    old = shard_of(name, str(metadata.get("restored_origin", origin_of(name, shard - 1))))
     if root_key is None:
         raise Inconsistent("a recovery needs the offline root's key, which this signer doesn't know")
-    if not isinstance(restored, str) or not restored.isdecimal() or int(restored) > previous.size:
+    if old is None or old >= shard or not isinstance(size, str) or not size.isdecimal():
+        raise Inconsistent("the recovery doesn't state the range that was lost")
+    if old == shard - 1 and int(size) > previous.size:
         raise Inconsistent("the recovery doesn't state the range that was lost")
     try:
         authorised = verify(str(statement), root_key)
     except NoteInvalid as error:
         raise Inconsistent(f"the recovery isn't authorised by {root_key.name}: {error}") from error
-    if authorised != recovery_text(name, shard, previous, int(restored)):
+    if authorised != recovery_text(name, shard, previous, (old, int(size))):
         raise Inconsistent("the root authorised another recovery than this one")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 SHARD_BITS = 40
 SHARD_SIZE = 1 << SHARD_BITS
-# So many shards have their partitions in advance; a later migration makes more.
-PARTITIONED = 8
 
 
 def place_of(shard: int, index: int) -> int:
@@ -33,3 +31,11 @@ def node_offset(shard: int, height: int) -> int:
 def origin_of(name: str, shard: int) -> str:
     """The origin of a shard of the log `name`: the name itself for the first, `<name>/<shard>` for the others."""
     return f"{name}/{shard}" if shard else name
+
+
+def shard_of(name: str, origin: str) -> int | None:
+    """The shard of the log `name` that has this origin; None where none has."""
+    number = "0" if origin == name else origin.removeprefix(f"{name}/")
+    if not number.isdecimal() or origin_of(name, int(number)) != origin:
+        return None
+    return int(number)

@@ -105,7 +105,7 @@ class TreeCheck:
         elif head.root != row.root:
             yield Fault(last, "checkpoints.root", "the note has another root")
         elif head.root != self.frontier.root():
-            what = f"leaves from here to {last} aren't the ones that were signed at size {row.size}"
+            what = f"leaves from here to index {row.size - 1} aren't the ones that were signed at size {row.size}"
             yield Fault(self._start + self.sound, "nodes", what)
         else:
             self.sound = row.size

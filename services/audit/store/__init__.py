@@ -38,7 +38,16 @@ from services.audit.store.tree import (
     read_ranges,
     read_tile,
 )
-from services.audit.store.turning import OpenShard, find_opening, get_first, read_closed_size, read_shard, turn
+from services.audit.store.turning import (
+    OpenShard,
+    find_opening,
+    find_restored,
+    get_first,
+    read_closed_size,
+    read_last_partition,
+    read_shard,
+    turn,
+)
 
 __all__ = [
     "Connection",
@@ -52,6 +61,7 @@ __all__ = [
     "find_known",
     "find_opening",
     "find_places",
+    "find_restored",
     "get_event",
     "get_events",
     "get_first",
@@ -72,6 +82,7 @@ __all__ = [
     "read_counters",
     "read_events",
     "read_head",
+    "read_last_partition",
     "read_leaves",
     "read_nodes",
     "read_ranges",

@@ -49,9 +49,10 @@ async def find_said(connection: AsyncConnection, event_id: UUID) -> Said | None:
     return None if row is None else _said(row)
 
 
-async def find_said_at(connection: AsyncConnection, place: int) -> Said | None:
-    """The organization's event at a place."""
-    row = (await connection.execute(text(f"{_SAID} WHERE e.idx = :place"), {"place": place})).one_or_none()
+async def find_first_said(connection: AsyncConnection, place: int) -> Said | None:
+    """The organization's first event from a place on."""
+    first = f"{_SAID} WHERE e.idx >= :place ORDER BY e.idx LIMIT 1"
+    row = (await connection.execute(text(first), {"place": place})).one_or_none()
     return None if row is None else _said(row)
 
 

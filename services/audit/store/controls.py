@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.schema import HOLD_PAYLOAD, REFUSE_CHANGE, require_event
 from services.audit.model.controls import EVENT_TRIGGERS, LOGS, OPEN_TO_INSERTS, SERVICES, Bypass
+from services.audit.store.tree import read_head
+from services.audit.store.turning import read_last_partition
 
 _TENANT = (
     "(organization_id = ( SELECT (NULLIF(current_setting('app.organization_id'::text, true), ''::text))::uuid "
@@ -122,6 +124,11 @@ async def read_bypasses(connection: AsyncConnection, *, event_triggers: bool = T
     """The controls that aren't as they should be, at most 200. `event_triggers` says whether there should be any."""
     rows = await connection.execute(text(_CONTROLS), _expected(event_triggers))
     return [Bypass(row.control, row.what, row.how) for row in rows]
+
+
+async def read_shards_left(connection: AsyncConnection) -> int:
+    """How many shards there are partitions for after the one that is appended to."""
+    return await read_last_partition(connection) - (await read_head(connection))[0]
 
 
 async def read_unsigned_since(connection: AsyncConnection) -> float | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.audit.model.events import Produced, Recorded
-from services.audit.model.openings import ACTION, PLATFORM
-from services.audit.model.shards import place_of
+from services.audit.model.openings import ACTION, LOST, PLATFORM
+from services.audit.model.shards import origin_of, place_of
 from services.audit.store.events import get_events
 from services.audit.tables import entries, shards
 
@@ -34,16 +34,53 @@ async def read_closed_size(connection: AsyncConnection, shard: int) -> int:
     return int((await connection.execute(select(shards.c.closed_size).where(shards.c.shard == shard))).scalar_one())
 
 
-async def turn(connection: AsyncConnection, shard: int, size: int, origin: str, new: OpenShard) -> None:
-    """Close `shard` at its size, and make the next one that is appended to. The head must be locked."""
-    await connection.execute(
-        text("UPDATE audit.shards SET closed_size = :size WHERE shard = :shard"), {"size": size, "shard": shard}
+async def find_restored(connection: AsyncConnection, shard: int) -> tuple[int, int]:
+    """The shard that ends before a recovery's shard, and the size at which it was closed."""
+    rows = await connection.execute(
+        select(shards.c.shard, shards.c.closed_size)
+        .where(shards.c.shard < shard, shards.c.kind != LOST)
+        .order_by(shards.c.shard.desc())
+        .limit(1)
     )
+    row = rows.one()
+    return row.shard, row.closed_size
+
+
+async def read_last_partition(connection: AsyncConnection) -> int:
+    """The last shard that both of the log's partitioned tables have a partition for."""
+    return int((await connection.execute(text(_LAST_PARTITION))).scalar_one())
+
+
+_LAST_PARTITION = """
+SELECT min(last) FROM (
+  SELECT coalesce(max(substring(c.relname FROM '_s([0-9]+)$')::integer), -1) AS last
+  FROM (VALUES ('audit.entries'), ('audit.payloads')) AS p(name)
+  LEFT JOIN pg_inherits i ON i.inhparent = p.name::regclass LEFT JOIN pg_class c ON c.oid = i.inhrelid
+  GROUP BY p.name) AS tables
+"""
+
+
+async def turn(connection: AsyncConnection, name: str, closes: tuple[int, int], opens: int, new: OpenShard) -> None:
+    """Close a shard at its size, and make the one that is appended to from here on. The head must be locked.
+
+    Of shards in between, which a recovery gives up, nothing is there.
+    """
     await connection.execute(
-        text("INSERT INTO audit.shards (shard, origin, kind, opened_at) VALUES (:shard, :origin, :kind, :opened_at)"),
-        {"shard": shard + 1, "origin": origin, "kind": new.kind, "opened_at": new.opened_at},
+        text("UPDATE audit.shards SET closed_size = :size WHERE shard = :shard"),
+        {"shard": closes[0], "size": closes[1]},
     )
-    await connection.execute(text("UPDATE audit.head SET size = :place"), {"place": place_of(shard + 1, 0)})
+    between = [(each, LOST, 0) for each in range(closes[0] + 1, opens)]
+    for shard, kind, closed_size in (*between, (opens, new.kind, None)):
+        await connection.execute(
+            insert(shards).values(
+                shard=shard,
+                origin=origin_of(name, shard),
+                kind=kind,
+                opened_at=new.opened_at,
+                closed_size=closed_size,
+            )
+        )
+    await connection.execute(text("UPDATE audit.head SET size = :place"), {"place": place_of(opens, 0)})
 
 
 async def find_opening(connection: AsyncConnection, shard: int) -> Produced | None:
