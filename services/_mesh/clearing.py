@@ -110,10 +110,10 @@ class Clearing:
         """Clear until cancelled."""
         rounds = 0
         while True:
+            await asyncio.sleep(EVERY_SECONDS if rounds >= 0 else PAUSE_SECONDS)
             await self._tried(self.clear_erased)
             if rounds <= 0:
                 rounds = 0 if await self._tried(self.clear_aged) else AGED_EVERY_ROUNDS
-            await asyncio.sleep(EVERY_SECONDS if rounds else PAUSE_SECONDS)
             rounds -= 1
 
     async def _tried(self, step: Callable[[], Awaitable[int]]) -> int:

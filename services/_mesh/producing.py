@@ -1,4 +1,4 @@
-"""What every service that changes state runs beside its RPCs: relay, reconciler, clearing, recorded denials."""
+"""What every service that changes state runs beside its RPCs: relay, reconciler, clearing, watch on state, denials."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from services._mesh.log_client import LogClient
 from services._mesh.process import Mesh
 from services._mesh.reconcile import Difference, Reconciler, Summarizer, Tell
 from services._mesh.relay import PendingEvent, Relay
+from services._mesh.state_watch import StateWatch
 from services._mesh.uow import PLATFORM, Store
 
 # Relays of several organizations at once, the look for more, the reconciler, and the clearing.
@@ -25,7 +26,7 @@ class Log(Summarizer, Kept, Protocol):
 
 
 def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Relay:
-    """Start relay, reconciler and clearing, and have denials recorded as events. `to`: the log, if not the process."""
+    """Start relay, reconciler, clearing and the watch on state; record denials. `to`: the log, if not the process."""
     settings = mesh.settings.database
     if settings is None or settings.relay is None:
         raise RuntimeError(f"{mesh.name} needs [database.relay]")
@@ -37,6 +38,7 @@ def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Rel
     mesh.task(Clearing(database, schema, to, mesh.clock, days, mesh.metrics).run(), "clearing of payloads")
     tell = difference_recorder(schema, store)
     mesh.task(Reconciler(database, schema, to, mesh.metrics, tell).run(), "reconciler")
+    mesh.task(StateWatch(database, store, mesh.clock, mesh.metrics).run(), "watch on state")
     mesh.denials.sink = denial_recorder(schema, store)
     store.on_events = relay.wake
     return relay

@@ -79,6 +79,25 @@ BYPASSES: dict[str, tuple[str, tuple[str, str]]] = {
         "ALTER TABLE audit.outbox DROP CONSTRAINT payload_until_relayed",
         ("payload constraint", "audit.outbox"),
     ),
+    "state trigger disabled": (
+        "ALTER TABLE identity.members DISABLE TRIGGER seals_state",
+        ("state trigger", "identity.members"),
+    ),
+    "state trigger always": (
+        "ALTER TABLE audit.legal_holds ENABLE ALWAYS TRIGGER seals_state",
+        ("state trigger", "audit.legal_holds"),
+    ),
+    "state trigger narrowed": (
+        "DROP TRIGGER seals_state ON actions.approvals; CREATE CONSTRAINT TRIGGER seals_state"
+        " AFTER INSERT OR UPDATE OR DELETE ON actions.approvals DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " EXECUTE FUNCTION actions.seal_state('action_id,person', 'plan_hash')",
+        ("state trigger", "actions.approvals"),
+    ),
+    "seals emptied": (
+        "CREATE OR REPLACE FUNCTION identity.seal_of(content jsonb, names text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE"
+        " AS 'SELECT content'",
+        ("trigger function", "identity.seal_of(jsonb,text[])"),
+    ),
     "no longer state": ("COMMENT ON TABLE identity.members IS NULL", ("kind", "identity.members")),
     "security off": ("ALTER TABLE audit.entries DISABLE ROW LEVEL SECURITY", ("row-level security", "audit.entries")),
     "security not forced": (

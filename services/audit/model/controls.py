@@ -16,6 +16,18 @@ OPEN_TO_INSERTS = (
     "audit.erased_keys audit_api",
 )
 
+# The tables whose rows are held against their seals, with the arguments of their triggers: keys, and what is watched.
+SEALED = (
+    ("identity.organizations", "", "slug,state"),
+    ("identity.members", "member_id", "user_id,role,state"),
+    ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
+    ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
+    ("actions.actions", "action_id", "requester_person,plan_hash,state"),
+    ("actions.approvals", "action_id,person", "requester_person,decision,plan_hash"),
+    ("audit.erasures", "erasure_id", "subject_hash,state,requester_hash,decider_hash"),
+    ("audit.legal_holds", "hold_id", "subject_hash,releaser_hash"),
+)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Bypass:

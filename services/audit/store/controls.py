@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.schema import HOLD_PAYLOAD, REFUSE_CHANGE, require_event
-from services.audit.model.controls import EVENT_TRIGGERS, LOGS, OPEN_TO_INSERTS, SERVICES, Bypass
+from services._mesh.state_schema import SEAL_OF, seal_state
+from services.audit.model.controls import EVENT_TRIGGERS, LOGS, OPEN_TO_INSERTS, SEALED, SERVICES, Bypass
 from services.audit.store.tree import read_head
 from services.audit.store.turning import read_last_partition
 
@@ -33,7 +34,7 @@ WITH tables AS (
 ), triggers AS (
   SELECT t.tgrelid, t.tgname::text AS name, t.tgenabled::text AS enabled, t.tgtype AS type, p.proname::text AS function,
     t.tgqual IS NULL AND t.tgattr = '' AS always, t.tgqual IS NULL AS unconditional, t.tgattr[0] AS column_number,
-    array_length(t.tgattr::int2[], 1) AS columns
+    array_length(t.tgattr::int2[], 1) AS columns, encode(t.tgargs, 'escape') AS arguments
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
 ), logins AS (
   SELECT r.oid, r.rolname::text AS name, split_part(r.rolname, '_', 1) AS schema, r.rolcanlogin,
@@ -53,6 +54,13 @@ UNION ALL SELECT 'outbox trigger', t.name, 'it is missing, disabled or changed' 
   WHERE t.kind = 'state' AND NOT EXISTS (SELECT FROM triggers g
     WHERE g.tgrelid = t.oid AND g.name = 'owes_event' AND g.enabled IN ('O', 'A') AND g.type = 1 + 4 + 8 + 16
       AND g.always AND g.function = 'require_event')
+-- Only as long as it isn't ALWAYS does a replica's session leave the seal as it was.
+UNION ALL SELECT 'state trigger', t.name, 'it is missing, disabled or changed'
+  FROM unnest(CAST(:sealed AS text[]), CAST(:arguments AS text[])) AS w(name, arguments)
+  JOIN tables t ON t.name = w.name JOIN tables s ON s.name = t.schema || '.state_seals'
+  WHERE NOT EXISTS (SELECT FROM triggers g
+    WHERE g.tgrelid = t.oid AND g.name = 'seals_state' AND g.enabled = 'O' AND g.type = 1 + 4 + 8 + 16 AND g.always
+      AND g.function = 'seal_state' AND g.arguments = w.arguments)
 -- While a schema isn't migrated yet its payloads can't be cleared at all.
 UNION ALL SELECT 'payload trigger', t.name, 'it is missing, disabled or changed'
   FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'payload' AND NOT a.attnotnull
@@ -70,7 +78,8 @@ UNION ALL SELECT 'trigger function', p.oid::regprocedure::text, 'its body isn''t
     ON f.name = n.nspname || '.' || p.proname
   WHERE btrim(regexp_replace(p.prosrc, '\\s+', ' ', 'g')) <> btrim(regexp_replace(f.body, '\\s+', ' ', 'g'))
 UNION ALL SELECT 'trigger', t.name, format('%s is none of the migrations'' own', g.name)
-  FROM tables t JOIN triggers g ON g.tgrelid = t.oid WHERE g.name NOT IN ('append_only', 'owes_event', 'final_state')
+  FROM tables t JOIN triggers g ON g.tgrelid = t.oid
+  WHERE g.name NOT IN ('append_only', 'owes_event', 'final_state', 'seals_state')
 UNION ALL SELECT 'rule', t.name, format('%s rewrites what is done to it', r.rulename)
   FROM tables t JOIN pg_rewrite r ON r.ev_class = t.oid
 UNION ALL SELECT 'kind', t.name, 'its comment doesn''t say what it is' FROM tables t WHERE t.kind IS NULL
@@ -142,6 +151,8 @@ async def read_unsigned_since(connection: AsyncConnection) -> float | None:
 def _expected(event_triggers: bool) -> Mapping[str, object]:
     bodies = {f"{each}.require_event": require_event(each) for each in SERVICES}
     bodies |= {f"{each}.hold_payload": HOLD_PAYLOAD for each in SERVICES}
+    bodies |= {f"{each}.seal_of": SEAL_OF for each in SERVICES}
+    bodies |= {f"{each}.seal_state": seal_state(each) for each in SERVICES}
     bodies["audit.refuse_change"] = REFUSE_CHANGE
     return {
         "services": list(SERVICES),
@@ -151,4 +162,7 @@ def _expected(event_triggers: bool) -> Mapping[str, object]:
         "functions": list(bodies),
         "bodies": list(bodies.values()),
         "tenant": _TENANT,
+        "sealed": [name for name, _, _ in SEALED],
+        # As PostgreSQL writes out the zero bytes after each argument.
+        "arguments": ["".join(f"{each}\\000" for each in arguments) for _, *arguments in SEALED],
     }

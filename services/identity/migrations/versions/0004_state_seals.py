@@ -1,0 +1,22 @@
+"""Rows that decide who may do what are sealed at each commit, so that a change without an event shows.
+
+The version before this one may run meanwhile: its changes are sealed by the same triggers.
+"""
+
+from alembic import op
+
+from services._mesh.schema import run
+from services._mesh.state_schema import Watched, state_seals
+
+revision = "0004"
+down_revision = "0003"
+
+_WATCHED = (
+    Watched("organizations", (), ("slug", "state")),
+    Watched("members", ("member_id",), ("user_id", "role", "state")),
+)
+
+
+def upgrade() -> None:
+    """Watch the tables."""
+    run(op.execute, state_seals("identity", _WATCHED))
