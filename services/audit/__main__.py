@@ -66,6 +66,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     digest = keyed_digest(settings.log.actor_key.read_bytes())
     sealer = Sealer(keys, keyring.kek, actors, digest, keyring.serving, mesh.clock)
     sequencer = Sequencer(database, mesh.clock, settings.log.name, actors, sealer, alarms.note)
+    sequencer.write_alarms = alarms.write_within
     eraser = erase(mesh, keyring, reader, _erasure_roles(mesh, settings, database))
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from uuid import UUID
 
+from services._mesh import outbox
 from services._mesh.clock import monotonic
+from services._mesh.database import scope
 from services._mesh.errors import Problem
+from services._mesh.ids import uuid7
 from services._mesh.metrics import Metrics
 from services._mesh.uow import Store
 from services.audit.model.alarms import Alarm, AlarmKind, only_log
+from services.audit.store import Connection
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +62,27 @@ class Alarms:
         None where the same was raised before, or too many of its kind were. Raises Problem when the database is away.
         """
         alarm = Alarm(kind, organization_id, metadata, once)
-        if alarm.key in self._known:
-            self._known.move_to_end(alarm.key)
+        if not self._is_due(alarm):
             return None
-        only_log(alarm)
-        if not self._within_limit(kind):
-            self._held_back[kind].add()
-            return None
+        event = _event(alarm)
         async with self._store.begin(organization_id) as work:
-            event_id = work.emit(ACTION, f"alarms/{kind}", {**metadata, "kind": kind}, "FAILED")
-        self._raised[kind].add()
-        self._remember(alarm)
+            event_id = work.emit(event.action, event.target, event.metadata, event.result)
+        self._written([alarm])
         return event_id
+
+    async def write_within(self, connection: Connection, alarms: Sequence[Alarm], now: datetime) -> Callable[[], None]:
+        """Write alarms in the very transaction that finds what is wrong, as its last statements: they stand if it does.
+
+        Returns what is to be called once it is committed. Its scope is another one afterwards.
+        """
+        due = [alarm for alarm in {each.key: each for each in alarms}.values() if self._is_due(alarm)]
+        by_organization: defaultdict[UUID, list[outbox.Event]] = defaultdict(list)
+        for alarm in due:
+            by_organization[alarm.organization_id].append(_event(alarm))
+        for organization_id, events in sorted(by_organization.items()):
+            await scope(connection, organization_id)
+            await outbox.write(connection, self._store.schema, organization_id, events, None, now)
+        return partial(self._written, due)
 
     def note(self, alarm: Alarm) -> None:
         """Have an alarm raised soon; never waits. What finds no room is counted, and stands in the process's log."""
@@ -99,6 +114,22 @@ class Alarms:
             return False
         return True
 
+    def _is_due(self, alarm: Alarm) -> bool:
+        """Whether an alarm is to be written: it wasn't before, and not too many of its kind were."""
+        if alarm.key in self._known:
+            self._known.move_to_end(alarm.key)
+            return False
+        only_log(alarm)
+        if self._within_limit(alarm.kind):
+            return True
+        self._held_back[alarm.kind].add()
+        return False
+
+    def _written(self, alarms: Sequence[Alarm]) -> None:
+        for alarm in alarms:
+            self._raised[alarm.kind].add()
+            self._remember(alarm)
+
     def _within_limit(self, kind: AlarmKind) -> bool:
         began, count = self._minute[kind]
         if monotonic() - began >= 60:
@@ -110,3 +141,8 @@ class Alarms:
         self._known[alarm.key] = None
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
+
+
+def _event(alarm: Alarm) -> outbox.Event:
+    metadata = {**alarm.metadata, "kind": alarm.kind}
+    return outbox.Event(uuid7(), ACTION, f"alarms/{alarm.kind}", "FAILED", metadata)

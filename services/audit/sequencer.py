@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from services._mesh.clock import Clock
@@ -33,6 +34,8 @@ FLUSH_EVENTS = 2000
 FLUSH_SECONDS = 0.005
 MAX_QUEUED_EVENTS = 20_000
 _AGAIN_SECONDS = 0.5
+# Writes alarms within a transaction; returns what is to be called once it is committed.
+WriteAlarms = Callable[[store.Connection, Sequence[Alarm], datetime], Awaitable[Callable[[], None]]]
 # A standby that isn't promoted yet.
 _READ_ONLY = "25006"
 
@@ -41,6 +44,10 @@ _READ_ONLY = "25006"
 class _Waiting:
     submissions: Sequence[Submission]
     answer: asyncio.Future[list[int]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+# An append that is refused whole, and the events in it that the log has with another content.
+_Conflict = tuple[_Waiting, Sequence[UUID]]
 
 
 class Sequencer:
@@ -61,6 +68,8 @@ class Sequencer:
         self._partition, self._cramped = -1, -1
         # Set by whoever composes the process; without it the log stays in its shard.
         self.turning: Turning | None = None
+        # Writes alarms within a flush, likewise; without it they are noted once the flush is durable.
+        self.write_alarms: WriteAlarms | None = None
         self.grown = asyncio.Event()
 
     @property
@@ -206,7 +215,7 @@ class Sequencer:
             # By the object: a group can hold two events with one id, of which one is refused.
             sealed_of = {id(submission): each for submission, each in zip(everything, sealed, strict=True)}
             known = await store.find_known(connection, [submission.event_id for submission in everything])
-            sound = self._without_conflicts(group, known)
+            sound, conflicts = self._without_conflicts(group, known)
             fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
             places = {event_id: place for event_id, (_, place) in known.items()}
             batch = await self._batch(connection, frontier, fresh)
@@ -216,10 +225,13 @@ class Sequencer:
                 )
             if fresh:
                 await store.write_batch(connection, batch)
+            raised = await self._alarmed(connection, [*_gaps(batch.gaps), *_conflicts(conflicts)])
             reach("flush.written")
         reach("flush.committed")
         self._frontier = frontier
-        self._report(batch.gaps)
+        raised()
+        for waiting, event_ids in conflicts:  # Only now, that the alarm of it can't be lost any more.
+            self._refuse([waiting], _conflict(event_ids))
         for waiting in sound:
             if not waiting.answer.done():
                 waiting.answer.set_result([places[s.event_id] for s in waiting.submissions])
@@ -239,29 +251,30 @@ class Sequencer:
             raise RuntimeError("the head isn't where this sequencer left it")
         return erasures
 
-    def _without_conflicts(self, group: Sequence[_Waiting], known: Mapping[UUID, tuple[bytes, int]]) -> list[_Waiting]:
-        """Refuse, whole, each append with an event that the log, or an append before it, has with another content."""
-        seen, sound = dict(known), []
+    async def _alarmed(self, connection: store.Connection, alarms: Sequence[Alarm]) -> Callable[[], None]:
+        """Write alarms with the flush; returns what is to be called once it is durable."""
+        if alarms and self.write_alarms is not None:
+            return await self.write_alarms(connection, alarms, self._clock.now())
+
+        def noted() -> None:
+            for alarm in alarms:
+                self._note(alarm)
+
+        return noted
+
+    def _without_conflicts(
+        self, group: Sequence[_Waiting], known: Mapping[UUID, tuple[bytes, int]]
+    ) -> tuple[list[_Waiting], list[_Conflict]]:
+        """The appends, and apart those with an event that the log, or an append before it, has with another content."""
+        seen, sound, found = dict(known), list[_Waiting](), list[_Conflict]()
         for waiting in group:
             fresh, _, conflicts = split_known(waiting.submissions, seen)
             if conflicts:
-                self._conflict(waiting, conflicts)
+                found.append((waiting, conflicts))
                 continue
             sound.append(waiting)
             seen |= {s.event_id: (s.payload.digest, -1) for s in fresh}
-        return sound
-
-    def _conflict(self, waiting: _Waiting, conflicts: Sequence[UUID]) -> None:
-        for submission in waiting.submissions:
-            if submission.event_id in conflicts:
-                metadata = {"event_id": str(submission.event_id), "producer": submission.producer}
-                self._note(Alarm(AlarmKind.EVENT_CONFLICT, submission.organization_id, metadata))
-        problem = AlreadyExists(
-            Reason.ERROR_REASON_EVENT_CONFLICT,
-            "An event with this id and another content is in the log.",
-            {"event_id": str(conflicts[0])},
-        )
-        self._refuse([waiting], problem)
+        return sound, found
 
     async def _batch(self, connection: store.Connection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
         organizations, _ = touched(fresh)
@@ -274,11 +287,6 @@ class Sequencer:
             self._actors,
         )
 
-    def _report(self, gaps: Sequence[Gap]) -> None:
-        for gap in gaps:
-            metadata = {"producer": gap.producer, "after": str(gap.after), "before": str(gap.before)}
-            self._note(Alarm(AlarmKind.COUNTER_GAP, gap.organization_id, metadata))
-
     def _refuse(self, group: Sequence[_Waiting], problem: Problem) -> None:
         for waiting in group:
             if not waiting.answer.done():
@@ -289,3 +297,25 @@ def _fenced(epoch: int) -> Conflict:
     return Conflict(
         Reason.ERROR_REASON_SEQUENCER_FENCED, "Another sequencer has taken over. Try again.", {"epoch": str(epoch)}
     )
+
+
+def _conflict(event_ids: Sequence[UUID]) -> AlreadyExists:
+    return AlreadyExists(
+        Reason.ERROR_REASON_EVENT_CONFLICT,
+        "An event with this id and another content is in the log.",
+        {"event_id": str(event_ids[0])},
+    )
+
+
+def _conflicts(found: Sequence[_Conflict]) -> Iterator[Alarm]:
+    for waiting, event_ids in found:
+        for submission in waiting.submissions:
+            if submission.event_id in event_ids:
+                metadata = {"event_id": str(submission.event_id), "producer": submission.producer}
+                yield Alarm(AlarmKind.EVENT_CONFLICT, submission.organization_id, metadata)
+
+
+def _gaps(gaps: Sequence[Gap]) -> Iterator[Alarm]:
+    for gap in gaps:
+        metadata = {"producer": gap.producer, "after": str(gap.after), "before": str(gap.before)}
+        yield Alarm(AlarmKind.COUNTER_GAP, gap.organization_id, metadata)

@@ -61,6 +61,7 @@ async def audit(database: TestDatabase) -> AsyncIterator[Audit]:
     store = Store(api, "audit", Clock())
     alarms = Alarms(store, metrics)
     async with sequencer(database, alarms.note) as log:
+        log.write_alarms = alarms.write_within
         own = OwnLog(store, log)
         task = asyncio.create_task(alarms.run())
         yield Audit(

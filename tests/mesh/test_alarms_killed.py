@@ -1,0 +1,97 @@
+"""The audit process killed (SIGKILL) as it finds a gap or a conflict: the alarm is there if what it is about is."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import grpc
+import pytest
+
+from recoup_local.issuer import organization_id
+from recoup_local.supervisor import LocalMesh, query
+from services.audit.model.events import Produced
+from tests.support.appending import append
+from tests.support.log import event
+from tests.support.mesh import until
+
+pytestmark = pytest.mark.xdist_group("operator")
+
+ACME = UUID(str(organization_id("acme")))
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalMesh]:
+    """The log and its signer, with failpoints."""
+    state = Path(tempfile.mkdtemp(prefix="recoup-alarms-"))
+    made = LocalMesh(state, cloud=False, only=("audit-signer", "audit", "identity"), fsync=False, failpoints=True)
+    try:
+        asyncio.run(made.start())
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def killed(mesh: LocalMesh, place: str, events: list[Produced]) -> None:
+    """Append while the process is to be killed at a place of its next flush, whosever that is; then start it again."""
+    assert mesh.installation.failpoints is not None
+    (mesh.installation.failpoints / f"audit.{place}").write_text("kill")
+    with pytest.raises(grpc.aio.AioRpcError):
+        asyncio.run(append(mesh, events))
+    assert until(lambda: mesh.exit_code("audit")) == -9
+
+
+def alarms(mesh: LocalMesh, kind: str, table: str = "outbox") -> int:
+    """How many alarms of a kind there are of the organization, on their way or in the log."""
+    assert mesh.postgres is not None
+    said = "target = 'alarms/{}'" if table == "entries" else "convert_from(payload, 'UTF8') LIKE '%alarms/{}%'"
+    where = f"organization_id = '{ACME}' AND action = 'audit.alarm.raise' AND {said.format(kind)}"
+    return int(asyncio.run(query(mesh.postgres, f"SELECT count(*) FROM audit.{table} WHERE {where}"))[0][0])
+
+
+def is_appended(mesh: LocalMesh, made: Produced) -> bool:
+    assert mesh.postgres is not None
+    found = asyncio.run(query(mesh.postgres, f"SELECT FROM audit.dedup WHERE event_id = '{made.event_id}'"))
+    return bool(found)
+
+
+def in_the_log(mesh: LocalMesh, kind: str, count: int) -> None:
+    until(lambda: True if alarms(mesh, kind, "entries") >= count else None)
+    assert alarms(mesh, kind, "entries") == count
+
+
+def test_a_gap_is_an_alarm_if_the_event_after_it_was_appended(mesh: LocalMesh) -> None:
+    asyncio.run(append(mesh, [event(1, ACME, action="pricing.test.act")]))
+    after = event(5, ACME, action="pricing.test.act")
+    # Before the commit, both are gone; the producer appends again.
+    killed(mesh, "flush.written", [after])
+    assert (is_appended(mesh, after), alarms(mesh, "COUNTER_GAP")) == (False, 0)
+    asyncio.run(mesh.restart("audit"))
+    while not is_appended(mesh, after):
+        killed(mesh, "flush.committed", [after])
+        assert alarms(mesh, "COUNTER_GAP") == is_appended(mesh, after)
+        asyncio.run(mesh.restart("audit"))
+    in_the_log(mesh, "COUNTER_GAP", 1)
+    # The producer's own second try is the same event: nothing more is said.
+    asyncio.run(append(mesh, [after]))
+    in_the_log(mesh, "COUNTER_GAP", 1)
+
+
+def test_a_conflict_is_an_alarm_before_it_is_answered(mesh: LocalMesh) -> None:
+    made = event(6, ACME, action="pricing.test.act")
+    asyncio.run(append(mesh, [made]))
+    other = dataclasses.replace(made, payload=made.payload.replace(b'"OK"', b'"NO"'))
+    while not alarms(mesh, "EVENT_CONFLICT"):  # The flush that is killed may be another one.
+        killed(mesh, "flush.committed", [other])
+        asyncio.run(mesh.restart("audit"))
+    in_the_log(mesh, "EVENT_CONFLICT", 1)
+    # A process that doesn't know of it any more says it once again, and refuses.
+    with pytest.raises(grpc.aio.AioRpcError, match="another content"):
+        asyncio.run(append(mesh, [other]))
+    in_the_log(mesh, "EVENT_CONFLICT", 2)
