@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from services._mesh.context import entered
-from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, WrongState
+from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, Reason, Unavailable, WrongState, dependency_down
 from services._mesh.jobs import Job
-from services.audit import exports
+from services.audit import exports, usecases
 from services.audit.model.evidence.documents import Counts, Head, Scope, digest
 from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.merkle import leaf_hash
@@ -309,6 +309,46 @@ async def test_an_attempt_that_was_cut_off_is_made_again_whole(
     made = await evidence.make(export)
     assert verified(evidence, made)[0] == 0
     assert not list((evidence.folder / ".work").iterdir())
+
+
+async def test_an_export_waits_while_nothing_is_signed_and_an_attempt_that_can_not_begin_is_made_again(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signer is away: CHECKPOINT_PENDING is what the job waits for, or is given back for, and never fails by."""
+    monkeypatch.setattr(usecases, "CHECKPOINT_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(exporting, "_AGAIN_SECONDS", 0.05)
+
+    async def away() -> None:
+        raise dependency_down("audit-signer")
+
+    export = await evidence.start()
+    evidence.checkpointer.require = away
+    await evidence.append(5)
+    with pytest.raises(Unavailable) as pending:
+        await evidence.make(export)
+    assert pending.value.reason == Reason.ERROR_REASON_CHECKPOINT_PENDING
+    assert (await evidence.read(export.export_id)).state is EvidenceState.RUNNING
+    evidence.checkpointer.require = None
+    await evidence.signed()
+    # This attempt begins under that head; its seal comes after it, and isn't under one.
+    evidence.checkpointer.require = away
+    looks, looking = 0, evidence.tools.peers.log.read_seal
+
+    async def read_seal(*arguments: Any) -> Any:
+        nonlocal looks
+        try:
+            return await looking(*arguments)
+        except Unavailable:
+            looks += 1
+            if looks == 3:
+                evidence.checkpointer.require = None
+            raise
+
+    monkeypatch.setattr(evidence.tools.peers.log, "read_seal", read_seal)
+    made = await evidence.make(export)
+    assert looks >= 3
+    assert made.state is EvidenceState.READY
+    assert verified(evidence, made)[0] == 0
 
 
 async def test_who_asks_too_much_is_told_so(evidence: Evidence) -> None:

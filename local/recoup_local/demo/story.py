@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Sequence
 
 from recoup_local.demo import beginning, evidencing, proving, saving, watching
 from recoup_local.demo.teller import Story, StoryBroken, Teller
 
-CHAPTERS = (
+Chapter = tuple[str, Callable[[Teller], Awaitable[None]]]
+CHAPTERS: Sequence[Chapter] = (
     ("history", beginning.grow),
     ("connect", beginning.connect),
     ("bill_source", beginning.wait_for_the_bill),
@@ -26,10 +28,10 @@ CHAPTERS = (
 )
 
 
-async def tell(teller: Teller) -> Story:
-    """The whole story. Raises StoryBroken where something didn't happen as it must."""
+async def tell(teller: Teller, chapters: Sequence[Chapter] = CHAPTERS) -> Story:
+    """The whole story, chapter by chapter. Raises StoryBroken where something didn't happen as it must."""
     try:
-        for name, chapter in CHAPTERS:
+        for name, chapter in chapters:
             began = time.monotonic()
             await chapter(teller)
             teller.story.seconds[name] = round(time.monotonic() - began, 2)
