@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import sha256
@@ -13,7 +13,9 @@ from recoup_verify.savings.method import Costs, Evidence, by_day, pool
 
 _SCALE = 10**12
 _ROUNDS, _LOW, _HIGH = 1_000, 50, 949
-_WORDS, _AT_ONCE = 2**32, 256
+_WORDS, _BLOCKS = 2**32, 256
+# Below it a word favours no number of a few dozen, whatever their count: no more has to be looked at.
+_SURELY_FAIR = _WORDS - 2**10
 
 
 class Interval(NamedTuple):
@@ -30,21 +32,28 @@ class Draws:
         self._seed = sha256(f"recoup-savings/1/{plan_hash}/{days}".encode()).digest()
         self._words, self._place, self._blocks = tuple[int, ...](), 0, 0
 
-    def below(self, n: int, times: int) -> list[int]:
-        """The next draws from 0 to n - 1; words that would favour some of these are left out."""
-        start, fair = self._place, _WORDS - _WORDS % n
-        self._place += times
-        taken = self._words[start : self._place]
-        found = [word % n for word in taken if word < fair]
-        if len(taken) < times:
-            self._read()
-        return found if len(found) == times else found + self.below(n, times - len(found))
+    def below(self, sizes: Sequence[int]) -> list[int]:
+        """The next draws, one from 0 to n - 1 for each n of the sizes, which are small."""
+        words = self._words[self._place : self._place + len(sizes)]
+        if len(words) < len(sizes) or max(words) >= _SURELY_FAIR:
+            return [self._one_below(n) for n in sizes]
+        self._place += len(sizes)
+        return [word % n for word, n in zip(words, sizes, strict=True)]
+
+    def _one_below(self, n: int) -> int:
+        """Words that would favour some numbers are left out."""
+        while True:
+            if self._place == len(self._words):
+                self._read()
+            word, self._place = self._words[self._place], self._place + 1
+            if word < _WORDS - _WORDS % n:
+                return word % n
 
     def _read(self) -> None:
         """The stream's next blocks: SHA-256 of the seed and a counter, each eight words."""
-        numbers = range(self._blocks, self._blocks + _AT_ONCE)
+        numbers = range(self._blocks, self._blocks + _BLOCKS)
         blocks = b"".join([sha256(self._seed + number.to_bytes(8, "big")).digest() for number in numbers])
-        self._words, self._place, self._blocks = unpack(f">{8 * _AT_ONCE}I", blocks), 0, numbers.stop
+        self._words, self._place, self._blocks = unpack(f">{8 * _BLOCKS}I", blocks), 0, numbers.stop
 
 
 def interval(evidence: Evidence, costs: Costs, plan_hash: str) -> Interval:
@@ -56,32 +65,37 @@ def interval(evidence: Evidence, costs: Costs, plan_hash: str) -> Interval:
 
 
 class _Resampling:
-    """Tables of whole numbers: by window day and baseline day the cost and the residual, and what was spent."""
+    """Tables of whole numbers: by window day the costs of its pool, the residuals, and where its draws stand."""
 
     def __init__(self, evidence: Evidence, costs: Costs) -> None:
-        days = evidence.baseline_days
-        places = {day: place for place, day in enumerate(days)}
-        self._count = len(days)
-        self._weekdays = [d.weekday() for d in evidence.window]
-        self._pools = {w: [places[t] for t in pool(days, w)] for w in sorted(set(self._weekdays))}
-        self._costs = [[_whole(costs.of(t, d, "effective")) for t in days] for d in evidence.window]
-        self._residuals = [_residuals(days, places, line) for line in self._costs]
+        days, window = evidence.baseline_days, evidence.window
+        pools = {w: pool(days, w) for w in sorted({d.weekday() for d in window})}
+        self._sizes, drawn = list[int](), dict[int, slice]()
+        for w, members in pools.items():
+            drawn[w] = slice(len(self._sizes), len(self._sizes) + len(members))
+            self._sizes += [len(members)] * len(members)
+        self._medians = len(self._sizes)
+        self._sizes += [len(days)] * len(window)
+        self._days = list[tuple[slice, list[int], list[int]]]()
+        for d in window:
+            line = {t: _whole(costs.of(t, d, "effective")) for t in days}
+            self._days.append((drawn[d.weekday()], [line[t] for t in pools[d.weekday()]], _residuals(line)))
         spent = [by_day(rows, "effective") for rows in (evidence.rows, evidence.leakage)]
-        self._spent = sum(_whole(kind.get(d, Decimal(0))) for kind in spent for d in evidence.window)
+        self._spent = sum(_whole(kind.get(d, Decimal(0))) for kind in spent for d in window)
 
     def total(self, draws: Draws) -> int:
         """One round."""
-        drawn = {w: [members[n] for n in draws.below(len(members), len(members))] for w, members in self._pools.items()}
-        found = -self._spent
-        places = draws.below(self._count, len(self._weekdays))
-        for weekday, costs, residuals, place in zip(self._weekdays, self._costs, self._residuals, places, strict=True):
-            found += _median([costs[each] for each in drawn[weekday]]) + residuals[place]
+        numbers, found = draws.below(self._sizes), -self._spent
+        for (drawn, costs, residuals), place in zip(self._days, numbers[self._medians :], strict=True):
+            found += _median([costs[n] for n in numbers[drawn]]) + residuals[place]
         return found
 
 
-def _residuals(days: Sequence[date], places: dict[date, int], costs: Sequence[int]) -> list[int]:
-    medians = {w: _median([costs[places[t]] for t in pool(days, w)]) for w in {day.weekday() for day in days}}
-    apart = [cost - medians[day.weekday()] for day, cost in zip(days, costs, strict=True)]
+def _residuals(costs: Mapping[date, int]) -> list[int]:
+    """Of each baseline day, from what each would have cost on one window day."""
+    days = list(costs)
+    medians = {w: _median([costs[t] for t in pool(days, w)]) for w in {day.weekday() for day in days}}
+    apart = [cost - medians[day.weekday()] for day, cost in costs.items()]
     mean = sum(apart) // len(apart)
     return [each - mean for each in apart]
 
