@@ -55,8 +55,8 @@ def test_every_two_heads_of_a_log_continue_each_other() -> None:
     for second in range(1, LAST + 1):
         for first in range(1, second + 1):
             proof = lines(TREE.proof(first, second))
-            heads = check_continued(TREE.note(first), TREE.note(second), proof, KEY)
-            assert (heads.old.size, heads.new.size) == (first, second)
+            old, new = check_continued(TREE.note(first), TREE.note(second), proof, KEY)
+            assert (old.size, new.size) == (first, second)
 
 
 def test_no_head_of_a_forked_log_continues_ours() -> None:
@@ -101,7 +101,7 @@ def test_a_proof_that_is_none_disproves(change: Callable[[list[str]], list[str]]
 
 
 def test_a_proof_between_heads_of_one_size_is_not_needed_and_has_nothing() -> None:
-    assert check_continued(TREE.note(9), TREE.note(9), None, KEY).new.size == 9
+    assert check_continued(TREE.note(9), TREE.note(9), None, KEY)[1].size == 9
     with pytest.raises(Disproved, match="two roots: the log was forked"):
         check_continued(TREE.note(9), FORK.note(9), None, KEY)
     with pytest.raises(Disproved, match="there is nothing to prove"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from recoup_verify import cli
-from recoup_verify.savings import receipt, words
+from recoup_verify.receipts import receipt, words
 from tests.support import receipt_cases as cases
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import issue

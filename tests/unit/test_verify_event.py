@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recoup.audit.v1 import audit_pb2
 from recoup_verify.cli import main
-from recoup_verify.documents import CannotTell, Disproved, NotJson, canonical, read_canonical, read_json
+from recoup_verify.documents import CannotTell, Disproved, canonical, read_canonical, read_json
 from recoup_verify.event import check_event
 from recoup_verify.log import parse_key
 from services.audit.model import merkle
@@ -189,7 +189,7 @@ def test_both_canonicalizations_agree() -> None:
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
 def test_a_number_that_json_does_not_know_is_not_read(number: bytes) -> None:
-    with pytest.raises(NotJson, match="numbers too large"):
+    with pytest.raises(CannotTell, match="numbers too large"):
         read_json(b'{"a":' + number + b"}")
 
 

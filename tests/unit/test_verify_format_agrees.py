@@ -11,7 +11,7 @@ import pytest
 import rfc8785
 
 from recoup_verify.log import parse_key
-from recoup_verify.savings.receipt import check_receipt
+from recoup_verify.receipts.receipt import check_receipt
 from services.actions.model import receipt as producer
 from services.audit.model import multiproof
 from services.audit.model.evidence import documents as evidence

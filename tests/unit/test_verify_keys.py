@@ -15,8 +15,8 @@ from recoup_verify.cli import main
 from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.keys import read_manifest, trusted
 from recoup_verify.log import Trust, parse_key, verified_head
-from recoup_verify.savings.receipt import check_receipt
-from recoup_verify.savings.words import receipt_lines
+from recoup_verify.receipts.receipt import check_receipt
+from recoup_verify.receipts.words import receipt_lines
 from services.audit.model.cosigning import Cosigner
 from services.audit.model.notes import Note, Signer, TreeHead, VerifierKey
 from tests.support import receipt_cases as cases

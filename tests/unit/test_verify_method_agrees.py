@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from recoup_verify.log import parse_key
-from recoup_verify.savings.receipt import check_receipt
+from recoup_verify.receipts.receipt import check_receipt
 from services.pricing.model.baseline import Baseline
 from services.pricing.model.bill import PROVIDER_FETCHED, Batch
 from services.pricing.model.measurement import Leak, Measurement, Observation, Question, measure

@@ -12,8 +12,8 @@ import rfc8785
 from recoup_verify.cli import main
 from recoup_verify.documents import Disproved
 from recoup_verify.log import parse_key
-from recoup_verify.savings.receipt import check_receipt
-from recoup_verify.savings.words import receipt_lines
+from recoup_verify.receipts.receipt import check_receipt
+from recoup_verify.receipts.words import receipt_lines
 from services.audit.model.notes import Signer
 from tests.support import receipt_cases as cases
 from tests.support.evidence_bundle import NAME, Bundling, Log, shown
@@ -132,7 +132,7 @@ def test_a_receipt_over_a_new_years_shard_is_proved() -> None:
         return rfc8785.dumps({**issuing.bundle, "events": events, "key_manifest": manifest})
 
     proved = check_receipt(issued([13] * 4 + [5] * 4), key)
-    assert (proved.trail.request.head.shard, proved.trail.issue.head.shard) == (0, 1)
+    assert (proved.trail[0].head.shard, proved.trail[-1].head.shard) == (0, 1)
     assert any("the shards of the log continue each other" in line for line in receipt_lines(proved))
     with pytest.raises(Disproved, match="the proofs don't all lead to one checkpoint"):
         check_receipt(issued([13, 13, 12, 13] + [5] * 4), key)

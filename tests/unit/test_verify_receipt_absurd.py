@@ -12,8 +12,8 @@ import pytest
 
 from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.log import parse_key
-from recoup_verify.savings.receipt import check_receipt
-from recoup_verify.savings.words import receipt_facts, receipt_lines
+from recoup_verify.receipts.receipt import check_receipt
+from recoup_verify.receipts.words import receipt_facts, receipt_lines
 from tests.support import receipt_cases as cases
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import STAGES, Issuing, issue

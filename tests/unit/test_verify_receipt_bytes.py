@@ -10,7 +10,7 @@ import pytest
 from recoup_verify.cli import main
 from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.log import Key, parse_key
-from recoup_verify.savings.receipt import check_receipt
+from recoup_verify.receipts.receipt import check_receipt
 from tests.support import receipt_cases as cases
 from tests.support.receipt_log import Signatories
 from tests.support.receipts import issue, load

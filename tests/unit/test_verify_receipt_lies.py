@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recoup_verify.documents import CannotTell, Disproved
 from recoup_verify.log import parse_key
-from recoup_verify.savings.receipt import check_receipt
+from recoup_verify.receipts.receipt import check_receipt
 from services.audit.model.notes import Signer
 from tests.support import receipt_cases as cases
 from tests.support.receipt_cases import Case, Document
@@ -76,7 +76,7 @@ DOCUMENTS = [
     ("measurement", "batches.0.rows", -1, "a negative count"),
     ("measurement", "batches.0.provenance", "MADE_UP", "an unknown provenance"),
     ("measurement", "estimate.amount", "1", "its estimate isn't the plan's"),
-    ("measurement", "estimate.currency", "EUR", "its estimate isn't the plan's"),
+    ("measurement", "estimate.currency", "EUR", "its estimate is in another currency"),
     ("measurement", "confirmed_at", "", "doesn't say when"),
     ("measurement", "confirmed_at", "2026-03-09T00:00:00Z", "confirmed gone before it was removed"),
     ("measurement", "confirmed_at", "2026-07-09T00:00:00Z", "or after the decision"),
@@ -247,7 +247,7 @@ EVENTS = [
     (1, "action", "actions.action.reject", "the event of approval 1: its action isn't"),
     (0, "target", f"actions/{UUID(int=9)}", "the event of the request: its target isn't"),
     (0, "occurred_at", "2026-03-08T12:30:00.250001Z", "the event of the request: its occurred_at isn't"),
-    (0, "organization_id", str(UUID(int=9)), "it is of another organization"),
+    (0, "organization_id", str(UUID(int=9)), "payload's organization_id isn't the leaf's"),
     (1, "metadata.plan_hash", "0" * 64, "the event of approval 1: its plan_hash isn't"),
     (2, "metadata.step", "delete_volume", "the event of the intent of create_snapshot: its step isn't"),
     (3, "metadata.result_id", "snap-2", "the event of the outcome of create_snapshot: its result_id isn't"),
@@ -291,7 +291,7 @@ def test_an_event_of_another_organization_or_producer_is_disproved() -> None:
     def renamed(issuing: Issuing) -> None:
         issuing.events[1].payload["event_id"] = str(uuid4())
 
-    lie("it is of another organization", pack=foreign)
+    lie("payload's organization_id isn't the leaf's", pack=foreign)
     lie("scanner wrote it, not actions", pack=produced)
     lie("the event of approval 1: it isn't the event that the receipt names", pack=renamed)
 

@@ -40,7 +40,7 @@ def test_the_published_note_is_signed_and_read_as_it_was_published() -> None:
     assert signer.verifier_key.text() == PETER
     assert signer.sign(TEXT) == f"{TEXT}\n{BY_PETER}"
     assert verify(f"{TEXT}\n{BY_PETER}", VerifierKey.parse(PETER)) == TEXT
-    assert verifier.verified_note(f"{TEXT}\n{BY_PETER}", verifier.parse_key(PETER), "the note") == TEXT
+    assert verifier.signed_by(f"{TEXT}\n{BY_PETER}", [verifier.parse_key(PETER)], "the note")[0] == TEXT
 
 
 def test_each_of_two_signatures_counts_for_its_own_key_and_in_any_order() -> None:
@@ -92,13 +92,13 @@ def test_what_is_no_note_of_this_key_is_refused(note: str) -> None:
     with pytest.raises(NoteInvalid):
         verify(note, VerifierKey.parse(PETER))
     with pytest.raises(Disproved):
-        verifier.verified_note(note, verifier.parse_key(PETER), "the note")
+        verifier.signed_by(note, [verifier.parse_key(PETER)], "the note")
 
 
 def test_the_last_empty_line_ends_a_notes_text() -> None:
     note = peter().sign(SALVATORE)
     assert verify(note, VerifierKey.parse(PETER)) == SALVATORE
-    assert verifier.verified_note(note, verifier.parse_key(PETER), "the note") == SALVATORE
+    assert verifier.signed_by(note, [verifier.parse_key(PETER)], "the note")[0] == SALVATORE
 
 
 def test_the_published_checkpoint_is_read_and_written() -> None:

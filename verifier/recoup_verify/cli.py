@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
-from recoup_verify.documents import CannotTell, Disproved, shown
+from recoup_verify.documents import CannotTell, Disproved, read_file, shown
 
 PROVED, DISPROVED, CANNOT_TELL = 0, 1, 2
 _MAX_KEY = 65_536
@@ -49,11 +49,12 @@ NEXT: Mapping[str, str] = {
     "can't tell": "Nothing was proved or disproved. Check that FILE is what Recoup gave you, that VKEY is the log's key"
     " as its operator publishes it, and that this is the newest recoup-verify.",
 }
-# What checks and tells it: a function of the files that were given, how to read one, and whom to believe.
+LOCAL = "LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine."
+# What checks and tells it: a function of the files that were given, and whom to believe.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "event": ("event", "told"),
-    "receipt": ("savings.words", "told"),
-    "bundle": ("evidence.bundle", "told"),
+    "receipt": ("receipts.words", "told"),
+    "bundle": ("evidence.words", "told"),
     "checkpoint": ("checkpoint", "told"),
     "consistency": ("checkpoint", "continued_told"),
 }
@@ -64,73 +65,52 @@ class WrongUse(Exception):
     """The command was called as nobody can; says how."""
 
 
-class Given(NamedTuple):
-    """What the command was called with. `values` are those of the options that have one."""
-
-    command: str
-    files: Sequence[str]
-    values: Mapping[str, Sequence[str]]
-
-
-class Answer(NamedTuple):
-    """The exit code, and the lines that say why, on stdout or on stderr."""
-
-    code: int
-    lines: Sequence[str]
-    on_stdout: bool = False
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code. Only what was disproved gives 1, and only what was said gives 0."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal can't show gets its number
-    try:
-        return _say(_answer(sys.argv[1:] if arguments is None else arguments))
-    finally:
-        _let_go()
-
-
-def _answer(arguments: Sequence[str]) -> Answer:
-    if {"-h", "--help"} & set(arguments):
-        return Answer(PROVED, [HELP[:-1]], on_stdout=True)
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & {*words}:
+        return _say(PROVED, HELP[:-1])
     facts: dict[str, Any] = {"verdict": "can't tell", "local": False}
+    code, lines = CANNOT_TELL, list[str]()
     try:
-        code, lines = _proved(_given(arguments), facts)
+        code, lines = PROVED, _proved(*_given(words), facts)
     except WrongUse as error:
-        return Answer(CANNOT_TELL, [f"recoup-verify: {error}", HELP.partition("\n")[0]])
+        return _say(CANNOT_TELL, f"recoup-verify: {error}", HELP.partition("\n")[0])
     except BaseException as error:  # a panic in cryptography's Rust isn't an Exception
-        code, lines = _unproved(error, facts)
-    if "--json" in arguments:
-        return Answer(code, [import_module("json").dumps(facts)], on_stdout=True)
-    return Answer(code, lines, on_stdout=code == PROVED)
+        code = DISPROVED if isinstance(error, Disproved) else CANNOT_TELL
+        lines = _unproved(error, facts)
+    if "--json" in words:
+        return _say(code, import_module("json").dumps(facts), on_stdout=True)
+    return _say(code, *map(shown, lines))
 
 
-def _proved(given: Given, facts: dict[str, Any]) -> tuple[int, list[str]]:
+def _proved(command: str, files: list[str], values: Mapping[str, list[str]], facts: dict[str, Any]) -> list[str]:
     """What was proved, in words; `facts` gets it too."""
-    trust = _trust(given, facts)
-    module, function = COMMANDS[given.command]
+    trust = _trust(command, values, facts)
+    module, function = COMMANDS[command]
     tell = getattr(import_module(f"recoup_verify.{module}"), function)
-    lines, proved = tell([*given.files, *given.values.get("--proof", [])], _read, trust)
+    lines, proved = tell([*files, *values.get("--proof", [])], trust)
     facts.update(verdict="proved", **proved)
-    banner = "LOCAL: not evidence. The key says of itself that it belongs to somebody's own machine."
-    return PROVED, [shown(line) for line in ([banner, *lines] if facts["local"] else lines)]
+    return [LOCAL, *lines] if facts["local"] else lines
 
 
-def _unproved(error: BaseException, facts: dict[str, Any]) -> tuple[int, list[str]]:
-    code, facts["why"] = CANNOT_TELL, str(error)
-    if isinstance(error, Disproved):
-        code, facts["verdict"] = DISPROVED, "disproved"
-    elif isinstance(error, OSError):
+def _unproved(error: BaseException, facts: dict[str, Any]) -> list[str]:
+    """Why nothing was proved, in words; `facts` gets it too."""
+    verdict = facts["verdict"] = "disproved" if isinstance(error, Disproved) else "can't tell"
+    facts["why"] = str(error)
+    if isinstance(error, OSError):
         facts["why"] = f"{error.filename} can't be read: {error.strerror}"
-    elif not isinstance(error, CannotTell):
+    elif not isinstance(error, CannotTell | Disproved):
         facts["why"] = f"this wasn't foreseen: {type(error).__name__}: {error}"
-        return code, [f"CAN'T TELL: {shown(facts['why'])}."]
-    return code, [f"{facts['verdict'].upper()}: {shown(facts['why'])}.", NEXT[facts["verdict"]]]
+        return [f"CAN'T TELL: {facts['why']}."]
+    return [f"{verdict.upper()}: {facts['why']}.", NEXT[verdict]]
 
 
-def _given(arguments: Sequence[str]) -> Given:
-    """Read the command line. Raises WrongUse."""
+def _given(arguments: Sequence[str]) -> tuple[str, list[str], dict[str, list[str]]]:
+    """The command, its files, and the values of the options that have one. Raises WrongUse."""
     words, found, values = iter(arguments), list[str](), dict[str, list[str]]()
     for word in words:
         name, equals, value = word.partition("=")
@@ -152,18 +132,18 @@ def _given(arguments: Sequence[str]) -> Given:
         raise WrongUse(f"{command} takes {1 + two} FILE and --key VKEY{' and --proof FILE' * two}")
     if [*files, *values.get("--proof", []), *values.get("--keys", [])].count("-") > (command != "bundle"):
         raise WrongUse("only one FILE can be the standard input, and no bundle")
-    return Given(command, files, values)
+    return command, files, values
 
 
-def _trust(given: Given, facts: dict[str, Any]) -> Any:
+def _trust(command: str, values: Mapping[str, list[str]], facts: dict[str, Any]) -> Any:
     """Whom to believe, as the options say; `facts` gets whether the key signs nothing that counts."""
     from recoup_verify.keys import read_manifest, trusted
 
-    trust = trusted(*(list(map(_text, given.values.get(name, []))) for name in ("--key", "--witness", "--quorum")))
+    trust = trusted(*(list(map(_text, values.get(name, []))) for name in ("--key", "--witness", "--quorum")))
     facts["local"] = trust.key.is_local
-    if "--keys" in given.values:
-        return read_manifest(_text(f"@{given.values['--keys'][0]}"), trust)
-    if trust.key.name.endswith("/root") and given.command in ("event", "checkpoint", "consistency"):
+    if "--keys" in values:
+        return read_manifest(_text(f"@{values['--keys'][0]}"), trust)
+    if trust.key.name.endswith("/root") and command in ("event", "checkpoint", "consistency"):
         raise CannotTell("this is a root's key: give the log's key manifest too, with --keys")
     return trust
 
@@ -173,42 +153,27 @@ def _text(given: str) -> str:
     if not given.startswith("@"):
         return given
     try:
-        return _read(given[1:], _MAX_KEY).decode("utf-8")
+        return read_file(given[1:], _MAX_KEY).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CannotTell(f"{given[1:]} isn't a verifier key") from error
 
 
-def _read(file: str, limit: int) -> bytes:
-    """At most one byte more than the limit, which says that there are too many."""
-    if file == "-":
-        return sys.stdin.buffer.read(limit + 1)
-    with open(file, "rb") as opened:
-        return opened.read(limit + 1)
-
-
-def _say(answer: Answer) -> int:
+def _say(code: int, *lines: str, on_stdout: bool = False) -> int:
     """The exit code. Whom nobody could tell that it is proved, and with what left open, has no proof."""
+    on_stdout = on_stdout or code == PROVED
     try:
-        if sys.stdout is None and answer.on_stdout:  # Python's word for a closed one
+        if sys.stdout is None and on_stdout:  # Python's word for a closed one
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        print(*answer.lines, sep="\n", file=sys.stdout if answer.on_stdout else sys.stderr, flush=True)
+        print(*lines, sep="\n", file=sys.stdout if on_stdout else sys.stderr, flush=True)
     except OSError as error:
         with suppress(OSError):
             print(f"recoup-verify: the answer can't be written: {error.strerror}", file=sys.stderr, flush=True)
-        return answer.code or CANNOT_TELL
-    return answer.code
-
-
-def _let_go() -> None:
-    """Give up what can't be written, or else the interpreter tries again at its end and changes the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            # Or else the interpreter tries again at its end, and changes the exit code.
             os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        return code or CANNOT_TELL
+    return code
 
 
 if __name__ == "__main__":

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-_HIGH = re.compile("[\ud800-\U0010ffff]")
-_WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
-# Reads a file, and no more of it than a limit and one byte.
-Reader = Callable[[str, int], bytes]
+# The fields that a document has, and of each its type, its own shape, or a list with that of its members.
+Shape = Mapping[str, Any]
+_WORDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object"}
 
 
 class Disproved(Exception):
@@ -30,7 +27,7 @@ class NotJson(CannotTell):
     """The bytes aren't JSON; `place` is about where they stop being it, counted from 0."""
 
     def __init__(self, why: str, place: int = 0) -> None:
-        super().__init__(why)
+        super().__init__(f"this isn't JSON{why}")
         self.place = place
 
 
@@ -38,120 +35,111 @@ class UnknownVersion(CannotTell):
     """A document is of a version that this verifier doesn't know; what it says may still be true."""
 
 
+def read_file(name: str, limit: int) -> bytes:
+    """A file, "-" for the standard input; at most one byte more than the limit, which says that there are too many."""
+    if name == "-":
+        return sys.stdin.buffer.read(limit + 1)
+    with open(name, "rb") as opened:
+        return opened.read(limit + 1)
+
+
 def read_json(raw: bytes) -> Any:
-    """JSON without duplicate keys or broken characters. Raises CannotTell, NotJson."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            raise CannotTell(f"the field {next(name for name in names if names.count(name) > 1)!r} is there twice")
-        return found
-
+    """JSON without duplicate keys, odd numbers or broken characters. Raises CannotTell, NotJson."""
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_whole)
-        # "\\ud800" is JSON's half of a character; it has no UTF-8, so nothing could be compared with it.
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, **_NUMBERS)
+        canonical(found)  # half a character has no spelling
     except json.JSONDecodeError as error:
-        raise NotJson(f"this isn't JSON: {error}", error.pos) from error
+        raise NotJson(f": {error}", error.pos) from error
     except UnicodeDecodeError as error:
-        raise NotJson("this isn't JSON: it isn't UTF-8", error.start) from error
+        raise NotJson(": it isn't UTF-8", error.start) from error
     except (ValueError, RecursionError) as error:
-        raise NotJson(
-            "this isn't JSON that can be read: numbers too large or too long, nested too deep, or half a character"
-        ) from error
+        raise NotJson(" that can be read: nested too deep, or half a character") from error
     return found
 
 
-def fields(document: Any, where: str, wanted: tuple[str, ...]) -> Mapping[str, Any]:
-    """An object with exactly these fields. Raises CannotTell."""
-    if not isinstance(document, dict):
-        raise CannotTell(f"{where} must be an object")
-    missing, unknown = set(wanted) - document.keys(), document.keys() - set(wanted)
-    if missing or unknown:
-        words = [f"lacks {name}" for name in sorted(missing)] + [f"has the unknown field {n}" for n in sorted(unknown)]
-        raise CannotTell(f"{where} {', '.join(words)}")
-    return document
+def read_canonical(raw: bytes, where: str) -> Any:
+    """JSON in its one canonical spelling (RFC 8785). Raises CannotTell."""
+    with suppress(CannotTell, ValueError, RecursionError):  # why it can't be read is said below
+        document = _QUICK.decode(raw.decode("utf-8"))
+        if canonical(document) == raw:
+            return document
+    read_json(raw)
+    raise CannotTell(f"{where} isn't canonical JSON")
+
+
+def canonical(document: Any) -> bytes:
+    """The canonical spelling (RFC 8785) of a document of texts, whole numbers, lists and objects."""
+    text = _WRITER.encode(document)
+    # Python sorts keys by character, RFC 8785 by UTF-16 unit: up to U+D7FF these are the same.
+    if not text.isascii() and re.search("[\ud800-\U0010ffff]", text):
+        text = json.dumps(_sorted(document), ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value, key=lambda key: key.encode("utf-16-be"))}
+    return [_sorted(each) for each in value] if isinstance(value, list) else value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise CannotTell(f"the field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) <= 17 and text.lstrip("-").isdecimal() and abs(int(text)) < 2**53:
+        return int(text)
+    raise CannotTell("numbers too large, or that aren't whole, have no place in these documents")
+
+
+_NUMBERS: Mapping[str, Any] = {"parse_int": _whole, "parse_float": _whole, "parse_constant": _whole}
+_QUICK = json.JSONDecoder(**_NUMBERS)
+_WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def decode(text: Any, where: str) -> bytes:
     """Base64 in its one canonical spelling. Raises Disproved."""
     try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except (ValueError, TypeError) as error:
         raise Disproved(f"{where} isn't base64") from error
-    if base64.b64encode(raw).decode() != text:
+    if binascii.b2a_base64(raw, newline=False).decode() != text:
         raise Disproved(f"{where} isn't canonical base64")
     return raw
 
 
-# The fields that a document has, and the type of each.
-Shape = Mapping[str, type]
-_WORDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object"}
-
-
-def shape(*, texts: str = "", numbers: str = "", flags: str = "", lists: str = "", objects: str = "") -> Shape:
-    """A shape from the names of its fields, by their type."""
+def shape(
+    *, texts: str = "", numbers: str = "", flags: str = "", lists: str = "", objects: str = "", **deeper: Any
+) -> Shape:
+    """A shape from the names of its fields by their type; fields of a shape of their own come by their name."""
     kinds: tuple[tuple[str, type], ...] = ((texts, str), (numbers, int), (flags, bool), (lists, list), (objects, dict))
-    return {name: kind for names, kind in kinds for name in names.split()}
+    return {name: kind for names, kind in kinds for name in names.split()} | deeper
 
 
 def shaped(document: Any, where: str, kinds: Shape) -> Mapping[str, Any]:
     """An object with exactly these fields, each of exactly this type. Raises CannotTell."""
-    found = fields(document, where, tuple(kinds))
+    if not isinstance(document, dict):
+        raise CannotTell(f"{where} must be an object")
+    if document.keys() != kinds.keys():
+        words = [f"lacks {name}" for name in sorted(kinds.keys() - document.keys())]
+        words += [f"has the unknown field {name}" for name in sorted(document.keys() - kinds.keys())]
+        raise CannotTell(f"{where} {', '.join(words)}")
     for name, kind in kinds.items():
-        if type(found[name]) is not kind:
-            raise CannotTell(f"{where}'s {name} must be {_WORDS[kind]}")
-    return found
-
-
-def canonical(document: Any) -> bytes:
-    """RFC 8785 for documents of texts, whole numbers, lists and objects; other values are refused."""
-    try:
-        return _canonical(document)
-    except RecursionError:
-        raise CannotTell("the document is nested too deep") from None
-
-
-def read_canonical(raw: bytes, where: str) -> Any:
-    """JSON in its one canonical spelling (RFC 8785). Raises CannotTell."""
-    with suppress(ValueError, RecursionError):  # why it can't be read is said below
-        text = raw.decode("utf-8")
-        document = _READER.decode(text)
-        # Up to here sorting by characters is sorting by UTF-16, and Python's writer in C spells like RFC 8785.
-        if (text.isascii() or not _HIGH.search(text)) and _WRITER.encode(document) == text:
-            return document
-    document = read_json(raw)
-    if canonical(document) != raw:
-        raise CannotTell(f"{where} isn't canonical JSON")
+        expected = kind if isinstance(kind, type) else type(kind)
+        if type(document[name]) is not expected:
+            raise CannotTell(f"{where}'s {name} must be {_WORDS[expected]}")
+        if isinstance(kind, dict):
+            shaped(document[name], f"{where}'s {name}", kind)
+        elif isinstance(kind, list):
+            for number, each in enumerate(document[name], 1):
+                shaped(each, f"{where}'s {name} {number}", kind[0])
     return document
-
-
-def _canonical(document: Any) -> bytes:
-    if isinstance(document, dict):
-        # RFC 8785 orders keys by their UTF-16 code units.
-        keys = sorted(document, key=None if all(map(str.isascii, document)) else lambda key: key.encode("utf-16-be"))
-        return b"{" + b",".join(_WRITER.encode(key).encode() + b":" + _canonical(document[key]) for key in keys) + b"}"
-    if isinstance(document, list):
-        return b"[" + b",".join(_canonical(item) for item in document) + b"]"
-    if isinstance(document, str):
-        return _WRITER.encode(document).encode()
-    if isinstance(document, bool) or document is None:
-        return {True: b"true", False: b"false", None: b"null"}[document]
-    if isinstance(document, int) and abs(document) < 2**53:
-        return str(document).encode()
-    raise CannotTell("a number that isn't whole has no place in these documents")
 
 
 def shown(text: object) -> str:
     """A text as it may stand on a terminal: without anything that could steer it."""
     return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
-
-
-def _whole(text: str) -> int:
-    if len(text) > 17 or abs(int(text)) >= 2**53:
-        raise ValueError("a number that isn't whole or too large has no place in these documents")
-    return int(text)
-
-
-_READER = json.JSONDecoder(parse_int=_whole, parse_float=_whole, parse_constant=_whole)

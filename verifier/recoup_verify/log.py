@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from recoup_verify.documents import CannotTell, Disproved, decode
-from recoup_verify.tree import MAX_HASHES
+from recoup_verify.tree import read_hashes
 
 LOG, WITNESS = b"\x01", b"\x04"
-_DASH = "\u2014 "
-_PROOF = "c2sp.org/tlog-proof@v1"
-LOCAL = ".local.invalid"
+_DASH, _PROOF = "\u2014 ", "c2sp.org/tlog-proof@v1"
 _MAX_LINES = 64
 # Where something stands: the shard of the log, and the index or size in it.
 Place = tuple[int, int]
@@ -31,12 +29,12 @@ class Key(NamedTuple):
     @property
     def key_id(self) -> bytes:
         """SHA-256(name ‖ newline ‖ algorithm ‖ key), the first four bytes."""
-        return hashlib.sha256(self.name.encode() + b"\n" + self.algorithm + self.public).digest()[:4]
+        return sha256(self.name.encode() + b"\n" + self.algorithm + self.public).digest()[:4]
 
     @property
     def is_local(self) -> bool:
         """Whether the key says of itself that it signs nothing that counts."""
-        return LOCAL in self.name
+        return ".local.invalid" in self.name
 
     def has_signed(self, signature: bytes, text: str) -> bool:
         """Whether this is the key's signature over a note's text; a witness's has the time before it."""
@@ -51,26 +49,29 @@ def parse_key(text: str, algorithm: bytes = LOG) -> Key:
     try:
         name, key_id, encoded = text.strip().split("+", 2)
         raw = decode(encoded, "the key")
-        key = Key(name, raw[1:], algorithm)
-        genuine = bool(name) and raw[:1] == algorithm and len(key.public) == 32 and key.key_id.hex() == key_id
     except (ValueError, Disproved) as error:
         raise CannotTell("this isn't a verifier key: <name>+<id>+<base64>") from error
-    if not genuine:
+    key = Key(name, raw[1:], algorithm)
+    if not name or raw[:1] != algorithm or len(key.public) != 32 or key.key_id.hex() != key_id:
         raise CannotTell(f"this isn't an Ed25519 verifier key of a {'log' if algorithm == LOG else 'witness'}")
     return key
+
+
+def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the 32 bytes of an Ed25519 key verify the signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 class RangedKey(NamedTuple):
     """A key that is good from `start` to before `end` (None: no end yet): tree sizes for a log's key, else leaves."""
 
     public: bytes
-    start: Place
-    end: Place | None
-
-    @property
-    def key_id(self) -> str:
-        """SHA-256 of the key, hexadecimal: how envelopes name it."""
-        return hashlib.sha256(self.public).hexdigest()
+    start: Place = (0, 0)
+    end: Place | None = None
 
     def covers(self, place: Place) -> bool:
         """Whether the key may sign something that stands there."""
@@ -80,7 +81,8 @@ class RangedKey(NamedTuple):
 class Trust(NamedTuple):
     """Whom to believe about a log: what --key, --witness and --quorum say, and what a key manifest adds to it.
 
-    `witnesses` are the user's, `listed` the manifest's, of which `quorum` must cosign the head of a receipt.
+    `witnesses` are the user's, `wanted` of whom must cosign any head; `listed` are the manifest's, `quorum` of whom
+    must cosign a receipt's. `keys` are the manifest's, by what they are for and by SHA-256.
     """
 
     key: Key
@@ -95,28 +97,7 @@ class Trust(NamedTuple):
     @classmethod
     def of(cls, key: Key | Trust) -> Trust:
         """Trust in a log's key and nothing else, where no more is given."""
-        if isinstance(key, Trust):
-            return key
-        return cls(key, name=key.name, logs=[RangedKey(key.public, (0, 0), None)])
-
-    def signs(self, origin: str) -> list[Key]:
-        """The log's keys as they sign the tree of this origin: a later shard `<name>/<k>` has one of its own."""
-        name = origin if shard_of(self.name, origin) else self.name
-        return [Key(name, each.public) for each in self.logs]
-
-
-def shard_of(name: str, origin: str) -> int:
-    """The shard of the log `name` that an origin is of; 0 for the first, and for what isn't one."""
-    return (whole_number(origin.removeprefix(f"{name}/")) or 0) if origin.startswith(f"{name}/") else 0
-
-
-def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether the 32 bytes of an Ed25519 key verify the signature."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+        return key if isinstance(key, Trust) else cls(key, name=key.name, logs=[RangedKey(key.public)])
 
 
 class Head(NamedTuple):
@@ -127,6 +108,20 @@ class Head(NamedTuple):
     root: bytes
     shard: int = 0
     cosigned: Sequence[str] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The head for programs."""
+        return {"origin": self.origin, "size": self.size, "root": self.root.hex(), "cosigned": list(self.cosigned)}
+
+    @property
+    def countersigned(self) -> str:
+        """Who else vouches that everybody is shown this head, in words."""
+        count = len(self.cosigned)
+        if not count:
+            return "nobody else has countersigned its head"
+        who = f"{count} {'witness' if count == 1 else 'witnesses'} countersigned its head ({', '.join(self.cosigned)})"
+        return f"{who}, which counts as far as they aren't under the operator's control"
 
 
 def signed_by(note: str, keys: Sequence[Key], what: str) -> tuple[str, list[Key]]:
@@ -151,49 +146,29 @@ def signed_by(note: str, keys: Sequence[Key], what: str) -> tuple[str, list[Key]
     return body + "\n", found
 
 
-def verified_note(note: str, key: Key, what: str) -> str:
-    """The text of a note that `key` signed, alone. Raises Disproved."""
-    return signed_by(note, [key], what)[0]
-
-
 def verified_head(note: str, key: Key | Trust, what: str = "the checkpoint") -> Head:
     """The tree head in a note that the log signed, and beside it nobody but known witnesses. Raises Disproved."""
     trust, origin = Trust.of(key), note.partition("\n")[0]
-    logs, witnesses = trust.signs(origin), {*trust.witnesses, *trust.listed}
+    # A later shard <name>/<k> has an origin of its own, which is then the name of the log's keys.
+    name, _, number = origin.rpartition("/")
+    shard = (whole_number(number) if name == trust.name else None) or 0
+    logs = [Key(origin if shard else trust.name, each.public) for each in trust.logs]
+    witnesses = {*trust.witnesses, *trust.listed}
     text, found = signed_by(note, [*logs, *witnesses], what)
     lines = text.split("\n")
     size = whole_number(lines[1]) if len(lines) == 4 else None
-    if size is None or lines[0] != logs[0].name or lines[3] or not set(logs) & set(found):
+    if size is None or lines[0] != logs[0].name or lines[3] or not {*logs} & {*found}:
         raise Disproved(f"{what}'s text isn't a tree head of this log")
     root = decode(lines[2], f"{what}'s root")
     if len(root) != 32 or size == 0:
         raise Disproved(f"{what}'s root or size can't be")
-    shard = shard_of(trust.name, origin)
     # Another key's line beside a good one counts for nothing: while a key ends, one more head may still carry it.
     if not any(each in found and ranged.covers((shard, size)) for each, ranged in zip(logs, trust.logs, strict=True)):
         raise Disproved(f"{what} is signed by a key of the log that wasn't good for that part of it")
     counted = [each for each in trust.witnesses or trust.listed if each in found]
     if len(counted) < trust.wanted:
         raise Disproved(f"{what} is cosigned by {len(counted)} of the {trust.wanted} witnesses that you ask for")
-    return Head(lines[0], size, root, shard, tuple(each.name for each in found if each in witnesses))
-
-
-def countersigned(head: Head) -> str:
-    """Who else vouches that everybody is shown this head, in words."""
-    if not head.cosigned:
-        return "nobody else has countersigned its head"
-    count = len(head.cosigned)
-    who = f"{count} {'witness' if count == 1 else 'witnesses'} countersigned its head ({', '.join(head.cosigned)})"
-    return f"{who}, which counts as far as they aren't under the operator's control"
-
-
-def check_quorum(head: Head, trust: Trust) -> None:
-    """Raise Disproved unless as many of the key manifest's witnesses cosigned the head as it asks for."""
-    count = sum(each.name in head.cosigned for each in trust.listed)
-    if count < trust.quorum:
-        raise Disproved(
-            f"the checkpoint is cosigned by {count} witnesses, but the key manifest asks for {trust.quorum}"
-        )
+    return Head(origin, size, root, shard, tuple(each.name for each in found if each in witnesses))
 
 
 def whole_number(text: str) -> int | None:
@@ -209,17 +184,14 @@ class Inclusion(NamedTuple):
 
     position: int
     hashes: Sequence[bytes]
-    note: str
+    note: str = ""
 
 
 def parse_proof(text: str) -> Inclusion:
     """Read a tlog-proof in its one spelling, without an extra line. Raises Disproved."""
     top, separator, note = text.partition("\n\n")
-    first, _, rest = top.partition("\n")
-    numbered, *hashes = rest.split("\n")
+    first, numbered, *hashes = [*top.split("\n"), ""]
     index = whole_number(numbered.removeprefix("index "))
     if not separator or first != _PROOF or not numbered.startswith("index ") or index is None:
         raise Disproved("the proof isn't a tlog-proof")
-    if len(hashes) > MAX_HASHES:
-        raise Disproved("the proof is longer than any tree is high")
-    return Inclusion(index, [decode(item, "a hash of the proof") for item in hashes], note)
+    return Inclusion(index, read_hashes(hashes[:-1]), note)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from typing import Any
 
-from recoup_verify.documents import Disproved
+from recoup_verify.documents import Disproved, decode
 
 # A tree has at most 2^63 leaves, so no proof is longer.
 MAX_HASHES = 63
+_NO_HASH = "a hash of the proof hasn't 32 bytes"
 
 
 def leaf_hash(leaf: bytes) -> bytes:
@@ -46,22 +48,32 @@ def check_consistency(old: tuple[int, bytes], new: tuple[int, bytes], proof: Seq
     position, last, path = size - 1, new[0] - 1, list(proof) if size & (size - 1) else [root, *proof]
     if not path:
         raise Disproved("the proof is shorter than it must be")
+    if len(path[0]) != 32:
+        raise Disproved(_NO_HASH)
     while position & 1:
         position, last = position >> 1, last >> 1
     before = after = path[0]
     for item, on_the_left in _steps(path[1:], position, last):
-        before, after = (_node(item, before), _node(item, after)) if on_the_left else (before, _node(after, item))
-    if len(path[0]) != 32 or before != root or after != new[1]:
+        before = _node(item, before) if on_the_left else before
+        after = _node(item, after) if on_the_left else _node(after, item)
+    if before != root or after != new[1]:
         raise Disproved(
             "the proof doesn't lead from the old root to the new one: the log was rewritten, or it is wrong"
         )
+
+
+def read_hashes(texts: Sequence[Any], what: str = "the proof") -> list[bytes]:
+    """The hashes of a proof, from base64. Raises Disproved."""
+    if len(texts) > MAX_HASHES:
+        raise Disproved(f"{what} is longer than any tree is high")
+    return [decode(text, f"a hash of {what}") for text in texts]
 
 
 def _steps(proof: Sequence[bytes], position: int, last: int) -> Iterator[tuple[bytes, bool]]:
     """The hashes of a proof, from the bottom of a tree to its root, each with whether it stands on the left."""
     for item in proof:
         if len(item) != 32:
-            raise Disproved("a hash of the proof hasn't 32 bytes")
+            raise Disproved(_NO_HASH)
         if last == 0:
             raise Disproved("the proof is longer than the tree is high")
         on_the_left = bool(position & 1) or position == last

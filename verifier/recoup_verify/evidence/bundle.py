@@ -1,52 +1,42 @@
 """Checks an evidence bundle: who signed it, every file of it, that its events are all that an organization has.
 
-What is proved and what isn't stands in FORMAT.md; its events are checked in `export`.
+What is proved and what isn't stands in FORMAT.md; its events are checked in `events`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from recoup_verify.checkpoint import MAX_BYTES as MAX_CHECKPOINT
-from recoup_verify.documents import CannotTell, Disproved, Reader, UnknownVersion, decode, read_canonical, shape, shaped
-from recoup_verify.envelope import open_envelope
-from recoup_verify.event import check_commitment, event_payload, is_moment, read_leaf
+from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
+from recoup_verify.event import Proven, is_moment, proven
 from recoup_verify.evidence.events import EVENTS, RECORDS, Export, Published, check_trees
 from recoup_verify.evidence.files import Files
-from recoup_verify.keys import read_manifest
-from recoup_verify.log import Head, Trust, countersigned, parse_proof, verified_head
-from recoup_verify.tree import MAX_HASHES, check_consistency, check_inclusion, leaf_hash
+from recoup_verify.keys import open_envelope, read_manifest
+from recoup_verify.log import Head, Trust, parse_proof, verified_head
+from recoup_verify.tree import check_consistency, check_inclusion, read_hashes
 
 MANIFEST, SEAL, HEAD = "manifest.json", "seal.json", "head.json"
 _MIB = 1 << 20
 _PLATFORM = "00000000-0000-0000-0000-000000000000"
 _STATEMENT, _PREDICATE = "https://in-toto.io/Statement/v1", "https://recoup.invalid/evidence/v1"
+_FILE = shape(texts="name", digest=shape(texts="sha256"))
 _IN_TOTO = shape(texts="_type predicateType", lists="subject", objects="predicate")
-_SUBJECT, _DIGEST = shape(texts="name", objects="digest"), shape(texts="sha256")
 _CLAIM = shape(
     numbers="v",
     texts="bundle_id organization_id scope created_at log",
-    lists="heads",
-    objects="period chain counts",
+    period=shape(texts="from to"),
+    heads=[shape(numbers="shard size")],
+    chain=shape(numbers="org_seq", texts="leaf"),
+    counts=shape(numbers="events disclosed erased receipts"),
 )
-_PERIOD, _CHAIN = shape(texts="from to"), shape(numbers="org_seq", texts="leaf")
-_COUNTS, _SIZE = shape(numbers="events disclosed erased receipts"), shape(numbers="shard size")
 _PROVEN = shape(texts="leaf payload salt proof")
 _SEAL = {**_PROVEN, **shape(numbers="v", lists="consistency", texts="key_manifest")}
 _HEAD = {**_PROVEN, **shape(texts="entry", lists="path", numbers="position index shard")}
 _ENTRY = shape(numbers="v org_seq", texts="leaf organization_id salt")
-
-
-class Proven(NamedTuple):
-    """An event that a checkpoint's tree holds."""
-
-    leaf: Mapping[str, Any]
-    payload: Mapping[str, Any]
-    position: int
-    head: Head
 
 
 class Proved(NamedTuple):
@@ -77,7 +67,7 @@ def check_evidence(path: str, trust: Trust) -> Proved:
 
 def _check(files: Files, given: Trust) -> Proved:
     """From the key that was given to what it vouches for, each thing before it is read."""
-    seal = shaped(_document(files, SEAL, _MIB), SEAL, _SEAL)
+    seal = shaped(_document(files, SEAL), SEAL, _SEAL)
     trust = read_manifest(seal["key_manifest"], given)
     statement, key = open_envelope(_document(files, MANIFEST, 64 * _MIB), trust.keys.get("evidence", {}))
     claim, digests = _claim(read_canonical(statement, "the statement"))
@@ -90,7 +80,7 @@ def _check(files: Files, given: Trust) -> Proved:
         raise Disproved("the evidence key wasn't good for that part of the log: the seal is outside of its range")
     _check_later(heads[-1], sealed.head, seal["consistency"])
     for earlier, later in pairwise(heads):
-        _check_opening(files, earlier, notes[earlier.shard], later, notes[later.shard], alone)
+        _check_opening(files, earlier, later, notes, alone)
     published = _published(files, claim, notes, alone)
     export = Export(claim, published, _records(files), *_receipts(files, claim, trust))
     check_trees(files, heads, export)
@@ -98,7 +88,7 @@ def _check(files: Files, given: Trust) -> Proved:
     return Proved(claim, heads, sealed, published, export.withheld, export.receipts, len(digests), export.unfinished)
 
 
-def _document(files: Files, name: str, limit: int) -> Any:
+def _document(files: Files, name: str, limit: int = _MIB) -> Any:
     return read_canonical(files.read(name, limit), name)
 
 
@@ -111,21 +101,16 @@ def _claim(statement: Any) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     if type(version) is int and version > 1:
         raise UnknownVersion(f"evidence bundles of version {version} are unknown to this verifier")
     claim = shaped(found["predicate"], "the predicate", _CLAIM)
-    for name, kinds in (("period", _PERIOD), ("chain", _CHAIN), ("counts", _COUNTS)):
-        shaped(claim[name], name, kinds)
-    sizes = [shaped(each, "a head", _SIZE) for each in claim["heads"]]
-    if version != 1 or not sizes or [each["shard"] - sizes[0]["shard"] for each in sizes] != list(range(len(sizes))):
+    shards = [each["shard"] for each in claim["heads"]]
+    if version != 1 or not shards or shards != list(range(shards[0], shards[0] + len(shards))):
         raise Disproved("the statement's version or heads can't be: one for each shard, from the first with events on")
     moments = (claim["period"]["from"], claim["period"]["to"], claim["created_at"])
     if not all(map(is_moment, moments)) or moments[0] >= moments[1]:
         raise Disproved("the statement's period can't be")
-    digests: dict[str, str] = {}
-    for each in found["subject"]:
-        name = shaped(each, "a subject", _SUBJECT)["name"]
-        if name <= next(reversed(digests), "") or name in (MANIFEST, SEAL):
-            raise Disproved("the statement's files must be in the order of their names, each once")
-        digests[name] = shaped(each["digest"], f"the digest of {name}", _DIGEST)["sha256"]
-    return claim, digests
+    names = [shaped(each, "a subject", _FILE)["name"] for each in found["subject"]]
+    if any(later <= earlier for earlier, later in pairwise(["", *names])) or {MANIFEST, SEAL} & {*names}:
+        raise Disproved("the statement's files must be in the order of their names, each once")
+    return claim, {each["name"]: each["digest"]["sha256"] for each in found["subject"]}
 
 
 def _check_files(files: Files, digests: Mapping[str, str]) -> None:
@@ -143,32 +128,30 @@ def _heads(files: Files, claim: Mapping[str, Any], trust: Trust, newest: Trust) 
     """The head of each shard, and the note that it stands in."""
     heads, notes = [], {}
     for said in claim["heads"]:
-        name = f"log/{said['shard']}/checkpoint"
-        notes[said["shard"]] = files.read(name, MAX_CHECKPOINT).decode("utf-8", "replace")
-        heads.append(verified_head(notes[said["shard"]], newest if said is claim["heads"][-1] else trust, name))
-        if (heads[-1].shard, heads[-1].size) != (said["shard"], said["size"]) or claim["log"] != trust.name:
+        shard, name = said["shard"], f"log/{said['shard']}/checkpoint"
+        notes[shard] = files.read(name, MAX_CHECKPOINT).decode("utf-8", "replace")
+        heads.append(verified_head(notes[shard], newest if said is claim["heads"][-1] else trust, name))
+        if (heads[-1].shard, heads[-1].size) != (shard, said["size"]) or claim["log"] != trust.name:
             raise Disproved(f"{name} isn't the head that the signed manifest says")
     return heads, notes
 
 
 def _proven(document: Mapping[str, Any], where: str, trust: Trust, note: str | None = None) -> Proven:
-    """An event with its proof; `note` is the checkpoint that it must lead to. Bytes are read after they're proved."""
+    """An event with its proof; `note` is the checkpoint that it must lead to."""
     inclusion = parse_proof(document["proof"])
     if note is not None and inclusion.note != note:
         raise Disproved(f"{where}: its proof leads to another checkpoint than the bundle's")
-    head, leaf = verified_head(inclusion.note, trust, f"{where}'s checkpoint"), document["leaf"].encode()
+    head = verified_head(inclusion.note, trust, f"{where}'s checkpoint")
+    texts = (document["leaf"].encode(), document["payload"].encode(), decode(document["salt"], f"{where}'s salt"))
     try:
-        check_inclusion(leaf, inclusion.position, inclusion.hashes, head.size, head.root)
-        content, payload = read_leaf(leaf), document["payload"].encode()
-        check_commitment(payload, decode(document["salt"], "its salt"), content)
-        return Proven(content, event_payload(read_canonical(payload, "the payload"), content), inclusion.position, head)
+        return proven(*texts, inclusion, head)
     except Disproved as error:
         raise Disproved(f"{where}: {error}") from error
 
 
 def _says(event: Proven, where: str, organization_id: str, **said: str) -> Mapping[str, Any]:
     """The event's metadata. Raises Disproved unless audit wrote this of this organization."""
-    for name, value in {"producer": "audit", "organization_id": organization_id, **said}.items():
+    for name, value in {"producer": "audit", "organization_id": organization_id, "result": "OK", **said}.items():
         found = event.leaf[name] if name in event.leaf else event.payload.get(name)
         if found != value:
             raise Disproved(f"{where}: the event's {name} is {str(found)[:80]!r}, not {value!r}")
@@ -180,13 +163,10 @@ def _sealed(seal: Mapping[str, Any], claim: Mapping[str, Any], statement: bytes,
     """The event that seals the bundle: the log itself names the statement."""
     if seal["v"] != 1:
         raise UnknownVersion(f"seals of version {seal['v']} are unknown to this verifier")
-    event, chain = _proven(seal, SEAL, trust), claim["chain"]
-    target = f"evidence/{claim['bundle_id']}"
-    said = _says(event, SEAL, claim["organization_id"], action="audit.evidence.seal", target=target, result="OK")
-    for name, value in (
-        ("statement_sha256", sha256(statement).hexdigest()),
-        ("events", str(claim["counts"]["events"])),
-    ):
+    event, chain, target = _proven(seal, SEAL, trust), claim["chain"], f"evidence/{claim['bundle_id']}"
+    said = _says(event, SEAL, claim["organization_id"], action="audit.evidence.seal", target=target)
+    sealed = {"statement_sha256": sha256(statement).hexdigest(), "events": str(claim["counts"]["events"])}
+    for name, value in sealed.items():
         if said.get(name) != value:
             raise Disproved(f"{SEAL}: its {name} isn't that of {MANIFEST}: it seals another bundle")
     following = event.leaf["org_seq"] - chain["org_seq"]
@@ -197,8 +177,8 @@ def _sealed(seal: Mapping[str, Any], claim: Mapping[str, Any], statement: bytes,
 
 def _check_later(newest: Head, sealing: Head, consistency: list[Any]) -> None:
     """Raise Disproved unless the seal's head continues the bundle's newest one."""
-    hashes = [decode(item, "a hash of the seal's consistency") for item in consistency]
-    if sealing.shard < newest.shard or len(hashes) > MAX_HASHES or (hashes and sealing.shard > newest.shard):
+    hashes = read_hashes(consistency, f"{SEAL}'s consistency")
+    if sealing.shard < newest.shard or (hashes and sealing.shard > newest.shard):
         raise Disproved(f"{SEAL}: its head can't be after the bundle's newest checkpoint")
     if sealing.shard == newest.shard:
         try:
@@ -207,11 +187,11 @@ def _check_later(newest: Head, sealing: Head, consistency: list[Any]) -> None:
             raise Disproved(f"{SEAL}: its head doesn't continue log/{newest.shard}/checkpoint: {error}") from error
 
 
-def _check_opening(files: Files, earlier: Head, before: str, later: Head, note: str, trust: Trust) -> None:
+def _check_opening(files: Files, earlier: Head, later: Head, notes: Mapping[int, str], trust: Trust) -> None:
     """Raise Disproved unless the later shard's first leaf commits to the earlier one's checkpoint, its last."""
     name = f"log/{later.shard}/opening.json"
-    event = _proven(shaped(_document(files, name, _MIB), name, _PROVEN), name, trust, note)
-    said = _says(event, name, _PLATFORM, action="audit.shard.open", result="OK")
+    event = _proven(shaped(_document(files, name), name, _PROVEN), name, trust, notes[later.shard])
+    said = _says(event, name, _PLATFORM, action="audit.shard.open")
     committed = {"origin": earlier.origin, "size": str(earlier.size), "root": earlier.root.hex()}
     if event.position or any(said.get(f"previous_{part}") != value for part, value in committed.items()):
         raise Disproved(f"{name}: it doesn't continue log/{earlier.shard}/checkpoint: that isn't the shard's last one")
@@ -221,14 +201,13 @@ def _published(files: Files, claim: Mapping[str, Any], notes: Mapping[int, str],
     """What the log published of the organization's chain, where the bundle has it."""
     if HEAD not in files.sizes:
         return None
-    document = shaped(_document(files, HEAD, _MIB), HEAD, _HEAD)
+    document = shaped(_document(files, HEAD), HEAD, _HEAD)
     event = _proven(document, HEAD, trust, notes.get(document["shard"], ""))
-    said = _says(event, HEAD, _PLATFORM, action="audit.heads.publish", result="OK")
-    size, entry = str(said.get("size")), document["entry"].encode()
-    path = [decode(item, f"a hash of {HEAD}") for item in document["path"]]
+    said = _says(event, HEAD, _PLATFORM, action="audit.heads.publish")
+    entry, path = document["entry"].encode(), read_hashes(document["path"], f"{HEAD}'s path")
     try:
-        root = bytes.fromhex(said.get("root", ""))
-        check_inclusion(entry, document["position"], path, int(size), root)
+        size, root = int(str(said.get("size"))), bytes.fromhex(said.get("root", ""))
+        check_inclusion(entry, document["position"], path, size, root)
     except (ValueError, TypeError, Disproved) as error:
         raise Disproved(f"{HEAD}: its entry isn't among those that the log published: {error}") from None
     found = shaped(read_canonical(entry, f"{HEAD}: its entry"), f"{HEAD}: its entry", _ENTRY)
@@ -261,84 +240,18 @@ def _receipts(
     files: Files, claim: Mapping[str, Any], trust: Trust
 ) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
     """The receipts by id, each checked; and the leaf hash of each event of theirs, with the receipt's file."""
-    from recoup_verify.savings import bundle, receipt
+    from recoup_verify.receipts import receipt
 
-    found, events = {}, {}
+    found: dict[str, Any] = {}
+    events: dict[str, tuple[str, str]] = {}
     for name in sorted(name for name in files.sizes if name.startswith("receipts/")):
-        raw = files.read(name, bundle.MAX_BYTES)
         try:
-            checked = receipt.check_receipt(raw, trust).papers.receipt
+            proved = receipt.check_receipt(files.read(name, receipt.MAX_BYTES), trust)
         except (Disproved, CannotTell) as error:
             raise Disproved(f"{name}: {error}") from error
+        checked = proved.papers.receipt
         if name != f"receipts/{checked['receipt_id']}.json" or checked["organization_id"] != claim["organization_id"]:
             raise Disproved(f"{name}: it is another receipt, {checked['receipt_id']}, or another organization's")
         found[checked["receipt_id"]] = checked
-        for event in bundle.read_bundle(raw).events:
-            events[read_leaf(event.leaf)["event_id"]] = (leaf_hash(event.leaf).hex(), name)
+        events |= {event.leaf["event_id"]: (event.digest.hex(), name) for event in proved.trail}
     return found, events
-
-
-def told(files: Sequence[str], _: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
-    """What is proved of a bundle, in words and as facts. Raises Disproved, CannotTell."""
-    proved = check_evidence(files[0], trust)
-    claim, seal, published = proved.claim, proved.seal, proved.published
-    counts, period, open_ends = claim["counts"], claim["period"], _not_proved(proved)
-    lines = [
-        f"PROVED: evidence {claim['bundle_id']} of organization {claim['organization_id']}.",
-        f"  scope      {claim['scope']}, from {period['from']} to before {period['to']}; made {claim['created_at']}",
-        f"  files      {proved.files}, each the one that was signed, no other among them",
-        f"  events     {counts['events']}: the organization's, from its first on, without a gap",
-        f"             {counts['disclosed']} shown, {counts['erased']} said to be erased, {proved.withheld} not shown",
-        *(f"  log        {head.origin}: in its tree of {head.size} leaves" for head in proved.heads),
-        f"  sealed     {seal.leaf['appended_at']}, leaf {seal.position} of {seal.head.size} in {seal.head.origin}",
-    ]
-    if published:
-        lines.append(
-            f"  complete   to number {published.org_seq}, as the log published it {published.at} for everybody"
-        )
-    for receipt in proved.receipts.values():
-        amount = f"{receipt['economic']['amount'] or 'no amount'} {receipt['economic']['currency']}"
-        lines.append(f"  receipt    {receipt['receipt_id']}: {receipt['decision']}, {amount} in {receipt['days']} days")
-    facts = {
-        **{name: claim[name] for name in ("bundle_id", "organization_id", "scope", "period", "counts", "chain")},
-        "heads": [{"origin": head.origin, "size": head.size, "root": head.root.hex()} for head in proved.heads],
-        "seal": {"index": seal.position, "size": seal.head.size, "origin": seal.head.origin},
-        "cosigned": list(seal.head.cosigned),
-        "published": published._asdict() if published else None,
-        "withheld": proved.withheld,
-        "receipts": sorted(proved.receipts),
-        "not_proved": open_ends,
-    }
-    return [*lines, *(f"Not proved: {words}." for words in open_ends)], facts
-
-
-def _not_proved(proved: Proved) -> list[str]:
-    """What nobody may read into a proved bundle."""
-    counts, published = proved.claim["counts"], proved.published
-    found = [
-        "that what the events say is true, and that everything that happened became an event",
-        "what CSV and HTML files show, and what scans.json and keys.json say beside the events that they name: they are"
-        " the ones that were signed, no more",
-        "what stands open in each receipt: recoup-verify receipt says it",
-        f"that the log's operator shows everybody the same log: {countersigned(proved.seal.head)}",
-    ]
-    if proved.seal.head.shard != proved.heads[-1].shard:
-        found.append("that the seal's head continues the bundle's newest one: a shard begins between the two")
-    if not published:
-        found.append("that no event followed the last one: the bundle has nothing that the log published of its heads")
-    else:
-        found.append(
-            f"that the log recorded nothing more of the organization after it published its head {published.at}"
-        )
-    if proved.withheld:
-        found.append(
-            f"what the {proved.withheld} events say that aren't shown: by scope or period they needn't be; each stands"
-            " in the chain, and the time at which it was recorded"
-        )
-    if counts["erased"]:
-        found.append(
-            f"that the {counts['erased']} payloads that are said to be erased can't be read any more, or whose they are"
-        )
-    if proved.unfinished:
-        found.append("receipts that aren't in the bundle, though events in it say that they were issued")
-    return found

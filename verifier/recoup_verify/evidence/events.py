@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
-from recoup_verify.event import check_commitment, event_payload, is_moment, read_leaf
+from recoup_verify.event import disclosed, is_moment, read_leaf
 from recoup_verify.evidence.files import Files
 from recoup_verify.log import Head
 from recoup_verify.tree import leaf_hash, root_over
@@ -97,8 +97,7 @@ class Export:
         recorded = start <= leaf["appended_at"] < end
         if "payload" in document:
             raw = document["payload"].encode()
-            check_commitment(raw, decode(document["salt"], "its salt"), leaf)
-            payload = event_payload(read_canonical(raw, "the payload"), leaf)
+            payload = disclosed(raw, decode(document["salt"], "its salt"), leaf)
             if not is_moment(payload.get("occurred_at")) or not (recorded or start <= payload["occurred_at"] < end):
                 raise Disproved("the event isn't of the bundle's period")
             self._disclosed += 1

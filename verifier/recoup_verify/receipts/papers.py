@@ -5,46 +5,37 @@ Owns their shapes; whether they agree with each other is checked in `agreement`,
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 
-from recoup_verify.documents import CannotTell, Disproved, Shape, UnknownVersion, read_canonical, shape, shaped
-from recoup_verify.savings.bundle import Bundle
+from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, read_canonical, shape, shaped
+from recoup_verify.savings.documents import BASELINE, MEASUREMENT, METHOD
 
-METHOD = "recoup-savings/1"
 _MAX_TEXT = 4_096
-_MICROSECONDS = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_SECONDS = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_MONEY = shape(texts="amount currency")
+_MOMENT = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{6})?Z")
+_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_MONEY, _DONE = shape(texts="amount currency"), shape(texts="actor role at event_id")
+_STEP = shape(texts="name result_id intended_at confirmed_at intent_event_id outcome_event_id")
 _RECEIPT = shape(
     numbers="v days",
     texts="receipt_id organization_id action_id action_type issued_at supersedes plan_sha256 baseline_sha256 "
     "measurement_sha256 decision method",
     flags="provisional",
-    lists="approvals",
-    objects="resource requested execution decided economic cash interval",
+    objects="resource",
+    requested=_DONE,
+    approvals=[_DONE],
+    execution=shape(texts="executed_at", steps=[_STEP]),
+    decided=shape(texts="at event_id"),
+    economic=_MONEY,
+    cash=_MONEY,
+    interval=shape(texts="low high"),
 )
-_DONE = shape(texts="actor role at event_id")
-_EXECUTION = shape(texts="executed_at", lists="steps")
-_STEP = shape(texts="name result_id intended_at confirmed_at intent_event_id outcome_event_id")
-_DECIDED, _INTERVAL = shape(texts="at event_id"), shape(texts="low high")
-_BASELINE = shape(numbers="v", texts="method currency through_day", lists="days rows batches", objects="resource")
-_MEASUREMENT = shape(
-    numbers="v days",
-    texts="method plan_hash baseline_sha256 currency from_day to_day confirmed_at",
-    flags="expected_gone confirmed_gone spanning provisional",
-    lists="complete_days rows leakage prices batches",
-    objects="resource estimate result",
-)
-_RESULT = shape(texts="decision explanation economic cash list interval_low interval_high cv_rmse model", lists="daily")
-_RESULT_DAY = shape(texts="day counterfactual actual leakage")
-_LEAK = shape(objects="resource", lists="rows")
-_PLANNED = shape(numbers="v", texts="organization_id action_id action_type", objects="resource measurement")
-_MEASURED = shape(texts="method baseline_sha256", flags="removes_resource", lists="windows_days", objects="estimate")
+# The plan's other fields are covered by its hash, and nobody's to judge here.
+_PLAN = shape(numbers="v", texts="organization_id action_id action_type", objects="resource measurement")
+_PLANNED = shape(texts="method baseline_sha256", flags="removes_resource", lists="windows_days", objects="estimate")
 
 
 class Papers(NamedTuple):
@@ -70,34 +61,76 @@ class Papers(NamedTuple):
         approvals = [each["event_id"] for each in receipt["approvals"]]
         return [receipt["requested"]["event_id"], *approvals, *outcomes, receipt["decided"]["event_id"]]
 
+    @property
+    def baseline_window(self) -> dict[str, str]:
+        """The first and the last day of the baseline."""
+        return {"from_day": self.baseline["days"][0], "to_day": self.baseline["days"][-1]}
+
+    @property
+    def observed_window(self) -> dict[str, str]:
+        """The first and the last day that was measured."""
+        return {name: self.measurement[name] for name in ("from_day", "to_day")}
+
 
 def digest(document: bytes) -> str:
     """SHA-256, hexadecimal."""
-    return hashlib.sha256(document).hexdigest()
+    return sha256(document).hexdigest()
 
 
-def read_papers(bundle: Bundle, signed: str) -> Papers:
+def read_papers(bundle: Mapping[str, Any], signed: str) -> Papers:
     """The documents, where `signed` is the receipt's digest as it was signed. Raises Disproved, CannotTell."""
-    if digest(bundle.receipt) != signed:
+    raw = {name: bundle[name].encode() for name in ("receipt", "plan", "baseline", "measurement")}
+    if digest(raw["receipt"]) != signed:
         raise Disproved("receipt: its digest isn't what the signed statement says")
-    receipt = _document(bundle.receipt, "receipt")
-    _known(receipt, "receipt")
-    _check_receipt(receipt)
+    receipt = shaped(_document(raw, "receipt"), "receipt", _RECEIPT)
+    for number, step in enumerate(receipt["execution"]["steps"], 1):
+        _check_named(step["name"], f"receipt: step {number}: its name")
+    _check_named(receipt["action_type"], "receipt: action_type")
     for name in ("plan", "baseline", "measurement"):
-        if digest(getattr(bundle, name)) != receipt[f"{name}_sha256"]:
+        if digest(raw[name]) != receipt[f"{name}_sha256"]:
             raise Disproved(f"{name}: its digest isn't what the receipt says")
-    plan, baseline = _document(bundle.plan, "plan"), _document(bundle.baseline, "baseline")
-    measurement = _document(bundle.measurement, "measurement")
-    for document, name in ((plan, "plan"), (baseline, "baseline"), (measurement, "measurement")):
-        _known(document, name)
-    _check_plan(plan)
-    shaped(baseline, "baseline", _BASELINE)
-    _check_measurement(measurement)
-    for document, name in ((receipt, "receipt"), (plan, "plan"), (baseline, "baseline"), (measurement, "measurement")):
-        check_resource(document["resource"], name)
+    plan, baseline, measurement = (_document(raw, name) for name in ("plan", "baseline", "measurement"))
+    planned = shaped(_those(plan, _PLAN), "plan", _PLAN)["measurement"]
+    estimate = shaped(_those(planned, _PLANNED), "plan: measurement", _PLANNED)["estimate"]
+    shaped(_those(estimate, _MONEY), "plan: estimate", _MONEY)
+    shaped(baseline, "baseline", BASELINE)
+    shaped(measurement, "measurement", MEASUREMENT)
     papers = Papers(signed, receipt, plan, baseline, measurement)
+    for document, name in zip(papers[1:], raw, strict=True):
+        _check_resource(document["resource"], name)
+    for number, leak in enumerate(measurement["leakage"], 1):
+        _check_resource(leak["resource"], f"measurement: leakage {number}")
     _check_ids(papers)
     return papers
+
+
+def _document(raw: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
+    """A document of the version and the method that this verifier follows. Raises CannotTell, UnknownVersion."""
+    document = read_canonical(raw[name], name)
+    if not isinstance(document, dict):
+        raise CannotTell(f"{name} must be an object")
+    version, planned = document.get("v"), document.get("measurement")
+    if type(version) is int and version != 1:
+        raise UnknownVersion(f"{name}: version {version} is unknown to this verifier")
+    method = planned.get("method") if isinstance(planned, dict) else document.get("method")
+    if isinstance(method, str) and method != METHOD:
+        raise UnknownVersion(f"{name}: the method {method[:40]!r} is unknown to this verifier")
+    return document
+
+
+def _those(document: Mapping[str, Any], kinds: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: document[name] for name in kinds if name in document}
+
+
+def _check_named(text: str, where: str) -> None:
+    if not text or len(text) > _MAX_TEXT:
+        raise Disproved(f"{where} is empty or too long")
+
+
+def _check_resource(resource: Mapping[str, Any], where: str) -> None:
+    """Raise Disproved unless the key of a resource is texts alone."""
+    if not resource or not all(isinstance(value, str) for value in resource.values()):
+        raise Disproved(f"{where}: its resource isn't the key of one")
 
 
 def _check_ids(papers: Papers) -> None:
@@ -115,76 +148,10 @@ def _check_ids(papers: Papers) -> None:
 
 def moment_of(text: str, where: str, *, seconds: bool = False) -> datetime:
     """A moment in UTC, spelled with microseconds, or with whole seconds. Raises Disproved."""
+    found = _MOMENT.fullmatch(text)
     try:
-        if not (_SECONDS if seconds else _MICROSECONDS).fullmatch(text):
+        if not found or bool(found[1]) == seconds:
             raise ValueError
         return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
     except ValueError:
         raise Disproved(f"{where} isn't a moment in UTC") from None
-
-
-def check_resource(resource: Mapping[str, Any], where: str) -> None:
-    """Raise Disproved unless the key of a resource is texts alone."""
-    if not resource or not all(isinstance(value, str) for value in resource.values()):
-        raise Disproved(f"{where}: its resource isn't the key of one")
-
-
-def _document(raw: bytes, name: str) -> Mapping[str, Any]:
-    document = read_canonical(raw, name)
-    if not isinstance(document, dict):
-        raise CannotTell(f"{name} must be an object")
-    return document
-
-
-def _known(document: Mapping[str, Any], name: str) -> None:
-    """Raise UnknownVersion unless version and method are those that this verifier follows."""
-    version = document.get("v")
-    if type(version) is int and version != 1:
-        raise UnknownVersion(f"{name}: version {version} is unknown to this verifier")
-    planned = document.get("measurement")
-    method = planned.get("method") if isinstance(planned, dict) else document.get("method")
-    if isinstance(method, str) and method != METHOD:
-        raise UnknownVersion(f"{name}: the method {method[:40]!r} is unknown to this verifier")
-
-
-def _check_receipt(receipt: Mapping[str, Any]) -> None:
-    shaped(receipt, "receipt", _RECEIPT)
-    shaped(receipt["requested"], "receipt: requested", _DONE)
-    shaped(receipt["decided"], "receipt: decided", _DECIDED)
-    shaped(receipt["interval"], "receipt: interval", _INTERVAL)
-    execution = shaped(receipt["execution"], "receipt: execution", _EXECUTION)
-    for number, approval in enumerate(receipt["approvals"], 1):
-        shaped(approval, f"receipt: approval {number}", _DONE)
-    for number, step in enumerate(execution["steps"], 1):
-        shaped(step, f"receipt: step {number}", _STEP)
-        _named(step["name"], f"receipt: step {number}: its name")
-    for name in ("economic", "cash"):
-        shaped(receipt[name], f"receipt: {name}", _MONEY)
-    _named(receipt["action_type"], "receipt: action_type")
-
-
-def _check_plan(plan: Mapping[str, Any]) -> None:
-    """The plan's other fields are covered by its hash, and nobody's to judge here."""
-    _has(plan, "plan", _PLANNED)
-    _has(plan["measurement"], "plan: measurement", _MEASURED)
-    _has(plan["measurement"]["estimate"], "plan: estimate", _MONEY)
-
-
-def _has(document: Mapping[str, Any], where: str, kinds: Shape) -> None:
-    shaped({name: document[name] for name in kinds if name in document}, where, kinds)
-
-
-def _check_measurement(measurement: Mapping[str, Any]) -> None:
-    shaped(measurement, "measurement", _MEASUREMENT)
-    shaped(measurement["estimate"], "measurement: estimate", _MONEY)
-    result = shaped(measurement["result"], "measurement: result", _RESULT)
-    for number, day in enumerate(result["daily"], 1):
-        shaped(day, f"measurement: day {number} of daily", _RESULT_DAY)
-    for number, leak in enumerate(measurement["leakage"], 1):
-        shaped(leak, f"measurement: leakage {number}", _LEAK)
-        check_resource(leak["resource"], f"measurement: leakage {number}")
-
-
-def _named(text: str, where: str) -> None:
-    if not text or len(text) > _MAX_TEXT:
-        raise Disproved(f"{where} is empty or too long")

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from recoup_verify.documents import Reader, shown
-from recoup_verify.log import Trust, countersigned
-from recoup_verify.savings import receipt as receipts
-from recoup_verify.savings.agreement import STEPS
-from recoup_verify.savings.bundle import MAX_BYTES
-from recoup_verify.savings.papers import Papers
-from recoup_verify.savings.receipt import ProvedReceipt
-from recoup_verify.savings.statement import inputs
+from recoup_verify.documents import read_file, shown
+from recoup_verify.log import Trust
+from recoup_verify.receipts import receipt as receipts
+from recoup_verify.receipts.agreement import STEPS
+from recoup_verify.receipts.papers import Papers
+from recoup_verify.receipts.receipt import ProvedReceipt
+from recoup_verify.receipts.statement import inputs
+from recoup_verify.receipts.trail import person
 
 _NOT_PROVED = (
     "that the rows are what the provider billed, and all of it: fetch each input by object and version, and compare"
@@ -35,44 +35,44 @@ _MEANING: Mapping[str, str] = {
 }
 
 
-def told(files: Sequence[str], read: Reader, trust: Trust) -> tuple[list[str], dict[str, Any]]:
+def told(files: Sequence[str], trust: Trust) -> tuple[list[str], dict[str, Any]]:
     """What is proved of a receipt, in words and as facts. Raises Disproved, CannotTell."""
-    proved = receipts.check_receipt(read(files[0], MAX_BYTES), trust)
+    proved = receipts.check_receipt(read_file(files[0], receipts.MAX_BYTES), trust)
     return receipt_lines(proved), receipt_facts(proved)
 
 
 def receipt_facts(proved: ProvedReceipt) -> dict[str, Any]:
     """What was proved of a receipt, and what wasn't."""
-    papers, trail = proved.papers, proved.trail
+    papers, (request, *others, issue) = proved
     measurement, result = papers.measurement, papers.measurement["result"]
-    approvals = zip(papers.receipt["approvals"], trail.approvals, strict=True)
+    approvals = zip(papers.receipt["approvals"], others, strict=False)
     return {
-        "origin": trail.issue.head.origin,
+        "origin": issue.head.origin,
         "receipt": papers.receipt,
-        "requested_by_person": trail.request.person,
-        "approvals": [{**said, "person": logged.person} for said, logged in approvals],
-        "baseline_window": {"from_day": papers.baseline["days"][0], "to_day": papers.baseline["days"][-1]},
-        "observed_window": {"from_day": measurement["from_day"], "to_day": measurement["to_day"]},
+        "requested_by_person": person(request),
+        "approvals": [{**said, "person": person(logged)} for said, logged in approvals],
+        "baseline_window": papers.baseline_window,
+        "observed_window": papers.observed_window,
         "estimate": measurement["estimate"],
         "confirmed_gone": measurement["confirmed_gone"],
         "leakage": [leak["resource"] for leak in measurement["leakage"]],
         "cv_rmse": result["cv_rmse"],
         "model": result["model"],
         "inputs": inputs(papers),
-        "issue": {"index": trail.issue.position, "size": trail.issue.head.size},
-        "cosigned": list(trail.issue.head.cosigned),
+        "issue": {"index": issue.position, "size": issue.head.size},
+        "cosigned": list(issue.head.cosigned),
         "not_proved": not_proved(proved),
     }
 
 
 def not_proved(proved: ProvedReceipt) -> list[str]:
     """What nobody may read into a proved receipt."""
-    papers, head = proved.papers, proved.trail.issue.head
+    papers, head = proved.papers, proved.trail[-1].head
     found = [
         *_NOT_PROVED,
-        f"that the log's operator, who holds its key, shows everybody the same log: {countersigned(head)}",
+        f"that the log's operator, who holds its key, shows everybody the same log: {head.countersigned}",
     ]
-    if proved.trail.request.head.shard != head.shard:
+    if proved.trail[0].head.shard != head.shard:
         found.append("that the shards of the log continue each other: evidence bundles show it")
     if any(batch["provenance"] == "USER_UPLOADED" for batch in inputs(papers)):
         found.append(_NOT_PROVED_OF_UPLOADS)
@@ -87,10 +87,9 @@ def receipt_lines(proved: ProvedReceipt) -> list[str]:
 
 
 def _all_lines(proved: ProvedReceipt) -> Iterator[str]:
-    papers = proved.papers
+    papers, issue = proved.papers, proved.trail[-1]
     receipt = papers.receipt
     yield f"PROVED: receipt {receipt['receipt_id']} of organization {receipt['organization_id']}."
-    issue = proved.trail.issue
     yield f"  log        {issue.head.origin}; issued {receipt['issued_at']}, leaf {issue.position} of {issue.head.size}"
     yield f"  what       {receipt['action_type']} on {_resource(receipt['resource'])}, action {receipt['action_id']}"
     yield from _people(proved)
@@ -108,12 +107,12 @@ def _all_lines(proved: ProvedReceipt) -> Iterator[str]:
 
 
 def _people(proved: ProvedReceipt) -> Iterator[str]:
-    receipt, trail = proved.papers.receipt, proved.trail
+    receipt, (request, *others) = proved.papers.receipt, proved.trail
     requested = receipt["requested"]
-    who = f"{requested['actor']} as {requested['role']}, person {trail.request.person}"
+    who = f"{requested['actor']} as {requested['role']}, person {person(request)}"
     yield f"  requested  {requested['at']} by {who}"
-    for approval, logged in zip(receipt["approvals"], trail.approvals, strict=True):
-        who = f"{approval['actor']} as {approval['role']}, another person: {logged.person}"
+    for approval, logged in zip(receipt["approvals"], others, strict=False):
+        who = f"{approval['actor']} as {approval['role']}, another person: {person(logged)}"
         yield f"  approved   {approval['at']} by {who}"
     yield f"  plan       SHA-256 {receipt['plan_sha256']}, the one that was requested and approved"
 

@@ -1,1 +1,1 @@
-"""Checks a savings receipt: its documents, its events in the log, and its amounts, computed anew by METHOD.md."""
+"""Computes a saving anew, by METHOD.md, from the rows that a measurement carries. Knows nothing of logs or receipts."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import Decimal
-from fractions import Fraction
+from decimal import Context, Decimal, Inexact, localcontext
 from typing import Any, NamedTuple
 
 from recoup_verify.savings.bootstrap import Interval, interval
 from recoup_verify.savings.method import MEASURES, Day, Evidence, a12, arithmetic, daily, model, plain
 
 _STANDARD = "Standard"
-_REBOUND = Fraction(1, 10)
-_ENOUGH = Fraction(8, 10)
+_REBOUND, _ENOUGH = Decimal("0.1"), Decimal("0.8")
+# What is compared is compared exactly: here, no digit is ever dropped.
+_EXACTLY = Context(prec=1_000, traps=[Inexact])
 
 
 class Circumstances(NamedTuple):
@@ -88,16 +88,12 @@ def _is_committed(evidence: Evidence) -> bool:
 
 
 def _is_regressed(days: Sequence[Day], given: Circumstances) -> bool:
-    """Compared exactly, without rounding."""
-    if given.expected_gone:
-        exceeds = any(Fraction(day.actual) > _REBOUND * Fraction(day.counterfactual) for day in days)
-        return exceeds or not given.confirmed_gone
-    first, last = _mean([day.saving for day in days[:3]]), _mean([day.saving for day in days[-3:]])
-    return first - last > _REBOUND * _mean([day.counterfactual for day in days])
-
-
-def _mean(values: Sequence[Decimal]) -> Fraction:
-    return sum((Fraction(value) for value in values), Fraction(0)) / len(values)
+    with localcontext(_EXACTLY):
+        if given.expected_gone:
+            return not given.confirmed_gone or any(day.actual > _REBOUND * day.counterfactual for day in days)
+        # Means, of three days each and of all, without dividing.
+        fallen = sum(day.saving for day in days[:3]) - sum(day.saving for day in days[-3:])
+        return fallen * len(days) > _REBOUND * 3 * sum(day.counterfactual for day in days)
 
 
 def _by_amount(economic: Decimal, bounds: Interval, estimate: Decimal, days: int) -> str:
@@ -105,6 +101,5 @@ def _by_amount(economic: Decimal, bounds: Interval, estimate: Decimal, days: int
         return "NEGATIVE"
     if bounds.low <= 0:
         return "NOT_REALIZED"
-    if Fraction(economic) < _ENOUGH * Fraction(estimate) * 12 * days / 365:
-        return "PARTIAL"
-    return "VERIFIED"
+    with localcontext(_EXACTLY):
+        return "PARTIAL" if economic * 365 < _ENOUGH * estimate * 12 * days else "VERIFIED"
