@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -34,11 +34,14 @@ from services.audit.model.archive import (
 )
 from services.audit.model.events import Checkpoint
 from services.audit.model.tiles import Tile, write_bundle
+from services.audit.pace import Pace
 from services.audit.reading_back import read_back
 from services.audit.storage import Occupied, Storage, StorageFailed
 
 log = logging.getLogger(__name__)
 
+# More than the log takes in, so that what is behind is caught up with, and few enough that appends hardly notice.
+LEAVES_A_SECOND = 20_000
 # So many objects are written at once.
 _AT_ONCE = 4
 
@@ -70,6 +73,7 @@ class Archiver:
         self._database, self._writer, self._storage = database, writer, storage
         self._clock, self._metrics, self._note, self._cadence = clock, metrics, note, cadence
         self._checkpoints: dict[int, int] = {}
+        self._pace = Pace(LEAVES_A_SECOND)
         self.failures = metrics.counter("recoup_audit_archive_failures", "Attempts to copy or read back that failed.")
 
     async def run(self) -> None:
@@ -163,7 +167,8 @@ class Archiver:
         async with self._database.unscoped() as connection:
             tiles = {tile: await store.read_tile(connection, shard.shard, tile) for tile in batch.tiles()}
             leaves = await store.read_leaves(connection, shard.shard, batch.start, batch.end)
-        await self._put_all(list(_objects(shard, batch, tiles, leaves)))
+        await self._put_all(await asyncio.to_thread(_objects, shard, batch, tiles, leaves))
+        await self._pace.spend(batch.end - batch.start)
         done = replace(at.archived, size=batch.end, complete=batch.is_last)
         async with self._writer.begin(PLATFORM) as work:
             await store.mark_archived(work.connection, done, work.wall_now)
@@ -193,12 +198,13 @@ class Archiver:
 
 def _objects(
     shard: Shard, batch: Batch, tiles: dict[Tile, list[bytes]], leaves: dict[int, bytes]
-) -> Iterator[tuple[str, bytes]]:
+) -> list[tuple[str, bytes]]:
     """What a batch writes. Raises ArchiveDiffers where entries and hashes don't go together."""
+    objects = []
     for tile, hashes in tiles.items():
         if len(hashes) != tile.width:
             raise ArchiveDiffers(f"tile {tile.name()} has {len(hashes)} of its hashes")
-        yield tile_object(shard.origin, tile), b"".join(hashes)
+        objects.append((tile_object(shard.origin, tile), b"".join(hashes)))
     for tile in batch.leaf_tiles():
         indexes = range(tile.first, tile.first + tile.width)
         missing = next((index for index in indexes if index not in leaves), None)
@@ -206,4 +212,5 @@ def _objects(
             raise ArchiveDiffers(f"entry {missing} isn't in the log any more")
         entries = [leaves[index] for index in indexes]
         check_leaves(entries, tiles[tile], tile.first)
-        yield bundle_object(shard.origin, tile), write_bundle(entries)
+        objects.append((bundle_object(shard.origin, tile), write_bundle(entries)))
+    return objects

@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services._mesh.database import scope
+from services._mesh.database import execute_raw, scope
 from services.audit.model.archive import Archived, Shard
-from services.audit.model.shards import place_of, split
+from services.audit.model.shards import place_of
 from services.audit.tables import shards
 
 _ORGANIZATIONS = 500
@@ -33,13 +33,13 @@ async def list_archived(connection: AsyncConnection) -> dict[int, Archived]:
 
 async def read_leaves(connection: AsyncConnection, shard: int, start: int, end: int) -> dict[int, bytes]:
     """The leaves of a shard from index `start` to before `end`, by index; leaves the transaction without a scope."""
-    wanted = text("SELECT idx, leaf FROM audit.entries WHERE idx >= :first AND idx < :last")
-    places = {"first": place_of(shard, start), "last": place_of(shard, end)}
+    wanted = "SELECT idx, leaf FROM audit.entries WHERE idx >= $1 AND idx < $2"
+    first, last = place_of(shard, start), place_of(shard, end)
     found: dict[int, bytes] = {}
     async for organization_id in _organizations(connection):
         await scope(connection, organization_id)
-        for row in await connection.execute(wanted, places):
-            found[split(row.idx)[1]] = bytes(row.leaf)
+        for place, leaf in await execute_raw(connection, wanted, first, last):
+            found[place - first + start] = leaf
         if len(found) == end - start:
             break
     return found
