@@ -6,8 +6,10 @@
 -- It checks the recorded verification itself: that the shard is closed, that the whole of it was read back from the
 -- archive within 31 days, that what was read gave the root of the checkpoint signed at the shard's end, that the
 -- partition holds exactly the shard's entries, and that the log itself has the event of that verification. The tree's
--- nodes, the checkpoints and every other shard stay: what is under them is still proven. The events of this shard can
--- no longer be read or disclosed through the service. Payloads aren't in the archive: dump audit.payloads_s<shard>
+-- nodes, the checkpoints and every other shard stay: what is under them is still proven. The log says that it was done, by
+-- the event audit.shard.detach of the same transaction; without it, the watch on controls and the self-check would raise
+-- the alarm. Shards are detached in their order. The events of this shard can no longer be read or disclosed through the
+-- service, which answers where they are. Payloads aren't in the archive: dump audit.payloads_s<shard>
 -- before you drop it, for as long as they must be kept.
 --
 -- PostgreSQL 17 or newer (event_triggers); on a managed one, without event triggers, leave out that line.
@@ -24,6 +26,9 @@ DECLARE
   signed_root bytea;
   entries bigint;
   payloads bigint;
+  made constant uuid := gen_random_uuid();
+  moment constant text := to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US');
+  counted bigint;
 BEGIN
   IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
     RAISE EXCEPTION 'shard %: not detached: % isn''t a superuser', number, current_user USING ERRCODE = 'RC003';
@@ -42,6 +47,11 @@ BEGIN
   END IF;
   IF state.detached_at IS NOT NULL THEN
     RAISE EXCEPTION 'shard %: it was detached at %', number, state.detached_at USING ERRCODE = 'RC003';
+  END IF;
+  IF EXISTS (
+    SELECT FROM audit.shards s LEFT JOIN audit.archive a ON a.shard = s.shard
+    WHERE s.shard < number AND s.kind <> 'LOST' AND a.detached_at IS NULL) THEN
+    RAISE EXCEPTION 'shard %: not detached: an older one is still there, and comes first', number USING ERRCODE = 'RC003';
   END IF;
   IF state.problem <> '' THEN
     RAISE EXCEPTION 'shard %: not detached: the archive differs: %', number, state.problem USING ERRCODE = 'RC003';
@@ -81,6 +91,17 @@ BEGIN
   EXECUTE format('ALTER TABLE audit.payloads DETACH PARTITION audit.payloads_s%s', number);
   PERFORM set_config('event_triggers', 'on', true);
   UPDATE audit.archive SET detached_at = now() WHERE shard = number;
+  -- RFC 8785: the names in order, and no space between. Last of all, because it locks the counter.
+  INSERT INTO audit.outbox_counters AS c (organization_id, value) VALUES (platform, 1)
+    ON CONFLICT (organization_id) DO UPDATE SET value = c.value + 1 RETURNING c.value INTO counted;
+  INSERT INTO audit.outbox (organization_id, event_id, counter, action, payload, occurred_at)
+  SELECT platform, made, counted, 'audit.shard.detach', convert_to(format(
+    '{"action":"audit.shard.detach","actor":"process:operator","authority":"system","event_id":"%s","metadata":'
+    '{"detached_at":"%s+00:00","entries":"%s","location":%s,"origin":%s,"payloads":"%s","root":"%s"},'
+    '"occurred_at":"%sZ","organization_id":"%s","request_id":"","responsible_person":"","result":"OK","role":"SYSTEM",'
+    '"target":"shards/%s","trace_id":"","v":1}',
+    made, moment, entries, to_json(state.location), to_json(s.origin), payloads, encode(signed_root, 'hex'),
+    moment, platform, number), 'UTF8'), now() FROM audit.shards s WHERE s.shard = number;
   RAISE NOTICE 'shard %: detached audit.entries_s% (% entries, archived at %, read back at %) and audit.payloads_s% '
     '(% payloads, which aren''t in the archive: dump before you drop). Nothing was dropped.',
     number, number, entries, state.location, state.verified_at, number, payloads;

@@ -20,11 +20,15 @@ SUMMARY_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the log holds of a producer's events between two counters. `event_ids` only where asked for."""
+    """What the log holds of a producer's events between two counters. `event_ids` only where asked for.
+
+    What stands before the place `detached_before` was taken out of the database with its shard, and isn't counted.
+    """
 
     count: int
     digest: bytes
     event_ids: tuple[UUID, ...] = ()
+    detached_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class LogClient:
             answer = await self._stub.SummarizeProducer(request, timeout=SUMMARY_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "audit") from None
-        return Summary(answer.count, bytes(answer.digest), tuple(UUID(each) for each in answer.event_ids))
+        ids = tuple(UUID(each) for each in answer.event_ids)
+        return Summary(answer.count, bytes(answer.digest), ids, answer.detached_before)
 
     async def next_erased(self, since: datetime, after: Erased | None) -> Erased | None:
         """The next of our events that were erased since, erasure by erasure; None at the end. Raises Problem."""

@@ -103,7 +103,7 @@ SELECT CASE WHEN EXISTS (
 FROM {schema}.outbox_counters AS c WHERE c.organization_id = :organization_id
 """
 _OURS = """
-SELECT event_id, counter FROM {schema}.outbox
+SELECT event_id, counter, log_index FROM {schema}.outbox
 WHERE organization_id = :organization_id AND counter BETWEEN :first AND :last
 """
 
@@ -199,10 +199,12 @@ class Reconciler:
                 text(_OURS.format(schema=self._schema)),
                 {"organization_id": organization_id, "first": first, "last": last},
             )
-            counters = {row.event_id: row.counter for row in rows}
-        ours = set(counters)
+            outbox = {row.event_id: (row.counter, row.log_index) for row in rows}
         theirs = await self._log.summarize(organization_id, first, last)
-        if theirs.count == len(ours) == last - first + 1 and theirs.digest == digest_of(list(ours)):
+        before, counters = theirs.detached_before, {counter for counter, _ in outbox.values()}
+        ours = {event_id for event_id, (_, place) in outbox.items() if place is None or place >= before}
+        whole = len(counters) == last - first + 1
+        if whole and theirs.count == len(ours) and theirs.digest == digest_of(list(ours)):
             return None
         named = set((await self._log.summarize(organization_id, first, last, with_ids=True)).event_ids)
         return Difference(
@@ -213,7 +215,7 @@ class Reconciler:
             theirs.count,
             _some(named - ours),
             _some(ours - named),
-            _some(set(range(first, last + 1)) - set(counters.values())),
+            _some(set(range(first, last + 1)) - counters),
         )
 
 

@@ -6,6 +6,7 @@ What can't be told, because the event was detached with its shard or can't be op
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -132,7 +133,8 @@ class Beside:
             faults += archive_faults(row, shard.closed_size, size, place)
             if row.verified_event_id is not None and not pending[VERIFY]:
                 faults += await self._verified(row, await root_at(row.shard, size), place)
-            faults += self._detached(row, detached.pop(f"shards/{row.shard}", None), place, pending=pending[DETACH])
+            said = detached.pop(f"shards/{row.shard}", None)
+            faults += await self._detached(row, said, place, pending=pending[DETACH])
         return faults + [
             Fault(end, "archive", f"the row of {target}, which was detached, is missing") for target in detached
         ]
@@ -146,9 +148,14 @@ class Beside:
             return []
         return [Fault(place, "archive.verified_event_id", "the log has no such verification")]
 
-    def _detached(self, row: ArchiveRow, said: store.Said | None, place: int, *, pending: bool) -> list[Fault]:
-        if (row.detached_at is None) == (said is None) or pending:
+    async def _detached(self, row: ArchiveRow, said: store.Said | None, place: int, *, pending: bool) -> list[Fault]:
+        if (row.detached_at is None and said is None) or pending:
             return []
+        if said is not None and row.detached_at is not None:
+            at = (await self._metadata(PLATFORM, [said]))[0].get("detached_at")
+            if at is None or datetime.fromisoformat(at) == row.detached_at:
+                return []
+            return [Fault(place, "archive.detached_at", f"the event of it says {at}")]
         if said is not None:
             return [Fault(place, "archive.detached_at", "an event says that the shard was detached")]
         if self._attached_from > place_of(row.shard + 1, 0):

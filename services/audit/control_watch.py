@@ -58,6 +58,8 @@ class ControlWatch:
             found = await store.read_bypasses(connection, event_triggers=self._event_triggers)
             since = await store.read_unsigned_since(connection)
             self._left.set(await store.read_shards_left(connection))
+        async with self._database.scoped(PLATFORM, read_only=True) as connection:
+            found += await store.read_unannounced(connection)
         self._unsigned.set(0.0 if since is None else max(0.0, self._clock.wall_seconds() - since))
         self._bypassed.set(len(found))
         for bypass in sorted(set(found) - self._found):

@@ -30,8 +30,8 @@ class OwnLog:
 
     async def summarize(self, organization_id: UUID, first: int, last: int, *, with_ids: bool = False) -> Summary:
         """What the log holds of ours between two counters, both included. Raises Problem."""
-        ids, digest = await usecases.summarize_producer(self._reader, organization_id, PRODUCER, first, last)
-        return Summary(len(ids), digest, tuple(ids) if with_ids else ())
+        ids, digest, before = await usecases.summarize_producer(self._reader, organization_id, PRODUCER, first, last)
+        return Summary(len(ids), digest, tuple(ids) if with_ids else (), before)
 
     async def next_erased(self, since: datetime, after: Erased | None) -> Erased | None:
         """The next of our events that were erased since; None at the end. Raises Problem."""

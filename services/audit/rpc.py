@@ -57,7 +57,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
     async def SummarizeProducer(
         self, request: pb.SummarizeProducerRequest, context: Context
     ) -> pb.SummarizeProducerResponse:
-        ids, digest = await usecases.summarize_producer(
+        ids, digest, before = await usecases.summarize_producer(
             self._reader,
             UUID(request.organization_id),
             current().peer,
@@ -65,7 +65,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
             request.to_counter,
         )
         named = [str(event_id) for event_id in ids] if request.include_event_ids else []
-        return pb.SummarizeProducerResponse(count=len(ids), digest=digest, event_ids=named)
+        return pb.SummarizeProducerResponse(count=len(ids), digest=digest, event_ids=named, detached_before=before)
 
     async def FindErasedEvents(
         self, request: pb.FindErasedEventsRequest, context: Context

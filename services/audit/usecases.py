@@ -82,23 +82,26 @@ def _not_owned(producer: str, action: str) -> Denied:
 
 async def summarize_producer(
     reader: Store, organization_id: UUID, producer: str, first: int, last: int
-) -> tuple[list[UUID], bytes]:
-    """The ids of a producer's events between two counters, and their digest (SHA-256 over the sorted ids)."""
+) -> tuple[list[UUID], bytes, int]:
+    """The ids of a producer's events between two counters, their digest (SHA-256 over the sorted ids), and the place
+    before which events were detached with their shards.
+    """
     if not first <= last <= first + MAX_SUMMARY:
         raise Invalid(
             Reason.ERROR_REASON_FIELD_INVALID, f"to_counter must be at most {MAX_SUMMARY} more than from_counter."
         )
     async with reader.read(organization_id) as connection:
+        before = await store.read_detached_before(connection)
         ids = await store.summarize(connection, producer, first, last)
-    return ids, hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in ids))).digest()
+    return ids, hashlib.sha256(b"".join(sorted(event_id.bytes for event_id in ids))).digest(), before
 
 
 async def get_event(reader: Store, opener: Opener, event_id: UUID, view: Collection[str]) -> Recorded:
     """One event of the caller's organization that is within its view. Raises NotFound."""
     async with reader.read() as connection:
         found = await store.get_event(connection, event_id)
-    if not is_visible(found.action, view):
-        raise NotFound("event")
+        if not is_visible(found.action, view):
+            raise await store.no_event(connection)
     return (await opener.open([found]))[0]
 
 

@@ -34,6 +34,7 @@ UNCOVERED_TABLES = {
     "outbox": "the reconciler holds it against the log, by counters and ids",
     "outbox_counters": "the same",
     "schema_versions": "which migrations ran",
+    "state_seals": "seals of state rows, which are held against those rows by a watch of their own",
     "idempotency": "answers to repeated requests: what was done stands in the log by itself",
     "jobs": "work to be done: each is done under a warrant that the row can't change",
     "erasures": "state: its changes owe events, and what was executed is in erased_keys",

@@ -156,11 +156,11 @@ def verified_faults(row: ArchiveRow, root: bytes, said: Metadata, place: int) ->
 def opening_faults(said: Metadata, shard: Extent, root: bytes, sound: int) -> Iterator[Fault]:
     """Where a closed shard isn't what the opening of the one after it says. `sound` is its newest size that agreed.
 
-    A recovery follows what was signed, and says at what size the database was restored; where that isn't said of this
-    shard, it says nothing about it.
+    A recovery follows what was signed, and says at what size the database was restored. An opening that is about
+    another shard says nothing about this one: that of the next was lost, or detached.
     """
     recovered = said.get("kind") == RECOVERY
-    if said.get("restored_origin", shard.origin) != shard.origin:
+    if said.get("restored_origin", said.get("previous_origin")) != shard.origin:
         return
     size, place = said.get("restored_size" if recovered else "previous_size", ""), place_of(shard.shard, 0)
     if size != str(shard.size):

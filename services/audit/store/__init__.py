@@ -26,7 +26,15 @@ from services.audit.store.cosignatures import (
     insert_cosignature,
     with_lines,
 )
-from services.audit.store.events import get_event, get_events, list_events, read_events, summarize
+from services.audit.store.events import (
+    get_event,
+    get_events,
+    list_events,
+    no_event,
+    read_detached_before,
+    read_events,
+    summarize,
+)
 from services.audit.store.heads import find_head_entry, list_chains, replace_head_entries
 from services.audit.store.listing import find_places
 from services.audit.store.tree import (
@@ -76,10 +84,12 @@ __all__ = [
     "mark_archived",
     "mark_differing",
     "mark_verified",
+    "no_event",
     "open_first_shard",
     "read_chains",
     "read_closed_size",
     "read_counters",
+    "read_detached_before",
     "read_events",
     "read_head",
     "read_last_partition",

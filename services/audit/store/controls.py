@@ -135,6 +135,28 @@ async def read_bypasses(connection: AsyncConnection, *, event_triggers: bool = T
     return [Bypass(row.control, row.what, row.how) for row in rows]
 
 
+async def read_unannounced(connection: AsyncConnection) -> list[Bypass]:
+    """Partitions that aren't there, though no event says that they were detached. Within PLATFORM.
+
+    Shards are detached in their order, so that a later one's event stands for those before it: theirs may be in it.
+    """
+    how = "it isn't attached, and no event says that it was detached"
+    return [Bypass("partition", row.name, how) for row in await connection.execute(text(_UNANNOUNCED))]
+
+
+_UNANNOUNCED = """
+SELECT format('audit.%s_s%s', t.name, s.shard) AS name
+FROM audit.shards s CROSS JOIN (VALUES ('entries'), ('payloads')) AS t(name)
+WHERE NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = ('audit.' || t.name)::regclass AND c.relname = format('%s_s%s', t.name, s.shard))
+  AND NOT EXISTS (SELECT FROM audit.entries e
+    WHERE e.action COLLATE "C" = 'audit.shard.detach' AND e.producer = 'audit' AND e.result = 'OK'
+      AND substring(e.target FROM '^shards/([0-9]+)$')::integer >= s.shard)
+  AND NOT EXISTS (SELECT FROM audit.outbox o WHERE o.action = 'audit.shard.detach' AND o.log_index IS NULL)
+ORDER BY s.shard, t.name LIMIT 20
+"""
+
+
 async def read_shards_left(connection: AsyncConnection) -> int:
     """How many shards there are partitions for after the one that is appended to."""
     return await read_last_partition(connection) - (await read_head(connection))[0]

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
 from services.audit.model.events import EventFilter, Position, Recorded
+from services.audit.model.shards import place_of
 from services.audit.store import listing
 from services.audit.tables import dedup, entries, payloads
 
@@ -36,8 +37,33 @@ async def get_events(connection: AsyncConnection, event_ids: Sequence[UUID]) -> 
     rows = await connection.execute(_whole().where(entries.c.idx.in_(found_places)))
     found = {row.event_id: _recorded(row) for row in rows}
     if len(found) != len(set(event_ids)):
-        raise NotFound("event")
+        raise await no_event(connection)
     return [found[event_id] for event_id in event_ids]
+
+
+async def no_event(connection: AsyncConnection) -> NotFound:
+    """What is said of an event that isn't there: the same whether it was detached with its shard, or never was.
+
+    Whose it was stood in the shard itself, so that nobody learns whether another's event exists.
+    """
+    origins = [row.origin for row in await connection.execute(text(_DETACHED))]
+    where = (
+        f"Those of {', '.join(origins)} were taken out of the log's database: the operator's archive has their leaves."
+    )
+    return NotFound("event", f"No such event. {where}" if origins else "")
+
+
+_DETACHED = """
+SELECT s.origin FROM audit.archive a JOIN audit.shards s ON s.shard = a.shard
+WHERE a.detached_at IS NOT NULL ORDER BY s.shard DESC LIMIT 20
+"""
+
+
+async def read_detached_before(connection: AsyncConnection) -> int:
+    """The place before which entries were detached with their shards; 0 where none were."""
+    found = await connection.execute(text("SELECT max(shard) FROM audit.archive WHERE detached_at IS NOT NULL"))
+    newest = found.scalar_one_or_none()
+    return 0 if newest is None else place_of(newest + 1, 0)
 
 
 async def list_events(

@@ -112,10 +112,13 @@ class SummarizeProducerResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     EVENT_IDS_FIELD_NUMBER: _builtins.int
+    DETACHED_BEFORE_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """How many events there are."""
     digest: _builtins.bytes
     """SHA-256 over the sorted event ids, as 16-byte UUIDs one after the other."""
+    detached_before: _builtins.int
+    """Events that stand before this place (see AppendEventsResponse) were detached with their shard, and aren't among these."""
     @_builtins.property
     def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The event ids in counter order, where asked for."""
@@ -126,10 +129,11 @@ class SummarizeProducerResponse(_message.Message):
         count: _builtins.int = ...,
         digest: _builtins.bytes = ...,
         event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        detached_before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "digest", b"digest", "event_ids", b"event_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "detached_before", b"detached_before", "digest", b"digest", "event_ids", b"event_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
