@@ -49,6 +49,11 @@ class Sealer:
         keys = await self._keys({(s.organization_id, s.payload.subject) for s in submissions})
         return [seal(keys[s.organization_id, s.payload.subject], s.event_id, s.payload.raw) for s in submissions]
 
+    async def keys_of(self, subjects: set[tuple[UUID, str]]) -> dict[tuple[UUID, str], SubjectKey]:
+        """The key of each subject of an organization, made where there is none. Raises Unavailable."""
+        self._serving.require()
+        return await self._keys(subjects)
+
     def sealed_after(self, erasures: int) -> bool:
         """Whether what was sealed last is under keys that were alive after so many erasures."""
         return self._known[0] == erasures

@@ -129,6 +129,20 @@ def test_while_the_keys_are_away_nothing_is_opened_and_nothing_is_lost(made: Tes
     until(lambda: connected() == before + 1 or None)
 
 
+def test_sealing_what_was_in_the_clear_is_one_command_of_a_superuser(made: TestMesh, tmp_path: Path) -> None:
+    """What it does is in tests/integration/test_audit_reseal.py; here nothing is in the clear."""
+    assert made.mesh.postgres is not None
+    config, password = made.mesh.state / "processes" / "audit" / "config.toml", tmp_path / "password"
+    command = [sys.executable, "-m", "services.audit.reseal", "--config", str(config), "--password", str(password)]
+    for user, secret, code, told in (
+        (made.mesh.postgres.superuser, made.mesh.postgres.superuser_password, 0, "0 payloads were sealed"),
+        ("audit_api", (config.parent / "api.password").read_text(), 1, "only a superuser"),
+    ):
+        password.write_text(secret)
+        done = subprocess.run([*command, "--user", user], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, told in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
+
+
 def ask(made: TestMesh, statement: str) -> list[Any]:
     """A statement of the superuser's; returns its rows."""
     assert made.mesh.postgres is not None

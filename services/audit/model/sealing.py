@@ -57,8 +57,12 @@ def new_key() -> bytes:
 
 def seal(key: SubjectKey, event_id: UUID, payload: bytes) -> Sealed:
     """Seal a payload with a new salt."""
-    salt, nonce = os.urandom(SALT_LENGTH), os.urandom(NONCE_LENGTH)
-    event = event_id.bytes
+    return seal_salted(key, event_id, os.urandom(SALT_LENGTH), payload)
+
+
+def seal_salted(key: SubjectKey, event_id: UUID, salt: bytes, payload: bytes) -> Sealed:
+    """Seal a payload with the salt that its leaf's commitment has already."""
+    nonce, event = os.urandom(NONCE_LENGTH), event_id.bytes
     content = AESGCM(_event_key(key, event)).encrypt(nonce, salt + payload, _bound_to(key, event))
     return Sealed(salt, key.key_id, nonce + content)
 
