@@ -97,6 +97,11 @@ def test_what_is_not_foreseen_disproves_nothing(
     assert json.loads(capsys.readouterr().out)["verdict"] == "can't tell"
 
 
+def test_a_command_that_breaks_disproves_nothing() -> None:
+    code = "from recoup_verify import cli; cli.main = lambda: 1 / 0; cli.command()"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == CANNOT_TELL
+
+
 def test_words_that_fail_disprove_nothing(intact: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "receipt_lines", lambda _: 1 / 0)
     assert cli.main(intact) == CANNOT_TELL

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import sha256
+from operator import mod
 from struct import unpack
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Draws:
         if len(words) < len(sizes) or max(words) >= _SURELY_FAIR:
             return [self._one_below(n) for n in sizes]
         self._place += len(sizes)
-        return [word % n for word, n in zip(words, sizes, strict=True)]
+        return list(map(mod, words, sizes))
 
     def _one_below(self, n: int) -> int:
         """Words that would favour some numbers are left out."""
