@@ -102,6 +102,11 @@ class Cosigners:
                 size = await store.read_closed_size(connection, shard)
         return size, newest.size if newest else 0
 
+    async def was_given_up(self, shard: int) -> bool:
+        """Whether a recovery, which the offline root authorised, stated that the end of a shard is lost."""
+        async with self._database.unscoped() as connection:
+            return await store.was_given_up(connection, shard)
+
     async def root(self, shard: int, size: int) -> str:
         """The root that a shard of the log had at a size, in hexadecimal; empty where it has no such size."""
         async with self._database.unscoped() as connection:
@@ -174,7 +179,7 @@ class _Follower:
         self._disagrees.set(0)
 
     async def _cosign(self, checkpoint: Checkpoint) -> str | None:
-        """What it answers to a checkpoint; None where it knows a newer one of ours, which is the next to be brought.
+        """What it answers to a checkpoint; None where it knows a newer one, and the next that we have is to be brought.
 
         Raises WitnessFailed.
         """
@@ -199,9 +204,14 @@ class _Follower:
         raise WitnessFailed("it knows another size each time")
 
     async def _is_ahead(self, checkpoint: Checkpoint, answer: Known) -> bool:
-        """Whether there is a checkpoint by now that may continue what it knows. Raises WitnessFailed."""
+        """Whether there is a checkpoint that may continue what it knows, or a next shard. Raises WitnessFailed."""
         # Its size was told before ours is read: nothing is signed, let alone cosigned, that isn't durable here.
         size, newest = await self._cosigners.reach(checkpoint.shard)
+        if size < answer.size and await self._cosigners.was_given_up(checkpoint.shard):
+            name, shard = self.client.key.name, checkpoint.shard
+            log.warning("the witness %s knows more of shard %d than was recovered: on to the next", name, shard)
+            self._shard = shard + 1
+            return True
         if size < answer.size:
             raise await self._disagreed(checkpoint, answer.size, f"it cosigned more leaves than the log has ({size})")
         if newest < answer.size:

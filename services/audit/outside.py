@@ -25,7 +25,6 @@ from services.audit.model.merkle import EMPTY_ROOT, peaks, root_of
 from services.audit.model.note_check import Held, read_stored_note
 from services.audit.model.notes import Note as LogNote
 from services.audit.model.notes import NoteInvalid, TreeHead
-from services.audit.model.openings import LOST, RECOVERY
 from services.audit.model.shards import origin_of, place_of
 from services.audit.storage import Missing, Occupied, Storage, StorageFailed
 
@@ -147,7 +146,7 @@ class Outside:
             current, size = await store.read_head(connection)
             hashes = await store.read_nodes(connection, shard, peaks(held.size)) if shard <= current else {}
             # A recovery stated, under the root's signature, what is lost; the signer checks that it knew of it.
-            recovered = shard < current and (await store.read_shard(connection, shard + 1)).kind in (RECOVERY, LOST)
+            recovered = await store.was_given_up(connection, shard)
         whole = len(hashes) == len(peaks(held.size))
         root = root_of([hashes[node] for node in peaks(held.size)]) if whole else b""
         knows = signed.size > held.size or (signed.size, signed.root) == (held.size, held.root)

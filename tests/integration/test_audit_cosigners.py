@@ -25,10 +25,11 @@ from services.audit.alarms import Alarms
 from services.audit.checkpointer import Checkpointer
 from services.audit.cosigners import Cosigners, _Follower
 from services.audit.model.cosigning import WitnessKey
-from services.audit.model.events import Produced
+from services.audit.model.events import Checkpoint, Produced
 from services.audit.model.manifest import LOG as LOG_USE
 from services.audit.model.manifest import ListedKey, Manifest, sign_manifest
 from services.audit.model.notes import Note, Signer, TreeHead
+from services.audit.model.shards import place_of
 from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.opener import Opener
 from services.audit.own_log import OwnLog
@@ -354,6 +355,38 @@ async def test_a_witness_ahead_of_the_checkpoint_at_hand_is_brought_the_newer_on
         await late.close()
         assert log.failures(one.key) == 0
         assert await log.alarmed() == []
+
+
+async def test_a_witness_that_saw_what_a_recovery_gave_up_cosigns_the_next_shard(
+    database: TestDatabase, tmp_path: Path, signer: Signer, witnesses: list[WitnessProcess]
+) -> None:
+    """The database was put back, the root has authorised the loss: the old shard must not hold up the new one."""
+    one = witnesses[0]
+    async with running(database, tmp_path, signer, [client_of(one)]) as log:
+        await log.note(await log.append(), 1, [one.key])
+        await asyncio.to_thread(one.kill)
+        await log.note(await log.append())
+        forked(one, GrowingLog(signer, origin=LOG).note(5))
+        origin, place = f"{LOG}/1", place_of(1, 1)
+        superuser = await database.superuser()
+        for statement in (
+            "UPDATE audit.shards SET closed_size = 2 WHERE shard = 0",
+            f"INSERT INTO audit.shards (shard, origin, kind, opened_at) VALUES (1, '{origin}', 'RECOVERY', now())",
+            f"UPDATE audit.head SET size = {place}",
+        ):
+            await superuser.execute(statement)
+        await superuser.close()
+        head = TreeHead(origin, 1, bytes(32))
+        note = Signer(origin, signer._key).sign(head.text())
+        role = database.role("audit_sequencer", 1)
+        async with role.unscoped() as connection:
+            await store.insert_checkpoint(connection, Checkpoint(1, 1, head.root, note, Clock().wall_now()))
+        await role.close()
+        await asyncio.to_thread(one.start)
+        await log.cosigned(one.key, place)
+        assert not log.disagrees(one.key)
+        assert log.alarms.waiting == 0
+        assert 'recoup_audit_alarms{kind="WITNESS_DISAGREES"} 0' in log.metrics.render()
 
 
 def forked(witness: WitnessProcess, note: str) -> None:

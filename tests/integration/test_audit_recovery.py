@@ -164,6 +164,8 @@ async def test_a_database_from_before_the_newest_shard_goes_on_after_what_was_si
         assert log.memory.newest == 3
         superuser = await log.database.superuser()
         rows = await superuser.fetch("SELECT shard, kind, closed_size FROM audit.shards ORDER BY 1")
+        async with role.unscoped() as connection:
+            assert [await store.was_given_up(connection, shard) for shard in range(4)] == [True, True, True, False]
         assert [tuple(row) for row in rows] == [(0, "FIRST", 6), (1, "LOST", 0), (2, "LOST", 0), (3, "RECOVERY", None)]
         await superuser.close()
         async with opener(log.database) as opening:

@@ -55,6 +55,7 @@ from services.audit.store.turning import (
     read_last_partition,
     read_shard,
     turn,
+    was_given_up,
 )
 
 __all__ = [
@@ -102,6 +103,7 @@ __all__ = [
     "summarize",
     "take_over",
     "turn",
+    "was_given_up",
     "with_lines",
     "write_batch",
 ]

@@ -9,7 +9,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.audit.model.events import Produced, Recorded
-from services.audit.model.openings import ACTION, LOST, PLATFORM
+from services.audit.model.openings import ACTION, LOST, PLATFORM, RECOVERY
 from services.audit.model.shards import origin_of, place_of
 from services.audit.store.events import get_events
 from services.audit.tables import entries, shards
@@ -44,6 +44,14 @@ async def find_restored(connection: AsyncConnection, shard: int) -> tuple[int, i
     )
     row = rows.one()
     return row.shard, row.closed_size
+
+
+async def was_given_up(connection: AsyncConnection, shard: int) -> bool:
+    """Whether a recovery follows a shard: what was signed of it may be more than the database has."""
+    rows = await connection.execute(
+        select(shards.c.kind).where(shards.c.shard > shard, shards.c.kind != LOST).order_by(shards.c.shard).limit(1)
+    )
+    return rows.scalar_one_or_none() == RECOVERY
 
 
 async def read_last_partition(connection: AsyncConnection) -> int:
