@@ -41,7 +41,7 @@ _FIELDS = {
     "producer_counter": "([1-9][0-9]{0,14})",
     "v": "(1)",
 }
-_LEAF = re.compile(("[{]" + ",".join(f'"{name}":{value}' for name, value in _FIELDS.items()) + "}").encode())
+_LEAF = re.compile("[{]" + ",".join(f'"{name}":{value}' for name, value in _FIELDS.items()) + "}")
 _NUMBERS = ("org_seq", "producer_counter", "v")
 _HEAD = shape(texts="note size root origin", numbers="shard")
 _EVENT = shape(texts="leaf index payload salt", lists="proof", numbers="shard", objects="checkpoint")
@@ -90,8 +90,8 @@ def proven(raw: bytes, payload: bytes, salt: bytes, inclusion: Inclusion, head: 
 
 def read_leaf(raw: bytes) -> Mapping[str, Any]:
     """The leaf's content, from bytes that are proved. Raises Disproved, CannotTell."""
-    if found := _LEAF.fullmatch(raw):
-        texts = dict(zip(_FIELDS, map(bytes.decode, found.groups()), strict=True))
+    if found := _LEAF.fullmatch(raw.decode("ascii", "replace")):
+        texts = dict(zip(_FIELDS, found.groups(), strict=True))
         return texts | {name: int(texts[name]) for name in _NUMBERS}
     leaf = read_json(raw)
     if not isinstance(leaf, dict) or leaf.keys() != _FIELDS.keys():
