@@ -37,7 +37,7 @@ def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Rel
     days = mesh.settings.outbox.payload_days
     mesh.task(Clearing(database, schema, to, mesh.clock, days, mesh.metrics).run(), "clearing of payloads")
     tell = difference_recorder(schema, store)
-    mesh.task(Reconciler(database, schema, to, mesh.metrics, tell).run(), "reconciler")
+    mesh.task(Reconciler(database, schema, to, mesh.metrics, tell, mesh.clock).run(), "reconciler")
     mesh.task(StateWatch(database, store, mesh.clock, mesh.metrics).run(), "watch on state")
     mesh.denials.sink = denial_recorder(schema, store)
     store.on_events = relay.wake

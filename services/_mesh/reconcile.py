@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services._mesh.errors import Problem
 from services._mesh.log_client import Summary
@@ -31,6 +32,8 @@ WINDOW = 10_000
 EVERY_SECONDS = 60.0
 # What was compared once is compared again in every so many rounds: a row may be changed at any time.
 FULL_EVERY_ROUNDS = 60
+# Between two windows of one organization, so that reading all of an outbox is no burden.
+PAUSE_SECONDS = 0.05
 _NAMED = 20
 _ORGANIZATIONS = 500
 # So many differences are told in one round, the others in the next ones; so many are remembered as told.
@@ -118,11 +121,18 @@ class Reconciler:
         summarizer: Summarizer,
         metrics: Metrics | None = None,
         tell: Tell | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._database, self._schema, self._log, self._tell = database, schema, summarizer, tell
+        self._clock = clock or Clock()
         metrics = metrics or Metrics()
         self._differences = metrics.gauge(
             "recoup_outbox_differences", "Windows in which outbox and log disagree.", service=schema
+        )
+        self._finished = metrics.gauge(
+            "recoup_outbox_reconciled_timestamp_seconds",
+            "When every organization's outbox had last been compared with the log.",
+            service=schema,
         )
         self._compared: dict[UUID, int] = {}
         self._told: OrderedDict[tuple[UUID | int, ...], None] = OrderedDict()
@@ -139,22 +149,30 @@ class Reconciler:
                 log.warning("reconciling the outbox of %s will be tried again: %s", self._schema, name)
 
     async def round(self, *, full: bool = False) -> list[Difference]:
-        """Compare what was relayed since the last round, or all of it; tells, logs and returns the differences."""
+        """Compare what was relayed since the last round, or all of it; tells, logs and returns the differences.
+
+        What stops one organization stops no other: the first failure is raised after all had their turn.
+        """
         if full or self._round % FULL_EVERY_ROUNDS == 0:
             self._compared.clear()
         self._round += 1
-        found: list[Difference] = []
-        after = UUID(int=0)
-        organizations = await self._organizations(after, inclusive=True)
+        found, failures = list[Difference](), list[Exception]()
+        organizations = await self._organizations(UUID(int=0), inclusive=True)
         while organizations:
             for organization_id, relayed, value in organizations:
-                through = relayed if relayed == value else await self._through(organization_id)
-                found += await self._compare(organization_id, through)
+                try:
+                    through = relayed if relayed == value else await self._through(organization_id)
+                    found += await self._compare(organization_id, through)
+                except Exception as error:
+                    failures.append(error)
             organizations = await self._organizations(organizations[-1][0])
         for difference in found:
             log.error("outbox and log of %s differ: %s", self._schema, difference)
         self._differences.set(len(found))
         await self._tell_new(found)
+        if failures:
+            raise failures[0]
+        self._finished.set(self._clock.wall_seconds())
         return found
 
     async def _tell_new(self, found: Sequence[Difference]) -> None:
@@ -191,6 +209,8 @@ class Reconciler:
             elif not found:
                 self._compared[organization_id] = last
             first = last + 1
+            if first <= through:
+                await asyncio.sleep(PAUSE_SECONDS)
         return found
 
     async def _compare_window(self, organization_id: UUID, first: int, last: int) -> Difference | None:

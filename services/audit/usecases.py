@@ -224,9 +224,9 @@ async def _cosigned(reader: Store, event: Recorded, quorum: Quorum) -> Checkpoin
         try:
             async with reader.read() as connection:
                 found = await store.find_cosigned(connection, event.shard, event.index, witnesses, quorum.count)
+                if found is not None:
+                    return found
                 count = await store.count_cosigned(connection, event.shard, event.index, witnesses)
-            if found is not None:
-                return found
             await asyncio.wait_for(woken, deadline - monotonic())
         except TimeoutError:
             raise Unavailable(

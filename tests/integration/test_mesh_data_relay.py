@@ -14,7 +14,7 @@ from services._mesh import reconcile, relay
 from services._mesh.clock import Clock
 from services._mesh.denials import Denial
 from services._mesh.errors import Denied, Unavailable
-from services._mesh.log_client import LogClient
+from services._mesh.log_client import LogClient, Summary
 from services._mesh.metrics import Metrics
 from services._mesh.producing import denial_recorder, difference_recorder
 from services._mesh.reconcile import Reconciler
@@ -37,10 +37,10 @@ class Producer:
     def __init__(self, database: TestDatabase, store: Store, relay: Relay, reconciler: Reconciler) -> None:
         self.database, self.store, self.relay, self.reconciler = database, store, relay, reconciler
 
-    async def told(self) -> list[dict[str, str]]:
+    async def told(self, organization: UUID = ACME) -> list[dict[str, str]]:
         """The metadata of the events about differences that stand in the log, relayed now."""
         await self.relay_all()
-        found = await recorded(self.database, ACME, "pricing.outbox.differ")
+        found = await recorded(self.database, organization, "pricing.outbox.differ")
         return [json.loads(each.payload)["metadata"] for each in found]
 
     async def change(self, organization: UUID, count: int = 1, action: str = "pricing.thing.add") -> None:
@@ -72,6 +72,7 @@ class Flaky(LogClient):
     """The real client, whose answers can be lost after the log has taken the events."""
 
     lose_answers = False
+    silent_about: UUID | None = None
     alarms: list[Alarm]
 
     async def append(self, events: Sequence[PendingEvent]) -> list[int]:
@@ -79,6 +80,11 @@ class Flaky(LogClient):
         if self.lose_answers:
             raise ConnectionError
         return indexes
+
+    async def summarize(self, organization_id: UUID, first: int, last: int, *, with_ids: bool = False) -> Summary:
+        if organization_id == self.silent_about:
+            raise ConnectionError
+        return await super().summarize(organization_id, first, last, with_ids=with_ids)
 
 
 @pytest.fixture
@@ -251,6 +257,23 @@ async def test_the_reconciler_names_an_event_that_was_replaced(producer: Produce
     (difference,) = await producer.reconciler.round(full=True)
     assert difference.only_in_outbox == (UUID(int=5),)
     assert len(difference.only_in_log) == 1
+
+
+async def test_what_cannot_be_compared_hides_no_difference_of_others(producer: Producer, client: Flaky) -> None:
+    for organization in (ACME, GLOBEX):
+        await producer.change(organization, 3)
+    await producer.relay_all()
+    await producer.tamper(f"DELETE FROM pricing.outbox WHERE organization_id = '{max(ACME, GLOBEX)}' AND counter = 2")
+    client.silent_about = min(ACME, GLOBEX)
+    with pytest.raises(ConnectionError):
+        await producer.reconciler.round()
+    (told,) = await producer.told(max(ACME, GLOBEX))
+    assert told["missing_counters"] == "2"
+    finished = "recoup_outbox_reconciled_timestamp_seconds"
+    assert value_of(producer.metrics, finished) == 0
+    client.silent_about = None
+    assert len(await producer.reconciler.round(full=True)) == 1
+    assert value_of(producer.metrics, finished) > 0
 
 
 async def test_an_event_deleted_before_it_was_relayed_is_noticed(producer: Producer, client: Flaky) -> None:

@@ -13,6 +13,9 @@ from services.audit.model.events import Checkpoint
 from services.audit.model.shards import place_of, split
 from services.audit.tables import checkpoints, cosignatures
 
+# Two are made a second: the last few minutes say who is there.
+_COUNTED = 1000
+
 
 async def insert_cosignature(connection: AsyncConnection, checkpoint: Checkpoint, cosignature: Cosignature) -> None:
     """Keep what a witness cosigned; once is enough."""
@@ -78,10 +81,17 @@ async def with_lines(connection: AsyncConnection, checkpoint: Checkpoint) -> Che
 
 
 async def count_cosigned(connection: AsyncConnection, shard: int, covering: int, witnesses: Sequence[str]) -> int:
-    """How many witnesses cosigned any checkpoint of a shard larger than `covering`."""
-    found = select(func.count(func.distinct(cosignatures.c.witness))).where(
-        cosignatures.c.place > place_of(shard, covering),
-        cosignatures.c.place < place_of(shard + 1, 0),
-        cosignatures.c.witness.in_(witnesses),
+    """How many witnesses cosigned a checkpoint of a shard larger than `covering`, among the newest cosignatures."""
+    newest = (
+        select(cosignatures.c.witness)
+        .where(
+            cosignatures.c.place > place_of(shard, covering),
+            cosignatures.c.place < place_of(shard + 1, 0),
+            cosignatures.c.witness.in_(witnesses),
+        )
+        .order_by(cosignatures.c.place.desc())
+        .limit(_COUNTED)
+        .subquery()
     )
+    found = select(func.count(func.distinct(newest.c.witness)))
     return int((await connection.execute(found)).scalar_one())
