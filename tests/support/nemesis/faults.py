@@ -15,6 +15,7 @@ from random import Random
 from recoup_local.embedded import child
 from recoup_local.embedded.nats import free_port
 from recoup_local.supervisor import LocalMesh
+from services.audit.store.appending import LOCK_MILLISECONDS
 
 # Where processes can be killed, as process and place.
 PLACES = (
@@ -27,9 +28,9 @@ PLACES = (
     "pricing.relay.claimed",
     "pricing.relay.appended",
 )
-KILLED = ("audit", "audit-signer", "identity", "pricing")
+KILLED = ("audit", "audit-signer", "audit-witness", "identity", "pricing")
 # Longer than the signer, the log and the relay wait for each other: than any lease that they have.
-HELD_SECONDS = {"audit": 3.0, "audit-signer": 6.0, "pricing": 3.0}
+HELD_SECONDS = {"audit": 2 * LOCK_MILLISECONDS / 1000, "audit-signer": 6.0, "pricing": 3.0}
 REACHED_SECONDS = 20.0
 # Between two faults: long enough that something is under way when the next one comes.
 PAUSE_SECONDS = (0.05, 0.4)
@@ -71,7 +72,7 @@ class Nemesis:
         return kill
 
     def _killing_at(self, place: str) -> Callable[[], Awaitable[None]]:
-        name = next(each for each in (*KILLED, "") if place.startswith(f"{each}."))
+        name = place.partition(".")[0]
 
         async def kill() -> None:
             folder = self._mesh.installation.failpoints
