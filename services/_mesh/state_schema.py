@@ -42,8 +42,8 @@ DECLARE
   organization uuid := CASE TG_OP WHEN 'DELETE' THEN OLD.organization_id ELSE NEW.organization_id END;
   content jsonb := CASE TG_OP WHEN 'INSERT' THEN to_jsonb(NEW) ELSE to_jsonb(OLD) END;
   names text[] := string_to_array(TG_ARGV[1], ',');
-  key_of uuid[] := ARRAY(SELECT (content ->> name)::uuid FROM unnest(string_to_array(TG_ARGV[0], ','))
-    WITH ORDINALITY AS k(name, place) ORDER BY place);
+  key_of text := array_to_string(ARRAY(SELECT content ->> name FROM unnest(string_to_array(TG_ARGV[0], ','))
+    WITH ORDINALITY AS k(name, place) ORDER BY place), '/');
   before jsonb := CASE WHEN TG_OP <> 'INSERT' THEN {schema}.seal_of(to_jsonb(OLD), names) END;
   after jsonb := CASE WHEN TG_OP <> 'DELETE' THEN {schema}.seal_of(to_jsonb(NEW), names) END;
   event uuid;
@@ -78,11 +78,12 @@ def state_seals(schema: str, tables: Sequence[Watched], writers: Sequence[str] =
     roles = ", ".join(f"{schema}_{writer}" for writer in writers)
     return [
         "SET LOCAL lock_timeout = '10s'",
-        # Without a seal the row was deleted; without an event it is as it was found.
+        # The row's key is its UUIDs with slashes between: under row-level security an index compares texts, and
+        # not arrays (array_eq isn't leakproof). Without a seal the row was deleted; without an event it is as found.
         f"""CREATE TABLE {schema}.state_seals (
             organization_id uuid NOT NULL,
             relation text NOT NULL,
-            row_key uuid[] NOT NULL,
+            row_key text COLLATE "C" NOT NULL,
             seal jsonb,
             event_id uuid,
             PRIMARY KEY (organization_id, relation, row_key))""",
@@ -97,8 +98,19 @@ def state_seals(schema: str, tables: Sequence[Watched], writers: Sequence[str] =
     ]
 
 
+def key_of(watched: Watched) -> str:
+    """An expression for the key of a row `t` as its seal has it."""
+    return f"concat_ws('/', {', '.join(f't.{key}' for key in watched.keys)})" if watched.keys else "''"
+
+
+def content_of(watched: Watched) -> str:
+    """An expression for what is watched of a row `t`: as `to_jsonb(t)` has it, without reading the rest."""
+    pairs = ", ".join(f"'{column}', t.{column}" for column in watched.columns)
+    return f"jsonb_build_object({pairs})"
+
+
 def _watch(schema: str, watched: Watched) -> list[str]:
-    name, keys = f"{schema}.{watched.table}", ", ".join(f"t.{key}" for key in watched.keys)
+    name = f"{schema}.{watched.table}"
     first, second = watched.arguments
     columns = ", ".join(f"'{column}'" for column in watched.columns)
     return [
@@ -108,7 +120,7 @@ def _watch(schema: str, watched: Watched) -> list[str]:
         # The owner sees the rows of all organizations while row-level security isn't forced on it: in here alone.
         f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY",
         f"INSERT INTO {schema}.state_seals (organization_id, relation, row_key, seal)"
-        f" SELECT t.organization_id, '{watched.table}', ARRAY[{keys}]::uuid[],"
-        f" {schema}.seal_of(to_jsonb(t), ARRAY[{columns}]) FROM {name} t",
+        f" SELECT t.organization_id, '{watched.table}', {key_of(watched)},"
+        f" {schema}.seal_of({content_of(watched)}, ARRAY[{columns}]) FROM {name} t",
         f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
     ]

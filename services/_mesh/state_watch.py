@@ -22,13 +22,13 @@ from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services._mesh.errors import Problem
 from services._mesh.metrics import Metrics
-from services._mesh.state_schema import TRIGGER, Watched
+from services._mesh.state_schema import TRIGGER, Watched, content_of, key_of
 from services._mesh.uow import Store, UnitOfWork
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
-# After each page, so that a large table is no burden.
+# After each full page, so that a large table is no burden.
 PAUSE_SECONDS = 0.05
 PAGE = 500
 # So many events of bypasses are written by one transaction.
@@ -42,7 +42,7 @@ class Bypass:
     """A row that isn't as its last event left it. `columns` are the ones that differ, of one that is still there."""
 
     table: Watched
-    row_key: tuple[UUID, ...]
+    row_key: str
     change: str
     columns: tuple[str, ...]
     sealed: Mapping[str, str] | None
@@ -56,27 +56,31 @@ _LISTED = """
 SELECT organization_id FROM {schema}.outbox_counters WHERE organization_id > :after OR :first
 ORDER BY organization_id LIMIT :limit
 """
-# One statement sees row and seal as one commit left them.
+# One statement sees row and seal as one commit left them. A page comes first, and then one look-up by key for each of
+# its rows (LIMIT keeps the planner from joining the whole tables).
 _SEALED = """
-SELECT s.row_key, s.seal AS sealed, CASE WHEN t.organization_id IS NOT NULL THEN
-  {schema}.seal_of(to_jsonb(t), ARRAY(SELECT jsonb_object_keys(coalesce(s.seal, '{{}}')))) END AS found
-FROM {schema}.state_seals s LEFT JOIN {schema}.{table} t ON t.organization_id = s.organization_id{joined}
-WHERE s.organization_id = :organization_id AND s.relation = '{table}'{after}
-ORDER BY s.row_key LIMIT :limit
+SELECT s.row_key, s.seal AS sealed, f.found FROM (
+  SELECT * FROM {schema}.state_seals s WHERE s.organization_id = :organization_id AND s.relation = '{table}'{after}
+  ORDER BY s.row_key LIMIT :limit) AS s
+LEFT JOIN LATERAL (
+  SELECT {schema}.seal_of({content}, CAST(:columns AS text[])) AS found FROM {schema}.{table} t
+  WHERE t.organization_id = s.organization_id{joined} LIMIT 1) AS f ON true
+ORDER BY s.row_key
 """
-_AFTER_SEAL = " AND s.row_key > CAST(:after AS uuid[])"
+_AFTER_SEAL = " AND s.row_key > CAST(:after AS text)"
 _UNSEALED = """
 SELECT page.row_key, s.row_key IS NOT NULL AS is_known
-FROM (SELECT ARRAY[{keys}]::uuid[] AS row_key FROM {schema}.{table} t
+FROM (SELECT {key} AS row_key FROM {schema}.{table} t
   WHERE t.organization_id = :organization_id{after} ORDER BY {order} LIMIT :limit) AS page
-LEFT JOIN {schema}.state_seals s ON s.organization_id = :organization_id AND s.relation = '{table}'
-  AND s.row_key = page.row_key
+LEFT JOIN LATERAL (
+  SELECT k.row_key FROM {schema}.state_seals k WHERE k.organization_id = :organization_id AND k.relation = '{table}'
+    AND k.row_key = page.row_key LIMIT 1) AS s ON true
 ORDER BY page.row_key
 """
 _SEAL = """
 INSERT INTO {schema}.state_seals AS s (organization_id, relation, row_key, seal)
-VALUES (:organization_id, '{table}', CAST(:row_key AS uuid[]), (
-  SELECT {schema}.seal_of(to_jsonb(t), string_to_array(:columns, ',')) FROM {schema}.{table} t
+VALUES (:organization_id, '{table}', CAST(:row_key AS text), (
+  SELECT {schema}.seal_of({content}, CAST(:columns AS text[])) FROM {schema}.{table} t
   WHERE t.organization_id = :organization_id{chosen}))
 ON CONFLICT (organization_id, relation, row_key) DO UPDATE SET seal = EXCLUDED.seal, event_id = NULL
   WHERE s.seal IS NOT DISTINCT FROM CAST(:sealed AS jsonb)
@@ -138,36 +142,39 @@ class StateWatch:
         """First the rows that have a seal, then the ones that have none."""
         recorded = list[Bypass]()
         for page_of, bypass_of in ((self._sealed, _of_sealed), (self._rows, _of_row)):
-            after: list[UUID] | None = None
+            after: str | None = None
             while True:
                 async with self._store.read(organization_id) as connection:
                     rows = await page_of(connection, organization_id, table, after)
                 bypasses = [each for row in rows if (each := bypass_of(table, row)) is not None]
                 recorded += await self._record(organization_id, bypasses)
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS * len(rows) / PAGE)
                 if len(rows) < PAGE:
                     break
                 after = rows[-1].row_key
         return recorded
 
     async def _sealed(
-        self, connection: AsyncConnection, organization_id: UUID, table: Watched, after: list[UUID] | None
+        self, connection: AsyncConnection, organization_id: UUID, table: Watched, after: str | None
     ) -> Sequence[Row[Any]]:
-        joined = "".join(f" AND t.{key} = s.row_key[{n}]" for n, key in enumerate(table.keys, 1))
         statement = _SEALED.format(
-            schema=self._schema, table=table.table, joined=joined, after="" if after is None else _AFTER_SEAL
+            schema=self._schema,
+            table=table.table,
+            joined=_chosen(table, "s.row_key"),
+            content=content_of(table),
+            after="" if after is None else _AFTER_SEAL,
         )
-        return await _page(connection, statement, organization_id, after)
+        return await _page(connection, statement, organization_id, after, columns=list(table.columns))
 
     async def _rows(
-        self, connection: AsyncConnection, organization_id: UUID, table: Watched, after: list[UUID] | None
+        self, connection: AsyncConnection, organization_id: UUID, table: Watched, after: str | None
     ) -> Sequence[Row[Any]]:
         keys = ", ".join(f"t.{key}" for key in table.keys)
-        last = ", ".join(f"(CAST(:after AS uuid[]))[{n}]" for n, _ in enumerate(table.keys, 1))
+        last = ", ".join(_part("CAST(:after AS text)", n) for n, _ in enumerate(table.keys, 1))
         statement = _UNSEALED.format(
             schema=self._schema,
             table=table.table,
-            keys=keys,
+            key=key_of(table),
             order=keys or "t.organization_id",
             after="" if after is None else f" AND ({keys}) > ({last})",
         )
@@ -180,7 +187,7 @@ class StateWatch:
             async with self._store.begin(organization_id) as work:
                 told = [each for each in bypasses[start : start + TOLD_AT_ONCE] if await self._seal(work, each)]
                 for each in told:
-                    key = "/".join(str(part) for part in each.row_key) or str(organization_id)
+                    key = each.row_key or str(organization_id)
                     how = f"{each.change}: {', '.join(each.columns)}" if each.columns else each.change
                     about = {"control": "state", "what": f"{self._schema}.{each.table.table} {key}", "how": how}
                     work.emit(f"{self._schema}.control.bypass", f"{each.table.table}/{key}", about, "FAILED")
@@ -192,23 +199,32 @@ class StateWatch:
     async def _seal(self, work: UnitOfWork, bypass: Bypass) -> bool:
         """Seal a row as it is now; False where somebody else sealed it since it was looked at."""
         table = bypass.table
-        chosen = "".join(f" AND t.{key} = (CAST(:row_key AS uuid[]))[{n}]" for n, key in enumerate(table.keys, 1))
+        chosen = _chosen(table, "CAST(:row_key AS text)")
         done = await work.execute(
-            text(_SEAL.format(schema=self._schema, table=table.table, chosen=chosen)),
+            text(_SEAL.format(schema=self._schema, table=table.table, chosen=chosen, content=content_of(table))),
             {
                 "organization_id": work.organization_id,
-                "row_key": list(bypass.row_key),
-                "columns": ",".join(table.columns),
+                "row_key": bypass.row_key,
+                "columns": list(table.columns),
                 "sealed": None if bypass.sealed is None else json.dumps(bypass.sealed),
             },
         )
         return bool(done.rowcount)
 
 
+def _chosen(table: Watched, row_key: str) -> str:
+    """The condition that a row `t` has the key that an expression says."""
+    return "".join(f" AND t.{key} = {_part(row_key, n)}" for n, key in enumerate(table.keys, 1))
+
+
+def _part(row_key: str, number: int) -> str:
+    return f"split_part({row_key}, '/', {number})::uuid"
+
+
 async def _page(
-    connection: AsyncConnection, statement: str, organization_id: UUID, after: list[UUID] | None
+    connection: AsyncConnection, statement: str, organization_id: UUID, after: str | None, **more: object
 ) -> Sequence[Row[Any]]:
-    values: dict[str, Any] = {"organization_id": organization_id, "limit": PAGE}
+    values: dict[str, Any] = {"organization_id": organization_id, "limit": PAGE, **more}
     if after is not None:
         values["after"] = after
     return (await connection.execute(text(statement), values)).all()
@@ -216,18 +232,16 @@ async def _page(
 
 def _of_sealed(table: Watched, row: Row[Any]) -> Bypass | None:
     sealed, found = _json(row.sealed), _json(row.found)
-    if sealed == found:
-        return None
-    if found is None:
-        return Bypass(table, tuple(row.row_key), "deleted", (), sealed)
-    if sealed is None:
-        return Bypass(table, tuple(row.row_key), "inserted", (), None)
-    differing = tuple(sorted(name for name in sealed if sealed[name] != found.get(name)))
-    return Bypass(table, tuple(row.row_key), "changed", differing, sealed)
+    if sealed is None or found is None:
+        change = "deleted" if found is None else "inserted"
+        return None if sealed is found else Bypass(table, row.row_key, change, (), sealed)
+    # A column that was watched only before, or only since, has nothing to be held against.
+    differing = tuple(name for name in sorted(found) if sealed.get(name, found[name]) != found[name])
+    return Bypass(table, row.row_key, "changed", differing, sealed) if differing else None
 
 
 def _of_row(table: Watched, row: Row[Any]) -> Bypass | None:
-    return None if row.is_known else Bypass(table, tuple(row.row_key), "inserted", (), None)
+    return None if row.is_known else Bypass(table, row.row_key, "inserted", (), None)
 
 
 def _json(value: Any) -> Any:
