@@ -45,6 +45,7 @@ from services.audit.rpc_evidence import EvidenceRpc
 from services.audit.sealer import Sealer
 from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
+from services.audit.standing import Standing
 from services.audit.storage import Storage
 from services.audit.storage.opening import open_storage
 from services.audit.turning import Turning, shown
@@ -79,6 +80,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
         partial(shown, reader, keyring.opener),
     )
     sequencer.turning = Turning(reader, settings.log.name, checkpointer.sign_last)
+    standing = sequencer.standing = checkpointer.standing = Standing(database, signer.last_signed, mesh.metrics)
+    mesh.health.needs("a signer that goes on with the log", lambda: standing.ready)
     mesh.task(sequencer.run(), "sequencer")
     mesh.health.needs("the sequencer's take-over", lambda: sequencer.ready)
     witnesses = _witnesses(settings)

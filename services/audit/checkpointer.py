@@ -20,6 +20,7 @@ from services.audit.model.merkle import consistency_ranges, hash_ranges, inclusi
 from services.audit.model.shards import place_of
 from services.audit.model.signing import OfferedHead, Opening, SignedHead
 from services.audit.sequencer import Sequencer
+from services.audit.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Checkpointer:
         self._signed_place = 0
         self._signed = asyncio.Condition()
         self.refusals = 0
+        # Told whether the signer goes on with the log, so that the sequencer appends nothing while it doesn't.
+        self.standing: Standing | None = None
         # Told of a head that the signer refuses: shard, size, what was signed last.
         self.refused: Refused | None = None
         # Raises Problem while no head may be offered to the signer at all.
@@ -73,6 +76,8 @@ class Checkpointer:
             await self._sequencer.grown.wait()
             self._sequencer.grown.clear()
             try:
+                if self.standing is not None and not await self.standing.ask():
+                    self._sequencer.grown.set()  # There may be nothing to sign: it is asked again.
                 await self.sign_now()
             except asyncio.CancelledError:
                 raise
@@ -99,8 +104,8 @@ class Checkpointer:
             return await self._last_signed(shard)
 
     async def _sign_head(self, shard: int, size: int) -> None:
-        if self.require is not None:
-            await self.require()
+        doubts = self.standing.doubts if self.standing is not None else 0
+        await self._require()
         signed, opening = await self._last_signed(shard), None
         async with self._database.unscoped() as connection:
             hashes = await store.read_nodes(connection, shard, peaks(size))
@@ -116,8 +121,7 @@ class Checkpointer:
         try:
             note = await self._sign(OfferedHead(shard, size, root, signed.size, proof, opening))
         except Problem as problem:
-            if problem.reason == Reason.ERROR_REASON_LOG_INCONSISTENT and self.refused is not None:
-                await self.refused(shard, size, signed)
+            await self._told(problem, shard, size, signed)
             raise
         reach("checkpoint.signed")
         async with self._database.unscoped() as connection:
@@ -125,3 +129,24 @@ class Checkpointer:
         async with self._signed:
             self._signed_place = place_of(shard, size)
             self._signed.notify_all()
+        if self.standing is not None:
+            self.standing.confirm(doubts)
+
+    async def _require(self) -> None:
+        if self.require is None:
+            return
+        try:
+            await self.require()
+        except Problem as problem:
+            if problem.reason == Reason.ERROR_REASON_LOG_INCONSISTENT and self.standing is not None:
+                self.standing.refuse(problem.message)
+            raise
+
+    async def _told(self, problem: Problem, shard: int, size: int, signed: SignedHead) -> None:
+        """Tell of a refusal, unless the signer merely signed something else of this log in between."""
+        if problem.reason != Reason.ERROR_REASON_LOG_INCONSISTENT or await self._last_signed(shard) != signed:
+            return
+        if self.standing is not None:  # Before the place is looked for, which takes its time.
+            self.standing.refuse(problem.message)
+        if self.refused is not None:
+            await self.refused(shard, size, signed)

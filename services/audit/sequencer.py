@@ -26,6 +26,7 @@ from services.audit.model.merkle import Frontier
 from services.audit.model.openings import PRODUCER, YEARLY
 from services.audit.model.shards import origin_of, place_of
 from services.audit.sealer import Sealer
+from services.audit.standing import Standing
 from services.audit.turning import Turning
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Sequencer:
         self._partition, self._cramped = -1, -1
         # Set by whoever composes the process; without it the log stays in its shard.
         self.turning: Turning | None = None
+        # Whether the signer goes on with the log, likewise; without it nobody is asked.
+        self.standing: Standing | None = None
         # Writes alarms within a flush, likewise; without it they are noted once the flush is durable.
         self.write_alarms: WriteAlarms | None = None
         self.grown = asyncio.Event()
@@ -84,6 +87,8 @@ class Sequencer:
 
     async def take_over(self) -> None:
         """Become the sequencer in force."""
+        if self.standing is not None:
+            self.standing.doubt()
         async with self._database.unscoped() as connection:
             await store.open_first_shard(connection, origin_of(self._name, 0), self._clock.now())
             head = await store.take_over(connection)
@@ -95,7 +100,7 @@ class Sequencer:
         """Append events, all or none; returns their places once they are durable.
 
         Raises Unavailable before the first take-over, Exhausted when too much is queued, AlreadyExists
-        (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED).
+        (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED), Unavailable (LOG_INCONSISTENT) while the signer refuses the log.
         """
         if not self._taken_over:
             raise dependency_down("log's database")
@@ -162,6 +167,8 @@ class Sequencer:
     async def _flush(self, group: Sequence[_Waiting]) -> None:
         if self._epoch is None:
             await self.take_over()
+        if self.standing is not None:
+            await self.standing.require()
         await self._turn()
         await self._append(group)
 

@@ -135,7 +135,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_EVENT_PREFIX_NOT_OWNED: _ErrorReason.ValueType  # 81
     """The producer may not append events with this action. PERMISSION_DENIED. Metadata: producer, action."""
     ERROR_REASON_LOG_INCONSISTENT: _ErrorReason.ValueType  # 82
-    """The tree head isn't consistent with what was signed before. FAILED_PRECONDITION. Metadata: signed_size, size."""
+    """The tree head isn't consistent with what was signed before. FAILED_PRECONDITION. Metadata: signed_size, size.
+    An event isn't appended, because the signer doesn't go on with the log. UNAVAILABLE; keep the event.
+    """
     ERROR_REASON_SEQUENCER_FENCED: _ErrorReason.ValueType  # 83
     """Another sequencer took over. ABORTED. Metadata: epoch."""
     ERROR_REASON_CHECKPOINT_PENDING: _ErrorReason.ValueType  # 84
@@ -271,7 +273,9 @@ ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 80
 ERROR_REASON_EVENT_PREFIX_NOT_OWNED: ErrorReason.ValueType  # 81
 """The producer may not append events with this action. PERMISSION_DENIED. Metadata: producer, action."""
 ERROR_REASON_LOG_INCONSISTENT: ErrorReason.ValueType  # 82
-"""The tree head isn't consistent with what was signed before. FAILED_PRECONDITION. Metadata: signed_size, size."""
+"""The tree head isn't consistent with what was signed before. FAILED_PRECONDITION. Metadata: signed_size, size.
+An event isn't appended, because the signer doesn't go on with the log. UNAVAILABLE; keep the event.
+"""
 ERROR_REASON_SEQUENCER_FENCED: ErrorReason.ValueType  # 83
 """Another sequencer took over. ABORTED. Metadata: epoch."""
 ERROR_REASON_CHECKPOINT_PENDING: ErrorReason.ValueType  # 84
