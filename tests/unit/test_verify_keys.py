@@ -231,6 +231,13 @@ def test_a_text_that_is_no_manifest_is_disproved(change: tuple[str, str]) -> Non
         read_manifest(note, parse_key(by.root.verifier_key.text()))
 
 
+def test_a_root_without_a_key_is_disproved() -> None:
+    by = Rooted()
+    text = by.text().replace(f"root {by.root.verifier_key.text()}\n", "root\n")
+    with pytest.raises(Disproved, match="a line of the key manifest can't be"):
+        read_manifest(Chorus([by.root, by.logs[0][0]]).sign(text), parse_key(by.root.verifier_key.text()))
+
+
 def test_root_and_all_keys_in_force_have_signed_and_nobody_else() -> None:
     by, other = Rooted(), signer()
     log, root = by.logs[0][0], parse_key(by.root.verifier_key.text())
