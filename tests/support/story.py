@@ -107,6 +107,6 @@ async def _look(teller: Teller, meanwhile: Meanwhile) -> None:
 
     async def final() -> dict[str, Any] | None:
         found = await finance.get(f"/receipts/{newest[30]}")
-        return found if found["state"] != meanwhile.waiting["state"] else None
+        return found if found["state"] == "RECEIPT_STATE_FINAL" else None
 
     meanwhile.final = await teller.until(final, "the witness to cosign what it missed")
