@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -83,6 +84,13 @@ def _read(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
                 )
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A process that ended before its answer came has nobody who would read of it."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def serve(spans: Spans) -> tuple[ThreadingHTTPServer, str]:
     """Receive on a free loopback port, from a thread; returns the server and its base address."""
 
@@ -104,7 +112,7 @@ def serve(spans: Spans) -> tuple[ThreadingHTTPServer, str]:
         def log_message(self, format: str, *args: object) -> None:
             """Nobody reads these."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, name="otlp", daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_address[1]}"
 
