@@ -151,27 +151,39 @@ async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpoint
             end = await exports.find_chain_end(connection, place_of(newest.shard, newest.size))
         if newest is None or first is None or end is None:
             raise _pending("The organization has no event under a signed checkpoint yet.")
-        heads = [newest]
-        for shard in range(newest.shard - 1, split(first)[0] - 1, -1):
-            closed = await store.find_checkpoint(connection, shard)
-            if closed is None:
-                raise _pending(f"The last head of shard {shard} isn't signed.")
-            heads.append(closed)
+        heads = await _heads(connection, split(first)[0], newest)
+    # What a recovery found behind the last head that the log still has is vouched for by what follows it.
+    if not any(place_of(each.shard, 0) <= end[1] < place_of(each.shard, each.size) for each in heads):
+        raise _pending("No event of the organization is signed since the log was recovered.")
     if end[0] > MAX_EVENTS:
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,
             f"The organization has {end[0]:,} events; a bundle holds {MAX_EVENTS:,}.",
             {"state": str(end[0]), "allowed": str(MAX_EVENTS)},
         )
-    heads.reverse()
     # The first event of a shard is the installation's own, and commits to the shard before.
-    openings = [None, *[await _platform_event(reader, opener, place_of(head.shard, 0), head) for head in heads[1:]]]
+    openings = [
+        await _platform_event(reader, opener, place_of(head.shard, 0), head) if head.shard > split(first)[0] else None
+        for head in heads
+    ]
     head = None
     if published is not None and publication is not None:
         under = [each for each in heads if each.shard == publication.event.shard]
         if under and published.organization_seq <= end[0]:
             head = published, await _platform_event(reader, opener, publication.event.place, under[0])
     return Beginning([ShardPart(*each) for each in zip(heads, openings, strict=True)], end[0], head)
+
+
+async def _heads(connection: store.Connection, first: int, newest: Checkpoint) -> list[Checkpoint]:
+    """The last heads of the shards from `first` on; without those that a recovery gave up and left no head of."""
+    heads = [newest]
+    for shard in range(newest.shard - 1, first - 1, -1):
+        closed = await store.find_checkpoint(connection, shard)
+        if closed is not None:
+            heads.append(closed)
+        elif not await store.was_given_up(connection, shard):
+            raise _pending(f"The last head of shard {shard} isn't signed.")
+    return heads[::-1]
 
 
 async def _platform_event(reader: Store, opener: Opener, place: int, head: Checkpoint) -> Proven:

@@ -42,6 +42,7 @@ from services.audit.working import exporting
 from services.audit.working.exporting import Tools
 from tests.support import log
 from tests.support.postgres import TestDatabase
+from tests.support.sharded_log import ROOT, ShardedLog
 from tests.support.things import MovableClock, context, keys, serving
 
 DAY0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -199,17 +200,18 @@ def _grant(export_id: UUID) -> Grant:
 
 
 @asynccontextmanager
-async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidence]:
-    """All of it, on one database."""
-    clock = MovableClock()
-    clock.ahead = DAY0 + timedelta(days=40) - datetime.now(UTC)
+async def running(database: TestDatabase, folder: Path, over: ShardedLog | None = None) -> AsyncIterator[Evidence]:
+    """All of it, on one database; `over` is the log that it has already."""
+    clock = over.clock if over else MovableClock()
+    if over is None:
+        clock.ahead = DAY0 + timedelta(days=40) - datetime.now(UTC)
     (signing, _) = keys(folder, "audit")
-    root, vouching = (Ed25519PrivateKey.generate() for _ in range(2))
+    vouching = Ed25519PrivateKey.generate()
     signer = Signer(log.LOG, log.KEY)
     listed = [ListedKey(LOG, log.KEY.public_key().public_bytes_raw()),
               ListedKey(EVIDENCE, vouching.public_key().public_bytes_raw())]  # fmt: skip
-    manifest = Manifest(log.LOG, Signer(f"{log.LOG}/root", root).verifier_key, listed)
-    note = sign_manifest(manifest, [Signer(f"{log.LOG}/root", root), signer])
+    manifest = Manifest(log.LOG, ROOT.verifier_key, listed)
+    note = sign_manifest(manifest, [ROOT, signer])
     key_file = folder / "evidence.key"
     key_file.write_bytes(vouching.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key_file.chmod(0o600)
@@ -220,7 +222,7 @@ async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidenc
     threads = BoundedThreads(4, "evidence")
     async with AsyncExitStack() as stack:
         sequencer = await stack.enter_async_context(log.sequencer(database, clock=clock))
-        checkpointer = await stack.enter_async_context(log.checkpointer(database, sequencer, folder))
+        checkpointer = await stack.enter_async_context(log.checkpointer(database, sequencer, folder, ROOT.verifier_key))
 
         async def key_manifest() -> str:
             return note
@@ -243,6 +245,7 @@ async def running(database: TestDatabase, folder: Path) -> AsyncIterator[Evidenc
         yield Evidence(
             database, clock, sequencer, checkpointer, store, Store(worker, "audit", clock), planner, tools, given,
             signer.verifier_key.text(), manifest.root.text(), export_id, bundles, sequencing,
+            {("identity", log.ACME): 2 * over.counters} if over else {},
         )  # fmt: skip
     for role in roles:
         await role.close()

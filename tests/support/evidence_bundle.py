@@ -160,12 +160,22 @@ class Log:
         for _ in range(count):
             self.trees[-1].append(str(uuid4()).encode())
 
-    def open_shard(self, moment: str) -> tuple[Placed, int]:
-        """Close the shard and open the next; returns its first event, and the old one's last size."""
+    def open_shard(self, moment: str, recovered: Document | None = None) -> tuple[Placed, int]:
+        """Close the shard and open the next; returns its first event, and the old one's last size.
+
+        As after a recovery where something is given that is odd about it: five leaves more were signed.
+        """
         old = self.trees[-1]
         origin = f"{NAME}/{len(self.trees)}"
         said = {"origin": old.signer.verifier_key.name, "size": str(old.size), "root": old.root(old.size).hex()}
         metadata = {f"previous_{name}": value for name, value in said.items()}
+        if recovered is not None:
+            lost = {"previous_size": str(old.size + 5), "previous_root": "ab" * 32, "restored_size": str(old.size)}
+            metadata |= {"kind": "RECOVERY", **lost, **recovered}
+            signed = f"{NAME} {metadata['previous_size']} {b64(bytes.fromhex(metadata['previous_root']))}"
+            ranged = f"{metadata['restored_size']} {metadata['previous_size']}"
+            text = f"{NAME}/recovery\nrecoup-recovery/v1\nopens {origin}\nsigned {signed}\nlost {ranged}\n"
+            metadata = {"statement": Signer(f"{NAME}/root", self.root).sign(text), **metadata}
         opening = event("audit.shard.open", f"log/{origin}", moment, organization_id=PLATFORM, metadata=metadata)
         self.trees.append(Tree(origin, self.key))
         return self.add(opening, moment, "audit"), old.size
@@ -184,6 +194,8 @@ class Bundling:
     erased: set[int] = field(default_factory=lambda: {13})
     scope: str = "organization"
     head_seq: int = 0
+    recovered: Document | None = None  # what is odd about the recovery that opened the second shard, if one did
+    cut: int = 0  # so many of the first shard's leaves stand behind its head
     files: dict[str, bytes] = field(default_factory=dict)
     statement: Document = field(default_factory=dict)
     seal: Document = field(default_factory=dict)
@@ -219,7 +231,7 @@ class Bundling:
         for number in range(self.events):
             self._add(event("x.y.z", f"t/{number}", "2026-06-02T08:00:00.000000Z", metadata={"n": "x" * 300}), "x")
         self.log.others(2)
-        self.opening, self.last_size = self.log.open_shard("2026-06-15T00:00:00.000000Z")
+        self.opening, self.last_size = self.log.open_shard("2026-06-15T00:00:00.000000Z", self.recovered)
         for day in (20, 21):
             self._add(event("identity.member.remove", "members/bob", f"2026-06-{day}T08:00:00.000000Z"), "identity")
         self._add(event("identity.member.invite", "members/eve", "2026-07-02T08:00:00.000000Z"), "identity")
@@ -267,12 +279,12 @@ class Bundling:
 
     def write(self) -> None:
         """Write all files but manifest and seal."""
-        self.sizes = [self.last_size, self.log.trees[1].size]
+        self.sizes = [self.last_size - self.cut, self.log.trees[1].size]
         self.files["events.jsonl"] = b"".join(
             self._line(number, each) for number, each in enumerate(self.log.placed, 1)
         )
         for shard, (tree, size) in enumerate(zip(self.log.trees, self.sizes, strict=True)):
-            indexes = [each.index for each in self.log.placed if each.shard == shard]
+            indexes = [each.index for each in self.log.placed if each.shard == shard and each.index < size]
             self.files[f"log/{shard}/checkpoint"] = tree.checkpoint(size).encode()
             self.files[f"log/{shard}/tree.txt"] = tree.multiproof(indexes, size)
         self.files["log/1/opening.json"] = rfc8785.dumps(self.proven(self.opening, self.sizes[1]))

@@ -113,9 +113,10 @@ def _checker(log: ShardedLog, role: object, opening: Opener) -> Checker:
 
 @asynccontextmanager
 async def sharded_log(folder: Path, shards: int) -> AsyncIterator[ShardedLog]:
-    """A log of so many shards: the second is the next year's, the third a recovery's."""
+    """A log of so many shards: the second is the next year's, the third a recovery's. Without any it is empty."""
     made = ShardedLog(await new_database(("audit",)), folder, MovableClock(), shards)
-    await made.grow()
+    if shards:
+        await made.grow()
     if shards > 1:
         await made.turn()
         await made.grow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from services.audit.model.evidence.documents import Contents, Counts, Head, Scope, encode
 from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.evidence.gathered import Beginning, ChainLeaf, ShardHead
+from services.audit.model.leaf import commitment
 from services.audit.model.merkle import Frontier, leaf_hash
 from services.audit.working.writing import BundleBroken, BundleWriter
 
@@ -34,9 +36,11 @@ def chain(count: int, every: int = 1) -> Iterator[ChainLeaf]:
         event = {"event_id": f"e{seq}", "action": action, "target": f"actions/{seq % 97}",
                  "result": "OK", "actor": "user:1", "responsible_person": "", "role": "ADMIN", "occurred_at": at,
                  "metadata": {"comment": "x" * 200}}  # fmt: skip
-        leaf = orjson.dumps({"org_seq": seq, "prev_leaf": previous, "v": 1}, option=orjson.OPT_SORT_KEYS)
+        raw, salt = orjson.dumps(event), b"\7" * 32
+        said = {"appended_at": at, "org_seq": seq, "payload_commitment": commitment(raw, salt), "prev_leaf": previous}
+        leaf = orjson.dumps({**said, "v": 1})
         previous = leaf_hash(leaf).hex()
-        yield ChainLeaf(0, (seq - 1) * every, leaf, (orjson.dumps(event), b"\7" * 32), erased=False)
+        yield ChainLeaf(0, (seq - 1) * every, leaf, (raw, salt), erased=False)
 
 
 def log_of(leaves: Iterator[ChainLeaf]) -> tuple[ShardHead, int]:
@@ -85,6 +89,12 @@ def _changed(leaves: list[ChainLeaf], what: str) -> list[ChainLeaf]:
     if what == "a leaf was changed":
         other = leaves[3].leaf.replace(b'"v":1', b'"v":2')
         return [*leaves[:3], ChainLeaf(0, 3, other, None, erased=False), *leaves[4:]]
+    if what == "a payload isn't the leaf's":
+        return [*leaves[:3], replace(leaves[3], disclosed=(b"{}", b"\7" * 32)), *leaves[4:]]
+    if what == "an event of the period isn't shown":
+        return [*leaves[:3], replace(leaves[3], disclosed=None), *leaves[4:]]
+    if what == "it stands behind the head":
+        return [*leaves[:3], replace(leaves[3], index=99), *leaves[4:]]
     if what == "an index goes back":
         return [*leaves[:3], ChainLeaf(0, 1, leaves[3].leaf, None, erased=False), *leaves[4:]]
     return [*leaves[:3], ChainLeaf(4, 3, leaves[3].leaf, None, erased=False), *leaves[4:]]
@@ -94,7 +104,8 @@ def _changed(leaves: list[ChainLeaf], what: str) -> list[ChainLeaf]:
     "what",
     [
         *("a leaf is missing", "two leaves are swapped", "one stands twice", "a leaf was changed"),
-        *("an index goes back", "a shard that isn't in the bundle"),
+        *("an index goes back", "a shard that isn't in the bundle", "it stands behind the head"),
+        *("a payload isn't the leaf's", "an event of the period isn't shown"),
     ],
 )
 def test_a_chain_that_does_not_hold_is_not_written_on_with(tmp_path: Path, what: str) -> None:
@@ -127,5 +138,16 @@ def test_a_tree_that_does_not_lead_to_the_root_is_not_sealed(
         made.files.put("log/0/tree.txt", "".join(f"{encode(each)}\n" for each in tree).encode())
         with pytest.raises(BundleBroken, match=said):
             made.write_shards()
+    finally:
+        made.files.abandon()
+
+
+def test_another_history_than_the_log_published_is_not_sealed(tmp_path: Path) -> None:
+    head, seq = log_of(chain(8))
+    published = {"entry": '{"leaf":"00","org_seq":5}'}
+    made = BundleWriter(tmp_path / "files", EXPORT, Beginning("x/log", [head], seq, published, "keys\n\n"))
+    try:
+        with pytest.raises(BundleBroken, match="the log published another event as the organization's number 5"):
+            made.add_events(list(chain(8)))
     finally:
         made.files.abandon()

@@ -68,7 +68,7 @@ def _second(manifest: str, lines: Sequence[str], trust: Trust) -> Trust:
     quorum = whole_number(said["quorum"][0]) if len(said["quorum"]) == len(said["root"]) == 1 else None
     if quorum is None or quorum > len(witnesses) or len({each.public for each in witnesses}) != len(witnesses):
         raise Disproved(_CANNOT_BE)
-    return trust._replace(logs=logs, keys=keys, listed=witnesses, quorum=quorum)
+    return trust._replace(logs=logs, keys=keys, listed=witnesses, quorum=quorum, root=root)
 
 
 def _by_use(lines: Sequence[str], shard: str = "") -> dict[str, dict[str, RangedKey]]:

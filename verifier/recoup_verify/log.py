@@ -82,7 +82,7 @@ class Trust(NamedTuple):
     """Whom to believe about a log: what --key, --witness and --quorum say, and what a key manifest adds to it.
 
     `witnesses` are the user's, `wanted` of whom must cosign any head; `listed` are the manifest's, `quorum` of whom
-    must cosign a receipt's. `keys` are the manifest's, by what they are for and by SHA-256.
+    must cosign a receipt's. `keys` are the manifest's, by what they are for and by SHA-256; `root` is its root's.
     """
 
     key: Key
@@ -93,6 +93,7 @@ class Trust(NamedTuple):
     keys: Mapping[str, Mapping[str, RangedKey]] = {}
     listed: Sequence[Key] = ()
     quorum: int = 0
+    root: Key | None = None
 
     @classmethod
     def of(cls, key: Key | Trust) -> Trust:
@@ -149,9 +150,7 @@ def signed_by(note: str, keys: Sequence[Key], what: str) -> tuple[str, list[Key]
 def verified_head(note: str, key: Key | Trust, what: str = "the checkpoint") -> Head:
     """The tree head in a note that the log signed, and beside it nobody but known witnesses. Raises Disproved."""
     trust, origin = Trust.of(key), note.partition("\n")[0]
-    # A later shard <name>/<k> has an origin of its own, which is then the name of the log's keys.
-    name, _, number = origin.rpartition("/")
-    shard = (whole_number(number) if name == trust.name else None) or 0
+    shard = shard_of(origin, trust) or 0
     logs = [Key(origin if shard else trust.name, each.public) for each in trust.logs]
     witnesses = {*trust.witnesses, *trust.listed}
     text, found = signed_by(note, [*logs, *witnesses], what)
@@ -169,6 +168,12 @@ def verified_head(note: str, key: Key | Trust, what: str = "the checkpoint") -> 
     if len(counted) < trust.wanted:
         raise Disproved(f"{what} is cosigned by {len(counted)} of the {trust.wanted} witnesses that you ask for")
     return Head(origin, size, root, shard, tuple(each.name for each in found if each in witnesses))
+
+
+def shard_of(origin: str, trust: Trust) -> int | None:
+    """The shard that has this origin: the log's name, or <name>/<k> for a later one, which names its keys, too."""
+    name, _, number = origin.rpartition("/")
+    return 0 if origin == trust.name else (whole_number(number) or None) if name == trust.name else None
 
 
 def whole_number(text: str) -> int | None:

@@ -1,7 +1,8 @@
 """Writes a bundle: the chain, its proofs, the lists for people, the summary. All of it blocks; run it in a thread.
 
 What it keeps in memory is 40 bytes for each event of the organization, and what the summary shows. Nothing is taken on
-trust: the chain and the roots are computed again, so that a bundle which wouldn't verify is never sealed.
+trust: the chain, the roots, the openings of shards and the published head are checked again by the verifier's rules, so
+that a bundle which wouldn't verify is never sealed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 import orjson
 import rfc8785
 
+from services.audit.model.evidence.continuity import find_tails
 from services.audit.model.evidence.csv_files import row
-from services.audit.model.evidence.documents import MANIFEST, SEAL, Contents, encode, event_line, seal
+from services.audit.model.evidence.documents import MANIFEST, SEAL, Contents, Scope, encode, event_line, moment, seal
 from services.audit.model.evidence.export import Export
 from services.audit.model.evidence.gathered import Beginning, ChainLeaf, Seal, Totals
 from services.audit.model.evidence.records import (
@@ -34,8 +36,10 @@ from services.audit.model.evidence.records import (
     record,
 )
 from services.audit.model.evidence.summary import SHOWN_ROWS, Summary, page
+from services.audit.model.leaf import commitment
 from services.audit.model.merkle import HASH_LENGTH, ProofInvalid, leaf_hash
 from services.audit.model.multiproof import fold, uncovered
+from services.audit.model.signing import Inconsistent
 from services.audit.working.files import Files, ListFile
 
 # Events that other files refer to by what they are about, newest first; so many at most are remembered.
@@ -49,8 +53,9 @@ class BundleBroken(Exception):
 
 @dataclass
 class _Shard:
-    """The organization's leaves in one shard: where they stand, and their hashes one after the other."""
+    """The organization's leaves under a shard's head: where they stand, and their hashes one after the other."""
 
+    size: int
     indexes: array[int] = field(default_factory=lambda: array("q"))
     hashes: bytearray = field(default_factory=bytearray)
 
@@ -63,8 +68,16 @@ class BundleWriter:
     """Writes one bundle into a folder."""
 
     def __init__(self, folder: Path, export: Export, beginning: Beginning) -> None:
+        """Raises BundleBroken where the heads aren't one log."""
+        try:
+            self._tails = find_tails(beginning)
+        except Inconsistent as error:
+            raise BundleBroken(f"the heads of the log: {error}") from error
         self.files, self._export, self._beginning = Files(folder), export, beginning
-        self._shards = {each.shard: _Shard() for each in beginning.shards}
+        self._shards = {each.shard: _Shard(each.size) for each in beginning.shards}
+        said = orjson.loads(beginning.head["entry"]) if beginning.head else {}
+        self._published = said.get("org_seq"), said.get("leaf")
+        self._period, self._place, self._is_loose = (moment(export.begins_at), moment(export.ends_at)), (-1, -1), False
         self._lines, self._index = self.files.open("events.jsonl"), self.files.open("events.csv")
         self._index.write(row(INDEX_COLUMNS))
         self._lists = {name: ListFile(self.files, name, EVENT_COLUMNS) for name in KINDS}
@@ -88,21 +101,41 @@ class BundleWriter:
         said = orjson.loads(each.leaf)
         if said.get("org_seq") != self.seq + 1 or said.get("prev_leaf") != self._last.hex():
             raise BundleBroken(f"event {self.seq + 1} of the organization doesn't continue its chain")
-        shard = self._shards.get(each.shard)
-        if shard is None or (shard.indexes and shard.indexes[-1] >= each.index):
-            raise BundleBroken(f"event {self.seq + 1} of the organization stands in no order with the one before")
         self.seq, self._last = self.seq + 1, leaf_hash(each.leaf)
-        shard.indexes.append(each.index)
-        shard.hashes += self._last
+        self._set_in_place(each)
+        if self.seq == self._published[0] and self._last.hex() != self._published[1]:
+            raise BundleBroken(f"the log published another event as the organization's number {self.seq}")
         self._lines.write(event_line(each.shard, each.index, each.leaf, each.disclosed, erased=each.erased))
         if each.erased:
             self.erased += 1
         elif each.disclosed is not None:
-            self._disclose(each, orjson.loads(each.disclosed[0]))
+            self._disclose(each, said)
+        elif self._export.scope == Scope() and self._is_within(said.get("appended_at", "")):
+            raise BundleBroken(f"event {self.seq} of the organization is of the period, but isn't disclosed")
 
-    def _disclose(self, each: ChainLeaf, payload: Mapping[str, Any]) -> None:
+    def _set_in_place(self, each: ChainLeaf) -> None:
+        """Keep the hash of a leaf that stands under a signed head; count one that a recovery left without."""
+        place, shard = (each.shard, each.index), self._shards.get(each.shard)
+        if place <= self._place:
+            raise BundleBroken(f"event {self.seq} of the organization stands in no order with the one before")
+        self._place, self._is_loose = place, shard is None or each.index >= shard.size
+        if shard is not None and not self._is_loose:
+            shard.indexes.append(each.index)
+            shard.hashes += self._last
+        elif not any(start <= place < end for start, end in self._tails):
+            raise BundleBroken(f"event {self.seq} of the organization stands under no signed head")
+
+    def _is_within(self, at: str) -> bool:
+        return self._period[0] <= at < self._period[1]
+
+    def _disclose(self, each: ChainLeaf, leaf: Mapping[str, Any]) -> None:
+        raw, salt = each.disclosed or (b"", b"")
+        if leaf.get("payload_commitment") != commitment(raw, salt):
+            raise BundleBroken(f"event {self.seq} of the organization has another payload than its leaf commits to")
         self.disclosed += 1
-        found = record(payload)
+        found = record(orjson.loads(raw))
+        if not self._is_within(found["occurred_at"]) and not self._is_within(leaf.get("appended_at", "")):
+            raise BundleBroken(f"event {self.seq} of the organization isn't of the period")
         numbers = {"shard": str(each.shard), "index": str(each.index), "org_seq": str(self.seq)}
         self._index.write(row(cells({**numbers, **found}, INDEX_COLUMNS)))
         self._days[datetime.fromisoformat(found["occurred_at"]).date()] += 1
@@ -164,6 +197,8 @@ class BundleWriter:
         """
         if self.seq != self._beginning.chain_seq:
             raise BundleBroken(f"the chain has {self.seq} events, and not {self._beginning.chain_seq}")
+        if self._is_loose:
+            raise BundleBroken(f"the last event, {self.seq}, stands under no signed head")
         for head in self._beginning.shards:
             shard, name = self._shards[head.shard], f"log/{head.shard}"
             try:

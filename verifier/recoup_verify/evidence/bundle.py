@@ -5,6 +5,7 @@ What is proved and what isn't stands in FORMAT.md; its events are checked in `ev
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from itertools import pairwise
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple
 from recoup_verify.checkpoint import MAX_BYTES as MAX_CHECKPOINT
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
 from recoup_verify.event import Proven, is_moment, proven
-from recoup_verify.evidence.events import EVENTS, RECORDS, Export, Published, check_trees
+from recoup_verify.evidence.events import EVENTS, RECORDS, Export, Published, Recovery, check_trees
 from recoup_verify.evidence.files import Files
 from recoup_verify.keys import open_envelope, read_manifest
-from recoup_verify.log import Head, Trust, parse_proof, verified_head
+from recoup_verify.log import Head, Trust, parse_proof, shard_of, signed_by, verified_head, whole_number
 from recoup_verify.tree import check_consistency, check_inclusion, read_hashes
 
 MANIFEST, SEAL, HEAD = "manifest.json", "seal.json", "head.json"
@@ -40,7 +41,9 @@ _ENTRY = shape(numbers="v org_seq", texts="leaf organization_id salt")
 
 
 class Proved(NamedTuple):
-    """What was proved of a bundle. `withheld` are events that it neither discloses nor says to be erased."""
+    """What was proved of a bundle. `withheld` are events that it neither discloses nor says to be erased, `loose` those
+    of which a recovery left no signed head: the event after them alone commits to them.
+    """
 
     claim: Mapping[str, Any]
     heads: list[Head]
@@ -50,6 +53,8 @@ class Proved(NamedTuple):
     receipts: dict[str, Mapping[str, Any]]
     files: int
     unfinished: bool
+    recoveries: list[Recovery]
+    loose: int
 
 
 def check_evidence(path: str, trust: Trust) -> Proved:
@@ -79,13 +84,14 @@ def _check(files: Files, given: Trust) -> Proved:
     if not key.covers((sealed.head.shard, sealed.position)):
         raise Disproved("the evidence key wasn't good for that part of the log: the seal is outside of its range")
     _check_later(heads[-1], sealed.head, seal["consistency"])
-    for earlier, later in pairwise(heads):
-        _check_opening(files, earlier, later, notes, alone)
+    found = [_recovery(files, *pair, notes, alone) for pair in zip([None, *heads], heads, strict=False)]
+    recoveries = [each for each in found if each]
     published = _published(files, claim, notes, alone)
     export = Export(claim, published, _records(files), *_receipts(files, claim, trust))
-    check_trees(files, heads, export)
+    loose = check_trees(files, heads, export, recoveries)
     export.check_end()
-    return Proved(claim, heads, sealed, published, export.withheld, export.receipts, len(digests), export.unfinished)
+    told = (claim, heads, sealed, published, export.withheld, export.receipts, len(digests), export.unfinished)
+    return Proved(*told, recoveries, loose)
 
 
 def _document(files: Files, name: str, limit: int = _MIB) -> Any:
@@ -102,7 +108,7 @@ def _claim(statement: Any) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         raise UnknownVersion(f"evidence bundles of version {version} are unknown to this verifier")
     claim = shaped(found["predicate"], "the predicate", _CLAIM)
     shards = [each["shard"] for each in claim["heads"]]
-    if version != 1 or not shards or shards != list(range(shards[0], shards[0] + len(shards))):
+    if version != 1 or not shards or any(later <= earlier for earlier, later in pairwise([-1, *shards])):
         raise Disproved("the statement's version or heads can't be: one for each shard, from the first with events on")
     moments = (claim["period"]["from"], claim["period"]["to"], claim["created_at"])
     if not all(map(is_moment, moments)) or moments[0] >= moments[1]:
@@ -187,14 +193,49 @@ def _check_later(newest: Head, sealing: Head, consistency: list[Any]) -> None:
             raise Disproved(f"{SEAL}: its head doesn't continue log/{newest.shard}/checkpoint: {error}") from error
 
 
-def _check_opening(files: Files, earlier: Head, later: Head, notes: Mapping[int, str], trust: Trust) -> None:
-    """Raise Disproved unless the later shard's first leaf commits to the earlier one's checkpoint, its last."""
+def _recovery(
+    files: Files, earlier: Head | None, later: Head, notes: Mapping[int, str], trust: Trust
+) -> Recovery | None:
+    """How a recovery opened the later shard; None where its first leaf commits to the earlier one's last checkpoint."""
     name = f"log/{later.shard}/opening.json"
+    if earlier is None and name not in files.sizes:
+        return None
     event = _proven(shaped(_document(files, name), name, _PROVEN), name, trust, notes[later.shard])
     said = _says(event, name, _PLATFORM, action="audit.shard.open")
+    if said.get("kind") == "RECOVERY" and not event.position:
+        return _authorised(name, {str(key): str(said[key]) for key in said}, earlier, later, trust)
+    if earlier is None or later.shard != earlier.shard + 1:
+        raise Disproved(f"{name}: the bundle lacks the shard before it, and no recovery opened this one")
     committed = {"origin": earlier.origin, "size": str(earlier.size), "root": earlier.root.hex()}
     if event.position or any(said.get(f"previous_{part}") != value for part, value in committed.items()):
         raise Disproved(f"{name}: it doesn't continue log/{earlier.shard}/checkpoint: that isn't the shard's last one")
+    return None
+
+
+def _authorised(name: str, said: Mapping[str, str], earlier: Head | None, later: Head, trust: Trust) -> Recovery:
+    """What the root authorised to be lost before the later shard. Raises Disproved unless it signed exactly this."""
+    origin, size = said.get("previous_origin", ""), said.get("previous_size", "")
+    restored, rest = said.get("restored_origin", origin), said.get("restored_size", "")
+    try:
+        root = b64encode(bytes.fromhex(said.get("previous_root", ""))).decode()
+    except ValueError:
+        raise Disproved(f"{name}: its previous_root isn't a root") from None
+    old, start, end = shard_of(restored, trust), whole_number(rest), whole_number(size)
+    if old is None or start is None or end is None or shard_of(origin, trust) != later.shard - 1 or old >= later.shard:
+        raise Disproved(f"{name}: the recovery doesn't state the range that was lost")
+    within = restored == origin
+    ranged, version = (f"{rest} {size}", 1) if within else (f"{restored} {rest} {origin} {size}", 2)
+    text, _ = signed_by(said.get("statement", ""), [trust.root] if trust.root else [], f"{name}'s statement")
+    opened = f"opens {later.origin}\nsigned {origin} {size} {root}\nlost {ranged}\n"
+    if text != f"{trust.name}/recovery\nrecoup-recovery/v{version}\n{opened}":
+        raise Disproved(f"{name}: the log's root authorised another recovery than this one")
+    after = (earlier.shard, earlier.size) if earlier else (0, 0)
+    if (old, start) < after or (within and end < start):
+        raise Disproved(f"{name}: what was put back ends before log/{after[0]}/checkpoint, or after what was signed")
+    lost = f"the leaves {start} to {end - 1} of {origin}"
+    if not within or start == end:
+        lost = f"the leaves from leaf {start} of {restored} to leaf {end - 1} of {origin}"
+    return Recovery(later.shard, after, (old, start), lost)
 
 
 def _published(files: Files, claim: Mapping[str, Any], notes: Mapping[int, str], trust: Trust) -> Published | None:

@@ -5,13 +5,14 @@ They are read as a stream: memory grows with the records, the receipts and the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from recoup_verify.documents import CannotTell, Disproved, UnknownVersion, decode, read_canonical, shape, shaped
 from recoup_verify.event import disclosed, is_moment, read_leaf
 from recoup_verify.evidence.files import Files
-from recoup_verify.log import Head
+from recoup_verify.log import Head, Place
 from recoup_verify.tree import leaf_hash, root_over
 
 EVENTS, WHOLE = "events.jsonl", "organization"
@@ -39,6 +40,17 @@ class Published(NamedTuple):
     org_seq: int
     leaf: str
     at: str
+
+
+class Recovery(NamedTuple):
+    """A recovery that opened `shard`. Between the places `after`, where the last signed head that is left ends, and
+    `before`, where the database that was put back ended, leaves stand under no head. What is `lost`, in words.
+    """
+
+    shard: int
+    after: Place
+    before: Place
+    lost: str
 
 
 class Export:
@@ -140,24 +152,39 @@ class Export:
             raise Disproved(f"{name}: its event {event_id} isn't in {EVENTS}")
 
 
-def check_trees(files: Files, heads: list[Head], export: Export) -> None:
-    """Raise Disproved unless the events stand in the trees of the signed heads, at their places."""
-    found = map(export.leaf, files.lines(EVENTS))
-    following = next(found, None)
+def check_trees(files: Files, heads: list[Head], export: Export, recoveries: Sequence[Recovery]) -> int:
+    """How many events stand under no head, as a recovery left them.
 
-    def of_shard(shard: int) -> Iterator[tuple[int, bytes]]:
+    Raises Disproved unless all others stand in the trees of the signed heads, at their places.
+    """
+    found = map(export.leaf, files.lines(EVENTS))
+    following, loose, left = next(found, None), 0, {each.shard: each for each in recoveries}
+
+    def under(head: Head, size: float) -> Iterator[tuple[int, bytes]]:
         nonlocal following
-        while following is not None and following[0] == shard:
+        while following is not None and following[0] == head.shard and following[1] < size:
             yield following[1:]
             following = next(found, None)
 
-    for head in heads:
+    for head, later in zip(heads, [*heads[1:], None], strict=True):
+        if recovery := left.get(head.shard):
+            place = recovery.after
+            while following is not None and place <= following[:2] < recovery.before:
+                place, loose = (following[0], following[1] + 1), loose + 1
+                following = next(found, None)
+            if following is None and place != recovery.after:
+                raise Disproved(f"{EVENTS}: the last event stands under no signed head")
+        if following is not None and following[0] < head.shard:
+            break
         name = f"log/{head.shard}/tree.txt"
         hashes = (_hash(line, name) for line in files.lines(name))
-        if root_over(head.size, of_shard(head.shard), hashes, name) != head.root:
+        # Behind a head that a recovery follows, its shard may go on.
+        size = head.size if later and later.shard in left else inf
+        if root_over(head.size, under(head, size), hashes, name) != head.root:
             raise Disproved(f"{EVENTS} and {name} don't lead to the root of log/{head.shard}/checkpoint")
     if following is not None:
         raise Disproved(f"{EVENTS} has an event of shard {following[0]}, where it can't be")
+    return loose
 
 
 def _hash(line: bytes, name: str) -> bytes:

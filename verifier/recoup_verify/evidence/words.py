@@ -37,6 +37,8 @@ def told(files: Sequence[str], trust: Trust) -> tuple[list[str], dict[str, Any]]
         "cosigned": list(seal.head.cosigned),
         "published": published._asdict() if published else None,
         "withheld": proved.withheld,
+        "recoveries": [each._asdict() for each in proved.recoveries],
+        "loose": proved.loose,
         "receipts": sorted(proved.receipts),
         "not_proved": open_ends,
     }
@@ -60,6 +62,16 @@ def _not_proved(proved: Proved) -> list[str]:
     else:
         found.append(
             f"that the log recorded nothing more of the organization after it published its head {published.at}"
+        )
+    for recovery in proved.recoveries:
+        found.append(
+            f"what stood in {recovery.lost}: they were signed and are lost, as the log's root says where shard"
+            f" {recovery.shard} begins; the organization's chain here is the one that went on without them"
+        )
+    if proved.loose:
+        found.append(
+            f"when the {proved.loose} events were logged that stand behind a shard's last head since a recovery: what"
+            " follows them in the organization's chain is signed, they themselves aren't"
         )
     if proved.withheld:
         found.append(
