@@ -62,7 +62,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     reader = mesh.store("audit")
     database = mesh.database(settings.log.sequencer, pool_size=4)
     alarms = Alarms(reader, mesh.metrics)
-    actors, keyring = _actors(settings.log.actor_key), open_keyring(mesh, settings.subjects)
+    actors, keyring = _actors(settings.log.actor_key), open_keyring(mesh, settings.subjects, alarms.note)
     keys = mesh.database(settings.subjects.sealer, 2, settings.subjects.database)
     digest = keyed_digest(settings.log.actor_key.read_bytes())
     sealer = Sealer(keys, keyring.kek, actors, digest, keyring.serving, mesh.clock)

@@ -11,6 +11,7 @@ from services._mesh.uow import Store
 from services.audit.config import KeysSettings
 from services.audit.eraser import Eraser
 from services.audit.kek import FileKek
+from services.audit.model.alarms import Note
 from services.audit.opener import Opener
 from services.audit.replay import Replay
 from services.audit.serving import Serving
@@ -27,7 +28,7 @@ class Keyring:
     database: Database
 
 
-def open_keyring(mesh: Mesh, settings: KeysSettings) -> Keyring:
+def open_keyring(mesh: Mesh, settings: KeysSettings, note: Note) -> Keyring:
     """Read the KEK, and count on the database of keys. Raises ConfigError."""
     try:
         kek = FileKek(settings.kek)
@@ -36,7 +37,8 @@ def open_keyring(mesh: Mesh, settings: KeysSettings) -> Keyring:
     serving = Serving()
     mesh.health.needs("subjects' keys", lambda: serving.ready)
     database = mesh.database(settings=settings.database)
-    return Keyring(kek, serving, Opener(database, kek, serving), database)
+    opener = Opener(database, mesh.database(pool_size=2), kek, serving, note)
+    return Keyring(kek, serving, opener, database)
 
 
 @dataclass(frozen=True)

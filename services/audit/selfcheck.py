@@ -67,21 +67,23 @@ async def check(settings: AuditSettings, scope: Scope, keys: Sequence[ListedKey]
     subjects = Database(
         settings.subjects.database, settings.subjects.database.user, settings.subjects.database.password_file, 1
     )
+    # As the process's API reads which keys were erased.
+    erasures = Database(settings.database, settings.database.user, settings.database.password_file, 1)
     channels = Channels(CertificateFiles(settings.tls), settings.peers, [])
 
     async def given(shard: int) -> Held:
         return Held(keys) if keys else await SignerClient(channels.to("audit-signer")).held(shard)
 
     try:
-        checker = make_checker(settings, database, given, await _opener(settings, subjects))
+        checker = make_checker(settings, database, given, await _opener(settings, subjects, erasures))
         return await (checker.last_result(scope) if last else checker.check(scope, keep=False))
     finally:
         await channels.close()
-        await subjects.close()
-        await database.close()
+        for each in (subjects, erasures, database):
+            await each.close()
 
 
-async def _opener(settings: AuditSettings, subjects: Database) -> Opener:
+async def _opener(settings: AuditSettings, subjects: Database, erasures: Database) -> Opener:
     """Opens payloads with the keys as they are: what is read goes no further than into a hash."""
     try:
         kek = FileKek(settings.subjects.kek)
@@ -90,7 +92,7 @@ async def _opener(settings: AuditSettings, subjects: Database) -> Opener:
     serving = Serving()
     async with subjects.unscoped() as connection:
         serving.trust(await key_store.read_generation(connection))
-    return Opener(subjects, kek, serving)
+    return Opener(subjects, erasures, kek, serving)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

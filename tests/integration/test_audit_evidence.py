@@ -25,7 +25,7 @@ from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.merkle import leaf_hash
 from services.audit.working import exporting
 from tests.support.evidence import AUDITOR, DAY0, Evidence, Leased, running
-from tests.support.log import ACME, GLOBEX, keys_of
+from tests.support.log import ACME, GLOBEX, destroy_key, keys_of
 from tests.support.postgres import TestDatabase
 from tests.support.things import context
 
@@ -187,16 +187,12 @@ async def _destroy_first_key(evidence: Evidence, *, erased: bool) -> None:
     superuser = await evidence.database.superuser()
     key_id = await superuser.fetchval("SELECT key_id FROM audit.payloads ORDER BY idx LIMIT 1")
     await superuser.close()
+    if erased:
+        await destroy_key(evidence.database, key_id)
+        return
     keys = await (await keys_of(evidence.database)).superuser()
     await keys.execute("ALTER TABLE subjects.keys DISABLE TRIGGER USER")
-    if erased:
-        await keys.execute(
-            "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = gen_random_uuid()"
-            " WHERE key_id = $1",
-            key_id,
-        )
-    else:
-        await keys.execute("DELETE FROM subjects.keys WHERE key_id = $1", key_id)
+    await keys.execute("DELETE FROM subjects.keys WHERE key_id = $1", key_id)
     await keys.close()
 
 

@@ -9,12 +9,14 @@ from uuid import UUID
 import pytest
 
 from services._mesh.errors import AlreadyExists, Unavailable
+from services._mesh.uow import PLATFORM
 from services.audit import store, usecases
+from services.audit.model.alarms import Alarm, Note, only_log
 from services.audit.model.batch import Submission
 from services.audit.model.events import PayloadState, Produced, Recorded
 from services.audit.model.leaf import commitment, parse_payload
 from services.audit.serving import Serving
-from tests.support.log import ACME, DIGEST, GLOBEX, event, keys_of, opener, sealer, sequencer
+from tests.support.log import ACME, DIGEST, GLOBEX, destroy_key, event, keys_of, opener, sealer, sequencer
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")
@@ -27,12 +29,14 @@ async def fetch(database: TestDatabase, query: str) -> list[dict[str, object]]:
     return [dict(row) for row in rows]
 
 
-async def read(database: TestDatabase, events: list[Produced], organization: UUID = ACME) -> list[Recorded]:
+async def read(
+    database: TestDatabase, events: list[Produced], organization: UUID = ACME, note: Note = only_log
+) -> list[Recorded]:
     role = database.role("audit_api")
     async with role.scoped(organization) as connection:
         found = await store.get_events(connection, [each.event_id for each in events])
     await role.close()
-    async with opener(database) as opening:
+    async with opener(database, note) as opening:
         return await opening.open(found)
 
 
@@ -168,14 +172,38 @@ async def test_what_nobody_erased_is_told_from_what_was(
     superuser = await keys.superuser()
     await superuser.execute("ALTER TABLE subjects.keys DISABLE TRIGGER only_destroyed")
     await superuser.execute(spoil)
-    await superuser.execute(
-        "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = gen_random_uuid()"
-        f" WHERE key_id = '{erased}'"
-    )
     await superuser.close()
+    assert erased is not None
+    await destroy_key(database, erased)
     with caplog.at_level(logging.ERROR):
         found = await read(database, made)
     assert [each.state for each in found] == [PayloadState.UNREADABLE, PayloadState.ERASED, PayloadState.PRESENT]
     assert [each.payload for each in found] == [b"", b"", made[2].payload]
     assert str(made[0].event_id) in caplog.text
     assert str(made[1].event_id) not in caplog.text
+
+
+async def test_a_key_that_was_destroyed_without_an_erasure_is_no_erasure(database: TestDatabase) -> None:
+    """As a superuser of the keys, or the eraser's role, would hide what a person did."""
+    made = [event(n, actor="user:1") for n in (1, 2)]
+    async with sequencer(database) as log:
+        await usecases.append_events(log, "identity", made)
+    (key_id,) = {each.key_id for each in await read(database, made)}
+    assert key_id is not None
+    await destroy_key(database, key_id, erased=False)
+    alarms: list[Alarm] = []
+    found = await read(database, made, note=alarms.append)
+    assert [each.state for each in found] == [PayloadState.UNREADABLE] * 2
+    assert [(each.kind, each.organization_id, each.metadata["key_id"]) for each in alarms] == [
+        ("SUBJECT_KEY_BROKEN", PLATFORM, str(key_id))
+    ]
+    # The erasure of somebody else doesn't stand behind it, nor one that was only asked for.
+    superuser = await database.superuser()
+    await superuser.execute("SET session_replication_role = replica")
+    for change in ("state = 'REQUESTED', decider_hash = NULL, decided_at = NULL", "subject_hash = sha256('other')"):
+        await destroy_key(database, key_id)
+        assert [each.state for each in await read(database, made)] == [PayloadState.ERASED] * 2
+        await superuser.execute(f"UPDATE audit.erasures SET {change}")
+        assert [each.state for each in await read(database, made)] == [PayloadState.UNREADABLE] * 2
+        await superuser.execute("DELETE FROM audit.erasures")
+    await superuser.close()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -19,9 +20,10 @@ from services.audit.check_task import CheckTask, is_due
 from services.audit.model.alarms import Alarm
 from services.audit.model.check_result import CheckResult
 from services.audit.model.progress import Progress, Scope
+from services.audit.opener import DESTROYED
 from services.audit.pace import Pace
 from services.audit.store import checking as store
-from tests.support.log import ACME, keys_of
+from tests.support.log import destroy_key
 from tests.support.postgres import drop, new_database
 from tests.support.signed_log import BATCHES, LEAVES, SignedLog, signed_log
 from tests.support.tampering import as_superuser, columns, flipped
@@ -184,12 +186,23 @@ async def test_rows_that_are_missing_or_too_many_are_named(
     assert (result.faults[0].place, result.faults[0].field) == (place, field), result.faults[:5]
 
 
+async def key_at(log: SignedLog, place: int) -> UUID:
+    superuser = await log.database.superuser()
+    key_id = await superuser.fetchval(f"SELECT key_id FROM audit.payloads WHERE idx = {place}")
+    await superuser.close()
+    assert isinstance(key_id, UUID)
+    return key_id
+
+
+async def test_a_key_that_was_destroyed_without_an_erasure_is_named(log: SignedLog) -> None:
+    await destroy_key(log.database, await key_at(log, 0), erased=False)
+    for scope in Scope:
+        first = (await check(log, scope)).faults[0]
+        assert (first.place, first.field, first.detail) == (0, "payloads.key_id", DESTROYED)
+
+
 async def test_an_erased_payload_is_counted_and_its_leaf_still_checked(log: SignedLog) -> None:
-    keys = await (await keys_of(log.database)).superuser()
-    await keys.execute("SET session_replication_role = replica")
-    erased = "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = key_id"
-    await keys.execute(f"{erased} WHERE organization_id = $1", ACME)
-    await keys.close()
+    await destroy_key(log.database, await key_at(log, 0))
     result = await check(log)
     assert (result.faults, result.erased) == ((), 2 * BATCHES)
     assert "10 payloads were erased" in "\n".join(result.lines())
@@ -201,14 +214,8 @@ async def test_an_erased_payload_is_counted_and_its_leaf_still_checked(log: Sign
 async def test_an_erasure_hides_the_payloads_of_its_own_subject_only(log: SignedLog) -> None:
     """A superuser points an entry at a key that was destroyed: nobody erased what this actor did."""
     await log.append(1, BATCHES, actor="user:2")
-    superuser = await log.database.superuser()
-    other = await superuser.fetchval(f"SELECT key_id FROM audit.payloads WHERE idx = {LEAVES}")
-    await superuser.close()
-    keys = await (await keys_of(log.database)).superuser()
-    await keys.execute("SET session_replication_role = replica")
-    destroyed = "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = key_id"
-    await keys.execute(f"{destroyed} WHERE key_id = $1", other)
-    await keys.close()
+    other = await key_at(log, LEAVES)
+    await destroy_key(log.database, other)
     assert (await check(log)).faults == ()
     await as_superuser(log.database, f"UPDATE audit.payloads SET key_id = '{other}' WHERE idx = 4")
     first = (await check(log)).faults[0]

@@ -129,7 +129,7 @@ async def vault(database: TestDatabase, keys: TestDatabase | None = None) -> Asy
         async with sequencer(database, serving=serving, keys=keys) as log:
             relay = Relay(roles["relay"], "audit", OwnLog(log_store, log).append, clock)
             eraser = Eraser(*erasing_roles, serving, clock)
-            opener = Opener(own["api"], kek(), serving)
+            opener = Opener(own["api"], roles["api"], kek(), serving)
             yield Vault(database, keys, log, log_store, relay, eraser, replay, serving, opener, own["api"])
     finally:
         await asyncio.gather(*(role.close() for role in (*roles.values(), *own.values())))

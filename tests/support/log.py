@@ -94,14 +94,41 @@ async def serving_of(keys: TestDatabase) -> Serving:
 
 
 @asynccontextmanager
-async def opener(database: TestDatabase) -> AsyncIterator[Opener]:
+async def opener(database: TestDatabase, note: Note = only_log) -> AsyncIterator[Opener]:
     """Opens the payloads of a log."""
     keys = await keys_of(database)
-    role = keys.role("subjects_api")
+    role, erasures = keys.role("subjects_api"), database.role("audit_api", 2)
     try:
-        yield Opener(role, kek(), await serving_of(keys))
+        yield Opener(role, erasures, kek(), await serving_of(keys), note)
     finally:
-        await role.close()
+        for each in (role, erasures):
+            await each.close()
+
+
+async def destroy_key(database: TestDatabase, key_id: UUID, *, erased: bool = True) -> None:
+    """Destroy a subject's key past every control: within an approved erasure that isn't done yet, or without any."""
+    erasure_id, keys = uuid4(), await (await keys_of(database)).superuser()
+    await keys.execute("ALTER TABLE subjects.keys DISABLE TRIGGER only_destroyed")
+    subject = await keys.fetchrow(
+        "UPDATE subjects.keys SET wrapped_key = '', destroyed_at = now(), erasure_id = $2 WHERE key_id = $1"
+        " RETURNING organization_id, subject_hash",
+        key_id,
+        erasure_id,
+    )
+    await keys.execute("ALTER TABLE subjects.keys ENABLE ALWAYS TRIGGER only_destroyed")
+    await keys.close()
+    assert subject is not None
+    if erased:
+        superuser = await database.superuser()
+        await superuser.execute("SET session_replication_role = replica")
+        await superuser.execute(
+            "INSERT INTO audit.erasures (organization_id, erasure_id, subject_hash, reason, state, requester_hash,"
+            " requested_at, decider_hash, decided_at) VALUES ($1, $3, $2, 'case 9', 'APPROVED', sha256('one'), now(),"
+            " sha256('two'), now())",
+            *subject,
+            erasure_id,
+        )
+        await superuser.close()
 
 
 async def recorded(database: TestDatabase, organization: UUID = ACME, action: str = "") -> list[Recorded]:

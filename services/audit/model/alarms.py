@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from services._mesh.ids import PLATFORM
+
 log = logging.getLogger(__name__)
 
 
@@ -22,6 +24,7 @@ class AlarmKind(StrEnum):
     CONTROL_BYPASSED = "CONTROL_BYPASSED"
     OUTSIDE_DIFFERS = "OUTSIDE_DIFFERS"
     WITNESS_DISAGREES = "WITNESS_DISAGREES"
+    SUBJECT_KEY_BROKEN = "SUBJECT_KEY_BROKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,15 @@ class Alarm:
         """What makes a second alarm the same as the first."""
         told = (self.once,) if self.once else tuple(f"{name}={self.metadata[name]}" for name in sorted(self.metadata))
         return (self.kind, str(self.organization_id), *told)
+
+
+def broken_key(organization_id: UUID, key_id: UUID, how: str) -> Alarm:
+    """A subject's key isn't what it was made as, once for each way.
+
+    Among the installation's own events: those of the organization may be under the very key.
+    """
+    metadata = {"organization_id": str(organization_id), "key_id": str(key_id), "how": how}
+    return Alarm(AlarmKind.SUBJECT_KEY_BROKEN, PLATFORM, metadata)
 
 
 # Takes an alarm without waiting, and sees that it becomes an event.

@@ -124,6 +124,23 @@ async def list_erased_keys(connection: AsyncConnection) -> dict[UUID, UUID]:
     return {row.key_id: row.erasure_id for row in rows}
 
 
+async def find_erased(connection: AsyncConnection, destroyed: Sequence[tuple[UUID, UUID | None, bytes]]) -> set[UUID]:
+    """Which keys of the transaction's organization an erasure stands behind, of those that are destroyed.
+
+    Given as (key, erasure that its row names, subject's hash). It is among the erased keys, or its erasure is being
+    executed: that was approved before it destroyed anything.
+    """
+    rows = await connection.execute(
+        text(_BEHIND),
+        {
+            "keys": [key_id for key_id, _, _ in destroyed],
+            "erasures": [erasure_id for _, erasure_id, _ in destroyed],
+            "subjects": [subject_hash for _, _, subject_hash in destroyed],
+        },
+    )
+    return {row.key_id for row in rows}
+
+
 async def list_due(connection: AsyncConnection, state: ErasureState, after: UUID, limit: int) -> list[UUID]:
     """Organizations that have an erasure in this state, after one, in order: for the dispatcher's role."""
     rows = await connection.execute(
@@ -258,6 +275,14 @@ def _hold(row: Row[Any]) -> LegalHold:
     )
 
 
+_BEHIND = """
+SELECT d.key_id
+FROM unnest(CAST(:keys AS uuid[]), CAST(:erasures AS uuid[]), CAST(:subjects AS bytea[]))
+  AS d(key_id, erasure_id, subject_hash)
+WHERE EXISTS (SELECT FROM audit.erased_keys k WHERE k.key_id = d.key_id)
+  OR EXISTS (SELECT FROM audit.erasures e
+    WHERE e.erasure_id = d.erasure_id AND e.subject_hash = d.subject_hash AND e.state = 'APPROVED')
+"""
 # Payloads in the clear come before all sealed ones of an organization: no more than those are looked at.
 _CLEAR = """
 SELECT count(*) FROM audit.payloads WHERE format = 1 AND subject = :subject

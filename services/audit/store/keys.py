@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,13 @@ Subject = tuple[UUID, bytes]
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """A key as it stands in the database. `wrapped` is empty once it is destroyed."""
+    """A key as it stands in the database. `wrapped` is empty once it is destroyed, by `erasure_id` as the row says."""
 
     organization_id: UUID
     subject_hash: bytes
     key_id: UUID
     wrapped: bytes = field(repr=False)
+    erasure_id: UUID | None = None
 
     @property
     def context(self) -> bytes:
@@ -46,7 +47,8 @@ async def insert_keys(connection: AsyncConnection, keys: Sequence[KeyRow], creat
 async def find_keys(connection: AsyncConnection, key_ids: Iterable[UUID]) -> tuple[UUID, dict[UUID, KeyRow]]:
     """The generation of the database, and keys of the transaction's organization by id, the destroyed ones too."""
     rows = list(await connection.execute(text(_FIND), {"ids": list(key_ids)}))
-    return rows[0].generation, {row.key_id: _key(row) for row in rows if row.key_id is not None}
+    found = [replace(_key(row), erasure_id=row.erasure_id) for row in rows if row.key_id is not None]
+    return rows[0].generation, {key.key_id: key for key in found}
 
 
 async def read_generation(connection: AsyncConnection) -> UUID:
@@ -76,7 +78,8 @@ ON CONFLICT (organization_id, subject_hash) WHERE destroyed_at IS NULL DO NOTHIN
 """
 # One statement, one snapshot: the generation is that of the keys. It has a row even where no key is found.
 _FIND = """
-SELECT g.generation, k.organization_id, k.subject_hash, k.key_id, k.wrapped_key FROM subjects.generation g
+SELECT g.generation, k.organization_id, k.subject_hash, k.key_id, k.wrapped_key, k.erasure_id
+FROM subjects.generation g
 LEFT JOIN subjects.keys k ON k.key_id = ANY(CAST(:ids AS uuid[]))
 """
 
