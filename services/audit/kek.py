@@ -32,6 +32,10 @@ class KeyBroken(Exception):
     """A wrapped key doesn't open: its bytes, its context or its KEK are wrong. Says no more, on purpose."""
 
 
+class KekMissing(Unavailable):
+    """A key is wrapped under a KEK that isn't there, as its header says. Asking again changes nothing."""
+
+
 class Kek(Protocol):
     """A key service, as far as subjects' keys need one. Each call takes all keys of a flush or a page at once.
 
@@ -42,7 +46,7 @@ class Kek(Protocol):
         """Keys under the KEK. Raises Problem when the key service can't be reached."""
 
     async def unwrap(self, wrapped: Sequence[bytes], contexts: Sequence[bytes]) -> list[bytes]:
-        """The keys. Raises KeyBroken, or Problem when the key service can't be reached."""
+        """The keys. Raises KeyBroken, KekMissing, or Problem when the key service can't be reached."""
 
 
 class FileKek:
@@ -66,7 +70,7 @@ class FileKek:
         return [self._wrapped(key, context) for key, context in zip(keys, contexts, strict=True)]
 
     async def unwrap(self, wrapped: Sequence[bytes], contexts: Sequence[bytes]) -> list[bytes]:
-        """The keys. Raises KeyBroken, or Unavailable (KMS_UNAVAILABLE) for one that is under another KEK."""
+        """The keys. Raises KeyBroken, or KekMissing (KMS_UNAVAILABLE) for one that is under another KEK."""
         return [self._opened(key, context) for key, context in zip(wrapped, contexts, strict=True)]
 
     def _wrapped(self, key: bytes, context: bytes) -> bytes:
@@ -79,7 +83,7 @@ class FileKek:
         if not end or header[0] != _VERSION:
             raise KeyBroken("the wrapped key doesn't open")
         if header[2:-_NONCE_LENGTH] != self._id:
-            raise Unavailable(Reason.ERROR_REASON_KMS_UNAVAILABLE, "The key is under a KEK that isn't there.")
+            raise KekMissing(Reason.ERROR_REASON_KMS_UNAVAILABLE, "The key is under a KEK that isn't there.")
         try:
             return self._cipher.decrypt(header[-_NONCE_LENGTH:], wrapped[end:], context + header)
         except (InvalidTag, ValueError):

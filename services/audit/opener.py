@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 
 DESTROYED = "it was destroyed, and no erasure says so"
-UNOPENED = "it doesn't open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Opener:
                 self._note(broken_key(organization_id, row.key_id, DESTROYED))
         for row in alive:
             if row.key_id not in keys.opened:
-                self._note(broken_key(organization_id, row.key_id, UNOPENED))
+                self._note(broken_key(organization_id, row.key_id))
         return keys
 
     async def _erased(self, organization_id: UUID, destroyed: Sequence[store.KeyRow]) -> set[UUID]:

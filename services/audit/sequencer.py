@@ -15,15 +15,16 @@ from uuid import UUID
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database, problem_of, sqlstate_of
-from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, Reason, dependency_down
+from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Problem, Reason, WrongState, dependency_down
 from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.actors import ActorHash
-from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
+from services.audit.model.alarms import Alarm, AlarmKind, Note, broken_key, only_log
 from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
 from services.audit.model.leaf import parse_payload
 from services.audit.model.merkle import Frontier
 from services.audit.model.openings import PRODUCER, YEARLY
+from services.audit.model.sealing import BrokenKey, Sealed
 from services.audit.model.shards import origin_of, place_of
 from services.audit.sealer import Sealer
 from services.audit.standing import Standing
@@ -49,6 +50,8 @@ class _Waiting:
 
 # An append that is refused whole, and the events in it that the log has with another content.
 _Conflict = tuple[_Waiting, Sequence[UUID]]
+# An append that is refused whole, and a key that one of its payloads would be under.
+_Unsealed = tuple[_Waiting, BrokenKey]
 
 
 class Sequencer:
@@ -100,7 +103,8 @@ class Sequencer:
         """Append events, all or none; returns their places once they are durable.
 
         Raises Unavailable before the first take-over, Exhausted when too much is queued, AlreadyExists
-        (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED), Unavailable (LOG_INCONSISTENT) while the signer refuses the log.
+        (EVENT_CONFLICT), Conflict (SEQUENCER_FENCED), WrongState (KEY_BROKEN), Unavailable (LOG_INCONSISTENT) while the
+        signer refuses the log.
         """
         if not self._taken_over:
             raise dependency_down("log's database")
@@ -182,7 +186,9 @@ class Sequencer:
             event = await self.turning.opening(self._shard, self._opened.kind)
             payload = parse_payload(event.payload, event.event_id, event.organization_id, self.digest)
             submission = Submission(event.event_id, event.organization_id, PRODUCER, event.producer_counter, payload)
-            await self._append([_Waiting([submission])], opens=True)
+            waiting = _Waiting([submission])
+            await self._append([waiting], opens=True)
+            waiting.answer.result()  # Raises what it was refused with: nothing comes before the opening.
 
     def _is_over(self) -> bool:
         """Whether the shard's year is over. An empty one has no head that the next could commit to."""
@@ -222,23 +228,26 @@ class Sequencer:
             # By the object: a group can hold two events with one id, of which one is refused.
             sealed_of = {id(submission): each for submission, each in zip(everything, sealed, strict=True)}
             known = await store.find_known(connection, [submission.event_id for submission in everything])
-            sound, conflicts = self._without_conflicts(group, known)
+            writable, unsealed = _without_unsealed(group, known, sealed_of)
+            sound, conflicts = self._without_conflicts(writable, known)
             fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
             places = {event_id: place for event_id, (_, place) in known.items()}
             batch = await self._batch(connection, frontier, fresh)
             for submission in fresh:
                 places[submission.event_id] = place_of(
-                    self._shard, batch.add(submission, sealed_of[id(submission)], opens=opens)
+                    self._shard, batch.add(submission, _whole(sealed_of[id(submission)]), opens=opens)
                 )
             if fresh:
                 await store.write_batch(connection, batch)
-            raised = await self._alarmed(connection, [*_gaps(batch.gaps), *_conflicts(conflicts)])
+            raised = await self._alarmed(connection, [*_gaps(batch.gaps), *_conflicts(conflicts), *_broken(unsealed)])
             reach("flush.written")
         reach("flush.committed")
         self._frontier = frontier
         raised()
         for waiting, event_ids in conflicts:  # Only now, that the alarm of it can't be lost any more.
             self._refuse([waiting], _conflict(event_ids))
+        for waiting, key in unsealed:
+            self._refuse([waiting], _key_broken(key))
         for waiting in sound:
             if not waiting.answer.done():
                 waiting.answer.set_result([places[s.event_id] for s in waiting.submissions])
@@ -320,6 +329,39 @@ def _conflicts(found: Sequence[_Conflict]) -> Iterator[Alarm]:
             if submission.event_id in event_ids:
                 metadata = {"event_id": str(submission.event_id), "producer": submission.producer}
                 yield Alarm(AlarmKind.EVENT_CONFLICT, submission.organization_id, metadata)
+
+
+def _without_unsealed(
+    group: Sequence[_Waiting], known: Mapping[UUID, object], sealed_of: Mapping[int, Sealed | BrokenKey]
+) -> tuple[list[_Waiting], list[_Unsealed]]:
+    """The appends, and apart those with an event that is new and couldn't be sealed."""
+    sound, found = list[_Waiting](), list[_Unsealed]()
+    for waiting in group:
+        new = (sealed_of[id(each)] for each in waiting.submissions if each.event_id not in known)
+        broken = next((each for each in new if isinstance(each, BrokenKey)), None)
+        if broken is None:
+            sound.append(waiting)
+        else:
+            found.append((waiting, broken))
+    return sound, found
+
+
+def _whole(sealed: Sealed | BrokenKey) -> Sealed:
+    assert isinstance(sealed, Sealed)
+    return sealed
+
+
+def _key_broken(key: BrokenKey) -> WrongState:
+    return WrongState(
+        Reason.ERROR_REASON_STATE_WRONG,
+        f"The key {key.key_id} of an event's subject doesn't open. An operator must put its row back.",
+        {"state": "KEY_BROKEN", "allowed": "SEALED"},
+    )
+
+
+def _broken(found: Sequence[_Unsealed]) -> Iterator[Alarm]:
+    for _, key in found:
+        yield broken_key(key.organization_id, key.key_id)
 
 
 def _gaps(gaps: Sequence[Gap]) -> Iterator[Alarm]:

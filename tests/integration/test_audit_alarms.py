@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from services._mesh import relay
 from services._mesh.clock import Clock
-from services._mesh.errors import Denied
+from services._mesh.errors import Denied, WrongState
 from services._mesh.metrics import Metrics
 from services._mesh.reconcile import Reconciler
 from services._mesh.relay import Relay
@@ -21,7 +22,7 @@ from services.audit.alarms import Alarms
 from services.audit.model.alarms import AlarmKind
 from services.audit.own_log import OwnLog
 from services.audit.sequencer import Sequencer
-from tests.support.log import ACME, GLOBEX, event, recorded, sequencer
+from tests.support.log import ACME, GLOBEX, event, keys_of, recorded, sequencer
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")
@@ -123,3 +124,38 @@ async def test_an_alarm_that_cant_be_written_yet_is_raised_later(audit: Audit) -
     await superuser.execute("GRANT INSERT ON audit.outbox TO audit_api")
     await superuser.close()
     assert await audit.alarms.raise_(AlarmKind.COUNTER_GAP, ACME, {"after": "1"})
+
+
+@pytest.mark.parametrize("byte", [3, 40])  # Of its KEK's id, and of what is wrapped.
+async def test_a_key_that_doesnt_open_refuses_its_own_subjects_appends_alone(audit: Audit, byte: int) -> None:
+    first = event(1, actor="user:1")
+    await usecases.append_events(audit.log, "identity", [first])
+    keys, superuser = await (await keys_of(audit.database)).superuser(), await audit.database.superuser()
+    await keys.execute("ALTER TABLE subjects.keys DISABLE TRIGGER only_destroyed")
+    key_id = await keys.fetchval(
+        f"UPDATE subjects.keys SET wrapped_key = set_byte(wrapped_key, {byte}, 7) RETURNING key_id"
+    )
+    await superuser.execute("UPDATE audit.head SET erasures = erasures + 1")  # Keys are looked up again.
+    others = [event(n, organization, actor="user:2") for n, organization in ((2, ACME), (1, GLOBEX))]
+    for _ in range(3):  # As a relay does that tries again: one alarm.
+        answers = await asyncio.gather(
+            usecases.append_events(audit.log, "identity", [event(3, actor="user:1"), event(4, actor="user:3")]),
+            *(usecases.append_events(audit.log, "identity", [each]) for each in others),
+            usecases.append_events(audit.log, "identity", [first]),  # The log has it: there is nothing to seal.
+            return_exceptions=True,
+        )
+        assert isinstance(answers[0], WrongState)
+        assert not isinstance(answers[0], relay._NOT_ANSWERED)  # So that a relay tries each organization by itself.
+        assert sorted(places[0] for places in answers[1:] if isinstance(places, list)) == [0, 1, 2]
+    assert await superuser.fetchval("SELECT count(*) FROM audit.entries") == 3
+    await audit.settled()
+    assert await audit.written() == [
+        {
+            "kind": "SUBJECT_KEY_BROKEN",
+            "organization_id": str(ACME),
+            "key_id": str(key_id),
+            "how": "it doesn't open",
+        }
+    ]
+    await keys.close()
+    await superuser.close()

@@ -43,7 +43,10 @@ class Alarm:
         return (self.kind, str(self.organization_id), *told)
 
 
-def broken_key(organization_id: UUID, key_id: UUID, how: str) -> Alarm:
+UNOPENED = "it doesn't open"
+
+
+def broken_key(organization_id: UUID, key_id: UUID, how: str = UNOPENED) -> Alarm:
     """A subject's key isn't what it was made as, once for each way.
 
     Among the installation's own events: those of the organization may be under the very key.

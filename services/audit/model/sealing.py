@@ -42,6 +42,14 @@ class SubjectKey:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenKey:
+    """A subject's key that doesn't open any more: nothing is sealed under it, nor under another one in its place."""
+
+    organization_id: UUID
+    key_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """A payload as it will be kept: the salt of its commitment, the key that it is under, and the sealed bytes."""
 
