@@ -180,7 +180,14 @@ def _checks(
 ) -> tuple[CheckTask, ControlWatch]:
     database, bounds = mesh.database(settings.log.checker, pool_size=1), settings.log.self_check
     checker = make_checker(settings, database, signer.held, keyring.opener)
-    watch = ControlWatch(database, mesh.clock, alarms.note, mesh.metrics, event_triggers=settings.log.event_triggers)
+    watch = ControlWatch(
+        database,
+        mesh.clock,
+        alarms.note,
+        mesh.metrics,
+        event_triggers=settings.log.event_triggers,
+        keys=keyring.database,
+    )
     checks = CheckTask(
         checker,
         mesh.clock,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
@@ -23,12 +24,23 @@ EVERY_SECONDS = 60.0
 
 
 class ControlWatch:
-    """The watching task of the audit process. `database` is under any role of the schema that reads heads."""
+    """The watching task of the audit process. `database` is under any role of the schema that reads heads.
+
+    `keys` is the subjects' database under any role.
+    """
 
     def __init__(
-        self, database: Database, clock: Clock, note: Note, metrics: Metrics, *, event_triggers: bool = True
+        self,
+        database: Database,
+        clock: Clock,
+        note: Note,
+        metrics: Metrics,
+        *,
+        event_triggers: bool = True,
+        keys: Database | None = None,
     ) -> None:
         self._database, self._clock, self._note, self._event_triggers = database, clock, note, event_triggers
+        self._keys = keys
         self._bypassed = metrics.gauge(
             "recoup_controls_bypassed", "Controls in the database that aren't as the migrations made them."
         )
@@ -40,6 +52,7 @@ class ControlWatch:
         )
         self._left = metrics.gauge("recoup_log_shards_left", "Shards of the log that there are partitions for.")
         self._found: frozenset[Bypass] = frozenset()
+        self._of_keys: list[Bypass] = []
         self._times = 0
 
     async def run(self) -> None:
@@ -61,6 +74,17 @@ class ControlWatch:
         async with self._database.scoped(PLATFORM, read_only=True) as connection:
             found += await store.read_unannounced(connection)
         self._unsigned.set(0.0 if since is None else max(0.0, self._clock.wall_seconds() - since))
+        # What was found of the keys stands until they are looked at again: who cuts them off hides nothing here.
+        self._tell([*found, *self._of_keys])
+        if self._keys is not None:
+            async with self._keys.unscoped() as connection:
+                self._of_keys = await store.read_key_bypasses(connection)
+            found += self._of_keys
+            self._tell(found)
+        self._looked.set(self._clock.wall_seconds())
+        return found
+
+    def _tell(self, found: Sequence[Bypass]) -> None:
         self._bypassed.set(len(found))
         for bypass in sorted(set(found) - self._found):
             self._times += 1
@@ -69,5 +93,3 @@ class ControlWatch:
         for bypass in sorted(self._found - set(found)):
             log.warning("a control in the database is as it should be again: %s", bypass)
         self._found = frozenset(found)
-        self._looked.set(self._clock.wall_seconds())
-        return found

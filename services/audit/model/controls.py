@@ -1,12 +1,86 @@
-"""The controls that stand in the database, and what is expected of them. Pure."""
+"""The controls that stand in the databases of the log and of the subjects' keys, and what is expected of them. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
-EVENT_TRIGGERS = ("recoup_log_refuses_alter", "recoup_log_refuses_drop", "recoup_log_refuses_opening")
-LOGS = tuple(f"audit.{name}" for name in ("entries", "payloads", "nodes", "dedup", "checkpoints", "erased_keys"))
+# What deploy/bootstrap.sql makes: each event trigger with its event, its tags, and its function.
+EVENT_TRIGGERS = (
+    ("recoup_log_refuses_alter", "ddl_command_end", "", "public.recoup_refuse_alter"),
+    ("recoup_log_refuses_drop", "sql_drop", "", "public.recoup_refuse_drop"),
+    ("recoup_log_refuses_opening", "ddl_command_end", "GRANT", "public.recoup_refuse_opening"),
+)
+# SHA-256 of bodies that stand in no code which runs here: white space counts as one space.
+BODIES_SHA256 = {
+    "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",
+    "public.recoup_refuse_alter": "247bc0ab5f51512d2c27e2dd68af8a7f13d6ddfab2811ee7055e0109d50f8771",
+    "public.recoup_refuse_drop": "20f053075ec0556b8d344a931bf63e8b30b6e115fbd14078cb0f552dcecb2f51",
+    "public.recoup_refuse_opening": "191adc173c8201d66f5d305c597cb9391a1018ec513f0c4910ed27a5de7afa4f",
+    "subjects.refuse_change": "5bd19f5f5f2a3bf10d39be292cf6d5d352ede99e24dd4f75b8f3e1a9c6695063",
+}
+LOGS = tuple(
+    f"audit.{name}" for name in ("entries", "payloads", "nodes", "dedup", "checkpoints", "cosignatures", "erased_keys")
+)
+# What each table is, whatever its comment says: its owner may change that. One that isn't here is a later version's.
+_KINDS = {
+    "log": (*LOGS, "audit.events"),
+    "state": (
+        *(f"identity.{name}" for name in ("organizations", "members")),
+        *(f"scanner.{name}" for name in ("connections", "credentials", "scans")),
+        *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
+        *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
+        *(f"audit.{name}" for name in ("erasures", "legal_holds", "evidence_exports")),
+    ),
+    "outbox": tuple(f"{service}.outbox" for service in SERVICES),
+    "dispatch": (
+        *(f"{service}.outbox_counters" for service in SERVICES),
+        *(f"{service}.jobs" for service in SERVICES if service != "identity"),
+        *("audit.chains", "audit.producers"),
+    ),
+}
+KINDS = {name: kind for kind, names in _KINDS.items() for name in names}
+# Triggers by their names, with the function of their table's own schema.
+TRIGGERS = (
+    ("append_only", "refuse_change"),
+    ("owes_event", "require_event"),
+    ("final_state", "hold_payload"),
+    ("final_state", "hold_final_state"),
+    ("seals_state", "seal_state"),
+)
+# Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
+GUARDS = (("actions.actions", "final_state", 1 + 2 + 16, "O", "hold_final_state"),)
+_UNDECIDED = "(state <> ALL (ARRAY['APPROVED'::text, 'DONE'::text]))"
+CONSTRAINTS = (
+    ("audit.erasures", "two_people", f"({_UNDECIDED} OR (decider_hash <> requester_hash))"),
+    ("audit.erasures", "not_of_oneself", f"({_UNDECIDED} OR (decider_hash <> subject_hash))"),
+)
+
+# The same of the database of the subjects' keys. Every right on the keys is listed: table, column, privilege, role.
+KEYS_SCHEMA = "subjects"
+KEYS_KINDS = {"subjects.keys": "inventory", "subjects.generation": "reference"}
+KEYS_TRIGGERS = (("only_destroyed", "refuse_change"), ("never_emptied", "refuse_change"))
+KEYS_GUARDS = (
+    ("subjects.keys", "only_destroyed", 1 + 2 + 8 + 16, "A", "refuse_change"),
+    ("subjects.keys", "never_emptied", 2 + 32, "A", "refuse_change"),
+)
+KEYS_CONSTRAINTS = (
+    ("subjects.keys", "gone_when_destroyed", "((destroyed_at IS NULL) = (length(wrapped_key) > 0))"),
+    ("subjects.keys", "destroyed_for_a_reason", "((destroyed_at IS NULL) = (erasure_id IS NULL))"),
+)
+_SEALER_READS = ("organization_id", "subject_hash", "key_id", "wrapped_key", "destroyed_at")
+_SEALER_WRITES = ("organization_id", "subject_hash", "key_id", "wrapped_key", "created_at")
+_ERASER_READS = ("organization_id", "subject_hash", "key_id", "created_at", "destroyed_at", "erasure_id")
+KEYS_RIGHTS = (
+    "subjects.keys . SELECT subjects_api",
+    *(f"subjects.keys .{column} SELECT subjects_sealer" for column in _SEALER_READS),
+    *(f"subjects.keys .{column} INSERT subjects_sealer" for column in _SEALER_WRITES),
+    *(f"subjects.keys .{column} SELECT subjects_eraser" for column in _ERASER_READS),
+    *(f"subjects.keys .{column} UPDATE subjects_eraser" for column in ("wrapped_key", "destroyed_at", "erasure_id")),
+    *(f"subjects.generation . SELECT subjects_{role}" for role in ("api", "sealer", "eraser")),
+    "subjects.generation .generation UPDATE subjects_eraser",
+)
+KEYS_POLICIES = ("subjects.keys tenant -", "subjects.keys sealer subjects_sealer")
 # Who may insert into which log.
 OPEN_TO_INSERTS = (
     *(
