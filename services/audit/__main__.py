@@ -15,6 +15,7 @@ from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store
+from services.audit import usecases
 from services.audit.alarms import Alarms
 from services.audit.archiver import Archiver, Cadence
 from services.audit.check_task import CheckTask
@@ -68,6 +69,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     sealer = Sealer(keys, keyring.kek, actors, digest, keyring.serving, mesh.clock)
     sequencer = Sequencer(database, mesh.clock, settings.log.name, actors, sealer, alarms.note)
     sequencer.write_alarms = alarms.write_within
+    sequencer.used_counters = partial(usecases.used_counters, reader)
     eraser = erase(mesh, keyring, reader, _erasure_roles(mesh, settings, database))
     signer = SignerClient(mesh.channels.to("audit-signer"))
     checkpointer = Checkpointer(

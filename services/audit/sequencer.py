@@ -38,6 +38,8 @@ MAX_QUEUED_EVENTS = 20_000
 _AGAIN_SECONDS = 0.5
 # Writes alarms within a transaction; returns what is to be called once it is committed.
 WriteAlarms = Callable[[store.Connection, Sequence[Alarm], datetime], Awaitable[Callable[[], None]]]
+# Which (producer, counter) of an organization fill no gap of the log.
+UsedCounters = Callable[[UUID, Sequence[tuple[str, int]]], Awaitable[set[tuple[str, int]]]]
 # A standby that isn't promoted yet.
 _READ_ONLY = "25006"
 
@@ -76,6 +78,8 @@ class Sequencer:
         self.standing: Standing | None = None
         # Writes alarms within a flush, likewise; without it they are noted once the flush is durable.
         self.write_alarms: WriteAlarms | None = None
+        # Tells a counter that comes late from one that comes again, likewise; without it neither is looked at.
+        self.used_counters: UsedCounters | None = None
         self.grown = asyncio.Event()
 
     @property
@@ -237,9 +241,10 @@ class Sequencer:
                 places[submission.event_id] = place_of(
                     self._shard, batch.add(submission, _whole(sealed_of[id(submission)]), opens=opens)
                 )
+            alarms = [*_gaps(batch.gaps), *_conflicts(conflicts), *_broken(unsealed), *await self._reused(batch)]
             if fresh:
                 await store.write_batch(connection, batch)
-            raised = await self._alarmed(connection, [*_gaps(batch.gaps), *_conflicts(conflicts), *_broken(unsealed)])
+            raised = await self._alarmed(connection, alarms)
             reach("flush.written")
         reach("flush.committed")
         self._frontier = frontier
@@ -266,6 +271,16 @@ class Sequencer:
         if place != place_of(self._shard, self._frontier.size):
             raise RuntimeError("the head isn't where this sequencer left it")
         return erasures
+
+    async def _reused(self, batch: Batch) -> list[Alarm]:
+        """Events under counters that are taken. They are appended: the log keeps what is claimed, and says so."""
+        found = list(batch.reused)
+        if self.used_counters is not None:
+            for organization_id in {each.organization_id for each in batch.late}:
+                late = [each for each in batch.late if each.organization_id == organization_id]
+                used = await self.used_counters(organization_id, [(s.producer, s.producer_counter) for s in late])
+                found += [each for each in late if (each.producer, each.producer_counter) in used]
+        return [_reused(each) for each in found]
 
     async def _alarmed(self, connection: store.Connection, alarms: Sequence[Alarm]) -> Callable[[], None]:
         """Write alarms with the flush; returns what is to be called once it is durable."""
@@ -362,6 +377,15 @@ def _key_broken(key: BrokenKey) -> WrongState:
 def _broken(found: Sequence[_Unsealed]) -> Iterator[Alarm]:
     for _, key in found:
         yield broken_key(key.organization_id, key.key_id)
+
+
+def _reused(submission: Submission) -> Alarm:
+    metadata = {
+        "producer": submission.producer,
+        "counter": str(submission.producer_counter),
+        "event_id": str(submission.event_id),
+    }
+    return Alarm(AlarmKind.COUNTER_REUSED, submission.organization_id, metadata)
 
 
 def _gaps(gaps: Sequence[Gap]) -> Iterator[Alarm]:

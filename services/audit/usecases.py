@@ -80,6 +80,14 @@ def _not_owned(producer: str, action: str) -> Denied:
     )
 
 
+async def used_counters(
+    reader: Store, organization_id: UUID, counters: Sequence[tuple[str, int]]
+) -> set[tuple[str, int]]:
+    """Which (producer, counter) of an organization fill no gap of the log. Raises Problem."""
+    async with reader.read(organization_id) as connection:
+        return await store.find_used_counters(connection, counters)
+
+
 async def summarize_producer(
     reader: Store, organization_id: UUID, producer: str, first: int, last: int
 ) -> tuple[list[UUID], bytes, int]:

@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
 
 import pytest
 
@@ -20,6 +22,7 @@ from services.audit import alarms as alarms_module
 from services.audit import usecases
 from services.audit.alarms import Alarms
 from services.audit.model.alarms import AlarmKind
+from services.audit.model.events import Produced
 from services.audit.own_log import OwnLog
 from services.audit.sequencer import Sequencer
 from tests.support.log import ACME, GLOBEX, event, keys_of, recorded, sequencer
@@ -63,6 +66,7 @@ async def audit(database: TestDatabase) -> AsyncIterator[Audit]:
     alarms = Alarms(store, metrics)
     async with sequencer(database, alarms.note) as log:
         log.write_alarms = alarms.write_within
+        log.used_counters = partial(usecases.used_counters, store)
         own = OwnLog(store, log)
         task = asyncio.create_task(alarms.run())
         yield Audit(
@@ -158,4 +162,41 @@ async def test_a_key_that_doesnt_open_refuses_its_own_subjects_appends_alone(aud
         }
     ]
     await keys.close()
+    await superuser.close()
+
+
+async def test_a_compromised_scanner_appends_under_an_old_counter(audit: Audit) -> None:
+    def scan(counter: int, organization: UUID = ACME) -> Produced:
+        return event(counter, organization, action="scanner.scan.start")
+
+    await usecases.append_events(audit.log, "scanner", [scan(1), scan(2), scan(4), scan(1, GLOBEX)])
+    late, taken, twice = scan(3), scan(2), [scan(5), scan(5)]
+    await usecases.append_events(audit.log, "scanner", [late, taken])  # One fills the gap that is known.
+    await usecases.append_events(audit.log, "scanner", twice)
+    await usecases.append_events(audit.log, "scanner", [scan(2, GLOBEX), late])  # What the log has already is no news.
+    await audit.settled()
+    written = await audit.written()
+    assert [each["kind"] for each in written] == ["COUNTER_GAP", "COUNTER_REUSED", "COUNTER_REUSED"]
+    assert [(each["counter"], each["event_id"]) for each in written[1:]] == [
+        ("2", str(taken.event_id)),
+        ("5", str(twice[1].event_id)),
+    ]
+
+
+async def test_what_was_before_a_detached_shard_fills_no_gap(audit: Audit) -> None:
+    """Whether the counter was used can't be told any more: the entry is in the archive."""
+    superuser = await audit.database.superuser()
+    await usecases.append_events(audit.log, "identity", [event(n) for n in (1, 2)])
+    await superuser.execute("SET event_triggers = off")
+    await superuser.execute(
+        "ALTER TABLE audit.entries DETACH PARTITION audit.entries_s0; INSERT INTO audit.archive"
+        " (shard, location, size, complete, archived_at, detached_at) VALUES (0, 'there', 2, true, now(), now())"
+    )
+    api = audit.database.role("audit_api", 1)
+    store = Store(api, "audit", Clock())
+    assert await usecases.used_counters(store, ACME, [("identity", 2), ("scanner", 1)]) == {
+        ("identity", 2),
+        ("scanner", 1),
+    }
+    await api.close()
     await superuser.close()

@@ -17,6 +17,7 @@ class AlarmKind(StrEnum):
     """What is wrong. The event's metadata says where."""
 
     COUNTER_GAP = "COUNTER_GAP"
+    COUNTER_REUSED = "COUNTER_REUSED"
     EVENT_CONFLICT = "EVENT_CONFLICT"
     PREFIX_NOT_OWNED = "PREFIX_NOT_OWNED"
     SIGNER_REFUSED = "SIGNER_REFUSED"

@@ -63,6 +63,10 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    # Under counters that this batch has already, and under ones before the producer's last: to be held against the log.
+    reused: list[Submission] = field(default_factory=list)
+    late: list[Submission] = field(default_factory=list)
+    _taken: set[tuple[UUID, str, int]] = field(default_factory=set)
 
     def add(self, submission: Submission, sealed: Sealed, *, opens: bool = False) -> int:
         """Give an event its place; returns its index in the shard.
@@ -90,7 +94,12 @@ class Batch:
 
     def _count(self, submission: Submission, opens: bool) -> None:
         key = (submission.organization_id, submission.producer)
-        last = self.counters.get(key, 0)
+        last, counter = self.counters.get(key, 0), (*key, submission.producer_counter)
+        if counter in self._taken:
+            self.reused.append(submission)
+        elif submission.producer_counter <= last:
+            self.late.append(submission)
+        self._taken.add(counter)
         if submission.producer_counter > last + 1 and not opens:
             self.gaps.append(Gap(*key, last, submission.producer_counter))
         self.counters[key] = max(last, submission.producer_counter)

@@ -27,6 +27,7 @@ from services.audit.store.cosignatures import (
     with_lines,
 )
 from services.audit.store.events import (
+    find_used_counters,
     get_event,
     get_events,
     list_events,
@@ -71,6 +72,7 @@ __all__ = [
     "find_opening",
     "find_places",
     "find_restored",
+    "find_used_counters",
     "get_event",
     "get_events",
     "get_first",

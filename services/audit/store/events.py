@@ -99,6 +99,27 @@ async def summarize(connection: AsyncConnection, producer: str, first: int, last
     return [row.event_id for row in rows]
 
 
+async def find_used_counters(connection: AsyncConnection, counters: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Which counters fill no gap of the transaction's organization, given as (producer, counter).
+
+    One that an entry has; and, once shards were detached, one before all that are left, of which it can't be told.
+    """
+    rows = await connection.execute(
+        text(_USED),
+        {"producers": [producer for producer, _ in counters], "counters": [counter for _, counter in counters]},
+    )
+    return {(row.producer, row.counter) for row in rows}
+
+
+_USED = """
+SELECT w.producer, w.counter
+FROM unnest(CAST(:producers AS text[]), CAST(:counters AS bigint[])) AS w(producer, counter)
+WHERE EXISTS (SELECT FROM audit.entries e WHERE e.producer = w.producer AND e.producer_counter = w.counter)
+  OR EXISTS (SELECT FROM audit.archive a WHERE a.detached_at IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM audit.entries e WHERE e.producer = w.producer AND e.producer_counter < w.counter)
+"""
+
+
 def _recorded(row: Row[Any]) -> Recorded:
     return Recorded(
         row.organization_id,
