@@ -1,6 +1,7 @@
 """Raises alarms: events `audit.alarm.raise` of the log's own outbox, and a metric by kind.
 
-The same alarm is raised once, and so many a minute: whoever can cause alarms must not be able to fill the log.
+The same alarm is raised once, and so many a minute of a kind and producer: whoever can cause alarms must not be able to
+fill the log, nor to hide what others cause. How many were held back is an alarm of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -17,7 +19,7 @@ from services._mesh import outbox
 from services._mesh.clock import monotonic
 from services._mesh.database import scope
 from services._mesh.errors import Problem
-from services._mesh.ids import uuid7
+from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.metrics import Metrics
 from services._mesh.uow import Store
 from services.audit.model.alarms import Alarm, AlarmKind, only_log
@@ -29,7 +31,24 @@ ACTION = "audit.alarm.raise"
 MAX_WAITING = 1000
 MAX_REMEMBERED = 4096
 MAX_A_MINUTE = 60
+WINDOW_SECONDS = 60.0
+# Windows of kinds and producers; there are some dozens of both together.
+MAX_WINDOWS = 512
 _AGAIN_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
+
+
+@dataclass
+class _Window:
+    """What was raised of a kind and producer since it began, and held back."""
+
+    began: float
+    count: int = 0
+    held_back: int = 0
+
+    @property
+    def over(self) -> bool:
+        return monotonic() - self.began >= WINDOW_SECONDS
 
 
 class Alarms:
@@ -47,7 +66,8 @@ class Alarms:
         self._queue: asyncio.Queue[Alarm] = asyncio.Queue(MAX_WAITING)
         self._waiting = 0
         self._known: OrderedDict[tuple[str, ...], None] = OrderedDict()
-        self._minute = dict.fromkeys(AlarmKind, (0.0, 0))
+        self._times = 0
+        self._windows: OrderedDict[tuple[AlarmKind, str], _Window] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -59,14 +79,19 @@ class Alarms:
     ) -> UUID | None:
         """Write the alarm's event, in a transaction of its own; returns its id.
 
-        None where the same was raised before, or too many of its kind were. Raises Problem when the database is away.
+        None where the same was raised before, or too many of its kind and producer were. Raises Problem when the
+        database is away.
         """
         alarm = Alarm(kind, organization_id, metadata, once)
         if not self._is_due(alarm):
             return None
         event = _event(alarm)
-        async with self._store.begin(organization_id) as work:
-            event_id = work.emit(event.action, event.target, event.metadata, event.result)
+        try:
+            async with self._store.begin(organization_id) as work:
+                event_id = work.emit(event.action, event.target, event.metadata, event.result)
+        except BaseException:
+            self._window_of(alarm).count -= 1  # It is tried again, and must not be held back by its own attempts.
+            raise
         self._written([alarm])
         return event_id
 
@@ -99,11 +124,31 @@ class Alarms:
         """Raise what was noted, until cancelled."""
         alarm: Alarm | None = None
         while True:
-            alarm = alarm or await self._queue.get()
+            alarm = alarm or await self._next()
+            self._sum_up()
+            if alarm is None:
+                continue
             if await self._raised_now(alarm):
                 alarm, self._waiting = None, self._waiting - 1
             else:
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _next(self) -> Alarm | None:
+        """The next alarm, or None after a moment without one."""
+        try:
+            async with asyncio.timeout(min(_LOOK_SECONDS, WINDOW_SECONDS)):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+
+    def _sum_up(self) -> None:
+        """Note how many alarms were held back in each window that is over."""
+        for (kind, producer), window in [each for each in self._windows.items() if each[1].over]:
+            del self._windows[kind, producer]
+            if window.held_back:
+                self._times += 1
+                metadata = {"of": kind.value, "producer": producer, "count": str(window.held_back)}
+                self.note(Alarm(AlarmKind.ALARMS_HELD_BACK, PLATFORM, metadata, f"{self._times}"))
 
     async def _raised_now(self, alarm: Alarm) -> bool:
         try:
@@ -120,7 +165,7 @@ class Alarms:
             self._known.move_to_end(alarm.key)
             return False
         only_log(alarm)
-        if self._within_limit(alarm.kind):
+        if self._within_limit(alarm):
             return True
         self._held_back[alarm.kind].add()
         return False
@@ -130,12 +175,21 @@ class Alarms:
             self._raised[alarm.kind].add()
             self._remember(alarm)
 
-    def _within_limit(self, kind: AlarmKind) -> bool:
-        began, count = self._minute[kind]
-        if monotonic() - began >= 60:
-            began, count = monotonic(), 0
-        self._minute[kind] = (began, count + 1)
-        return count < MAX_A_MINUTE
+    def _within_limit(self, alarm: Alarm) -> bool:
+        window = self._window_of(alarm)
+        if window.over:
+            self._sum_up()
+            window = self._window_of(alarm)
+        within = window.count < MAX_A_MINUTE
+        window.count += within
+        window.held_back += not within
+        return within
+
+    def _window_of(self, alarm: Alarm) -> _Window:
+        window = self._windows.setdefault((alarm.kind, alarm.metadata.get("producer", "")), _Window(monotonic()))
+        while len(self._windows) > MAX_WINDOWS:
+            self._windows.popitem(last=False)
+        return window
 
     def _remember(self, alarm: Alarm) -> None:
         self._known[alarm.key] = None
