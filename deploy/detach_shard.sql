@@ -8,9 +8,12 @@
 -- partition holds exactly the shard's entries, and that the log itself has the event of that verification. The tree's
 -- nodes, the checkpoints and every other shard stay: what is under them is still proven. The log says that it was done, by
 -- the event audit.shard.detach of the same transaction; without it, the watch on controls and the self-check would raise
--- the alarm. Shards are detached in their order. The events of this shard can no longer be read or disclosed through the
--- service, which answers where they are. Payloads aren't in the archive: dump audit.payloads_s<shard>
--- before you drop it, for as long as they must be kept.
+-- the alarm. Shards are detached in their order. The events of this shard can no longer be read or disclosed one by one
+-- through the service, which answers where they are. Evidence is still made of them while audit.entries_s<shard> and
+-- audit.payloads_s<shard> are there; once they are dropped, no evidence can be made for an organization that has events in
+-- them, until they are restored. Payloads aren't in the archive: dump both tables before you drop them, for as long as they
+-- must be kept. A receipt is kept from the first time that somebody read it as final: where the shard has events of
+-- receipts that nobody read, nothing is done, unless PGOPTIONS="-c recoup.unread_receipts=given-up".
 --
 -- PostgreSQL 17 or newer (event_triggers); on a managed one, without event triggers, leave out that line.
 
@@ -27,6 +30,7 @@ DECLARE
   entries bigint;
   payloads bigint;
   made constant uuid := gen_random_uuid();
+  unread bigint := 0;
   moment constant text := to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US');
   counted bigint;
 BEGIN
@@ -85,10 +89,25 @@ BEGIN
     RAISE EXCEPTION 'shard %: not detached: the partition has % entries, the shard %', number, entries, closed
       USING ERRCODE = 'RC003';
   END IF;
+  IF to_regclass('actions.final_receipts') IS NOT NULL
+      AND current_setting('recoup.unread_receipts', true) IS DISTINCT FROM 'given-up' THEN
+    -- One of which an event was erased can't be read as final any more.
+    EXECUTE format('SELECT count(*) FROM actions.receipts r WHERE NOT EXISTS (SELECT FROM actions.final_receipts f'
+      ' WHERE f.organization_id = r.organization_id AND f.receipt_id = r.receipt_id)'
+      ' AND EXISTS (SELECT FROM audit.dedup d WHERE d.event_id = ANY(r.event_ids) AND d.idx >> 40 = %1$s)'
+      ' AND NOT EXISTS (SELECT FROM audit.dedup d JOIN audit.payloads p ON p.idx = d.idx'
+      '   AND p.organization_id = r.organization_id JOIN audit.erased_keys k ON k.key_id = p.key_id'
+      '   WHERE d.event_id = ANY(r.event_ids))', number) INTO unread;
+  END IF;
+  IF unread > 0 THEN
+    RAISE EXCEPTION 'shard %: not detached: % receipts have events in it and were never read as final; have them read first',
+      number, unread USING ERRCODE = 'RC003';
+  END IF;
   -- The seal is lifted for this transaction alone. Nothing else runs in it.
   PERFORM set_config('event_triggers', 'off', true);
   EXECUTE format('ALTER TABLE audit.entries DETACH PARTITION audit.entries_s%s', number);
   EXECUTE format('ALTER TABLE audit.payloads DETACH PARTITION audit.payloads_s%s', number);
+  EXECUTE format('GRANT SELECT ON audit.entries_s%1$s, audit.payloads_s%1$s TO audit_api', number);
   PERFORM set_config('event_triggers', 'on', true);
   UPDATE audit.archive SET detached_at = now() WHERE shard = number;
   -- RFC 8785: the names in order, and no space between. Last of all, because it locks the counter.

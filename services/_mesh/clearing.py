@@ -40,6 +40,10 @@ SLACK = timedelta(minutes=10)
 _ORGANIZATIONS = 500
 
 
+# Takes an organization's erased events out of what else a service keeps of them. It may be told twice.
+OnErased = Callable[[UUID, Sequence[UUID]], Awaitable[None]]
+
+
 class Kept(Protocol):
     """What the log says about a producer's events: a `LogClient`."""
 
@@ -89,9 +93,10 @@ class Clearing:
         clock: Clock,
         days: int,
         metrics: Metrics | None = None,
+        on_erased: OnErased | None = None,
     ) -> None:
         self._database, self._schema, self._log, self._clock = database, schema, to, clock
-        self._window = timedelta(days=days)
+        self._window, self._on_erased = timedelta(days=days), on_erased
         self._places, self._next, self._clear, self._moved = (
             text(each.format(schema=schema)) for each in (_PLACES, _NEXT, _CLEAR, _CLEARED)
         )
@@ -131,6 +136,8 @@ class Clearing:
         since = (began - self._window if full else self._asked) - SLACK
         cleared, found = 0, await self._log.next_erased(since, None)
         while found is not None:
+            if self._on_erased is not None and found.event_ids:
+                await self._on_erased(found.organization_id, found.event_ids)
             cleared += await self._taken_out(found.organization_id, found.event_ids)
             found = await self._log.next_erased(since, found)
         self._round, self._asked = self._round + 1, began

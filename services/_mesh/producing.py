@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from services._mesh.clearing import Clearing, Kept
+from services._mesh.clearing import Clearing, Kept, OnErased
 from services._mesh.denials import Denial, Sink
 from services._mesh.log_client import LogClient
 from services._mesh.process import Mesh
@@ -25,8 +25,11 @@ class Log(Summarizer, Kept, Protocol):
         """Append, all or none; returns where each stands once they are durable."""
 
 
-def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Relay:
-    """Start relay, reconciler, clearing and the watch on state; record denials. `to`: the log, if not the process."""
+def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None, on_erased: OnErased | None = None) -> Relay:
+    """Start relay, reconciler, clearing and the watch on state; record denials. `to`: the log, if not the process.
+
+    `on_erased` takes erased events out of what the service keeps of them beside its outbox.
+    """
     settings = mesh.settings.database
     if settings is None or settings.relay is None:
         raise RuntimeError(f"{mesh.name} needs [database.relay]")
@@ -35,7 +38,7 @@ def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None) -> Rel
     relay = Relay(database, schema, to.append, mesh.clock, mesh.metrics)
     mesh.task(relay.run(), "relay")
     days = mesh.settings.outbox.payload_days
-    mesh.task(Clearing(database, schema, to, mesh.clock, days, mesh.metrics).run(), "clearing of payloads")
+    mesh.task(Clearing(database, schema, to, mesh.clock, days, mesh.metrics, on_erased).run(), "clearing of payloads")
     tell = difference_recorder(schema, store)
     mesh.task(Reconciler(database, schema, to, mesh.metrics, tell, mesh.clock).run(), "reconciler")
     mesh.task(StateWatch(database, store, mesh.clock, mesh.metrics).run(), "watch on state")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from recoup.actions.v1 import actions_service_pb2
 from services._mesh.job_tasks import own_jobs
@@ -13,7 +14,7 @@ from services.actions.clients.peers import Bills, Identity, Log, Scanner
 from services.actions.config import ActionsSettings
 from services.actions.rpc import ActionsRpc, Peers
 from services.actions.usecases.policies import Policies
-from services.actions.usecases.receipts import ReceiptKey
+from services.actions.usecases.receipts import ReceiptKey, forget_finals
 from services.actions.usecases.requests import CHECKPOINT, EXECUTE, EXPIRE
 from services.actions.working.outcomes import give_up
 
@@ -22,7 +23,7 @@ async def compose(mesh: Mesh, settings: ActionsSettings) -> None:
     """Wire actions together and serve."""
     store = mesh.store("actions")
     mesh.follow_revocations()
-    produce(mesh, "actions", store)
+    produce(mesh, "actions", store, on_erased=partial(forget_finals, store))
     channel, exchange = mesh.channels.to, mesh.exchange()
     identity = Identity(channel("identity"))
     peers = Peers(

@@ -131,6 +131,15 @@ receipts = Table(
     Column("supersedes", _Id),
 )
 
+# What proves a receipt offline, as it was when it became final.
+final_receipts = Table(
+    "final_receipts",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("receipt_id", _Id, primary_key=True),
+    Column("bundle", LargeBinary, nullable=False),
+)
+
 # Only what tells when a checkpoint's job looks next; the rest of a job is the mesh's business.
 jobs = Table(
     "jobs",

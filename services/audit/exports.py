@@ -42,7 +42,7 @@ from services.audit.model.heads import PublishedHead
 from services.audit.model.merkle import consistency_ranges, hash_ranges, inclusion_ranges, leaf_hash
 from services.audit.model.shards import place_of, split
 from services.audit.opener import Opener
-from services.audit.store import exports
+from services.audit.store import chain, exports
 from services.audit.usecases import get_organization_head, prove_events, require_payloads
 
 # What a page of events has at most, so that its answer stays below what a channel takes.
@@ -145,13 +145,17 @@ async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpoint
         published, publication = None, None
     async with reader.read() as connection:
         newest = await store.find_checkpoint(connection)
-        first = await exports.find_chain_begin(connection)
+        kept = await chain.list_kept(connection)
+        first = await chain.find_chain_begin(connection, kept)
         end = None
         if newest is not None and first is not None:
-            end = await exports.find_chain_end(connection, place_of(newest.shard, newest.size))
+            end = await chain.find_chain_end(connection, kept, place_of(newest.shard, newest.size))
         if newest is None or first is None or end is None:
             raise _pending("The organization has no event under a signed checkpoint yet.")
-        heads = await _heads(connection, split(first)[0], newest)
+        if first[0] != 1:
+            raise await _taken_out(connection, first[0])
+        begins = split(first[1])[0]
+        heads = await _heads(connection, begins, newest)
     # What a recovery found behind the last head that the log still has is vouched for by what follows it.
     if not any(place_of(each.shard, 0) <= end[1] < place_of(each.shard, each.size) for each in heads):
         raise _pending("No event of the organization is signed since the log was recovered.")
@@ -163,7 +167,7 @@ async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpoint
         )
     # The first event of a shard is the installation's own, and commits to the shard before.
     openings = [
-        await _platform_event(reader, opener, place_of(head.shard, 0), head) if head.shard > split(first)[0] else None
+        await _platform_event(reader, opener, place_of(head.shard, 0), head) if head.shard > begins else None
         for head in heads
     ]
     head = None
@@ -172,6 +176,18 @@ async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpoint
         if under and published.organization_seq <= end[0]:
             head = published, await _platform_event(reader, opener, publication.event.place, under[0])
     return Beginning([ShardPart(*each) for each in zip(heads, openings, strict=True)], end[0], head)
+
+
+async def _taken_out(connection: store.Connection, first: int) -> WrongState:
+    """A chain without its beginning proves nothing: says where that is, and how to have it back."""
+    gone = await chain.list_gone(connection)
+    tables = ", ".join(f"audit.{name}_s{shard}" for shard, _ in gone for name in ("entries", "payloads"))
+    return WrongState(
+        Reason.ERROR_REASON_STATE_WRONG,
+        f"The organization's events before its number {first} stand in {', '.join(origin for _, origin in gone)}, which"
+        f" the operator took out of the log's database. Evidence needs them: have {tables} restored from the dump.",
+        {"state": "detached", "allowed": "attached"},
+    )
 
 
 async def _heads(connection: store.Connection, first: int, newest: Checkpoint) -> list[Checkpoint]:
@@ -189,7 +205,7 @@ async def _heads(connection: store.Connection, first: int, newest: Checkpoint) -
 async def _platform_event(reader: Store, opener: Opener, place: int, head: Checkpoint) -> Proven:
     """An event of the installation itself, proven under one of a bundle's heads."""
     async with reader.read(PLATFORM) as connection:
-        found = await store.read_events(connection, [place])
+        found = await chain.read_kept(connection, await chain.list_kept(connection), [place])
         ranges = inclusion_ranges(split(place)[1], head.size)
         hashes = await store.read_ranges(connection, head.shard, ranges)
     (event,) = await opener.open(found)
@@ -211,9 +227,10 @@ async def read_evidence_events(reader: Store, opener: Opener, after: int, throug
     """A page of the organization's chain, with the events that the export discloses. Raises NotFound, Denied."""
     export = await granted(reader)
     async with reader.read() as connection:
-        rows = await exports.read_chain(connection, after, through, PAGE_EVENTS)
+        kept = await chain.list_kept(connection)
+        rows = await chain.read_chain(connection, kept, after, through, PAGE_EVENTS)
         wanted = [row.idx for row in rows if export.is_within(row.occurred_at, row.appended_at)]
-        found = await store.read_events(connection, wanted)
+        found = await chain.read_kept(connection, kept, wanted)
     if not rows:
         raise NotFound("event")
     disclosed = await opener.open(found)
@@ -264,7 +281,7 @@ async def seal_evidence(
     log: str,
     digests: dict[str, str],
     heads: Sequence[Head],
-    chain: tuple[int, bytes],
+    ends_at: tuple[int, bytes],
     counts: Counts,
 ) -> bytes:
     """Sign the statement over a bundle, and leave the event that seals it. Returns manifest.json.
@@ -281,8 +298,8 @@ async def seal_evidence(
             f"An export that is {export.state} isn't sealed.",
             {"state": export.state, "allowed": EvidenceState.RUNNING},
         )
-    seq, leaf = chain
-    found = await exports.find_leaf(work.connection, seq)
+    seq, leaf = ends_at
+    found = await chain.find_leaf(work.connection, seq)
     if found is None or leaf_hash(found[1]) != leaf:
         raise invalid_field("chain_leaf", "isn't the hash of the organization's leaf at chain_seq")
     newest = max(heads, key=lambda head: head.shard)

@@ -349,12 +349,12 @@ class Witnessed:
 
 async def test_a_receipt_is_issued_until_enough_witnesses_have_cosigned_and_then_final(office: Office) -> None:
     made = await office.approve(await office.request())
-    receipt_id = uuid7()
+    receipt_id, event_id = uuid7(), uuid7()
     async with office.api.begin(ACME) as work:
         await checkpoints.insert_receipt(
             work.connection, organization_id=ACME, receipt_id=receipt_id, action_id=made.action.action_id, days=7,
             revision=1, decision="VERIFIED", currency="USD", provisional=False, format=1, digest="", document=b"{}",
-            measurement=b"{}", envelope=b"{}", event_ids=[], issued_at=work.now, supersedes=None,
+            measurement=b"{}", envelope=b"{}", event_ids=[event_id], issued_at=work.now, supersedes=None,
         )  # fmt: skip
         work.emit("actions.receipt.issue", f"receipts/{receipt_id}")
 
@@ -367,11 +367,21 @@ async def test_a_receipt_is_issued_until_enough_witnesses_have_cosigned_and_then
     assert (waiting.is_final, waiting.bundle, waiting.cosigned, waiting.quorum) == (False, "", 1, 2)
     unsigned = await get(Unavailable(pending, "Wait.", {"index": ""}))
     assert (unsigned.is_final, unsigned.cosigned, unsigned.quorum) == (False, 0, 0)
+    down = Unavailable(Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, "It's down.")
+    with pytest.raises(Unavailable, match="down"):
+        await get(down)
     final = await get()
     assert final.is_final
     assert orjson.loads(final.bundle)["key_manifest"] == "manifest"
+    # From then on these bytes are served, though the log is away, or hasn't its events any more.
+    for problem in (down, Unavailable(pending, "On its way.", {"index": ""})):
+        assert (await get(problem)).bundle == final.bundle
+    # But for what was erased: another's event is none of its own.
+    await receipts.forget_finals(office.api, ACME, [uuid7()])
+    assert (await get(down)).is_final
+    await receipts.forget_finals(office.api, ACME, [event_id])
     with pytest.raises(Unavailable, match="down"):
-        await get(Unavailable(Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, "It's down."))
+        await get(down)
 
 
 async def test_an_attempt_is_recorded_once_whoever_believes_to_hold_the_lease(office: Office) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
+from recoup_verify.evidence.bundle import check_evidence
+from recoup_verify.log import Trust, parse_key
 from services._mesh.clock import Clock
 from services._mesh.context import entered
 from services._mesh.errors import NotFound
@@ -25,6 +28,7 @@ from services.audit.model import merkle
 from services.audit.model.alarms import Alarm
 from services.audit.model.archive import bundle_object
 from services.audit.model.events import Produced, Proven
+from services.audit.model.evidence.export import EvidenceState
 from services.audit.model.notes import Signer, TreeHead, verify
 from services.audit.model.progress import Scope
 from services.audit.model.shards import origin_of
@@ -32,6 +36,7 @@ from services.audit.model.tiles import Tile, read_bundle
 from services.audit.own_log import OwnLog
 from tests.support.archive import ArchivedLog, folder
 from tests.support.erasing import Vault, vault
+from tests.support.evidence import running
 from tests.support.log import ACME, GLOBEX, KEY, LOG, checkpointer, event, recorded
 from tests.support.postgres import ROOT as REPOSITORY
 from tests.support.postgres import TestDatabase
@@ -161,6 +166,46 @@ async def test_what_a_detached_shard_held_is_told_and_the_others_are_still_prove
     assert (detached["target"], detached["actor"]) == ("shards/0", "process:operator")
     assert detached["metadata"].keys() == {"detached_at", "entries", "location", "origin", "payloads", "root"}
     assert (detached["metadata"]["entries"], detached["metadata"]["origin"]) == ("8", LOG)
+
+
+async def test_evidence_is_made_while_what_was_detached_is_there_and_else_says_what_it_needs(kept: Kept) -> None:
+    log = kept.log
+    for shard in (0, 1):
+        await detach(log.database, shard)
+    begins = log.clock.now() - timedelta(days=1000)
+    async with running(log.database, log.folder, log) as evidence:
+        made = await evidence.make(await evidence.start(begins=begins, days=1000))
+        assert made.state is EvidenceState.READY, made.problem
+        path = evidence.tools.folder.file(ACME, made.export_id)
+        proved = check_evidence(str(path), Trust.of(parse_key(evidence.root_key)))
+        assert [head.shard for head in proved.heads] == [0, 1, 2]
+        assert proved.claim["counts"]["disclosed"] == proved.claim["counts"]["events"] > 7
+        superuser = await log.database.superuser()
+        await superuser.execute("SET event_triggers = off")
+        await superuser.execute("DROP TABLE audit.entries_s0, audit.payloads_s0")
+        await superuser.close()
+        failed = await evidence.make(await evidence.start(begins=begins, days=1000))
+    assert failed.state is EvidenceState.FAILED
+    assert f"stand in {LOG}, which the operator took out of the log's database" in failed.problem
+    assert "have audit.entries_s0, audit.payloads_s0 restored" in failed.problem
+
+
+async def test_a_shard_with_events_of_receipts_that_nobody_read_as_final_stays(kept: Kept) -> None:
+    """What becomes of a receipt is decided before its events are out of the log's reach."""
+    database, receipt = kept.log.database, (ACME, uuid4())
+    superuser = await database.superuser()
+    await superuser.execute(
+        "SET event_triggers = off;"
+        " CREATE TABLE actions.receipts (organization_id uuid, receipt_id uuid, event_ids uuid[]);"
+        " CREATE TABLE actions.final_receipts (organization_id uuid, receipt_id uuid)"
+    )
+    await superuser.execute("INSERT INTO actions.receipts VALUES ($1, $2, $3)", *receipt, [kept.old.event_id])
+    with pytest.raises(Exception, match="1 receipts have events in it and were never read as final"):
+        await detach(database, 0)
+    await superuser.execute("INSERT INTO actions.receipts VALUES ($1, $2, $3)", ACME, uuid4(), [kept.new.event_id])
+    await superuser.execute("INSERT INTO actions.final_receipts VALUES ($1, $2)", *receipt)
+    await superuser.close()
+    await detach(database, 0)
 
 
 async def test_an_announced_detach_raises_no_alarm_also_when_its_tables_are_dropped(kept: Kept) -> None:

@@ -43,7 +43,12 @@ class Producer:
         self.store = Store(roles["api"], "pricing", self.clock)
         self.relay = Relay(roles["relay"], "pricing", client.append, self.clock)
         self.reconciler = Reconciler(roles["relay"], "pricing", client)
-        self.clearing = Clearing(roles["relay"], "pricing", client, self.clock, DAYS, self.metrics)
+        self.told: list[tuple[UUID, UUID]] = []
+        self.clearing = Clearing(roles["relay"], "pricing", client, self.clock, DAYS, self.metrics, self.forget)
+
+    async def forget(self, organization: UUID, event_ids: Sequence[UUID]) -> None:
+        """What a service does that keeps more of its events."""
+        self.told += [(organization, event_id) for event_id in event_ids]
 
     async def act(self, person: UUID, count: int = 1, organization: UUID = ACME) -> None:
         call = context(organization, actor=f"user:{person}", responsible_person=person, role="FINOPS")
@@ -280,6 +285,8 @@ async def test_erased_events_come_in_pieces_and_to_their_own_producer(
         assert await other.next_erased(producer.clock.now() - timedelta(days=1), answer) is None
     assert await producer.client.next_erased(producer.clock.now() + timedelta(days=1), None) is None
     assert await producer.clearing.clear_erased() == 5
+    erased = await producer.fetch("SELECT organization_id, event_id FROM pricing.outbox WHERE payload IS NULL")
+    assert sorted(producer.told) == sorted(erased)
 
 
 async def test_nobody_clears_what_the_log_has_not_named(producer: Producer, database: TestDatabase) -> None:

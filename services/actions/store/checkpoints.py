@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, insert, select, update
+from sqlalchemy import Select, and_, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
 from services.actions.model.action import Checkpoint
 from services.actions.model.ledger import Line
 from services.actions.model.states import OPEN_STATES
-from services.actions.tables import actions, checkpoints, jobs, receipts
+from services.actions.tables import actions, checkpoints, final_receipts, jobs, receipts
 
 
 async def insert_checkpoints(
@@ -164,6 +165,27 @@ async def get_receipt(connection: AsyncConnection, receipt_id: UUID) -> Any:
     if row is None:
         raise NotFound("receipt")
     return row
+
+
+async def find_final(connection: AsyncConnection, receipt_id: UUID) -> str | None:
+    """The bundle of a receipt as it was when it became final; None until then, and once an event of it was erased."""
+    query = select(final_receipts.c.bundle).where(final_receipts.c.receipt_id == receipt_id)
+    found = (await connection.execute(query)).scalar_one_or_none()
+    return None if found is None else bytes(found).decode()
+
+
+async def insert_final(connection: AsyncConnection, organization_id: UUID, receipt_id: UUID, bundle: str) -> None:
+    """Keep the bundle of a receipt that is final. The first one stays."""
+    made = insert_or(final_receipts).values(
+        organization_id=organization_id, receipt_id=receipt_id, bundle=bundle.encode()
+    )
+    await connection.execute(made.on_conflict_do_nothing())
+
+
+async def delete_finals(connection: AsyncConnection, event_ids: Sequence[UUID]) -> None:
+    """Forget the bundles that have one of these events in them."""
+    hold = select(receipts.c.receipt_id).where(receipts.c.event_ids.overlap(event_ids))
+    await connection.execute(delete(final_receipts).where(final_receipts.c.receipt_id.in_(hold)))
 
 
 async def list_receipts(

@@ -144,17 +144,32 @@ class Proven:
 
 
 async def get_receipt(reader: Store, log: Log, receipt_id: UUID) -> Proven:
-    """A receipt, and once it is final everything that proves it offline. Raises NotFound, or what the log raises."""
+    """A receipt, and once it is final everything that proves it offline: the same bytes from then on, whatever becomes
+    of the log's old shards. Raises NotFound, or what the log raises.
+    """
     async with reader.read() as connection:
         row = await checkpoints.get_receipt(connection, receipt_id)
+        kept = await checkpoints.find_final(connection, receipt_id)
+    if kept is not None:
+        return Proven(row, kept)
     try:
-        return Proven(row, bundle_of(row, *await log.prove(row.event_ids)))
+        made = bundle_of(row, *await log.prove(row.event_ids))
     except Unavailable as problem:
         if problem.reason != Reason.ERROR_REASON_CHECKPOINT_PENDING:
             raise
         # It was issued, and nothing can change that; what is missing is others' word for it.
         counts = (int(problem.metadata.get(name) or 0) for name in ("cosigned", "quorum"))
         return Proven(row, "", *counts)
+    async with reader.begin() as work:
+        await checkpoints.insert_final(work.connection, work.organization_id, receipt_id, made)
+        # Of two that read it at once, one was the first.
+        return Proven(row, await checkpoints.find_final(work.connection, receipt_id) or made)
+
+
+async def forget_finals(writer: Store, organization_id: UUID, event_ids: Sequence[UUID]) -> None:
+    """The log erased these events: what they said is kept in no receipt, which can't be proved any more."""
+    async with writer.begin(organization_id) as work:
+        await checkpoints.delete_finals(work.connection, event_ids)
 
 
 def bundle_of(row: Any, proofs: Sequence[Proof], checkpoint: str, manifest: str) -> str:

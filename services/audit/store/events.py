@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select, text
+from sqlalchemy import Row, Select, Table, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
@@ -16,12 +16,12 @@ from services.audit.store import listing
 from services.audit.tables import dedup, entries, payloads
 
 
-def _whole() -> Select[Any]:
+def _whole(leaves: Table = entries, contents: Table = payloads) -> Select[Any]:
     """Entries with their payloads."""
-    joined = entries.join(
-        payloads, (payloads.c.organization_id == entries.c.organization_id) & (payloads.c.idx == entries.c.idx)
+    joined = leaves.join(
+        contents, (contents.c.organization_id == leaves.c.organization_id) & (contents.c.idx == leaves.c.idx)
     )
-    return select(entries, payloads.c.format, payloads.c.key_id, payloads.c.content).select_from(joined)
+    return select(leaves, contents.c.format, contents.c.key_id, contents.c.content).select_from(joined)
 
 
 async def get_event(connection: AsyncConnection, event_id: UUID) -> Recorded:
@@ -82,9 +82,11 @@ async def list_events(
     return await read_events(connection, places)
 
 
-async def read_events(connection: AsyncConnection, places: Sequence[int]) -> list[Recorded]:
-    """The events at some places, in their order; all must be there."""
-    rows = await connection.execute(_whole().where(entries.c.idx.in_(places)))
+async def read_events(
+    connection: AsyncConnection, places: Sequence[int], leaves: Table = entries, contents: Table = payloads
+) -> list[Recorded]:
+    """The events at some places of these tables, in their order; all must be there."""
+    rows = await connection.execute(_whole(leaves, contents).where(leaves.c.idx.in_(places)))
     found = {row.idx: _recorded(row) for row in rows}
     return [found[place] for place in places]
 

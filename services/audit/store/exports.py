@@ -1,8 +1,7 @@
-"""SQL of evidence: the exports and their progress, and the organization's chain as a bundle holds it."""
+"""SQL of evidence: the exports and their progress."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services._mesh.errors import NotFound
 from services.audit.model.evidence.documents import Scope
 from services.audit.model.evidence.export import OPEN_STATES, EvidenceState, Export
-from services.audit.tables import entries, evidence_exports, evidence_progress
+from services.audit.tables import evidence_exports, evidence_progress
 
 
 async def insert_export(connection: AsyncConnection, made: Export) -> None:
@@ -109,35 +108,3 @@ def _export(row: Row[Any]) -> Export:
         done=row.done or 0,
         total=row.total or 0,
     )
-
-
-async def find_chain_end(connection: AsyncConnection, below: int) -> tuple[int, int] | None:
-    """The organization's last event below a place: its number in the chain, and its place."""
-    newest = select(entries.c.organization_seq, entries.c.idx).order_by(entries.c.idx.desc()).limit(1)
-    row = (await connection.execute(newest.where(entries.c.idx < below))).one_or_none()
-    return None if row is None else (row.organization_seq, row.idx)
-
-
-async def find_chain_begin(connection: AsyncConnection) -> int | None:
-    """The place of the organization's first event."""
-    row = (await connection.execute(select(entries.c.idx).order_by(entries.c.idx).limit(1))).one_or_none()
-    return None if row is None else row.idx
-
-
-async def read_chain(connection: AsyncConnection, after: int, through: int, limit: int) -> Sequence[Any]:
-    """The organization's leaves by their numbers in the chain, without their payloads."""
-    c = entries.c
-    query = (
-        select(c.event_id, c.idx, c.organization_seq, c.occurred_at, c.appended_at, c.target, c.leaf)
-        .where(c.organization_seq > after, c.organization_seq <= through)
-        .order_by(c.organization_seq)
-        .limit(limit)
-    )
-    return (await connection.execute(query)).all()
-
-
-async def find_leaf(connection: AsyncConnection, seq: int) -> tuple[int, bytes] | None:
-    """The place and the leaf of the organization's event with this number in its chain."""
-    query = select(entries.c.idx, entries.c.leaf).where(entries.c.organization_seq == seq)
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else (row.idx, bytes(row.leaf))

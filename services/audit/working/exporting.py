@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from services._mesh.claimed import ClaimedJob
-from services._mesh.errors import PASSING, Conflict, Problem, Reason, Unavailable, WrongState
+from services._mesh.errors import PASSING, Conflict, NotFound, Problem, Reason, Unavailable, WrongState
 from services._mesh.jobs import Job
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import UnitOfWork
@@ -207,7 +207,7 @@ class _Making:
                 )
             try:
                 proofs, checkpoint, manifest = await self._log.prove(self._grant, self._export, line.event_ids)
-            except (WrongState, Unavailable) as problem:
+            except (NotFound, WrongState, Unavailable) as problem:
                 writer.note_receipt({**line.summary, "absent": _why_absent(problem)})
                 continue
             # One that was issued since is of the next bundle: its events lie behind this one's chain.
@@ -291,6 +291,8 @@ def _why_absent(problem: Problem) -> str:
         return "an event of it was erased, so that it can't be proved anew"
     if problem.reason == Reason.ERROR_REASON_CHECKPOINT_PENDING and problem.metadata.get("quorum"):
         return "it isn't final: too few witnesses have cosigned yet"
+    if isinstance(problem, NotFound):
+        return "an event of it isn't provable in the log: its shard was detached or given up, or it is on its way"
     raise problem
 
 
