@@ -209,6 +209,7 @@ def test_records_by_action() -> None:
         "actions.policy.override": "changes",
         "identity.break_glass.use": "break_glass",
         "audit.alarm.raise": "break_glass",
+        "identity.control.bypass": "break_glass",
         "scanner.exception.grant": "exceptions",
         "scanner.review.complete": "exceptions",
         "member": None,

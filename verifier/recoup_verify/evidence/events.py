@@ -22,7 +22,7 @@ _SHOWN, _ERASED = {**_LINE, **shape(texts="payload salt")}, {**_LINE, **shape(fl
 RECORDS: Mapping[str, frozenset[str]] = {
     "approvals.json": frozenset({"action"}),
     "changes.json": frozenset(["member", "role", "permission", "policy", "organization", "platform", "sso", "token"]),
-    "break_glass.json": frozenset({"break_glass", "alarm", "bypass"}),
+    "break_glass.json": frozenset({"break_glass", "alarm", "bypass", "control"}),
     "exceptions.json": frozenset({"exception", "review"}),
     "scans.json": frozenset(),
     "keys.json": frozenset(),
@@ -125,15 +125,17 @@ class Export:
 
     def _check_records(self, payload: Mapping[str, Any]) -> None:
         action, lists = str(payload.get("action")), set()
+        kind = [*action.split(".", 2), ""][1]
         for name, record in self._records.pop(payload["event_id"], ()):
             lists.add(name)
-            if RECORDS[name] and action.split(".")[1:2] and action.split(".")[1] not in RECORDS[name]:
+            if RECORDS[name] and kind not in RECORDS[name]:
                 raise Disproved(f"{name} names the event {payload['event_id']}, which is {action[:80]}")
             for part in _REPEATED:
                 if part in record and record[part] != payload.get(part, ""):
                     raise Disproved(f"{name} has another {part} of the event {payload['event_id']} than the log")
-        if action in _APPROVALS and "approvals.json" not in lists:
-            raise Disproved(f"approvals.json leaves out {action}, the event {payload['event_id']}")
+        for name in RECORDS.keys() - lists:
+            if kind in RECORDS[name] and (kind != "action" or action in _APPROVALS):
+                raise Disproved(f"{name} leaves out {action[:80]}, the event {payload['event_id']}")
         if action == "actions.receipt.issue" and str(payload.get("target"))[9:] not in self.receipts:
             self.unfinished = True
 

@@ -17,7 +17,7 @@ _APPROVALS = frozenset({"actions.action.approve", "actions.action.reject"})
 # The noun in the middle of "<service>.<noun>.<verb>" tells what an event is about.
 _NOUNS = {
     **dict.fromkeys(("member", "role", "permission", "policy", "organization", "platform", "sso", "token"), "changes"),
-    **dict.fromkeys(("break_glass", "alarm", "bypass"), "break_glass"),
+    **dict.fromkeys(("break_glass", "alarm", "bypass", "control"), "break_glass"),
     **dict.fromkeys(("exception", "review"), "exceptions"),
 }
 _TEXTS = ("event_id", "occurred_at", "action", "target", "result", "actor", "responsible_person", "role")
