@@ -194,6 +194,16 @@ def test_what_is_harmless_stays_as_it_is(value: str) -> None:
     assert cell(value) == value
 
 
+@pytest.mark.parametrize("shown", [{}, {"break_glass": [event()], "exceptions": [event()]}])
+def test_a_list_that_nothing_can_fill_yet_says_so(shown: dict[str, list[Record]]) -> None:
+    """An empty list would look as if it were known that nothing happened."""
+    said = " ".join(
+        "".join(Reading(page(summary(shown=shown, totals={"break_glass": 1, "scans": 0, "keys": 0}))).text).split()
+    )
+    assert "has no break-glass access yet, so that no use of it can stand here" in said
+    assert "grants no exceptions and asks for no reviews of access yet" in said
+
+
 def test_csv_is_read_back_as_it_was_written() -> None:
     values = ["a", 'say "hi"', "x,y", "line\nbreak", "", "\u00e4\U0001f4b6", "lone \ud800"]
     (found,) = csv.reader(io.StringIO(row(values).decode(), newline=""))

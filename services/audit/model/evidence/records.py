@@ -27,11 +27,12 @@ INDEX_COLUMNS = ("shard", "index", "org_seq", *EVENT_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A file of records: its name without ending, its heading, and what is said where it is empty."""
+    """A file of records: its name without ending, its heading, what is said where it is empty, and in any case."""
 
     name: str
     heading: str
     empty: str
+    always: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -42,12 +43,16 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "break_glass",
             "Break-glass uses, bypassed controls and alarms",
-            "None is recorded in this period. This version of Recoup has no break-glass access of its own.",
+            "None of these is recorded in this period.",
+            "This version of Recoup has no break-glass access yet, so that no use of it can stand here: only bypassed"
+            " controls and alarms can.",
         ),
         Kind(
             "exceptions",
             "Exceptions and their reviews",
-            "None is recorded in this period. This version of Recoup grants no exceptions.",
+            "None of these is recorded in this period.",
+            "This version of Recoup grants no exceptions and asks for no reviews of access yet: that none stands here"
+            " says nothing about how either was handled elsewhere.",
         ),
     )
 }
