@@ -162,7 +162,8 @@ async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpoint
     if end[0] > MAX_EVENTS:
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,
-            f"The organization has {end[0]:,} events; a bundle holds {MAX_EVENTS:,}.",
+            f"The organization has {end[0]:,} events; a bundle holds {MAX_EVENTS:,}, whatever its period."
+            " Each event and each receipt is still proved by itself.",
             {"state": str(end[0]), "allowed": str(MAX_EVENTS)},
         )
     # The first event of a shard is the installation's own, and commits to the shard before.

@@ -17,7 +17,8 @@ from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.evidence.gathered import Beginning, ChainLeaf, ShardHead
 from services.audit.model.leaf import commitment
 from services.audit.model.merkle import Frontier, leaf_hash
-from services.audit.working.writing import BundleBroken, BundleWriter
+from services.audit.working import writing
+from services.audit.working.writing import BundleBroken, BundleTooLarge, BundleWriter
 
 ACME = UUID(int=1)
 DAY0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -138,6 +139,25 @@ def test_a_tree_that_does_not_lead_to_the_root_is_not_sealed(
         made.files.put("log/0/tree.txt", "".join(f"{encode(each)}\n" for each in tree).encode())
         with pytest.raises(BundleBroken, match=said):
             made.write_shards()
+    finally:
+        made.files.abandon()
+
+
+def test_a_bundle_that_no_verifier_would_take_is_not_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size is all of its files', those that are closed already too."""
+    head, seq = log_of(chain(8))
+    made = writer(tmp_path, head, seq)
+    try:
+        made.add_events(list(chain(4)))
+        made.files.put("other", b"x" * 5000)
+        lines = made.files.written - 5000
+        monkeypatch.setattr(writing, "MAX_BYTES", lines + 5000)
+        made.require_room()
+        made.files.put("another", b"x")
+        with pytest.raises(BundleTooLarge, match="Take a shorter period, or a narrower scope"):
+            made.require_room()
+        with pytest.raises(BundleTooLarge):
+            made.add_events(list(chain(8))[4:])
     finally:
         made.files.abandon()
 

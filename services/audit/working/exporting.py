@@ -34,10 +34,10 @@ from services.audit.model.evidence.export import (
 )
 from services.audit.model.evidence.gathered import Beginning, ReceiptLine, Seal, ShardHead
 from services.audit.store import exports
-from services.audit.working.writing import BundleBroken, BundleWriter
+from services.audit.working.writing import BundleBroken, BundleTooLarge, BundleWriter
 
 log = logging.getLogger(__name__)
-# Reading and hashing a bundle of a million events takes minutes on a slow disk.
+# Reading and hashing a bundle of millions of events takes minutes on a slow disk.
 WRITE_SECONDS, PACK_SECONDS = 120.0, 1800.0
 RANGES = 2000
 # How often the seal's event is looked for, and how long at most.
@@ -65,6 +65,8 @@ async def export_evidence(tools: Tools, job: ClaimedJob) -> None:
         return
     try:
         size, sha256 = await _Making(tools, job, export, now).run()
+    except BundleTooLarge as large:
+        await _fail(job, export, str(large))
     except BundleBroken as broken:
         log.error("security: the log's answers for an export can't be true: %s", broken)
         await _fail(job, export, f"The log's own answers don't fit together: {broken}. Nothing was sealed.")
@@ -294,10 +296,6 @@ def _why_absent(problem: Problem) -> str:
     if isinstance(problem, NotFound):
         return "an event of it isn't provable in the log: its shard was detached or given up, or it is on its way"
     raise problem
-
-
-class BundleTooLarge(BundleBroken):
-    """More than a bundle may hold."""
 
 
 async def _several(found: AsyncIterator[Any], size: int = 50) -> AsyncIterator[Sequence[Any]]:

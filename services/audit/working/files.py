@@ -28,6 +28,12 @@ class Files:
         self._folder = folder
         self._open: list[File] = []
         self.digests: dict[str, bytes] = {}
+        self._closed_bytes = 0
+
+    @property
+    def written(self) -> int:
+        """How many bytes there are."""
+        return self._closed_bytes + sum(file.written for file in self._open)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a whole file."""
@@ -38,6 +44,7 @@ class Files:
         """Begin a file."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._closed_bytes += sum(file.written for file in self._open if file.closed)
         self._open = [file for file in self._open if not file.closed]
         self._open.append(File(path, name, self.digests))
         return self._open[-1]
@@ -70,10 +77,12 @@ class File:
     def __init__(self, path: Path, name: str, digests: dict[str, bytes]) -> None:
         self._file, self._name, self._digests = path.open("wb"), name, digests
         self._hash = hashlib.sha256()
+        self.written = 0
 
     def write(self, content: bytes) -> None:
         """Append bytes."""
         self._file.write(content)
+        self.written += len(content)
         self._hash.update(content)
 
     @property

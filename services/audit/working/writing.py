@@ -22,7 +22,7 @@ import rfc8785
 from services.audit.model.evidence.continuity import find_tails
 from services.audit.model.evidence.csv_files import row
 from services.audit.model.evidence.documents import MANIFEST, SEAL, Contents, Scope, encode, event_line, moment, seal
-from services.audit.model.evidence.export import Export
+from services.audit.model.evidence.export import MAX_BYTES, Export
 from services.audit.model.evidence.gathered import Beginning, ChainLeaf, Seal, Totals
 from services.audit.model.evidence.records import (
     EVENT_COLUMNS,
@@ -49,6 +49,10 @@ _MOST_SUBJECTS = 50_000
 
 class BundleBroken(Exception):
     """What the log said can't be true; says where. Nothing is sealed."""
+
+
+class BundleTooLarge(BundleBroken):
+    """More than a bundle may hold; says what to do."""
 
 
 @dataclass
@@ -93,9 +97,17 @@ class BundleWriter:
         self.disclosed = self.erased = 0
 
     def add_events(self, leaves: Sequence[ChainLeaf]) -> None:
-        """Append the next leaves of the chain. Raises BundleBroken where one doesn't continue it."""
+        """Append the next leaves of the chain. Raises BundleBroken where one doesn't continue it, BundleTooLarge."""
         for each in leaves:
             self._add_event(each)
+        self.require_room()
+
+    def require_room(self) -> None:
+        """Raise BundleTooLarge where a verifier would take no more."""
+        if self.files.written > MAX_BYTES:
+            raise BundleTooLarge(
+                f"A bundle has {MAX_BYTES >> 30} GiB at most. Take a shorter period, or a narrower scope."
+            )
 
     def _add_event(self, each: ChainLeaf) -> None:
         said = orjson.loads(each.leaf)
@@ -180,6 +192,7 @@ class BundleWriter:
         self.files.put(f"receipts/{receipt_id}.json", bundle)
         self.receipt_count += 1
         self.note_receipt(summary)
+        self.require_room()
 
     def note_receipt(self, summary: Record) -> None:
         """Have the summary show a receipt, also one whose bundle can't be made any more."""

@@ -16,7 +16,8 @@ LONGEST = timedelta(days=3660)
 # What happens tomorrow can be asked for today, so that a period may end with the day.
 AHEAD = timedelta(days=1)
 MAX_OPEN = 3
-MAX_EVENTS = 1_000_000
+# The worker keeps 40 bytes of each event, and a verifier takes no more bytes than these: a leaf alone is some 600.
+MAX_EVENTS, MAX_BYTES = 4_000_000, 4 << 30
 MAX_RECEIPTS = 10_000
 
 
