@@ -18,6 +18,7 @@ from services.audit.model.beside import (
     ArchiveRow,
     Metadata,
     archive_faults,
+    common_size,
     entry_fields,
     erased_key_faults,
     erased_keys,
@@ -164,12 +165,20 @@ class Beside:
 
     async def opening(self, shard: Extent, root: bytes, sound: int) -> list[Fault]:
         """Where a closed shard isn't what the one after it was opened on; `sound` is its newest good size."""
+        metadata = await self._opened_after(shard)
+        return list(opening_faults(metadata, shard, root, sound)) if metadata else []
+
+    async def common(self, shard: Extent) -> int:
+        """Up to which size a shard is as it was signed, as the opening of a recovery says."""
+        return common_size(await self._opened_after(shard), shard)
+
+    async def _opened_after(self, shard: Extent) -> Metadata:
+        """What the opening of the shard after a closed one says; nothing where that can't be told."""
         async with self._database.scoped(PLATFORM, read_only=True) as connection:
             first = await store.find_first_said(connection, place_of(shard.shard + 1, 0))
         if not shard.size or first is None or first.action != OPEN or split(first.place)[1]:
-            return []  # A shard that was lost has nothing, and the next one may wait for its opening.
-        metadata = (await self._metadata(PLATFORM, [first]))[0]
-        return list(opening_faults(metadata, shard, root, sound)) if metadata else []
+            return {}  # A shard that was lost has nothing, and the next one may wait for its opening.
+        return (await self._metadata(PLATFORM, [first]))[0]
 
 
 def _metadata_of(content: Content, leaf: bytes) -> Metadata:

@@ -285,6 +285,8 @@ class _Run:
             lambda note: read_stored_note(note, self._held[extent.shard].keys, extent.shard),
             max(progress.sound, extent.first),
         )
+        closed = extent is not progress.extents[-1]
+        common = await self._beside.common(extent) if closed and low < extent.size else extent.size
         while low < extent.size:
             high = min(low + chunk, extent.size)
             async with self._checker.database.unscoped() as connection:
@@ -297,7 +299,9 @@ class _Run:
                 cosignature_faults(place_of(extent.shard, 0), {row.size: row.note for row in checkpoints}, cosigned)
             )
             held = self._held[extent.shard]
-            checkpoints += signed_last(held, extent, low, high, checkpoints, progress.started_at)
+            # What a recovery gave up, as the root signed, isn't what was signed before.
+            checkpoints = [row for row in checkpoints if row.size <= common]
+            checkpoints += signed_last(held, extent, low, min(high, common), checkpoints, progress.started_at)
             unknown = sorted(set(range(first, end)) - known)[:10]
             self._add(Fault(place, "dedup", "its event isn't among those known") for place in unknown)
             self._add(await asyncio.to_thread(tree.check, high, nodes, progress.leaf_hashes, checkpoints))
@@ -305,7 +309,7 @@ class _Run:
             progress.sound = tree.sound
             progress.checkpoints += len(checkpoints)
             await self._spend(len(nodes) + len(known) + len(checkpoints) + len(cosigned))
-        if progress.scope is Scope.FULL and extent is not progress.extents[-1]:
+        if progress.scope is Scope.FULL and closed:
             self._add(await self._beside.opening(extent, tree.frontier.root(), tree.sound))
 
     async def _root_at(self, shard: int, size: int) -> bytes:

@@ -207,7 +207,7 @@ class _Follower:
         """Whether there is a checkpoint that may continue what it knows, or a next shard. Raises WitnessFailed."""
         # Its size was told before ours is read: nothing is signed, let alone cosigned, that isn't durable here.
         size, newest = await self._cosigners.reach(checkpoint.shard)
-        if size < answer.size and await self._cosigners.was_given_up(checkpoint.shard):
+        if newest < answer.size and await self._cosigners.was_given_up(checkpoint.shard):
             name, shard = self.client.key.name, checkpoint.shard
             log.warning("the witness %s knows more of shard %d than was recovered: on to the next", name, shard)
             self._shard = shard + 1

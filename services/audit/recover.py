@@ -1,7 +1,8 @@
-"""Recovers the log after its database was restored to an older state: `python -m services.audit.recover …`.
+"""Recovers the log after its database was set back or rewritten: `python -m services.audit.recover …`.
 
 The signer can't be set back: a recovery opens a new shard whose first leaf commits to the last head that was signed,
-of whichever shard, and states what is lost. The offline root key authorises it. With the audit process stopped:
+of whichever shard, and states what is lost, and which leaves are given up: those after the last checkpoint that the
+database still bears out. The offline root key authorises it. With the audit process stopped:
 
     … statement --config FILE --signed NOTE        says what the root is to sign
     … sign --root-key KEY --name NAME --text FILE  on the offline machine; writes the signed statement
@@ -26,11 +27,11 @@ from services._mesh.database import Database
 from services._mesh.uow import PLATFORM, Store
 from services.audit import store as sql
 from services.audit.config import AuditSettings
-from services.audit.model.merkle import peaks, root_of
 from services.audit.model.notes import NoteInvalid, Signer, TreeHead, VerifierKey, verify
-from services.audit.model.openings import ACTION, RECOVERY, opening_metadata, recovery_text
+from services.audit.model.openings import ACTION, RECOVERY, Restored, opening_metadata, recovery_text
 from services.audit.model.shards import origin_of, shard_of
 from services.audit.model.signing import SignedHead
+from services.audit.refusals import find_common, root_at
 from services.audit.signing_keys import load_key
 
 ROOT_SUFFIX = "/root"
@@ -50,8 +51,7 @@ class Recovery:
         """What the offline root key is to sign. Raises CannotRecover."""
         signed = signed_head(note)
         async with self._head.unscoped() as connection:
-            restored = await sql.read_head(connection)
-            last = await self._require_older(connection, restored, signed)
+            last, restored = await self._require_other(connection, await sql.read_head(connection), signed)
         return recovery_text(self._name, last + 1, signed, restored)
 
     async def open(self, note: str, statement: str, root: VerifierKey) -> int:
@@ -67,25 +67,24 @@ class Recovery:
                 return shard
         metadata = opening_metadata(self._name, shard, RECOVERY, signed)
         async with self._store.begin(PLATFORM) as work:
-            origin, size = origin_of(self._name, restored[0]), str(restored[1])
-            lost = {"restored_origin": origin, "restored_size": size, "statement": statement}
-            work.emit(ACTION, f"log/{metadata['origin']}", {**metadata, **lost})
+            said = {**metadata, **restored.metadata(self._name), "statement": statement}
+            work.emit(ACTION, f"log/{metadata['origin']}", said)
         return shard
 
-    async def _turned(self, signed: SignedHead, statement: str, root: VerifierKey) -> tuple[int, tuple[int, int]]:
-        """The new shard, and the one that was restored before it with its size."""
+    async def _turned(self, signed: SignedHead, statement: str, root: VerifierKey) -> tuple[int, Restored]:
+        """The new shard, and where the database ended before it."""
         last = self._shard_of(signed)
         async with self._head.unscoped() as connection:
             head = await sql.take_over(connection)  # Whoever still appends is fenced from here on.
-            restored = head.shard, head.frontier.size
-            if restored == (last + 1, 0) and (await sql.read_shard(connection, last + 1)).kind == RECOVERY:
-                restored = await sql.find_restored(connection, last + 1)
+            at = head.shard, head.frontier.size
+            if at == (last + 1, 0) and (await sql.read_shard(connection, last + 1)).kind == RECOVERY:
+                restored = await self._restored(connection, await sql.find_restored(connection, last + 1), last, signed)
                 self._require_authorised(last + 1, signed, restored, statement, root)
                 return last + 1, restored
-            await self._require_older(connection, restored, signed)
+            _, restored = await self._require_other(connection, at, signed)
             self._require_authorised(last + 1, signed, restored, statement, root)
             opened = sql.OpenShard(RECOVERY, self._clock.now())
-            await sql.turn(connection, self._name, restored, last + 1, opened)
+            await sql.turn(connection, self._name, at, last + 1, opened)
         return last + 1, restored
 
     def _shard_of(self, signed: SignedHead) -> int:
@@ -95,27 +94,34 @@ class Recovery:
             raise CannotRecover(f"{origin} is no shard of {self._name}")
         return shard
 
-    async def _require_older(self, connection: sql.Connection, restored: tuple[int, int], signed: SignedHead) -> int:
-        """The shard of what was signed last, which the database is behind."""
-        last, (shard, size) = self._shard_of(signed), restored
+    async def _require_other(
+        self, connection: sql.Connection, at: tuple[int, int], signed: SignedHead
+    ) -> tuple[int, Restored]:
+        """The shard of what was signed last, which the database doesn't continue, and where the database ends."""
+        last, (shard, size) = self._shard_of(signed), at
         if last < shard:
             given, there = origin_of(self._name, last), origin_of(self._name, shard)
             raise CannotRecover(f"the database is in {there}, but {given} was signed last: give the newest note")
         if last + 1 > await sql.read_last_partition(connection):
             raise CannotRecover("the database has no partition for another shard: run deploy/add_shards.sql")
-        if last > shard:
-            return last
-        if size > signed.size:
+        if last == shard and size >= signed.size and await root_at(connection, shard, signed.size) == signed.root:
             raise CannotRecover(
-                f"the database has {size} leaves, and only {signed.size} were signed: give the newest note"
+                f"nothing is lost: the database has what was signed at size {signed.size}, and goes on to {size};"
+                " if the signer refuses that, give the newest note"
             )
-        hashes = await sql.read_nodes(connection, shard, peaks(size))
-        if size == signed.size and root_of([hashes[node] for node in peaks(size)]) == signed.root:
-            raise CannotRecover("nothing is lost: the database has what was signed")
-        return last
+        return last, await self._restored(connection, at, last, signed)
+
+    async def _restored(
+        self, connection: sql.Connection, at: tuple[int, int], last: int, signed: SignedHead
+    ) -> Restored:
+        """Where the database ends, and how much of it is as it was signed: by the checkpoints that it has kept."""
+        shard, size = at
+        through = min(size, signed.size - 1) if shard == last else size
+        common = await find_common(connection, shard, through)
+        return Restored(shard, size, common, await root_at(connection, shard, size) if common < size else b"")
 
     def _require_authorised(
-        self, shard: int, signed: SignedHead, restored: tuple[int, int], statement: str, root: VerifierKey
+        self, shard: int, signed: SignedHead, restored: Restored, statement: str, root: VerifierKey
     ) -> None:
         try:
             authorised = verify(statement, root)

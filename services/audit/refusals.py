@@ -62,22 +62,13 @@ class Refusals:
             newest = await store.find_checkpoint_between(connection, shard, good, bad, newest=True)
             # Of the size that was signed last, the signer knows better than a row that may be rewritten, too.
             expected = signed.root if newest and newest.size == signed.size else newest.root if newest else b""
-            if newest is None or await _root_at(connection, shard, newest.size) == expected:
+            if newest is None or await root_at(connection, shard, newest.size) == expected:
                 good = newest.size if newest else 0
                 if size < signed.size:
                     return size, size + 1
             else:
                 bad = newest.size
-            while True:
-                middle = (good + bad) // 2
-                found = await store.find_checkpoint_between(connection, shard, good, middle, newest=True)
-                found = found or await store.find_checkpoint_between(connection, shard, middle, bad - 1, newest=False)
-                if found is None:
-                    return good, bad
-                if await _root_at(connection, shard, found.size) == found.root:
-                    good = found.size
-                else:
-                    bad = found.size
+            return await _narrowed(connection, shard, good, bad)
 
     async def _exactly(self, shard: int, first: int, before: int) -> dict[str, str]:
         """What the self-check says about the rows in between; nothing where it can't be told."""
@@ -96,7 +87,29 @@ class Refusals:
         return {}
 
 
-async def _root_at(connection: store.Connection, shard: int, size: int) -> bytes:
+async def find_common(connection: store.Connection, shard: int, through: int) -> int:
+    """The largest size up to `through` whose kept checkpoint the nodes still bear out; 0 where there is none."""
+    newest = await store.find_checkpoint_between(connection, shard, 0, through, newest=True)
+    if newest is None or await root_at(connection, shard, newest.size) == newest.root:
+        return newest.size if newest else 0
+    return (await _narrowed(connection, shard, 0, newest.size))[0]
+
+
+async def _narrowed(connection: store.Connection, shard: int, good: int, bad: int) -> tuple[int, int]:
+    """Of a size that fits and one that doesn't: the last with a checkpoint that fits, and the first that doesn't."""
+    while True:
+        middle = (good + bad) // 2
+        found = await store.find_checkpoint_between(connection, shard, good, middle, newest=True)
+        found = found or await store.find_checkpoint_between(connection, shard, middle, bad - 1, newest=False)
+        if found is None:
+            return good, bad
+        if await root_at(connection, shard, found.size) == found.root:
+            good = found.size
+        else:
+            bad = found.size
+
+
+async def root_at(connection: store.Connection, shard: int, size: int) -> bytes:
     """The root over the nodes that are stored, of the tree as it was at `size`; empty where some are missing."""
     hashes = await store.read_nodes(connection, shard, peaks(size))
     if len(hashes) != len(peaks(size)):

@@ -27,9 +27,12 @@ from services.audit.model.heads import PublishedHead
 from services.audit.model.leaf import PayloadInvalid, parse_payload
 from services.audit.model.manifest import find_policy
 from services.audit.model.merkle import (
+    ProofInvalid,
     consistency_ranges,
     hash_ranges,
     inclusion_ranges,
+    leaf_hash,
+    verify_inclusion,
 )
 from services.audit.model.notes import TreeHead
 from services.audit.model.signing import Inconsistent, SignedHead, check_continues
@@ -193,7 +196,16 @@ async def prove_events(
 
 async def _prove(connection: store.Connection, event: Recorded, head: Checkpoint) -> Proven:
     ranges = inclusion_ranges(event.index, head.size)
-    return Proven(event, hash_ranges(ranges, await store.read_ranges(connection, head.shard, ranges)), head)
+    try:
+        proof = hash_ranges(ranges, await store.read_ranges(connection, head.shard, ranges))
+        verify_inclusion(leaf_hash(event.leaf), event.index, head.size, proof, head.root)
+    except (ProofInvalid, KeyError):
+        raise WrongState(
+            Reason.ERROR_REASON_LOG_INCONSISTENT,
+            "The event isn't the one that was signed: it can't be proven.",
+            {"size": str(head.size)},
+        ) from None
+    return Proven(event, proof, head)
 
 
 def require_payloads(events: Sequence[Recorded]) -> None:

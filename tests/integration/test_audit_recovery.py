@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh.clock import Clock
+from services._mesh.errors import Problem
 from services._mesh.uow import PLATFORM, Store
 from services.audit import store, usecases
 from services.audit.model import merkle
@@ -22,11 +24,11 @@ from services.audit.recover import CannotRecover, Recovery
 from services.audit.refusals import Refusals
 from services.audit.signer_memory import SignerMemory
 from tests.support import log as support
-from tests.support.log import KEY, LOG, checkpointer, event, opener, sequencer
+from tests.support.log import KEY, LOG, checkpointer, event, opener, recorded, sequencer
 from tests.support.postgres import TestDatabase, _create, drop
 from tests.support.sharded_log import ROOT as SHARDS_ROOT
 from tests.support.sharded_log import ShardedLog, sharded_log
-from tests.support.tampering import as_superuser
+from tests.support.tampering import as_superuser, rewrite
 
 pytestmark = pytest.mark.services("audit")
 ROOT = Signer(f"{LOG}/root", Ed25519PrivateKey.generate())
@@ -67,6 +69,7 @@ async def test_a_restored_log_is_refused_and_goes_on_in_a_new_shard(database: Te
     async with sequencer(database) as log, checkpointer(database, log, tmp_path) as signing:
         places = await usecases.append_events(log, "identity", [event(n) for n in (1, 2, 3)])
         await signing.wait_for(places[-1])
+    early = SignerMemory(tmp_path / "signed.json").of(0).head
     backup = await _create(database.handle, database.name)
     support._keys[backup.name] = support._keys[database.name]
     async with sequencer(database) as log, checkpointer(database, log, tmp_path) as signing:
@@ -93,9 +96,8 @@ async def test_a_restored_log_is_refused_and_goes_on_in_a_new_shard(database: Te
     for wrong in (stranger.sign(text), ROOT.sign(text.replace("lost 3", "lost 4")), text):
         with pytest.raises(CannotRecover, match="statement"):
             await recovery.open(last.note, wrong, key)
-    older = replace(last, size=2, note=last.note.replace("\n5\n", "\n2\n"))
-    with pytest.raises(CannotRecover, match="only 2 were signed"):
-        await recovery.statement(older.note)
+    with pytest.raises(CannotRecover, match="give the newest note"):
+        await recovery.statement(early.note)
     assert await recovery.open(last.note, statement, key) == 1
     assert await recovery.open(last.note, statement, key) == 1  # As after a crash.
 
@@ -200,6 +202,67 @@ async def test_a_recovery_that_was_lost_itself_is_recovered_from(tmp_path: Path)
         assert log.memory.newest == 2
         async with log.checker() as checker:
             assert (await checker.check(Scope.FULL, keep=False)).faults == ()
+
+
+async def test_a_database_that_went_on_beyond_what_was_signed_is_recovered_from(tmp_path: Path) -> None:
+    """Put back and left running: it has more leaves than were signed, and none of the later ones is ever proven."""
+    async with sharded_log(tmp_path, 1) as log:
+        backup, counters = await log.backup(), log.counters
+        await log.grow(1)
+        last = log.memory.of(0).head
+        assert last.size == 9
+        await log.put_back(backup, counters)
+        more = [event(2 * counters + n) for n in range(1, 6)]
+        async with sequencer(log.database, clock=log.clock) as appending:
+            await usecases.append_events(appending, "identity", more)
+        await _recovered(log, last, 6, 11, more[-1].event_id, "checkpoint")
+
+
+async def test_a_rewritten_database_is_recovered_from_where_it_begins_to_differ(tmp_path: Path) -> None:
+    async with sharded_log(tmp_path, 1) as log:
+        (third,) = [each for each in await recorded(log.database) if each.place == 3]
+        await rewrite(log.database, third.place)
+        more = [event(2 * log.counters + 1)]
+        async with sequencer(log.database, clock=log.clock) as appending:
+            await usecases.append_events(appending, "identity", more)
+        # The checkpoint of the rewritten leaf is still kept; no proof is given under it.
+        await _recovered(log, log.memory.of(0).head, 3, 7, third.event_id, "isn't the one that was signed")
+
+
+async def _recovered(log: ShardedLog, last: SignedHead, common: int, size: int, event_id: UUID, refused: str) -> None:
+    """Recover, state what is lost and given up, and go on; the event, which is given up, isn't proven."""
+    role, api = log.database.role("audit_sequencer", 1), log.database.role("audit_api", 1)
+    recovery = Recovery(role, Store(api, "audit", log.clock), LOG, log.clock)
+    text = await recovery.statement(last.note)
+    lines = text.splitlines()
+    assert (lines[1], lines[4]) == ("recoup-recovery/v3", f"lost {LOG} {common} {LOG} {last.size}")
+    assert lines[5].startswith(f"given-up {LOG} {common} {size} ")
+    for wrong in (common + 1, common - 1):
+        bad = SHARDS_ROOT.sign(text.replace(f"{LOG} {common} {LOG}", f"{LOG} {wrong} {LOG}"))
+        with pytest.raises(CannotRecover, match="authorises another recovery"):
+            await recovery.open(last.note, bad, SHARDS_ROOT.verifier_key)
+    for _ in range(2):  # As after a crash.
+        assert await recovery.open(last.note, SHARDS_ROOT.sign(text), SHARDS_ROOT.verifier_key) == 1
+    log.counters += 3
+    await log.grow()
+    assert log.memory.newest == 1
+    async with (
+        sequencer(log.database, clock=log.clock) as appending,
+        checkpointer(log.database, appending, log.folder, SHARDS_ROOT.verifier_key) as signing,
+        opener(log.database) as opening,
+    ):
+        await signing.sign_now()
+        reader = Store(api, "audit", Clock())
+        with pytest.raises(Problem, match=refused):
+            await usecases.prove_events(reader, opening, signing, [event_id], support.ACME)
+    # What was given up is stated, and no fault; every other row is still held against what was signed.
+    async with log.checker() as checker:
+        assert (await checker.check(Scope.FULL, keep=False)).faults == ()
+        assert (await checker.check(Scope.RECENT, keep=False)).faults == ()
+        await as_superuser(log.database, f"UPDATE audit.checkpoints SET root = sha256('x') WHERE size = {common}")
+        assert (await checker.check(Scope.FULL, keep=False)).faults[0].field == "checkpoints.root"
+    for each in (role, api):
+        await each.close()
 
 
 async def _opened(log: ShardedLog, note: str) -> int:

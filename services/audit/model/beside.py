@@ -153,6 +153,14 @@ def verified_faults(row: ArchiveRow, root: bytes, said: Metadata, place: int) ->
             yield Fault(place, f"archive.{column}", f"the event of the verification says {says}")
 
 
+def common_size(said: Metadata, shard: Extent) -> int:
+    """Up to which size a shard is as it was signed: what a recovery gave up of it isn't held against what was."""
+    common = str(said.get("common_size", ""))
+    if said.get("kind") != RECOVERY or said.get("restored_origin") != shard.origin or not common.isdecimal():
+        return shard.size
+    return min(int(common), shard.size)
+
+
 def opening_faults(said: Metadata, shard: Extent, root: bytes, sound: int) -> Iterator[Fault]:
     """Where a closed shard isn't what the opening of the one after it says. `sound` is its newest size that agreed.
 

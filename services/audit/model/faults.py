@@ -51,11 +51,11 @@ class Faults:
     count: int = 0
 
     def add(self, found: Iterable[Fault]) -> None:
-        """Take more faults."""
+        """Take more faults. Of those that are equal in order, the one that was found first stays before."""
         new = list(found)
         self.count += len(new)
         if new:
-            self.kept = sorted({*self.kept, *new}, key=lambda each: each.order)[:KEPT]
+            self.kept = sorted(dict.fromkeys([*self.kept, *new]), key=lambda each: each.order)[:KEPT]
 
     @property
     def first(self) -> Fault | None:

@@ -1,7 +1,8 @@
 """How a shard is opened: its first leaf commits to the last signed head of the shard before it. Pure.
 
 A yearly turn continues from the shard's last head. A recovery does so from the last head that was signed, although the
-database has an older one, maybe of an older shard: it states what was lost, and the offline root key authorises it.
+database has an older one, maybe of an older shard, or another one: it states what was lost and what is given up, and
+the offline root key authorises it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +29,27 @@ PLATFORM = UUID(int=0)
 # A shard of which the database has nothing: a recovery gave it up.
 LOST = "LOST"
 _RECOVERY_FORMAT, _RECOVERY_OF_SHARDS = "recoup-recovery/v1", "recoup-recovery/v2"
+_RECOVERY_OF_TAIL = "recoup-recovery/v3"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Where the database ends: its shard, that one's size, and how much of it is as it was signed.
+
+    `root` is the tree's at `size`; only where `common` is less, so that the opening commits to what is given up.
+    """
+
+    shard: int
+    size: int
+    common: int
+    root: bytes = b""
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What the event that opens the recovery's shard says of it."""
+        said = {"restored_origin": origin_of(name, self.shard), "restored_size": str(self.size)}
+        if self.common == self.size:
+            return said
+        return {**said, "restored_root": self.root.hex(), "common_size": str(self.common)}
 
 
 def checkpoint_sha256(note: str) -> str:
@@ -47,20 +70,25 @@ def opening_metadata(name: str, shard: int, kind: str, previous: SignedHead) -> 
     }
 
 
-def recovery_text(name: str, shard: int, previous: SignedHead, restored: tuple[int, int]) -> str:
+def recovery_text(name: str, shard: int, previous: SignedHead, restored: Restored) -> str:
     """What the offline root key signs to authorise a recovery: which shard is opened, and what is lost.
 
-    `restored` is the shard where the database ends, and its size. Where that isn't the one that was signed last, what
-    is lost goes from one shard to another.
+    Where the shard in which the database ends isn't the one that was signed last, what is lost goes from one shard to
+    another. Leaves that the database has, but not as they were signed, or never signed, are given up.
     """
-    head = TreeHead(origin_of(name, shard - 1), previous.size, previous.root)
-    root, (old, size) = base64.b64encode(head.root).decode(), restored
-    within = old == shard - 1
-    lost = f"{size} {head.size}" if within else f"{origin_of(name, old)} {size} {head.origin} {head.size}"
-    return (
-        f"{name}/recovery\n{_RECOVERY_FORMAT if within else _RECOVERY_OF_SHARDS}\nopens {origin_of(name, shard)}\n"
-        f"signed {head.origin} {head.size} {root}\nlost {lost}\n"
-    )
+    head, old = TreeHead(origin_of(name, shard - 1), previous.size, previous.root), origin_of(name, restored.shard)
+    root = base64.b64encode(head.root).decode()
+    if restored.common < restored.size:
+        how, lost = _RECOVERY_OF_TAIL, f"{old} {restored.common} {head.origin} {head.size}"
+    elif restored.shard == shard - 1:
+        how, lost = _RECOVERY_FORMAT, f"{restored.size} {head.size}"
+    else:
+        how, lost = _RECOVERY_OF_SHARDS, f"{old} {restored.size} {head.origin} {head.size}"
+    text = f"{name}/recovery\n{how}\nopens {origin_of(name, shard)}\n"
+    text += f"signed {head.origin} {head.size} {root}\nlost {lost}\n"
+    if how == _RECOVERY_OF_TAIL:
+        text += f"given-up {old} {restored.common} {restored.size} {base64.b64encode(restored.root).decode()}\n"
+    return text
 
 
 def check_opening(
@@ -98,18 +126,29 @@ def _metadata(leaf: Any, payload: Any) -> Mapping[str, Any]:
 def _check_authorised(
     name: str, shard: int, previous: SignedHead, metadata: Mapping[str, Any], root_key: VerifierKey | None
 ) -> None:
-    size, statement = metadata.get("restored_size"), metadata.get("statement")
-    # Before a database could be older than the shard, it didn't say which one it was in.
-    old = shard_of(name, str(metadata.get("restored_origin", origin_of(name, shard - 1))))
+    restored, statement = _restored(name, shard, metadata), metadata.get("statement")
     if root_key is None:
         raise Inconsistent("a recovery needs the offline root's key, which this signer doesn't know")
-    if old is None or old >= shard or not isinstance(size, str) or not size.isdecimal():
-        raise Inconsistent("the recovery doesn't state the range that was lost")
-    if old == shard - 1 and int(size) > previous.size:
+    if restored is None or (restored.shard == shard - 1 and restored.common > previous.size):
         raise Inconsistent("the recovery doesn't state the range that was lost")
     try:
         authorised = verify(str(statement), root_key)
     except NoteInvalid as error:
         raise Inconsistent(f"the recovery isn't authorised by {root_key.name}: {error}") from error
-    if authorised != recovery_text(name, shard, previous, (old, int(size))):
+    if authorised != recovery_text(name, shard, previous, restored):
         raise Inconsistent("the root authorised another recovery than this one")
+
+
+def _restored(name: str, shard: int, metadata: Mapping[str, Any]) -> Restored | None:
+    """Where the database ended, as an opening says; None where it doesn't."""
+    size = metadata.get("restored_size")
+    common, root = metadata.get("common_size", size), metadata.get("restored_root", "")
+    # Before a database could be older than the shard, it didn't say which one it was in.
+    old = shard_of(name, str(metadata.get("restored_origin", origin_of(name, shard - 1))))
+    if old is None or old >= shard or not all(isinstance(each, str) and each.isdecimal() for each in (size, common)):
+        return None
+    try:
+        restored = Restored(old, int(str(size)), int(str(common)), bytes.fromhex(str(root)))
+    except ValueError:
+        return None
+    return restored if restored.common <= restored.size else None
