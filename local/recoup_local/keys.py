@@ -21,6 +21,7 @@ from services._mesh.tokens import SigningKey
 from services.audit.model.cosigning import WitnessKey
 from services.audit.model.manifest import EVIDENCE, LOG, RECEIPT, ListedKey, Manifest, sign_manifest
 from services.audit.model.notes import Signer
+from services.audit.signer_memory import SignerMemory
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def log_keys(folders: LogFolders, origin: str, witness: WitnessKeys) -> LogKeys:
     )
     path = folders.signer / "manifest.txt"
     folders.signer.joinpath("keys").mkdir(exist_ok=True, mode=0o700)
+    SignerMemory.begin(folders.signer / "signed.json")
     path.write_text(sign_manifest(manifest, [Signer(f"{origin}/root", root)]))
     write_secret(folders.evidence / "evidence.key", _pem(evidence))
     return LogKeys(

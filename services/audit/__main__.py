@@ -92,7 +92,8 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     mesh.task(Rotations(reader, signer.key_manifest).run(), "rotations")
     mesh.task(alarms.run(), "alarms")
     checks, watch = _checks(mesh, settings, signer, keyring, alarms, sequencer)
-    checkpointer.refused = Refusals(database, alarms.note, checks.whole).tell
+    refusals = Refusals(database, alarms.note, checks.whole)
+    checkpointer.refused, checkpointer.behind = refusals.tell, refusals.behind
     mesh.task(checks.run(), "self-check")
     mesh.task(watch.run(), "watch on controls")
     erased = ErasedEvents(_dispatcher(mesh, settings), reader)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
-from services._mesh.errors import Problem, Reason
+from services._mesh.errors import Problem, Reason, WrongState
 from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.events import Checkpoint
@@ -29,6 +29,7 @@ Sign = Callable[[OfferedHead], Awaitable[str]]
 # What was signed last of a shard.
 LastSigned = Callable[[int], Awaitable[SignedHead]]
 Refused = Callable[[int, int, SignedHead], Awaitable[None]]
+Behind = Callable[[int, SignedHead, int], None]
 # The first leaf of a shard, with the proof that is given.
 Shown = Callable[[int, Sequence[bytes]], Awaitable[Opening]]
 
@@ -57,6 +58,9 @@ class Checkpointer:
         self.standing: Standing | None = None
         # Told of a head that the signer refuses: shard, size, what was signed last.
         self.refused: Refused | None = None
+        # Told of a shard of which the signer knows less than it signed: shard, what it knows, the size that was signed.
+        self.behind: Behind | None = None
+        self._known: dict[int, int] = {}
         # Raises Problem while no head may be offered to the signer at all.
         self.require: Callable[[], Awaitable[None]] | None = None
 
@@ -107,6 +111,7 @@ class Checkpointer:
         doubts = self.standing.doubts if self.standing is not None else 0
         await self._require()
         signed, opening = await self._last_signed(shard), None
+        await self._require_memory(shard, signed)
         async with self._database.unscoped() as connection:
             hashes = await store.read_nodes(connection, shard, peaks(size))
             root = root_of([hashes[node] for node in peaks(size)])
@@ -126,6 +131,7 @@ class Checkpointer:
         reach("checkpoint.signed")
         async with self._database.unscoped() as connection:
             await store.insert_checkpoint(connection, Checkpoint(shard, size, root, note, self._clock.wall_now()))
+        self._known = {shard: size}
         async with self._signed:
             self._signed_place = place_of(shard, size)
             self._signed.notify_all()
@@ -141,6 +147,24 @@ class Checkpointer:
             if problem.reason == Reason.ERROR_REASON_LOG_INCONSISTENT and self.standing is not None:
                 self.standing.refuse(problem.message)
             raise
+
+    async def _require_memory(self, shard: int, signed: SignedHead) -> None:
+        """Raises WrongState where the signer says that it signed less than it did: its memory was put back."""
+        async with self._database.unscoped() as connection:
+            stored = await store.find_checkpoint(connection, shard)
+        known = max(self._known.get(shard, 0), stored.size if stored else 0)
+        if signed.size >= known:
+            return
+        why = f"The signer says that it signed size {signed.size} of shard {shard} last, but it signed {known}"
+        if self.behind is not None:
+            self.behind(shard, signed, known)
+        if self.standing is not None:
+            self.standing.refuse(why)
+        raise WrongState(
+            Reason.ERROR_REASON_LOG_INCONSISTENT,
+            f"{why}: its memory was put back.",
+            {"signed_size": str(signed.size), "size": str(known)},
+        )
 
     async def _told(self, problem: Problem, shard: int, size: int, signed: SignedHead) -> None:
         """Tell of a refusal, unless the signer merely signed something else of this log in between."""

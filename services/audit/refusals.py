@@ -52,6 +52,11 @@ class Refusals:
         self._note(Alarm(AlarmKind.SIGNER_REFUSED, PLATFORM, metadata, once))
         self._told.add(once)
 
+    def behind(self, shard: int, signed: SignedHead, known: int) -> None:
+        """Raise the alarm about a signer that knows less of a shard than it signed: its memory was put back."""
+        metadata = {"shard": str(shard), "size": str(known), "signed_size": str(signed.size), "memory": "put back"}
+        self._note(Alarm(AlarmKind.SIGNER_REFUSED, PLATFORM, metadata, f"memory {shard} {signed.size} {known}"))
+
     async def locate(self, shard: int, size: int, signed: SignedHead) -> tuple[int, int]:
         """The first index that differs from what was signed is at least the first number, and below the second.
 

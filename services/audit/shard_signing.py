@@ -30,13 +30,16 @@ class ShardSigner:
                 raise Inconsistent(f"shard {head.shard} is closed: shard {newest} was opened after it")
             if head.shard > newest:
                 self._check_new(head, newest)
+            return self._signed(head)
         except Inconsistent as error:
             raise WrongState(
                 Reason.ERROR_REASON_LOG_INCONSISTENT,
                 f"Not signed: {error}.",
                 {"signed_size": str(self.memory.of(newest).head.size), "size": str(head.size)},
             ) from error
-        return usecases.sign_checkpoint(
+
+    def _signed(self, head: OfferedHead) -> str:
+        note = usecases.sign_checkpoint(
             self.signer,
             self.memory.of(head.shard),
             origin_of(self.name, head.shard),
@@ -45,6 +48,8 @@ class ShardSigner:
             head.from_size,
             head.proof,
         )
+        self.memory.settle()
+        return note
 
     def _check_new(self, head: OfferedHead, newest: int) -> None:
         previous = self.memory.of(newest).head

@@ -1,4 +1,4 @@
-"""The signer's memory: the last head that it signed, in a file of its own, written before a signature is given out.
+"""The signer's memory of one shard: the last head that it signed, in a file, written before a signature is given out.
 
 There is no way to set it back: recovery after a restore is a new shard, not an older head.
 """
@@ -10,19 +10,39 @@ import os
 from pathlib import Path
 
 from services._mesh.failpoints import reach
-from services.audit.model.signing import SignedHead
+from services.audit.model.signing import Inconsistent, SignedHead
 
 
 class SignerState:
-    """The file. Written whole, synced, and renamed over the old one, so that a crash leaves one or the other."""
+    """The file. Written whole, synced, and renamed over the old one, so that a crash leaves one or the other.
+
+    `newest` is the newest shard of which a head was signed, where the file says so: that of the first shard does.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.head = self._read()
+        self.head, self.newest = self._read()
 
     def remember(self, head: SignedHead) -> None:
-        """Make `head` the last one signed, durably. Raises OSError, and then nothing was signed."""
-        content = json.dumps({"size": head.size, "root": head.root.hex(), "note": head.note})
+        """Make `head` the last one signed, durably. Raises OSError or Inconsistent, and then nothing was signed.
+
+        Somebody else may have signed, or put another file in place: what this process knows isn't the memory then.
+        """
+        if self._read()[0] != self.head:
+            raise Inconsistent(f"the memory in {self._path.name} isn't as the signer left it")
+        self._write(head, self.newest)
+
+    def tell_newest(self, shard: int) -> None:
+        """Make `shard` the newest one of which a head was signed, durably. Raises OSError."""
+        if shard > self.newest:
+            self._write(self.head, shard)
+
+    def begin(self, newest: int = 0, head: SignedHead | None = None) -> None:
+        """Make the file, which isn't there yet. Raises OSError."""
+        self._write(head or SignedHead(), newest)
+
+    def _write(self, head: SignedHead, newest: int) -> None:
+        content = json.dumps({"size": head.size, "root": head.root.hex(), "note": head.note, "newest": newest})
         beside = self._path.with_suffix(".new")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -37,10 +57,11 @@ class SignerState:
             os.fsync(folder)
         finally:
             os.close(folder)
-        self.head = head
+        self.head, self.newest = head, newest
 
-    def _read(self) -> SignedHead:
+    def _read(self) -> tuple[SignedHead, int]:
         if not self._path.exists():
-            return SignedHead()
+            return SignedHead(), 0
         content = json.loads(self._path.read_text("utf-8"))
-        return SignedHead(int(content["size"]), bytes.fromhex(content["root"]), str(content["note"]))
+        head = SignedHead(int(content["size"]), bytes.fromhex(content["root"]), str(content["note"]))
+        return head, int(content.get("newest", 0))

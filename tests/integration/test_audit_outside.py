@@ -279,7 +279,7 @@ async def test_what_the_log_didnt_sign_doesnt_count(database: TestDatabase, in_f
         assert log.noted[0].metadata["object"] == head_object(LOG, 99)
 
 
-async def test_a_signer_put_back_alone_is_an_alarm_and_is_brought_forward_on_the_tree_held_outside(
+async def test_a_signer_put_back_alone_is_an_alarm_and_signs_nothing(
     database: TestDatabase, in_folder: Installation, tmp_path: Path
 ) -> None:
     async with in_folder.at_work(database) as log:
@@ -289,12 +289,17 @@ async def test_a_signer_put_back_alone_is_an_alarm_and_is_brought_forward_on_the
     async with in_folder.at_work(database) as log:
         await log.signed(2)
         await log.kept(3)
-    in_folder.memory = tmp_path / "older"
+    right, in_folder.memory = in_folder.memory, tmp_path / "older"
     async with in_folder.at_work(database) as log:
-        await log.signed()
+        await log.append()
+        with pytest.raises(WrongState, match="its memory was put back"):
+            await log.signing.sign_now()
         (alarm,) = log.noted
         assert (alarm.metadata["size"], alarm.metadata["signed_size"]) == ("3", "1")
-        await log.kept(4)
+    in_folder.memory = right
+    async with in_folder.at_work(database) as log:
+        await log.signed()
+        await log.kept(5)
 
 
 async def test_two_checkpoints_of_one_size_are_an_alarm(database: TestDatabase, in_folder: Installation) -> None:

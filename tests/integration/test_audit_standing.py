@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from services._mesh.errors import Reason, Unavailable, dependency_down
+from services._mesh.errors import Reason, Unavailable, WrongState, dependency_down
 from services._mesh.metrics import Metrics
 from services.audit import usecases
 from services.audit.checkpointer import Checkpointer
+from services.audit.model.alarms import Alarm, AlarmKind
 from services.audit.model.events import Produced
 from services.audit.model.signing import SignedHead
+from services.audit.refusals import Refusals
 from services.audit.sequencer import Sequencer
 from services.audit.standing import Standing
 from tests.support.log import ACME, checkpointer, event, recorded, sequencer
@@ -171,3 +173,24 @@ async def test_a_head_that_another_process_had_signed_in_between_is_no_refusal(l
 
         await soon(asked)
         assert (told, standing.ready) == ([], True)
+
+
+async def test_a_signer_that_knows_less_than_it_signed_is_an_alarm_and_signs_nothing(
+    log: ShardedLog, tmp_path: Path
+) -> None:
+    older = (log.folder / "signed.json").read_text()
+    await log.grow(1)
+    (log.folder / "signed.json").write_text(older)
+    signed, noted, role = log.memory.of(0).head, list[Alarm](), log.database.role("audit_sequencer", 1)
+    async with process(log) as (appending, signing, _):
+        signing.behind = Refusals(role, noted.append).behind
+        for _ in range(2):
+            with pytest.raises(WrongState, match="signed size 6 of shard 0 last, but it signed 9"):
+                await signing.sign_now()
+        with pytest.raises(Unavailable, match="nothing is appended"):
+            await usecases.append_events(appending, "identity", acme(log))
+    assert log.memory.of(0).head == signed
+    assert {(each.kind, each.metadata["size"], each.metadata["signed_size"]) for each in noted} == {
+        (AlarmKind.SIGNER_REFUSED, "9", "6")
+    }
+    await role.close()

@@ -62,7 +62,7 @@ HELD = {
         "subjects_sealer.password",
         "subjects_eraser.password",
     },
-    "audit-signer": {"log.key", "keys", "manifest.txt", "signed.json"},
+    "audit-signer": {"log.key", "keys", "manifest.txt", "signed.json", "signed.lock"},
     "audit-witness": {"witness.key", "logs.vkeys", "state"},
     "broker": {"kek.private.json"},
     "scanner-worker": _WORKER,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from services._mesh.errors import WrongState
 from services.audit import usecases
+from services.audit.config import SignerKeys, SignerSettings
 from services.audit.model import merkle
 from services.audit.model.notes import NoteInvalid, Signer, TreeHead, VerifierKey, verify
+from services.audit.model.signing import Inconsistent, OfferedHead, SignedHead
+from services.audit.shard_signing import ShardSigner
+from services.audit.signer_begin import begin
+from services.audit.signer_memory import MemoryUnusable, SignerMemory
 from services.audit.signer_state import SignerState
 
 ORIGIN = "recoup-test.local.invalid/log"
@@ -76,3 +85,90 @@ def test_the_signer_continues_what_it_signed_and_refuses_everything_else(tmp_pat
             usecases.sign_checkpoint(signer, state, ORIGIN, size, root, start, given)
     assert state.head.size == 12
     assert rewritten
+
+
+def test_a_memory_that_is_gone_is_not_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "signed.json"
+    with pytest.raises(MemoryUnusable, match="missing"):
+        SignerMemory.opened(path)
+    SignerMemory.begin(path)
+    memory = SignerMemory.opened(path)
+    assert memory.newest == 0
+    memory.of(0).remember(SignedHead(3, bytes(32), "note"))
+    memory.of(1).remember(SignedHead(1, bytes(32), "other"))
+    memory.settle()
+    memory.close()
+    memory = SignerMemory.opened(path)
+    assert (memory.newest, memory.of(0).head.size) == (1, 3)
+    memory.close()
+    # Without the newest shard's file the shard before would be gone on with.
+    (tmp_path / "signed.1.json").rename(tmp_path / "away")
+    with pytest.raises(MemoryUnusable, match=r"signed\.1\.json is missing"):
+        SignerMemory.opened(path)
+    (tmp_path / "away").rename(tmp_path / "signed.1.json")
+    with pytest.raises(MemoryUnusable, match="no reset"):
+        SignerMemory.begin(path)
+    path.unlink()
+    with pytest.raises(MemoryUnusable, match="missing"):
+        SignerMemory.opened(path)
+    with pytest.raises(MemoryUnusable, match="no reset"):
+        SignerMemory.begin(path)
+
+
+def test_a_memory_of_before_is_opened_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "signed.json"
+    for name in ("signed.json", "signed.1.json"):
+        (tmp_path / name).write_text('{"size": 2, "root": "%s", "note": "note"}' % (32 * "00"))
+    memory = SignerMemory.opened(path)
+    assert memory.newest == 1
+    memory.settle()
+    assert memory.of(0).newest == 1
+
+
+def test_one_memory_has_one_signer(tmp_path: Path) -> None:
+    path = tmp_path / "signed.json"
+    SignerMemory.begin(path)
+    memory = SignerMemory.opened(path)
+    with pytest.raises(MemoryUnusable, match="another signer"):
+        SignerMemory.opened(path)
+    # Whoever gets past the lock forks nothing: what lies there isn't what this process left.
+    signer = ShardSigner(ORIGIN, Signer(ORIGIN, Ed25519PrivateKey.generate()), memory)
+    signer.sign(OfferedHead(0, 1, tree([b"1"])[1], 0, []))
+    shutil.copy(path, tmp_path / "older")
+    other = SignerMemory(path)
+    nodes, root = tree([b"1", b"2"])
+    proof = merkle.hash_ranges(merkle.consistency_ranges(1, 2), nodes)
+    other.of(0).remember(SignedHead(2, bytes(32), "note"))
+    with pytest.raises(WrongState, match="isn't as the signer left it"):
+        signer.sign(OfferedHead(0, 2, root, 1, proof))
+    path.unlink()
+    with pytest.raises(Inconsistent, match="isn't as the signer left it"):
+        memory.of(0).remember(SignedHead(2, root, "note"))
+    (tmp_path / "older").rename(path)
+    signer.sign(OfferedHead(0, 2, root, 1, proof))
+    memory.close()
+
+
+def test_a_lost_memory_begins_with_the_newest_checkpoint_that_was_signed(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "log.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "manifest").write_text(Signer(ORIGIN, key).sign("a manifest of version 1\n"))
+    own = SignerKeys(
+        origin=ORIGIN, key=tmp_path / "log.key", state=tmp_path / "signed.json", manifest=tmp_path / "manifest"
+    )
+    settings = cast(SignerSettings, SimpleNamespace(signer=own))
+    stranger = Signer(f"{ORIGIN}/2", Ed25519PrivateKey.generate())
+    text = TreeHead(f"{ORIGIN}/2", 7, bytes(32)).text()
+    with pytest.raises(NoteInvalid):
+        begin(settings, stranger.sign(text))
+    with pytest.raises(NoteInvalid, match="no shard"):
+        begin(settings, Signer("other", key).sign(TreeHead("other", 7, bytes(32)).text()))
+    assert not own.state.exists()
+    note = Signer(f"{ORIGIN}/2", key).sign(text)
+    assert begin(settings, note) == f"size 7 of {ORIGIN}/2 was signed last"
+    memory = SignerMemory.opened(own.state)
+    assert (memory.newest, memory.of(2).head) == (2, SignedHead(7, bytes(32), note))
+    signer = ShardSigner(ORIGIN, Signer(ORIGIN, key), memory)
+    with pytest.raises(WrongState, match="shard 0 is closed"):
+        signer.sign(OfferedHead(0, 1, bytes(32), 0, []))
+    memory.close()
