@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -101,7 +102,7 @@ def log_keys(folders: LogFolders, origin: str, witness: WitnessKeys) -> LogKeys:
     )
     path = folders.signer / "manifest.txt"
     folders.signer.joinpath("keys").mkdir(exist_ok=True, mode=0o700)
-    SignerMemory.begin(folders.signer / "signed.json")
+    SignerMemory.begin(folders.signer / "signed.json", datetime.now(UTC).year)
     path.write_text(sign_manifest(manifest, [Signer(f"{origin}/root", root)]))
     write_secret(folders.evidence / "evidence.key", _pem(evidence))
     return LogKeys(

@@ -20,7 +20,7 @@ async def compose(mesh: Mesh, settings: SignerSettings) -> None:
     keys = settings.signer
     root = VerifierKey.parse(keys.root) if keys.root else None
     signing = SigningKeys(keys.origin, keys.key, keys.more_keys, keys.manifest, root)
-    rpc = SignerRpc(signing, ShardSigner(keys.origin, signing, _memory(keys), root))
+    rpc = SignerRpc(signing, ShardSigner(keys.origin, signing, _memory(keys), root, mesh.clock))
     await mesh.serve([(signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"], rpc)])
 
 

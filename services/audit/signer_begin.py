@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from services._mesh.clock import Clock, open_clock
 from services._mesh.config import ConfigError, load_settings
 from services.audit.config import SignerSettings
 from services.audit.model.note_check import log_keys, read_stored_note
@@ -22,11 +23,11 @@ from services.audit.signer_memory import MemoryUnusable, SignerMemory
 from services.audit.signing_keys import SigningKeys
 
 
-def begin(settings: SignerSettings, note: str = "") -> str:
+def begin(settings: SignerSettings, clock: Clock, note: str = "") -> str:
     """Make the memory; says what it knows. Raises MemoryUnusable, NoteInvalid, OSError."""
     own = settings.signer
     if not note:
-        SignerMemory.begin(own.state)
+        SignerMemory.begin(own.state, clock.now().year)
         return "nothing is signed yet"
     shard = shard_of(own.origin, TreeHead.parse(note.partition("\n\n")[0] + "\n").origin)
     if shard is None:
@@ -34,7 +35,8 @@ def begin(settings: SignerSettings, note: str = "") -> str:
     root = VerifierKey.parse(own.root) if own.root else None
     keys = SigningKeys(own.origin, own.key, own.more_keys, own.manifest, root)
     head = read_stored_note(note, log_keys(keys.manifest(), keys.verifier_key), shard)
-    SignerMemory.begin(own.state, shard, SignedHead(head.size, head.root, note))
+    # When the shard was opened isn't known: one that is to be closed at this year's turn must not be held up.
+    SignerMemory.begin(own.state, clock.now().year - 1, shard, SignedHead(head.size, head.root, note))
     return f"size {head.size} of {head.origin} was signed last"
 
 
@@ -46,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         note = given.signed.read_text("utf-8") if given.signed else ""
-        print(begin(load_settings(SignerSettings, given.config), note))
+        settings = load_settings(SignerSettings, given.config)
+        clock = open_clock(settings.process.profile, settings.clock.file if settings.clock else None)
+        print(begin(settings, clock, note))
     except MemoryUnusable as refused:
         print(f"refused: {refused}", file=sys.stderr)
         return 1

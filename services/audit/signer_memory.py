@@ -52,8 +52,10 @@ class SignerMemory:
         return made
 
     @classmethod
-    def begin(cls, path: Path, shard: int = 0, head: SignedHead | None = None) -> None:
+    def begin(cls, path: Path, opened: int, shard: int = 0, head: SignedHead | None = None) -> None:
         """Make a memory where there is none: of a new log, or one that knows no more than `head`, of `shard`.
+
+        `opened` is the year in which the shard was opened.
 
         Raises MemoryUnusable where there is one, OSError.
         """
@@ -62,7 +64,7 @@ class SignerMemory:
             raise MemoryUnusable(f"{path} is there already: there is no reset")
         for number in range(shard, -1, -1):  # The first shard's last: without it the others are no memory.
             state = SignerState(made._file(number))
-            state.begin(0 if number else shard, head if number == shard else None)
+            state.begin(opened, 0 if number else shard, head if number == shard else None)
 
     @property
     def newest(self) -> int:

@@ -197,14 +197,15 @@ async def test_the_signer_opens_a_shard_only_from_what_it_signed_itself(turned: 
     shown = Opening(opening.leaf, opening.payload, opening.salt, proof)
     good = OfferedHead(1, head.size, head.root, 0, [], shown)
 
-    def signer(signed: SignedHead) -> ShardSigner:
-        """A signer that remembers `signed` of the first shard."""
+    def signer(signed: SignedHead, opened: int = 0) -> ShardSigner:
+        """A signer that remembers `signed` of the first shard, which was opened in a year; by default this year's."""
         folder = turned.folder / f"{signed.size}-{signed.root[:2].hex()}-{len(list(turned.folder.iterdir()))}"
         folder.mkdir()
         memory = SignerMemory(folder / "signed.json")
+        memory.of(0).opened = opened or Clock().now().year
         if signed.size:
             memory.of(0).remember(signed)
-        return ShardSigner(LOG, OriginSigner(), memory)
+        return ShardSigner(LOG, OriginSigner(), memory, None, turned.clock)
 
     last = SignerMemory(turned.folder / "signed.json").of(0).head
     assert last.size == 2
@@ -223,6 +224,13 @@ async def test_the_signer_opens_a_shard_only_from_what_it_signed_itself(turned: 
     ):
         with pytest.raises(WrongState, match="Not signed"):
             signer(last).sign(wrong)
+    # Without the root's word only at a year's turn, whatever the leaf says of the time.
+    early = signer(last, turned.clock.now().year)
+    for _ in range(2):
+        with pytest.raises(WrongState, match="its year isn't over"):
+            early.sign(good)
+    assert early.memory.newest == 0
+    assert early.memory.of(1).head == SignedHead()
     # Once the new shard has a head, the old one gets none any more.
     opened = signer(last)
     opened.sign(good)

@@ -206,7 +206,9 @@ async def checkpointer(
     The sequencer turns its shards with it.
     """
     role, api = database.role("audit_sequencer"), database.role("audit_api")
-    signer = ShardSigner(LOG, OriginSigner(), SignerMemory(folder / "signed.json"), root_key)
+    memory = SignerMemory(folder / "signed.json")
+    memory.of(0).opened = memory.of(0).opened or log._clock.now().year  # As it is at set-up.
+    signer = ShardSigner(LOG, OriginSigner(), memory, root_key, log._clock)
     store = Store(api, "audit", Clock())
 
     async def sign(head: OfferedHead) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from services._mesh.clock import Clock
 from services._mesh.errors import WrongState
 from services.audit import usecases
 from services.audit.config import SignerKeys, SignerSettings
@@ -91,7 +94,7 @@ def test_a_memory_that_is_gone_is_not_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "signed.json"
     with pytest.raises(MemoryUnusable, match="missing"):
         SignerMemory.opened(path)
-    SignerMemory.begin(path)
+    SignerMemory.begin(path, 2026)
     memory = SignerMemory.opened(path)
     assert memory.newest == 0
     memory.of(0).remember(SignedHead(3, bytes(32), "note"))
@@ -107,12 +110,12 @@ def test_a_memory_that_is_gone_is_not_a_new_one(tmp_path: Path) -> None:
         SignerMemory.opened(path)
     (tmp_path / "away").rename(tmp_path / "signed.1.json")
     with pytest.raises(MemoryUnusable, match="no reset"):
-        SignerMemory.begin(path)
+        SignerMemory.begin(path, 2026)
     path.unlink()
     with pytest.raises(MemoryUnusable, match="missing"):
         SignerMemory.opened(path)
     with pytest.raises(MemoryUnusable, match="no reset"):
-        SignerMemory.begin(path)
+        SignerMemory.begin(path, 2026)
 
 
 def test_a_memory_of_before_is_opened_as_it_is(tmp_path: Path) -> None:
@@ -121,13 +124,17 @@ def test_a_memory_of_before_is_opened_as_it_is(tmp_path: Path) -> None:
         (tmp_path / name).write_text('{"size": 2, "root": "%s", "note": "note"}' % (32 * "00"))
     memory = SignerMemory.opened(path)
     assert memory.newest == 1
+    # When its shards were opened is taken from the last signature: they were then, or before.
+    os.utime(tmp_path / "signed.1.json", (0, 1_700_000_000))
+    assert SignerMemory(path).of(1).opened == 2023
     memory.settle()
     assert memory.of(0).newest == 1
+    memory.close()
 
 
 def test_one_memory_has_one_signer(tmp_path: Path) -> None:
     path = tmp_path / "signed.json"
-    SignerMemory.begin(path)
+    SignerMemory.begin(path, 2026)
     memory = SignerMemory.opened(path)
     with pytest.raises(MemoryUnusable, match="another signer"):
         SignerMemory.opened(path)
@@ -156,17 +163,19 @@ def test_a_lost_memory_begins_with_the_newest_checkpoint_that_was_signed(tmp_pat
     own = SignerKeys(
         origin=ORIGIN, key=tmp_path / "log.key", state=tmp_path / "signed.json", manifest=tmp_path / "manifest"
     )
+    clock = Clock(lambda: datetime(2027, 1, 1, tzinfo=UTC))
     settings = cast(SignerSettings, SimpleNamespace(signer=own))
     stranger = Signer(f"{ORIGIN}/2", Ed25519PrivateKey.generate())
     text = TreeHead(f"{ORIGIN}/2", 7, bytes(32)).text()
     with pytest.raises(NoteInvalid):
-        begin(settings, stranger.sign(text))
+        begin(settings, clock, stranger.sign(text))
     with pytest.raises(NoteInvalid, match="no shard"):
-        begin(settings, Signer("other", key).sign(TreeHead("other", 7, bytes(32)).text()))
+        begin(settings, clock, Signer("other", key).sign(TreeHead("other", 7, bytes(32)).text()))
     assert not own.state.exists()
     note = Signer(f"{ORIGIN}/2", key).sign(text)
-    assert begin(settings, note) == f"size 7 of {ORIGIN}/2 was signed last"
+    assert begin(settings, clock, note) == f"size 7 of {ORIGIN}/2 was signed last"
     memory = SignerMemory.opened(own.state)
+    assert memory.of(2).opened == 2026
     assert (memory.newest, memory.of(2).head) == (2, SignedHead(7, bytes(32), note))
     signer = ShardSigner(ORIGIN, Signer(ORIGIN, key), memory)
     with pytest.raises(WrongState, match="shard 0 is closed"):

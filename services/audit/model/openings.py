@@ -93,8 +93,11 @@ def recovery_text(name: str, shard: int, previous: SignedHead, restored: Restore
 
 def check_opening(
     name: str, shard: int, previous: SignedHead, size: int, root: bytes, opening: Opening, root_key: VerifierKey | None
-) -> None:
-    """Raise Inconsistent unless the head's first leaf opens `shard` and commits to what was signed last."""
+) -> tuple[str, int]:
+    """Why, and in which year, the head's first leaf says that it opens `shard`.
+
+    Raises Inconsistent unless it does, and commits to what was signed last. Whether the year is over isn't told here.
+    """
     try:
         verify_inclusion(leaf_hash(opening.leaf), 0, size, opening.proof, root)
         leaf, payload = orjson.loads(opening.leaf), orjson.loads(opening.payload)
@@ -111,6 +114,10 @@ def check_opening(
             raise Inconsistent(f"the first leaf of shard {shard} says {key} {metadata.get(key)!r}, but it is {value!r}")
     if kind == RECOVERY:
         _check_authorised(name, shard, previous, metadata, root_key)
+    year = str(payload.get("occurred_at", ""))[:4]
+    if not (year.isascii() and year.isdecimal()):
+        raise Inconsistent(f"the first leaf of shard {shard} doesn't say when it was opened")
+    return str(kind), int(year)
 
 
 def _metadata(leaf: Any, payload: Any) -> Mapping[str, Any]:
