@@ -34,7 +34,12 @@ log = logging.getLogger(__name__)
 
 FLUSH_EVENTS = 2000
 FLUSH_SECONDS = 0.005
+# Of a flush, but for the append that goes beyond it, of at most the process's message_bytes.
+FLUSH_BYTES = 8 * 1024 * 1024
 MAX_QUEUED_EVENTS = 20_000
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+# What an event takes in memory besides its payload.
+EVENT_BYTES = 2048
 _AGAIN_SECONDS = 0.5
 # Writes alarms within a transaction; returns what is to be called once it is committed.
 WriteAlarms = Callable[[store.Connection, Sequence[Alarm], datetime], Awaitable[Callable[[], None]]]
@@ -48,6 +53,11 @@ _READ_ONLY = "25006"
 class _Waiting:
     submissions: Sequence[Submission]
     answer: asyncio.Future[list[int]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(EVENT_BYTES + len(submission.payload.raw) for submission in self.submissions)
 
 
 # An append that is refused whole, and the events in it that the log has with another content.
@@ -65,7 +75,7 @@ class Sequencer:
         self._database, self._clock, self._name, self._actors, self._note = database, clock, name, actors, note
         self._sealer, self.digest = sealer, sealer.digest
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._queued = 0
+        self._queued, self._queued_bytes = 0, 0
         self._epoch: int | None = None
         self._taken_over = False
         self._shard, self._frontier = 0, Frontier()
@@ -112,14 +122,12 @@ class Sequencer:
         """
         if not self._taken_over:
             raise dependency_down("log's database")
-        if self._queued + len(submissions) > MAX_QUEUED_EVENTS:
-            raise Exhausted(
-                Reason.ERROR_REASON_QUOTA_EXCEEDED,
-                "Too many events wait to be appended. Try again in a moment.",
-                {"limit": str(MAX_QUEUED_EVENTS)},
-            )
         waiting = _Waiting(submissions)
-        self._queued += len(submissions)
+        if self._queued + len(submissions) > MAX_QUEUED_EVENTS:
+            raise _full("events", MAX_QUEUED_EVENTS)
+        if self._queued_bytes + waiting.bytes > MAX_QUEUED_BYTES:
+            raise _full("bytes", MAX_QUEUED_BYTES)
+        self._queued, self._queued_bytes = self._queued + len(submissions), self._queued_bytes + waiting.bytes
         self._queue.put_nowait(waiting)
         return await waiting.answer
 
@@ -128,7 +136,6 @@ class Sequencer:
         await self._begin()
         while True:
             group = await self._collect()
-            self._queued -= sum(len(waiting.submissions) for waiting in group)
             try:
                 await self._flush(group)
             except asyncio.CancelledError:
@@ -140,6 +147,9 @@ class Sequencer:
                 log.warning("a flush failed: %s", type(error).__name__, exc_info=error)
                 self._epoch = None  # Whether it was committed isn't known: read the head again before the next.
                 self._refuse(group, dependency_down("log's database"))
+            finally:  # It takes its memory until then.
+                self._queued -= sum(len(waiting.submissions) for waiting in group)
+                self._queued_bytes -= sum(waiting.bytes for waiting in group)
 
     async def _begin(self) -> None:
         """Take over as soon as the database is there; an older sequencer is fenced then, not at the first append.
@@ -163,13 +173,13 @@ class Sequencer:
     async def _collect(self) -> list[_Waiting]:
         """Wait for work, then for a moment more, so that one commit carries many."""
         group = [await self._queue.get()]
-        count = len(group[0].submissions)
-        if count < FLUSH_EVENTS:
+        count, size = len(group[0].submissions), group[0].bytes
+        if count < FLUSH_EVENTS and size < FLUSH_BYTES:
             await asyncio.sleep(FLUSH_SECONDS)
-        while count < FLUSH_EVENTS and not self._queue.empty():
+        while count < FLUSH_EVENTS and size < FLUSH_BYTES and not self._queue.empty():
             waiting = self._queue.get_nowait()
             group.append(waiting)
-            count += len(waiting.submissions)
+            count, size = count + len(waiting.submissions), size + waiting.bytes
         return group
 
     async def _flush(self, group: Sequence[_Waiting]) -> None:
@@ -322,6 +332,14 @@ class Sequencer:
         for waiting in group:
             if not waiting.answer.done():
                 waiting.answer.set_exception(problem)
+
+
+def _full(what: str, limit: int) -> Exhausted:
+    return Exhausted(
+        Reason.ERROR_REASON_QUOTA_EXCEEDED,
+        f"Too many {what} wait to be appended. Try again in a moment.",
+        {"limit": str(limit)},
+    )
 
 
 def _fenced(epoch: int) -> Conflict:
