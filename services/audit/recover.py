@@ -114,11 +114,18 @@ class Recovery:
     async def _restored(
         self, connection: sql.Connection, at: tuple[int, int], last: int, signed: SignedHead
     ) -> Restored:
-        """Where the database ends, and how much of it is as it was signed: by the checkpoints that it has kept."""
+        """Where the database ends, and how much of it is as it was signed: by the checkpoints that it has kept.
+
+        What stands behind the last of them may be the signed leaves, unless there are more of them, or other ones.
+        """
         shard, size = at
-        through = min(size, signed.size - 1) if shard == last else size
+        beyond = shard == last and size >= signed.size
+        through = signed.size - 1 if beyond else size
+        newest = await sql.find_checkpoint_between(connection, shard, 0, through, newest=True)
         common = await find_common(connection, shard, through)
-        return Restored(shard, size, common, await root_at(connection, shard, size) if common < size else b"")
+        if not beyond and (newest is None or common == newest.size):
+            return Restored(shard, size, size)
+        return Restored(shard, size, common, await root_at(connection, shard, size))
 
     def _require_authorised(
         self, shard: int, signed: SignedHead, restored: Restored, statement: str, root: VerifierKey

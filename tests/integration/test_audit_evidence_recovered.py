@@ -96,11 +96,24 @@ async def had_no_head(log: ShardedLog) -> None:
     await had_a_tail(log)
 
 
+async def went_on_beyond(log: ShardedLog) -> None:
+    """The database was put back and left running, until it had more leaves than were signed."""
+    backup, counters = await log.backup(), log.counters
+    await log.grow(1)
+    await log.put_back(backup, counters)
+    async with sequencer(log.database, clock=log.clock) as appending:
+        more = [event(2 * log.counters + n) for n in range(1, 6)]
+        await usecases.append_events(appending, "identity", more)
+    log.counters += 3
+    await _again(log)
+
+
 CASES: list[tuple[Callable[[ShardedLog], Awaitable[None]], list[int], str, int]] = [
     (lost_a_range, [0, 1], f"the leaves 6 to 8 of {LOG}", 0),
     (lost_shards, [0, 3], f"from leaf 6 of {LOG} to leaf 3 of {LOG}/2", 0),
     (had_a_tail, [0, 1], f"the leaves 8 to 10 of {LOG}", 2),
     (had_no_head, [1], f"the leaves 2 to 4 of {LOG}", 2),
+    (went_on_beyond, [0, 1], f"from leaf 6 of {LOG} to leaf 8 of {LOG}", 5),
     (lost_a_recovery, [0, 2], f"the leaves 0 to 6 of {LOG}/1", 0),
 ]
 

@@ -38,6 +38,8 @@ ODD: list[tuple[Document, int, str]] = [
     ({"kind": None}, 0, "doesn't continue log/0/checkpoint"),
     ({"previous_size": str(SIZE - 1)}, 0, "or after what was signed"),
     ({"restored_size": str(SIZE - 1)}, 0, "ends before log/0/checkpoint"),
+    ({"common_size": str(SIZE - 1)}, 0, "authorised another recovery"),
+    ({"common_size": str(SIZE + 1)}, 0, "doesn't state the range that was lost"),
     ({"restored_size": "x"}, 0, "doesn't state the range that was lost"),
     ({"restored_size": str(SIZE - 3)}, 3, "has an event of shard 0, where it can't be"),
     ({"previous_origin": f"{NAME}/1"}, 0, "doesn't state the range that was lost"),

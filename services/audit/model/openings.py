@@ -74,7 +74,7 @@ def recovery_text(name: str, shard: int, previous: SignedHead, restored: Restore
     """What the offline root key signs to authorise a recovery: which shard is opened, and what is lost.
 
     Where the shard in which the database ends isn't the one that was signed last, what is lost goes from one shard to
-    another. Leaves that the database has, but not as they were signed, or never signed, are given up.
+    another. Leaves that the database has instead of signed ones, or beyond them, are given up.
     """
     head, old = TreeHead(origin_of(name, shard - 1), previous.size, previous.root), origin_of(name, restored.shard)
     root = base64.b64encode(head.root).decode()

@@ -216,15 +216,20 @@ def _authorised(name: str, said: Mapping[str, str], earlier: Head | None, later:
     """What the root authorised to be lost before the later shard. Raises Disproved unless it signed exactly this."""
     origin, size = said.get("previous_origin", ""), said.get("previous_size", "")
     restored, rest = said.get("restored_origin", origin), said.get("restored_size", "")
+    kept = said.get("common_size", rest)
     try:
-        root = b64encode(bytes.fromhex(said.get("previous_root", ""))).decode()
+        root, there = (b64encode(bytes.fromhex(said.get(f"{of}_root", ""))).decode() for of in ("previous", "restored"))
     except ValueError:
         raise Disproved(f"{name}: its previous_root isn't a root") from None
-    old, start, end = shard_of(restored, trust), whole_number(rest), whole_number(size)
-    if old is None or start is None or end is None or shard_of(origin, trust) != later.shard - 1 or old >= later.shard:
+    old, start, tail, end = shard_of(restored, trust), whole_number(kept), whole_number(rest), whole_number(size)
+    if old is None or start is None or tail is None or end is None or tail < start:
+        raise Disproved(f"{name}: the recovery doesn't state the range that was lost")
+    if shard_of(origin, trust) != later.shard - 1 or old >= later.shard:
         raise Disproved(f"{name}: the recovery doesn't state the range that was lost")
     within = restored == origin
     ranged, version = (f"{rest} {size}", 1) if within else (f"{restored} {rest} {origin} {size}", 2)
+    if kept != rest:
+        ranged, version = f"{restored} {kept} {origin} {size}\ngiven-up {restored} {kept} {rest} {there}", 3
     text, _ = signed_by(said.get("statement", ""), [trust.root] if trust.root else [], f"{name}'s statement")
     opened = f"opens {later.origin}\nsigned {origin} {size} {root}\nlost {ranged}\n"
     if text != f"{trust.name}/recovery\nrecoup-recovery/v{version}\n{opened}":
@@ -233,9 +238,9 @@ def _authorised(name: str, said: Mapping[str, str], earlier: Head | None, later:
     if (old, start) < after or (within and end < start):
         raise Disproved(f"{name}: what was put back ends before log/{after[0]}/checkpoint, or after what was signed")
     lost = f"the leaves {start} to {end - 1} of {origin}"
-    if not within or start == end:
+    if not within or start == end or kept != rest:
         lost = f"the leaves from leaf {start} of {restored} to leaf {end - 1} of {origin}"
-    return Recovery(later.shard, after, (old, start), lost)
+    return Recovery(later.shard, after, (old, tail), lost)
 
 
 def _published(files: Files, claim: Mapping[str, Any], notes: Mapping[int, str], trust: Trust) -> Published | None:

@@ -70,7 +70,7 @@ def _tail(
     check_opening(name, later.shard, _lost(name, later.shard, metadata), later.size, later.root, opening, root)
     old = shard_of(name, str(metadata.get("restored_origin", origin_of(name, later.shard - 1))))
     start, end = (earlier.shard, earlier.size) if earlier else (0, 0), (old or 0, int(metadata["restored_size"]))
-    if start > end:
+    if start > (end[0], int(metadata.get("common_size", end[1]))):
         raise Inconsistent(f"shard {later.shard} was opened after less than was signed of shard {start[0]}")
     return start, end
 
