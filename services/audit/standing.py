@@ -70,7 +70,8 @@ class Standing:
         if self._refusal is None:
             doubts = self._doubts
             await self._look()
-            self.confirm(doubts)
+            if self._refusal is None:  # The signer may have refused meanwhile, and knows better.
+                self.confirm(doubts)
         if self._refusal is not None:
             raise self._refusal
 

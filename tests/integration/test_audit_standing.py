@@ -194,3 +194,17 @@ async def test_a_signer_that_knows_less_than_it_signed_is_an_alarm_and_signs_not
         (AlarmKind.SIGNER_REFUSED, "9", "6")
     }
     await role.close()
+
+
+async def test_a_refusal_isnt_undone_by_a_look_that_began_before_it(log: ShardedLog) -> None:
+    role = log.database.role("audit_sequencer", 1)
+
+    async def last_signed(shard: int) -> SignedHead:
+        standing.refuse("the signer refused meanwhile")
+        return log.memory.of(shard).head
+
+    standing = Standing(role, last_signed)
+    with pytest.raises(Unavailable, match="refused meanwhile"):
+        await standing.require()
+    assert not standing.ready
+    await role.close()
