@@ -110,8 +110,9 @@ class Checkpointer:
     async def _sign_head(self, shard: int, size: int) -> None:
         doubts = self.standing.doubts if self.standing is not None else 0
         await self._require()
+        known = await self._known_size(shard)  # Before the signer is asked: another process may have it sign meanwhile.
         signed, opening = await self._last_signed(shard), None
-        await self._require_memory(shard, signed)
+        self._require_memory(shard, signed, known)
         async with self._database.unscoped() as connection:
             hashes = await store.read_nodes(connection, shard, peaks(size))
             root = root_of([hashes[node] for node in peaks(size)])
@@ -148,11 +149,14 @@ class Checkpointer:
                 self.standing.refuse(problem.message)
             raise
 
-    async def _require_memory(self, shard: int, signed: SignedHead) -> None:
-        """Raises WrongState where the signer says that it signed less than it did: its memory was put back."""
+    async def _known_size(self, shard: int) -> int:
+        """The largest size of a shard that was signed, as far as was seen or is kept."""
         async with self._database.unscoped() as connection:
             stored = await store.find_checkpoint(connection, shard)
-        known = max(self._known.get(shard, 0), stored.size if stored else 0)
+        return max(self._known.get(shard, 0), stored.size if stored else 0)
+
+    def _require_memory(self, shard: int, signed: SignedHead, known: int) -> None:
+        """Raises WrongState where the signer says that it signed less than it did: its memory was put back."""
         if signed.size >= known:
             return
         why = f"The signer says that it signed size {signed.size} of shard {shard} last, but it signed {known}"

@@ -18,7 +18,7 @@ from services.audit.model.signing import SignedHead
 from services.audit.refusals import Refusals
 from services.audit.sequencer import Sequencer
 from services.audit.standing import Standing
-from tests.support.log import ACME, checkpointer, event, recorded, sequencer
+from tests.support.log import ACME, checkpointer, event, one_shard, recorded, sequencer
 from tests.support.mesh import soon
 from tests.support.postgres import TestDatabase
 from tests.support.sharded_log import ShardedLog, sharded_log
@@ -113,7 +113,7 @@ async def test_what_the_signer_refuses_ends_appends_and_what_it_signs_lets_them_
         standing.confirm(standing.doubts - 1)  # What was signed before the last doubt says nothing.
         assert not standing.ready
         standing.confirm(standing.doubts)
-        await usecases.append_events(appending, "identity", acme(log, 3))
+        assert standing.ready
 
 
 async def test_while_the_signer_cant_be_asked_a_process_that_took_over_appends_nothing(log: ShardedLog) -> None:
@@ -151,28 +151,27 @@ async def test_an_empty_log_is_asked_about_too(database: TestDatabase, tmp_path:
 
 
 async def test_a_head_that_another_process_had_signed_in_between_is_no_refusal(log: ShardedLog) -> None:
+    role = log.database.role("audit_sequencer")
     async with process(log) as (appending, signing, standing):
         await signing.sign_now()
-        told = list[int]()
+        right, told, signed = signing._last_signed, list[int](), list[int]()
+        other = Checkpointer(role, appending, log.clock, signing._sign, right, 1.0, one_shard)
 
         async def refused(shard: int, size: int, signed: SignedHead) -> None:
             told.append(size)
 
-        signing.refused = refused
-        right, last = signing._last_signed, await signing._last_signed(0)
-        answers = [SignedHead(last.size - 1, bytes(32), "older"), last]
-
         async def last_signed(shard: int) -> SignedHead:
-            return answers.pop(0) if answers else await right(shard)
+            found = await right(shard)
+            if not signed and appending.head[0] > found.size:
+                signed.append(found.size)
+                await other.sign_now()
+            return found
 
-        signing._last_signed = last_signed
-        appending.grown.set()
-
-        async def asked() -> bool | None:
-            return (signing.refusals == 1 and not answers) or None
-
-        await soon(asked)
-        assert (told, standing.ready) == ([], True)
+        signing.refused, signing._last_signed = refused, last_signed
+        (place,) = await usecases.append_events(appending, "identity", acme(log))
+        await signing.wait_for(place)
+        assert (told, signed, signing.refusals, standing.ready) == ([], [6], 1, True)
+    await role.close()
 
 
 async def test_a_signer_that_knows_less_than_it_signed_is_an_alarm_and_signs_nothing(
