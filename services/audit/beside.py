@@ -6,7 +6,6 @@ What can't be told, because the event was detached with its shard or can't be op
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -68,6 +67,8 @@ class Beside:
             if await self._may_be_detached(row.publish_event_id):
                 return []
             return [Fault(last, "head_entries.publish_event_id", "the log has no such publication")]
+        if not published[1]:
+            return []
         return list(head_entry_faults(row, organization_id, published[1], leaf, published[0]))
 
     async def _publication(self, event_id: UUID) -> tuple[int, Metadata] | None:
@@ -99,16 +100,18 @@ class Beside:
 
     async def _erased_keys(self, organization_id: UUID, last: int) -> list[Fault]:
         said: list[tuple[int, str, Metadata]] = []
+        # The order matters: what is erased meanwhile is in what is read later.
         async with self._database.scoped(organization_id, read_only=True) as connection:
             rows = await store.list_erased_keys(connection)
             pending = await store.is_pending(connection, ERASE)
-        after, more = -1, True
-        while more:
-            async with self._database.scoped(organization_id, read_only=True) as connection:
-                found = await store.list_said(connection, ERASE, after, _PAGE)
-            metadata = await self._metadata(organization_id, found) if found else []
+            found = await store.list_said(connection, ERASE, -1, _PAGE)
+        if not rows and not found:
+            return []
+        while found:
+            metadata = await self._metadata(organization_id, found)
             said += [(each.place, each.target, about) for each, about in zip(found, metadata, strict=True)]
-            more, after = len(found) == _PAGE, found[-1].place if found else after
+            async with self._database.scoped(organization_id, read_only=True) as connection:
+                found = await store.list_said(connection, ERASE, found[-1].place, _PAGE)
         async with self._database.scoped(organization_id, read_only=True) as connection:
             later = await store.list_erased_keys(connection)
         whole = not pending and not self._attached_from
@@ -154,7 +157,7 @@ class Beside:
             return []
         if said is not None and row.detached_at is not None:
             at = (await self._metadata(PLATFORM, [said]))[0].get("detached_at")
-            if at is None or datetime.fromisoformat(at) == row.detached_at:
+            if at is None or at == row.detached_at.isoformat(timespec="microseconds"):
                 return []
             return [Fault(place, "archive.detached_at", f"the event of it says {at}")]
         if said is not None:

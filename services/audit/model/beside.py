@@ -89,12 +89,19 @@ def head_entry_faults(
 
 
 def erased_keys(said: Sequence[tuple[int, str, Metadata]]) -> dict[UUID, ErasedBy]:
-    """The keys that events say were destroyed, given as (place, target, metadata) in the order of their places."""
+    """The keys that events say were destroyed, given as (place, target, metadata) in the order of their places.
+
+    What can't be read was changed, which is found at the event itself.
+    """
     found: dict[UUID, ErasedBy] = {}
     for place, target, metadata in said:
-        erasure_id = UUID(target.removeprefix("erasures/"))
-        for key_id in filter(None, metadata.get("key_ids", "").split(",")):
-            found.setdefault(UUID(key_id), ErasedBy(erasure_id, place))
+        try:
+            erasure_id = UUID(target.removeprefix("erasures/"))
+            key_ids = [UUID(each) for each in metadata.get("key_ids", "").split(",") if each]
+        except (ValueError, AttributeError):
+            continue
+        for key_id in key_ids:
+            found.setdefault(key_id, ErasedBy(erasure_id, place))
     return found
 
 

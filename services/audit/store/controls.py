@@ -215,7 +215,7 @@ WHERE NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhreli
     WHERE i.inhparent = ('audit.' || t.name)::regclass AND c.relname = format('%s_s%s', t.name, s.shard))
   AND NOT EXISTS (SELECT FROM audit.entries e
     WHERE e.action COLLATE "C" = 'audit.shard.detach' AND e.producer = 'audit' AND e.result = 'OK'
-      AND substring(e.target FROM '^shards/([0-9]+)$')::integer >= s.shard)
+      AND substring(e.target FROM '^shards/([0-9]{1,5})$')::integer >= s.shard)
   AND NOT EXISTS (SELECT FROM audit.outbox o WHERE o.action = 'audit.shard.detach' AND o.log_index IS NULL)
 ORDER BY s.shard, t.name LIMIT 20
 """
