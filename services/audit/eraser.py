@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services._mesh.errors import Problem
 from services._mesh.failpoints import reach
+from services._mesh.metrics import Metrics
 from services._mesh.uow import Store
 from services.audit.model.erasures import Erasure, ErasureState
 from services.audit.serving import Serving, away
@@ -42,11 +45,25 @@ class Eraser:
     """
 
     def __init__(
-        self, log_store: Store, dispatcher: Database, head: Database, keys: Database, serving: Serving, clock: Clock
+        self,
+        log_store: Store,
+        dispatcher: Database,
+        head: Database,
+        keys: Database,
+        serving: Serving,
+        clock: Clock,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store, self._dispatcher, self._head = log_store, dispatcher, head
         self._keys, self._serving, self._clock = keys, serving, clock
         self._woken = asyncio.Event()
+        metrics, text = (
+            metrics or Metrics(),
+            "Age of the oldest approval of an erasure that no hold blocks and isn't done.",
+        )
+        self._overdue = metrics.gauge("recoup_audit_erasure_overdue_seconds", text)
+        self._failures = metrics.counter("recoup_audit_erasure_failures", "Attempts to execute an erasure that failed.")
+        self._oldest: datetime | None = None
 
     def wake(self) -> None:
         """Something was approved, or a hold was released."""
@@ -61,6 +78,7 @@ class Eraser:
             except Exception as error:
                 name = error.reason_name if isinstance(error, Problem) else type(error).__name__
                 log.warning("erasing will be tried again: %s", name)
+            self._measure()
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._woken.wait()
@@ -69,16 +87,52 @@ class Eraser:
             self._woken.clear()
 
     async def round(self) -> int:
-        """Execute what is approved and not held; returns how many were done."""
-        done, after = 0, _NIL
+        """Execute what is approved and not held; returns how many were done.
+
+        Raises the first failure, after all the others had their turn.
+        """
+        done, after, failures, oldest = 0, _NIL, list[Exception](), list[datetime]()
         while organizations := await self._due(after):
             for organization_id in organizations:
-                async with self._store.read(organization_id) as connection:
-                    waiting = await store.list_approved(connection, _PAGE)
-                for erasure in waiting:
-                    done += await self._execute(organization_id, erasure.erasure_id)
+                try:
+                    async for erasure in self._waiting(organization_id):
+                        try:
+                            done += await self._execute(organization_id, erasure.erasure_id)
+                        except Exception as error:
+                            oldest += [erasure.decided_at] if erasure.decided_at else []
+                            failures.append(error)
+                            log.error("erasure %s failed: %s", erasure.erasure_id, type(error).__name__)
+                except Exception as error:
+                    failures.append(error)
             after = UUID(int=organizations[-1].int + 1)
+        self._failures.add(len(failures))
+        self._oldest = min(oldest, default=None)
+        if failures:
+            raise failures[0]
         return done
+
+    async def _waiting(self, organization_id: UUID) -> AsyncIterator[Erasure]:
+        """What is to be executed, page by page: held ones at the front hold up nobody. Begun ones are held no more."""
+        after = _NIL
+        while True:
+            async with self._store.read(organization_id) as connection:
+                found = await store.list_approved(connection, after, _PAGE)
+            if not found:
+                return
+            held = [erasure.erasure_id for erasure in found if erasure.held]
+            begun = await self._begun_of(organization_id, held) if held else set()
+            for erasure in found:
+                if not erasure.held or erasure.erasure_id in begun:
+                    yield erasure
+            after = found[-1].erasure_id
+
+    async def _begun_of(self, organization_id: UUID, erasures: Sequence[UUID]) -> set[UUID]:
+        async with self._keys.scoped(organization_id, read_only=True) as connection:
+            return await key_store.find_begun(connection, erasures)
+
+    def _measure(self) -> None:
+        age = 0.0 if self._oldest is None else (self._clock.now() - self._oldest).total_seconds()
+        self._overdue.set(max(age, 0.0))
 
     async def _due(self, after: UUID) -> list[UUID]:
         async with self._dispatcher.unscoped() as connection:

@@ -53,7 +53,7 @@ class ErasureRoles:
 def erase(mesh: Mesh, keyring: Keyring, log_store: Store, roles: ErasureRoles) -> Eraser:
     """Execute what is approved, and let no key be used before those that were erased are known to be gone."""
     replay = Replay(log_store, roles.dispatcher, roles.head, roles.keys, mesh.clock)
-    eraser = Eraser(log_store, roles.dispatcher, roles.head, roles.keys, keyring.serving, mesh.clock)
+    eraser = Eraser(log_store, roles.dispatcher, roles.head, roles.keys, keyring.serving, mesh.clock, mesh.metrics)
     mesh.task(KeysWatch(keyring.serving, roles.keys, replay.look).run(), "subjects' keys")
     mesh.task(eraser.run(), "eraser")
     return eraser

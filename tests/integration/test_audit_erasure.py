@@ -14,6 +14,7 @@ from services._mesh import failpoints
 from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Denied, Exhausted, Invalid, NotFound, Unavailable, WrongState
 from services._mesh.pages import PageTokens
+from services.audit import eraser as eraser_module
 from services.audit import erasing, usecases
 from services.audit.model import merkle
 from services.audit.model.erasures import ErasureState
@@ -28,6 +29,8 @@ from tests.support.things import context
 
 pytestmark = pytest.mark.services("audit")
 STATES = PayloadState
+FAY, GUS = UUID(int=0xFA), UUID(int=0x95)
+PLACES_OF = (ACME, ACME, ACME, GLOBEX)
 
 
 async def states(made: Vault, events: list, organization: UUID = ACME) -> list[PayloadState]:  # type: ignore[type-arg]
@@ -417,3 +420,35 @@ async def test_legal_holds_are_bounded(database: TestDatabase, monkeypatch: pyte
             await made.hold(ADA, None)
         await made.decide(ADA, lambda work: erasing.release_legal_hold(work, ACTORS, first.hold_id, "over"))
         await made.hold(ADA, None)
+
+
+async def test_one_that_fails_or_is_held_keeps_nobody_elses_waiting(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eraser_module, "_PAGE", 1)
+    async with vault(database) as made:
+        asked = []
+        for subject, organization in ((EVE, ACME), (FAY, ACME), (GUS, ACME), (EVE, GLOBEX)):
+            await made.act(subject, 1, organization)
+            asked.append(await made.request(ADA, subject, organization))
+            await made.approve(BOB, asked[-1], subject, organization)
+        await made.hold(ADA, EVE)
+        keys = await made.keys.superuser()
+        # The second one can't be executed.
+        await keys.execute(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+            " CREATE TRIGGER refuse BEFORE UPDATE ON subjects.keys FOR EACH ROW"
+            f" WHEN (OLD.subject_hash = '\\x{ACTORS(ACME, f'user:{FAY}').hex()}') EXECUTE FUNCTION public.refuse()"
+        )
+        with pytest.raises(Exception, match="no"):
+            await made.eraser.round()
+        found = [await made.get(each, organization) for each, organization in zip(asked, PLACES_OF, strict=True)]
+        approved, done = ErasureState.APPROVED, ErasureState.DONE
+        assert [each.state for each in found] == [approved, approved, done, done]
+        made.eraser._measure()
+        assert made.eraser._overdue.value > 0
+        await keys.execute("DROP TRIGGER refuse ON subjects.keys")
+        await keys.close()
+        assert await made.eraser.round() == 1
+        made.eraser._measure()
+        assert made.eraser._overdue.value == 0  # What is held isn't overdue.

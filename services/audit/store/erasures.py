@@ -153,11 +153,11 @@ async def list_due(connection: AsyncConnection, state: ErasureState, after: UUID
     return [row.organization_id for row in rows]
 
 
-async def list_approved(connection: AsyncConnection, limit: int) -> list[Erasure]:
-    """Erasures of the transaction's organization that wait to be executed, the oldest first."""
+async def list_approved(connection: AsyncConnection, after: UUID, limit: int) -> list[Erasure]:
+    """Erasures of the transaction's organization that wait to be executed, after one, in the order of their ids."""
     rows = await connection.execute(
-        text(f"{_ERASURE} WHERE e.state = 'APPROVED' ORDER BY e.decided_at, e.erasure_id LIMIT :limit"),
-        {"limit": limit},
+        text(f"{_ERASURE} WHERE e.state = 'APPROVED' AND e.erasure_id > :after ORDER BY e.erasure_id LIMIT :limit"),
+        {"after": after, "limit": limit},
     )
     return [_erasure(row) for row in rows]
 

@@ -102,6 +102,18 @@ async def list_destroyed(connection: AsyncConnection, erasure_id: UUID) -> list[
     return [row.key_id for row in rows]
 
 
+async def find_begun(connection: AsyncConnection, erasures: Sequence[UUID]) -> set[UUID]:
+    """Which erasures destroyed any key of the transaction's organization."""
+    rows = await connection.execute(
+        text(
+            "SELECT DISTINCT erasure_id FROM subjects.keys"
+            " WHERE erasure_id = ANY(CAST(:erasures AS uuid[])) AND destroyed_at IS NOT NULL"
+        ),
+        {"erasures": list(erasures)},
+    )
+    return {row.erasure_id for row in rows}
+
+
 async def destroy_subject(connection: AsyncConnection, subject_hash: bytes, erasure_id: UUID, at: datetime) -> int:
     """Destroy whatever key of a subject is alive in the transaction's organization; returns how many were."""
     done = await connection.execute(
