@@ -13,9 +13,11 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy import event as hook
 
 from services._mesh.clock import Clock
 from services._mesh.metrics import Metrics
+from services.audit import checking
 from services.audit.check_task import CheckTask, is_due
 from services.audit.model.alarms import Alarm
 from services.audit.model.check_result import CheckResult
@@ -315,6 +317,31 @@ async def test_the_bound_on_rows_is_kept(log: SignedLog) -> None:
     result = await checker.check(Scope.FULL, keep=False)
     assert result.rows > 100
     assert passed == pytest.approx(result.rows / 100.0)
+
+
+async def test_organizations_that_didnt_move_cost_little_and_count_against_the_bound(log: SignedLog) -> None:
+    await as_superuser(log.database, "UPDATE audit.checkpoints SET signed_at = signed_at - interval '1 day'")
+    passed, statements = 0.0, list[str]()
+
+    async def rest(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    hook.listen(
+        log.checker.database._engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _k, statement, *_: statements.append(statement),
+    )
+    checker = replace(log.checker, pace=Pace(100.0, rest, lambda: passed))
+    result = await checker.check(Scope.RECENT, keep=False)
+    assert (result.faults, result.leaves, result.organizations) == ((), 0, 2)
+    assert passed == pytest.approx(result.rows / 100.0)
+    assert result.rows >= 2 * checking._UNMOVED_ROWS
+    looked = [each for each in statements if "audit.payloads" in each or "audit.producers p" in each]
+    assert len(looked) == 2  # One look each, and nothing of payloads and producers.
+    # Whatever moved, or isn't where its chain ends, is walked.
+    await as_superuser(log.database, "UPDATE audit.chains SET leaf_hash = sha256('') WHERE seq = 5")
+    assert [f.field for f in (await checker.check(Scope.RECENT, keep=False)).faults] == ["chains.leaf_hash"]
 
 
 async def test_the_checkers_role_changes_nothing(log: SignedLog) -> None:

@@ -98,6 +98,18 @@ async def read_entry_before(connection: AsyncConnection, place: int) -> tuple[in
     return None if row is None else (row.organization_seq, bytes(row.leaf), row.idx)
 
 
+async def has_any_from(connection: AsyncConnection, place: int) -> bool:
+    """Whether the organization has an entry or a payload at a place or after it."""
+    rows = await connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM audit.entries WHERE idx >= :place)"
+            " OR EXISTS (SELECT FROM audit.payloads WHERE idx >= :place)"
+        ),
+        {"place": place},
+    )
+    return bool(rows.scalar_one())
+
+
 async def read_entries(connection: AsyncConnection, after: int, limit: int) -> list[EntryRow]:
     """The organization's next entries, with what the tree and the deduplication have for each."""
     rows = await connection.execute(text(_ENTRIES), {"after": after, "limit": limit})
