@@ -7,15 +7,17 @@ import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import boto3
 import pytest
 
 from services._mesh.aws import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
+from services._mesh.database import execute_raw
 from services._mesh.threads import BoundedThreads
-from services.audit import usecases
+from services.audit import store, usecases
 from services.audit.archiver import Archiver
 from services.audit.model.alarms import AlarmKind
 from services.audit.model.archive import bundle_object, checkpoint_object, tile_object
@@ -24,7 +26,7 @@ from services.audit.model.tiles import Tile, read_bundle, tiles_of
 from services.audit.storage import Missing, Occupied, Storage, StorageFailed
 from services.audit.storage.s3 import Bucket, S3Storage
 from tests.support.archive import LEAVES, ArchivedLog, folder, root_in
-from tests.support.log import ACME, GLOBEX, LOG, sequencer
+from tests.support.log import ACME, GLOBEX, LOG, event, sequencer
 from tests.support.postgres import TestDatabase
 
 pytestmark = pytest.mark.services("audit")
@@ -245,6 +247,31 @@ async def test_the_archiver_sees_leaves_of_one_organization_at_a_time(log: Archi
                     await connection.fetch(beyond)
     finally:
         await connection.close()
+
+
+async def test_leaves_of_many_organizations_are_read_in_one_round_trip(log: ArchivedLog) -> None:
+    organizations = [UUID(int=n) for n in range(1, 41)]
+    async with sequencer(log.database) as appending:
+        for number in (1, 2, 3):
+            await usecases.append_events(appending, "identity", [event(number, each) for each in organizations])
+    role, asked = log.database.role("audit_archiver", pool_size=1), list[str]()
+
+    def ask(record: Any) -> None:
+        asked.append(record.query)
+
+    async with role.unscoped() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        driver.add_query_logger(ask)
+        leaves = await store.read_leaves(connection, 0, 10, 110)
+        driver.remove_query_logger(ask)
+        # It sees no organization's rows afterwards.
+        assert await execute_raw(connection, "SELECT idx FROM audit.entries") == []
+    await role.close()
+    assert sorted(leaves) == list(range(10, 110))
+    rows = await log.superuser("SELECT idx, leaf FROM audit.entries WHERE idx >= 10 AND idx < 110")
+    assert leaves == {row["idx"]: row["leaf"] for row in rows}
+    assert len(asked) == 1, asked
 
 
 async def test_a_locked_object_stays(endpoint: str) -> None:
