@@ -1,5 +1,6 @@
 -- Takes the entries and payloads of one closed shard out of the log's tables, once its archive was read back. For a
--- superuser, as one command; it refuses loudly, says what it did, and drops nothing:
+-- superuser; on a managed PostgreSQL without event triggers for audit_migrate, or whoever else may become audit_owner. As
+-- one command; it refuses loudly, says what it did, and drops nothing:
 --
 --   psql --set ON_ERROR_STOP=1 --single-transaction --set shard=0 --dbname recoup --file deploy/detach_shard.sql
 --
@@ -14,8 +15,9 @@
 -- them, until they are restored. Payloads aren't in the archive: dump both tables before you drop them, for as long as they
 -- must be kept. A receipt is kept from the first time that somebody read it as final: where the shard has events of
 -- receipts that nobody read, nothing is done, unless PGOPTIONS="-c recoup.unread_receipts=given-up".
+-- Only a superuser sees which those are: audit_owner needs that option, and somebody who read them all before.
 --
--- PostgreSQL 17 or newer (event_triggers); on a managed one, without event triggers, leave out that line.
+-- Where event triggers seal the log, only a superuser can lift them, and PostgreSQL 17 or newer is needed.
 
 SELECT set_config('recoup.shard', :'shard', true);
 
@@ -33,10 +35,20 @@ DECLARE
   unread bigint := 0;
   moment constant text := to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US');
   counted bigint;
+  mighty constant boolean := (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
 BEGIN
-  IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    RAISE EXCEPTION 'shard %: not detached: % isn''t a superuser', number, current_user USING ERRCODE = 'RC003';
+  IF NOT mighty THEN
+    IF EXISTS (SELECT FROM pg_event_trigger WHERE starts_with(evtname, 'recoup_log_refuses_')) THEN
+      RAISE EXCEPTION 'shard %: not detached: event triggers seal the log, and % isn''t a superuser', number, current_user
+        USING ERRCODE = 'RC003';
+    END IF;
+    IF NOT pg_has_role('audit_owner', 'SET') THEN
+      RAISE EXCEPTION 'shard %: not detached: % can''t become audit_owner', number, current_user USING ERRCODE = 'RC003';
+    END IF;
+    PERFORM set_config('role', 'audit_owner', true);
   END IF;
+  -- The owner sees the rows of one organization only, as everybody does.
+  PERFORM set_config('app.organization_id', platform::text, true);
   SELECT closed_size INTO closed FROM audit.shards WHERE shard = number;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'shard %: not detached: there is no such shard', number USING ERRCODE = 'RC003';
@@ -83,13 +95,26 @@ BEGIN
   IF to_regclass(format('audit.entries_s%s', number)) IS NULL THEN
     RAISE EXCEPTION 'shard %: not detached: it has no partition', number USING ERRCODE = 'RC003';
   END IF;
+  IF NOT mighty THEN  -- But for this count.
+    EXECUTE format('ALTER TABLE audit.entries_s%s NO FORCE ROW LEVEL SECURITY', number);
+    EXECUTE format('ALTER TABLE audit.payloads_s%s NO FORCE ROW LEVEL SECURITY', number);
+  END IF;
   EXECUTE format('SELECT count(*) FROM audit.entries_s%s', number) INTO entries;
   EXECUTE format('SELECT count(*) FROM audit.payloads_s%s', number) INTO payloads;
+  IF NOT mighty THEN
+    EXECUTE format('ALTER TABLE audit.entries_s%s FORCE ROW LEVEL SECURITY', number);
+    EXECUTE format('ALTER TABLE audit.payloads_s%s FORCE ROW LEVEL SECURITY', number);
+  END IF;
   IF entries <> closed THEN
     RAISE EXCEPTION 'shard %: not detached: the partition has % entries, the shard %', number, entries, closed
       USING ERRCODE = 'RC003';
   END IF;
-  IF to_regclass('actions.final_receipts') IS NOT NULL
+  IF NOT mighty THEN
+    IF current_setting('recoup.unread_receipts', true) IS DISTINCT FROM 'given-up' THEN
+      RAISE EXCEPTION 'shard %: not detached: audit_owner can''t see which receipts were never read as final', number
+        USING ERRCODE = 'RC003';
+    END IF;
+  ELSIF to_regclass('actions.final_receipts') IS NOT NULL
       AND current_setting('recoup.unread_receipts', true) IS DISTINCT FROM 'given-up' THEN
     -- One of which an event was erased can't be read as final any more.
     EXECUTE format('SELECT count(*) FROM actions.receipts r WHERE NOT EXISTS (SELECT FROM actions.final_receipts f'
@@ -104,11 +129,15 @@ BEGIN
       number, unread USING ERRCODE = 'RC003';
   END IF;
   -- The seal is lifted for this transaction alone. Nothing else runs in it.
-  PERFORM set_config('event_triggers', 'off', true);
+  IF mighty THEN
+    PERFORM set_config('event_triggers', 'off', true);
+  END IF;
   EXECUTE format('ALTER TABLE audit.entries DETACH PARTITION audit.entries_s%s', number);
   EXECUTE format('ALTER TABLE audit.payloads DETACH PARTITION audit.payloads_s%s', number);
   EXECUTE format('GRANT SELECT ON audit.entries_s%1$s, audit.payloads_s%1$s TO audit_api', number);
-  PERFORM set_config('event_triggers', 'on', true);
+  IF mighty THEN
+    PERFORM set_config('event_triggers', 'on', true);
+  END IF;
   UPDATE audit.archive SET detached_at = now() WHERE shard = number;
   -- RFC 8785: the names in order, and no space between. Last of all, because it locks the counter.
   INSERT INTO audit.outbox_counters AS c (organization_id, value) VALUES (platform, 1)

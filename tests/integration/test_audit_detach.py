@@ -94,13 +94,15 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
         await archived.close()
 
 
-async def detach(database: TestDatabase, shard: int) -> None:
-    superuser = await database.superuser()
+async def detach(database: TestDatabase, shard: int, login: str = "", *, given_up: bool = False) -> None:
+    connection = await (database.login(login) if login else database.superuser())
     try:
-        async with superuser.transaction():
-            await superuser.execute(SCRIPT.replace(":'shard'", f"'{shard}'"))
+        async with connection.transaction():
+            if given_up:
+                await connection.execute("SET LOCAL recoup.unread_receipts = 'given-up'")
+            await connection.execute(SCRIPT.replace(":'shard'", f"'{shard}'"))
     finally:
-        await superuser.close()
+        await connection.close()
 
 
 async def bypasses(database: TestDatabase) -> list[tuple[str, str]]:
@@ -278,3 +280,24 @@ async def test_shards_are_detached_in_their_order(kept: Kept) -> None:
     assert [row["shard"] for row in state] == [0, 1]
     rows = await kept.archived.superuser("SELECT payload FROM audit.outbox WHERE action = 'audit.shard.detach'")
     assert [json.loads(bytes(row["payload"]))["target"] for row in rows] == ["shards/0", "shards/1"]  # type: ignore[call-overload]
+
+
+async def test_without_event_triggers_whoever_may_become_the_owner_detaches(kept: Kept) -> None:
+    """As on a managed PostgreSQL, where nobody is a superuser."""
+    database = kept.log.database
+    with pytest.raises(Exception, match="audit_migrate isn't a superuser"):
+        await detach(database, 0, "audit_migrate")
+    for name in ("alter", "drop", "opening"):
+        await kept.archived.superuser(f"DROP EVENT TRIGGER recoup_log_refuses_{name}")
+    with pytest.raises(Exception, match="audit_checker can't become audit_owner"):
+        await detach(database, 0, "audit_checker")
+    with pytest.raises(Exception, match="can't see which receipts"):
+        await detach(database, 0, "audit_migrate")
+    await detach(database, 0, "audit_migrate", given_up=True)
+    async with vault(database) as audit:
+        await relayed(audit)
+    # All controls but those that aren't there are as they were, and nothing is missing that isn't announced.
+    assert {control for control, _ in await bypasses(database)} == {"event trigger"}
+    assert await faults(kept.log) == []
+    (row,) = await kept.archived.superuser("SELECT relforcerowsecurity AS f FROM pg_class WHERE relname = 'entries_s0'")
+    assert row["f"] is True
