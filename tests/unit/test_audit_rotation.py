@@ -16,7 +16,7 @@ from recoup_verify.documents import Disproved
 from recoup_verify.keys import read_manifest
 from recoup_verify.log import parse_key, verified_head
 from services.audit.model import rotation
-from services.audit.model.cosigning import Cosigner
+from services.audit.model.cosigning import Cosigner, WitnessKey
 from services.audit.model.manifest import (
     LOG,
     RECEIPT,
@@ -94,6 +94,10 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     for odd in ("quorum 2", "quorum 01", "quorum"):
         with pytest.raises(NoteInvalid):
             Manifest.parse(manifest.text().replace("quorum 1", odd))
+    same_name = Cosigner(witness.name, Ed25519PrivateKey.generate()).witness
+    for twice in (same_name, WitnessKey("other.example", witness.public)):
+        with pytest.raises(NoteInvalid, match="names a witness twice"):
+            Manifest.parse(replace(manifest, witnesses=(witness, twice)).text())
 
 
 def test_the_signer_agrees_to_what_the_root_signed_and_the_verifier_reads_it(made: Installation) -> None:

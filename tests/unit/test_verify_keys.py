@@ -171,6 +171,15 @@ def test_as_many_witnesses_as_the_manifest_asks_for_have_cosigned() -> None:
     for odd in (["x"], ["-1"], ["2"]):
         with pytest.raises(CannotTell, match="--quorum"):
             checked(both, witnesses=named, quorum=odd)
+    # Neither a name nor a key counts twice.
+    again = Cosigner(first.witness.name, Ed25519PrivateKey.generate())
+    with pytest.raises(Disproved, match="can't be"):
+        checked(Rooted(witnesses=[first, again], cosigning=[first], quorum="2"))
+    keys = [first.witness.text(), again.witness.text()]
+    assert checked(Rooted(witnesses=known, cosigning=[first], quorum="1"), witnesses=keys)
+    for twice in (keys, [keys[0], keys[0]]):
+        with pytest.raises(CannotTell, match="--quorum"):
+            checked(both, witnesses=twice, quorum=["2"])
     with pytest.raises(CannotTell, match="of a witness"):
         checked(both, witnesses=[both.root.verifier_key.text()])
 

@@ -23,8 +23,9 @@ _ENVELOPE = shape(texts="payloadType payload", signatures=[shape(texts="keyid si
 def trusted(keys: Sequence[str], witnesses: Sequence[str], quorum: Sequence[str]) -> Trust:
     """What --key, --witness and --quorum say. Raises CannotTell."""
     named = [parse_key(text, WITNESS) for text in witnesses]
-    wanted = whole_number(quorum[0]) if quorum else len(named)
-    if wanted is None or (named and wanted > len(named)):
+    count = len({each.name for each in named})  # Two keys of one name are one witness.
+    wanted = whole_number(quorum[0]) if quorum else count
+    if wanted is None or (named and wanted > count):
         raise CannotTell("--quorum must be a number, and no larger than that of the witnesses that you name")
     return Trust.of(parse_key(keys[0]))._replace(witnesses=named, wanted=wanted)
 
@@ -66,7 +67,8 @@ def _second(manifest: str, lines: Sequence[str], trust: Trust) -> Trust:
     if root.name != f"{trust.name}/root" or {*by} != {*signers} or trust.key not in by:
         raise Disproved(f"{_WHAT} isn't signed by the key that you gave, its root and each key of the log in force")
     quorum = whole_number(said["quorum"][0]) if len(said["quorum"]) == len(said["root"]) == 1 else None
-    if quorum is None or quorum > len(witnesses) or len({each.public for each in witnesses}) != len(witnesses):
+    twice = any(len({each[part] for each in witnesses}) != len(witnesses) for part in (0, 1))  # A name or a key.
+    if quorum is None or quorum > len(witnesses) or twice:
         raise Disproved(_CANNOT_BE)
     return trust._replace(logs=logs, keys=keys, listed=witnesses, quorum=quorum, root=root)
 

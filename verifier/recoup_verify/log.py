@@ -164,7 +164,7 @@ def verified_head(note: str, key: Key | Trust, what: str = "the checkpoint") -> 
     # Another key's line beside a good one counts for nothing: while a key ends, one more head may still carry it.
     if not any(each in found and ranged.covers((shard, size)) for each, ranged in zip(logs, trust.logs, strict=True)):
         raise Disproved(f"{what} is signed by a key of the log that wasn't good for that part of it")
-    counted = [each for each in trust.witnesses or trust.listed if each in found]
+    counted = {each.name for each in trust.witnesses or trust.listed if each in found}
     if len(counted) < trust.wanted:
         raise Disproved(f"{what} is cosigned by {len(counted)} of the {trust.wanted} witnesses that you ask for")
     return Head(origin, size, root, shard, tuple(each.name for each in found if each in witnesses))

@@ -99,6 +99,8 @@ class Manifest:
         if len(roots) != 1 or len(quorums) != 1 or roots[0].name != f"{name}/root":
             raise NoteInvalid("the key manifest names one root, <name>/root, and one quorum")
         found = cls(name, roots[0], tuple(keys), tuple(witnesses), quorums[0] if quorums[0] is not None else -1)
+        if any(len({*parts}) != len(witnesses) for parts in zip(*((w.name, w.public) for w in witnesses), strict=True)):
+            raise NoteInvalid("the key manifest names a witness twice: each has one name and one key")
         if found.text() != text or not 0 <= found.quorum <= len(witnesses) or not found.of(LOG):
             raise NoteInvalid("the key manifest isn't spelled as one is, or can't be")
         return found
