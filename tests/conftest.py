@@ -24,6 +24,15 @@ def services_with_migrations() -> list[str]:
     return sorted(path.parts[-4] for path in (ROOT / "services").glob("*/migrations/versions/0001_*.py"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to run where pytest-xdist can't keep its groups together: each worker would set up everything."""
+    if config.getoption("loadgroup", False):  # Set in workers only.
+        for item in items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError("this pytest-xdist doesn't group tests under this pytest")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the nemesis lasts, and which one it is (tests/mesh/test_nemesis.py)."""
     parser.addoption("--nemesis-seconds", type=float, default=0.0, help="how long faults go on, after each once")

@@ -20,7 +20,8 @@ from services.audit.model import merkle
 from services.audit.model.notes import Signer, TreeHead
 
 NAME = "recoup.example/log"
-PRIVATE = Ed25519PrivateKey.generate()
+# The same in every test process: what it signs stands in the names of tests.
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(32))
 SIGNER = Signer(NAME, PRIVATE)
 KEY = parse_key(SIGNER.verifier_key.text())
 LAST = 20
