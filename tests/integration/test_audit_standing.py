@@ -147,7 +147,7 @@ async def test_an_empty_log_is_asked_about_too(database: TestDatabase, tmp_path:
         async def ready() -> bool | None:
             return standing.ready or None
 
-        await soon(ready)
+        assert await soon(ready)
 
 
 async def test_a_head_that_another_process_had_signed_in_between_is_no_refusal(log: ShardedLog) -> None:

@@ -349,6 +349,7 @@ async def test_the_task_clears_by_itself(producer: Producer, monkeypatch: pytest
         producer.clock.ahead = timedelta(days=DAYS, minutes=1)
         while await producer.kept():
             await asyncio.sleep(0.01)
+    assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -305,5 +305,6 @@ async def test_the_task_looks_by_itself(identity: Watched, monkeypatch: pytest.M
     async with asyncio.timeout(20):
         while 'recoup_state_bypasses{service="identity"} 2' not in identity.metrics.render():
             await asyncio.sleep(0.01)
+    assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

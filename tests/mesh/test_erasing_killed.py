@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import grpc
 import httpx
 import pytest
 
-from recoup.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from recoup_local.issuer import find_person, organization_id
 from recoup_local.supervisor import LocalMesh, query
+from tests.support.appending import append
 from tests.support.log import event
 from tests.support.mesh import until
 
@@ -78,24 +77,8 @@ async def _append(mesh: LocalMesh) -> None:
     for counter, role in enumerate(("FinOps", "Approver", "Finance", "Viewer") * 2, 1):
         actor = f"user:{find_person('globex', role).user_id}"
         made = event(counter, UUID(str(GLOBEX)), action="pricing.test.act", actor=actor)
-        events.append(
-            audit_pb2.ProducedEvent(
-                event_id=str(made.event_id),
-                organization_id=str(made.organization_id),
-                producer_counter=counter,
-                payload=made.payload,
-            )
-        )
-    folder = mesh.installation.folder("pricing")
-    credentials = grpc.ssl_channel_credentials(
-        mesh.installation.ca.cert_file.read_bytes(),
-        (folder / "tls.key").read_bytes(),
-        (folder / "tls.pem").read_bytes(),
-    )
-    address = f"127.0.0.1:{mesh.installation.ports['audit']}"
-    async with grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", "audit")]) as channel:
-        stub = audit_service_pb2_grpc.AuditServiceStub(channel)
-        await stub.AppendEvents(audit_service_pb2.AppendEventsRequest(events=events), timeout=30)
+        events.append(made)
+    await append(mesh, events)
 
 
 def _call(mesh: LocalMesh, role: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
