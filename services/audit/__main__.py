@@ -99,20 +99,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     erased = ErasedEvents(_dispatcher(mesh, settings), reader)
     produce(mesh, "audit", reader, OwnLog(reader, sequencer, erased))
     if settings.archive is not None:
-        storage = open_storage(settings.archive, mesh.clock)
-        mesh.task(_archiver(mesh, settings.archive, storage, reader, alarms).run(), "archiver")
-        outside = Outside(
-            database,
-            storage,
-            settings.log.name,
-            checkpointer,
-            signer.held,
-            mesh.metrics,
-            alarms.note,
-            settings.archive.checkpoint_seconds,
-        )
-        checkpointer.require = outside.require
-        mesh.task(outside.run(), "checkpoints outside")
+        _keep_outside(mesh, settings, settings.archive, database, reader, checkpointer, signer, alarms)
     mesh.task(checkpointer.run(), "checkpointer")
     heads = HeadPublisher(database, reader, checkpointer, mesh.clock, settings.log.heads_seconds)
     mesh.task(heads.run(), "organization heads")
@@ -152,6 +139,27 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     finally:
         threads.close()
         await cosigners.close()
+
+
+def _keep_outside(
+    mesh: Mesh, settings: AuditSettings, archive: ArchiveSettings, database: Database, reader: Store,
+    checkpointer: Checkpointer, signer: SignerClient, alarms: Alarms,
+) -> None:  # fmt: skip
+    """Copy the log into its archive, and checkpoints beside it, one of which the log is held against at first."""
+    storage = open_storage(archive, mesh.clock)
+    mesh.task(_archiver(mesh, archive, storage, reader, alarms).run(), "archiver")
+    outside = Outside(
+        database,
+        storage,
+        settings.log.name,
+        checkpointer,
+        signer.held,
+        mesh.metrics,
+        alarms.note,
+        archive.checkpoint_seconds,
+    )
+    checkpointer.require = outside.require
+    mesh.task(outside.run(), "checkpoints outside")
 
 
 def _evidence_key(path: Path) -> EvidenceKey:
