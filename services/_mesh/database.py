@@ -36,10 +36,15 @@ POOL_WAIT_SECONDS = 10.0
 # 40P01: the transaction lost to another one. After each of them nothing was done, and the same call may succeed.
 _AWAY = ("08", "57P", "53300", "40001", "40P01")
 _STATEMENT_TIMEOUT = "57014"
-# What a connection that died in the pool fails with, at the first thing that it is asked.
-_DEAD = (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, ConnectionError)
-# The same, where the server's farewell is being read just as the connection is asked: the question was never sent.
-_DEAD_AT_BEGIN = (*_DEAD, asyncpg.InternalClientError)
+# What a connection that has died fails with, at the first thing that it is asked. The driver calls it an internal error
+# where the server's farewell is being read just as the connection is asked: the question was never sent then.
+_DEAD = (
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
 
 
 def address(settings: DatabaseSettings, user: str) -> str:
@@ -100,7 +105,7 @@ class Database:
                 driver = await _driver(connection)
                 await driver.execute(begin)
                 return connection, driver
-            except _DEAD_AT_BEGIN as error:
+            except _DEAD as error:
                 await connection.invalidate()
                 await connection.close()
                 if not left:

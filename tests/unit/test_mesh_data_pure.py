@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +93,8 @@ def test_a_kind_of_table_that_there_is_not_is_refused() -> None:
 
 def test_what_a_database_failure_means() -> None:
     assert isinstance(problem_of(ConnectionRefusedError()), Unavailable)
+    # As the driver fails where the farewell of a terminated connection crosses the next question.
+    assert isinstance(problem_of(asyncpg.InternalClientError("cannot switch to state 11")), Unavailable)
     assert isinstance(problem_of(TimeoutError()), DeadlinePassed)
     assert problem_of(ZeroDivisionError()) is None
 
