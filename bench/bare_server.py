@@ -15,8 +15,9 @@ import uvloop
 from recoup.identity.v1 import identity_service_pb2 as pb
 from services._mesh.config import load_settings
 from services._mesh.database import Database
-from services.identity import store, wire
 from services.identity.config import IdentitySettings
+from services.identity.store import organizations as store
+from services.identity.wire import members as wire
 
 
 class Bare:

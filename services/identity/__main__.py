@@ -18,12 +18,12 @@ from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services._mesh.revocations import Revocation, RevocationKind
 from services._mesh.uow import Store
-from services.identity import usecases
 from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
 from services.identity.model.permissions import Held, PermissionTable
-from services.identity.rpc import IdentityRpc
-from services.identity.usecases import Authority
+from services.identity.rpc.identity import IdentityRpc
+from services.identity.usecases import feed
+from services.identity.usecases.passports import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 # What a passport for a process may hold: the permissions of all services that it serves.
@@ -65,7 +65,7 @@ async def _own_feed(mesh: Mesh, store: Store) -> None:
 
     while True:
         try:
-            piece = await usecases.read_revocations(store, mesh.revocations.resume(), mesh.clock.wall_now())
+            piece = await feed.read_revocations(store, mesh.revocations.resume(), mesh.clock.wall_now())
             mesh.revocations.apply(
                 [Revocation(r.seq, RevocationKind[r.kind], r.key, r.revoked_at.timestamp()) for r in piece.entries],
                 piece.latest_seq,

@@ -20,7 +20,7 @@ from services._mesh.database import Database
 from services._mesh.uow import Store
 from services.identity.config import IdentitySettings
 from services.identity.model.membership import Role
-from services.identity.usecases import NewOrganization, create_organization
+from services.identity.usecases.organizations import NewOrganization, create_organization
 
 
 def read(content: dict[str, Any]) -> list[NewOrganization]:

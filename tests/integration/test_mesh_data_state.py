@@ -16,9 +16,9 @@ from services._mesh.context import entered
 from services._mesh.metrics import Metrics
 from services._mesh.state_watch import StateWatch
 from services._mesh.uow import Store, UnitOfWork
-from services.identity import usecases
 from services.identity.model.membership import Member, Role
-from services.identity.usecases import NewOrganization
+from services.identity.usecases import members, organizations
+from services.identity.usecases.organizations import NewOrganization
 from tests.support.erasing import ADA, BOB, EVE, vault
 from tests.support.postgres import TestDatabase, drop, new_database
 from tests.support.things import ACME, GLOBEX, context
@@ -96,14 +96,16 @@ async def identity(database: TestDatabase) -> AsyncIterator[Watched]:
     made = Watched(database, "identity")
     for organization, slug in ((ACME, "acme"), (GLOBEX, "globex")):
         people = ((ADMIN, "a@x.example", Role.ADMIN), (CLERK, "c@x.example", Role.VIEWER))
-        await usecases.create_organization(made.store, NewOrganization(organization, slug, slug, "UTC", "USD", people))
+        await organizations.create_organization(
+            made.store, NewOrganization(organization, slug, slug, "UTC", "USD", people)
+        )
     yield made
     await made.close()
 
 
 async def member(made: Watched, person: UUID) -> Member:
     async with made.store.read(ACME) as connection:
-        from services.identity.store import find_member_of_user
+        from services.identity.store.members import find_member_of_user
 
         found = await find_member_of_user(connection, ACME, person)
     assert found is not None
@@ -115,15 +117,15 @@ async def test_what_is_done_by_rpc_is_no_bypass(identity: Watched) -> None:
     clerk = await member(identity, CLERK)
 
     async def add(work: UnitOfWork) -> Member:
-        return await usecases.add_member(work, EVE, "e@x.example", Role.FINOPS)
+        return await members.add_member(work, EVE, "e@x.example", Role.FINOPS)
 
     async def change_twice(work: UnitOfWork) -> None:
-        after = await usecases.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag)
-        await usecases.update_member(work, clerk.member_id, Role.SECURITY, after.etag)
+        after = await members.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag)
+        await members.update_member(work, clerk.member_id, Role.SECURITY, after.etag)
 
     added = await identity.decide(add)
     await identity.decide(change_twice)
-    await identity.decide(lambda work: usecases.remove_member(work, added.member_id))
+    await identity.decide(lambda work: members.remove_member(work, added.member_id))
     assert await identity.told() == []
     await identity.decide(add)  # Brought back.
     assert await identity.told() == []
@@ -162,21 +164,21 @@ async def test_each_change_past_the_triggers_is_one_event(identity: Watched) -> 
 async def test_a_later_change_by_rpc_hides_nothing(identity: Watched) -> None:
     clerk = await member(identity, CLERK)
     await identity.bypass(f"UPDATE identity.members SET role = 'ADMIN' WHERE member_id = '{clerk.member_id}'")
-    await identity.decide(lambda work: usecases.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag))
+    await identity.decide(lambda work: members.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag))
     stranger = uuid4()
     await identity.bypass(
         "INSERT INTO identity.members (organization_id, member_id, user_id, email, role, state, created_at) VALUES"
         f" ('{ACME}', '{stranger}', '{stranger}', 'x', 'VIEWER', 'ACTIVE', now())"
     )
     added = await member(identity, stranger)
-    await identity.decide(lambda work: usecases.update_member(work, stranger, Role.APPROVER, added.etag))
+    await identity.decide(lambda work: members.update_member(work, stranger, Role.APPROVER, added.etag))
     assert await identity.told() == [
         (f"members/{clerk.member_id}", "changed: role"),
         (f"members/{stranger}", "inserted"),
     ]
     # What was reported is the state from here on, and ordinary changes of it are sealed again.
     now = await member(identity, CLERK)
-    await identity.decide(lambda work: usecases.update_member(work, clerk.member_id, Role.VIEWER, now.etag))
+    await identity.decide(lambda work: members.update_member(work, clerk.member_id, Role.VIEWER, now.etag))
     assert await identity.told() == []
 
 
@@ -200,7 +202,7 @@ async def test_pages_are_gone_through_to_the_end(identity: Watched, monkeypatch:
 
     async def many(work: UnitOfWork) -> None:
         for number in range(7):
-            await usecases.add_member(work, UUID(int=0x100 + number), "m@x.example", Role.VIEWER)
+            await members.add_member(work, UUID(int=0x100 + number), "m@x.example", Role.VIEWER)
 
     await identity.decide(many)
     assert await identity.told() == []
@@ -226,12 +228,14 @@ async def test_an_installation_from_before_is_taken_as_it_is() -> None:
     made = Watched(database, "identity")
     people = ((ADMIN, "a@x.example", Role.ADMIN), (CLERK, "c@x.example", Role.VIEWER))
     for organization, slug in ((ACME, "acme"), (GLOBEX, "globex")):
-        await usecases.create_organization(made.store, NewOrganization(organization, slug, slug, "UTC", "USD", people))
+        await organizations.create_organization(
+            made.store, NewOrganization(organization, slug, slug, "UTC", "USD", people)
+        )
     assert await made.watch.look() == []  # Nothing is watched yet.
     await database.migrate("identity")
     assert await made.told() == []
     clerk = await member(made, CLERK)
-    await made.decide(lambda work: usecases.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag))
+    await made.decide(lambda work: members.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag))
     assert await made.told() == []
     await made.bypass(f"UPDATE identity.members SET role = 'ADMIN' WHERE member_id = '{clerk.member_id}'")
     assert await made.told() == [(f"members/{clerk.member_id}", "changed: role")]

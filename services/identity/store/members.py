@@ -1,31 +1,16 @@
-"""All SQL of identity."""
+"""Members in the database."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.identity.model.membership import Member, Organization, Role
-from services.identity.tables import members, organizations, revocations
-
-
-def _organization(row: Any) -> Organization:
-    return Organization(
-        row.organization_id,
-        row.slug,
-        row.display_name,
-        row.time_zone,
-        row.reporting_currency,
-        row.state,
-        row.version,
-        row.created_at,
-    )
+from services.identity.model.membership import Member, Role
+from services.identity.tables import members
 
 
 def _member(row: Any) -> Member:
@@ -39,50 +24,6 @@ def _member(row: Any) -> Member:
         row.version,
         row.created_at,
     )
-
-
-async def find_organization(connection: AsyncConnection, organization_id: UUID) -> Organization | None:
-    """The organization, if the transaction is scoped to it and it exists."""
-    query = select(organizations).where(organizations.c.organization_id == organization_id)
-    row = (await connection.execute(query)).one_or_none()
-    return _organization(row) if row else None
-
-
-async def get_organization(connection: AsyncConnection, organization_id: UUID) -> Organization:
-    """The organization. Raises NotFound."""
-    found = await find_organization(connection, organization_id)
-    if found is None:
-        raise NotFound("organization")
-    return found
-
-
-async def insert_organization(connection: AsyncConnection, organization: Organization) -> None:
-    """Insert an organization."""
-    await connection.execute(
-        insert(organizations).values(
-            organization_id=organization.organization_id,
-            slug=organization.slug,
-            display_name=organization.display_name,
-            time_zone=organization.time_zone,
-            reporting_currency=organization.reporting_currency,
-            state=organization.state,
-            version=organization.version,
-            created_at=organization.created_at,
-        )
-    )
-
-
-async def mark_organization(connection: AsyncConnection, organization: Organization, **values: Any) -> Organization:
-    """Change columns of an organization, and its version; the caller has compared the etag under a lock."""
-    row = (
-        await connection.execute(
-            update(organizations)
-            .where(organizations.c.organization_id == organization.organization_id)
-            .values(version=organizations.c.version + 1, **values)
-            .returning(organizations)
-        )
-    ).one()
-    return _organization(row)
 
 
 async def find_member_of_user(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> Member | None:
@@ -158,27 +99,3 @@ async def mark_member(connection: AsyncConnection, member_id: UUID, **values: An
         .returning(members)
     )
     return _member((await connection.execute(changed)).one())
-
-
-async def insert_revocation(connection: AsyncConnection, kind: str, key: str, revoked_at: datetime) -> int:
-    """Add to the feed; returns the entry's place. The head's row lock makes places follow the order of commits."""
-    moved = text("UPDATE identity.revocation_head SET seq = seq + 1 RETURNING seq")
-    seq = int((await connection.execute(moved)).scalar_one())
-    await connection.execute(insert(revocations).values(seq=seq, kind=kind, key=key, revoked_at=revoked_at))
-    return seq
-
-
-async def list_revocations(connection: AsyncConnection, after: int, since: datetime, limit: int) -> Sequence[Any]:
-    """Entries after a place that still matter, in order."""
-    query = (
-        select(revocations)
-        .where(revocations.c.seq > after, revocations.c.revoked_at >= since)
-        .order_by(revocations.c.seq)
-        .limit(limit)
-    )
-    return (await connection.execute(query)).all()
-
-
-async def latest_seq(connection: AsyncConnection) -> int:
-    """The newest entry's place."""
-    return int((await connection.execute(select(func.coalesce(func.max(revocations.c.seq), 0)))).scalar_one())

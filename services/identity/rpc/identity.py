@@ -14,8 +14,8 @@ from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import stamp_seconds
 from services._mesh.uow import Store, UnitOfWork
-from services.identity import usecases, wire
-from services.identity.usecases import Authority, OrganizationChange
+from services.identity.usecases import feed, members, organizations, passports
+from services.identity.wire import members as wire
 
 Context = Any
 _BEAT_SECONDS = 1.0
@@ -24,12 +24,12 @@ _BEAT_SECONDS = 1.0
 class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     """recoup.identity.v1.IdentityService."""
 
-    def __init__(self, authority: Authority, store: Store, clock: Clock, pages: PageTokens) -> None:
+    def __init__(self, authority: passports.Authority, store: Store, clock: Clock, pages: PageTokens) -> None:
         self._authority, self._store, self._clock, self._pages = authority, store, clock, pages
 
     async def IssuePassport(self, request: pb.IssuePassportRequest, context: Context) -> pb.IssuePassportResponse:
         organization_id = UUID(request.organization_id) if request.organization_id else None
-        passport, expires_at = await usecases.issue_passport(
+        passport, expires_at = await passports.issue_passport(
             self._authority, request.session_token, request.audience, organization_id
         )
         return pb.IssuePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
@@ -37,7 +37,7 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     async def ExchangePassport(
         self, request: pb.ExchangePassportRequest, context: Context
     ) -> pb.ExchangePassportResponse:
-        passport, expires_at = usecases.exchange_passport(self._authority, request.passport, request.audience)
+        passport, expires_at = passports.exchange_passport(self._authority, request.passport, request.audience)
         return pb.ExchangePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
 
     async def WatchRevocations(
@@ -45,18 +45,18 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
         after = request.after_seq
         while True:
-            piece = await usecases.read_revocations(self._store, after, self._clock.wall_now())
+            piece = await feed.read_revocations(self._store, after, self._clock.wall_now())
             after = piece.entries[-1].seq if piece.entries else after
             yield pb.WatchRevocationsResponse(
                 revocations=[wire.revocation(row) for row in piece.entries], latest_seq=piece.latest_seq
             )
-            if len(piece.entries) < usecases.FEED_BATCH:
+            if len(piece.entries) < feed.FEED_BATCH:
                 await asyncio.sleep(_BEAT_SECONDS)
 
     async def CheckOrganization(
         self, request: pb.CheckOrganizationRequest, context: Context
     ) -> pb.CheckOrganizationResponse:
-        found = await usecases.check_organization(self._store, UUID(request.organization_id))
+        found = await organizations.check_organization(self._store, UUID(request.organization_id))
         return pb.CheckOrganizationResponse(
             state=identity_pb2.OrganizationState.Value(f"ORGANIZATION_STATE_{found.state}"),
             time_zone=found.time_zone,
@@ -67,20 +67,24 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
         self, request: pb.ListMyOrganizationsRequest, context: Context
     ) -> pb.ListMyOrganizationsResponse:
         answer = pb.ListMyOrganizationsResponse()
-        for organization, role in await usecases.list_my_organizations(self._store):
+        for organization, role in await organizations.list_my_organizations(self._store):
             answer.memberships.add(organization=wire.organization(organization), role=wire.role_message(role))
         return answer
 
     async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Context) -> pb.GetOrganizationResponse:
-        return pb.GetOrganizationResponse(organization=wire.organization(await usecases.get_organization(self._store)))
+        return pb.GetOrganizationResponse(
+            organization=wire.organization(await organizations.get_organization(self._store))
+        )
 
     async def UpdateOrganization(
         self, request: pb.UpdateOrganizationRequest, context: Context
     ) -> pb.UpdateOrganizationResponse:
-        change = OrganizationChange(request.display_name, request.time_zone, request.reporting_currency, request.etag)
+        change = organizations.OrganizationChange(
+            request.display_name, request.time_zone, request.reporting_currency, request.etag
+        )
 
         async def decide(work: UnitOfWork) -> pb.UpdateOrganizationResponse:
-            changed = await usecases.update_organization(work, change)
+            changed = await organizations.update_organization(work, change)
             return pb.UpdateOrganizationResponse(organization=wire.organization(changed))
 
         return await self._store.write(request, pb.UpdateOrganizationResponse, decide)
@@ -88,32 +92,32 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
         organization_id, limit = current().organization(), size_of(request)
         position = self._pages.decode(organization_id, request)
-        found = await usecases.list_members(self._store, UUID(position) if position else None, limit)
+        found = await members.list_members(self._store, UUID(position) if position else None, limit)
         more = len(found) > limit
         token = self._pages.encode(organization_id, request, str(found[limit - 1].member_id)) if more else ""
         return pb.ListMembersResponse(members=[wire.member(each) for each in found[:limit]], next_page_token=token)
 
     async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
-        found = await usecases.get_member(self._store, UUID(request.member_id))
+        found = await members.get_member(self._store, UUID(request.member_id))
         return pb.GetMemberResponse(member=wire.member(found))
 
     async def AddMember(self, request: pb.AddMemberRequest, context: Context) -> pb.AddMemberResponse:
         async def decide(work: UnitOfWork) -> pb.AddMemberResponse:
-            added = await usecases.add_member(work, UUID(request.user_id), request.email, wire.role(request.role))
+            added = await members.add_member(work, UUID(request.user_id), request.email, wire.role(request.role))
             return pb.AddMemberResponse(member=wire.member(added))
 
         return await self._store.write(request, pb.AddMemberResponse, decide)
 
     async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Context) -> pb.UpdateMemberResponse:
         async def decide(work: UnitOfWork) -> pb.UpdateMemberResponse:
-            changed = await usecases.update_member(work, UUID(request.member_id), wire.role(request.role), request.etag)
+            changed = await members.update_member(work, UUID(request.member_id), wire.role(request.role), request.etag)
             return pb.UpdateMemberResponse(member=wire.member(changed))
 
         return await self._store.write(request, pb.UpdateMemberResponse, decide)
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Context) -> pb.RemoveMemberResponse:
         async def decide(work: UnitOfWork) -> pb.RemoveMemberResponse:
-            await usecases.remove_member(work, UUID(request.member_id))
+            await members.remove_member(work, UUID(request.member_id))
             return pb.RemoveMemberResponse()
 
         return await self._store.write(request, pb.RemoveMemberResponse, decide)
@@ -122,7 +126,7 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
         self, request: pb.RevokeMemberSessionsRequest, context: Context
     ) -> pb.RevokeMemberSessionsResponse:
         async def decide(work: UnitOfWork) -> pb.RevokeMemberSessionsResponse:
-            seq = await usecases.revoke_member_sessions(work, UUID(request.member_id))
+            seq = await members.revoke_member_sessions(work, UUID(request.member_id))
             return pb.RevokeMemberSessionsResponse(seq=seq)
 
         return await self._store.write(request, pb.RevokeMemberSessionsResponse, decide)

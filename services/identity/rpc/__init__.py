@@ -1,0 +1,1 @@
+"""Identity's RPCs: decode, call, encode; one module a service."""

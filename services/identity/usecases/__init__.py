@@ -1,0 +1,1 @@
+"""What identity decides, one function a decision."""

@@ -1,0 +1,79 @@
+"""Members: who belongs to an organization, with which role, and what ends when they go."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services._mesh.errors import AlreadyExists, NotFound, Reason
+from services._mesh.ids import uuid7
+from services._mesh.revocations import RevocationKind
+from services._mesh.uow import Store, UnitOfWork
+from services.identity.model.membership import Member, Role, require_another_admin, require_etag
+from services.identity.store import members as store
+from services.identity.store.revocations import insert_revocation
+
+
+async def list_members(reader: Store, after: UUID | None, limit: int) -> list[Member]:
+    """Members by id; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await store.list_members(connection, after, limit + 1)
+
+
+async def get_member(reader: Store, member_id: UUID) -> Member:
+    """One member. Raises NotFound."""
+    async with reader.read() as connection:
+        return await store.get_member(connection, member_id)
+
+
+async def add_member(work: UnitOfWork, user_id: UUID, email: str, role: Role) -> Member:
+    """Make a person a member. Raises AlreadyExists."""
+    member = Member(work.organization_id, uuid7(), user_id, email, role, "ACTIVE", 1, work.now)
+    if not await store.insert_member(work.connection, member):
+        raise AlreadyExists(
+            Reason.ERROR_REASON_RESOURCE_EXISTS, "This person is a member already.", {"resource": "member"}
+        )
+    found = await store.find_member_of_user(work.connection, work.organization_id, user_id)
+    assert found is not None
+    work.emit("identity.member.add", f"members/{found.member_id}", {"role": role.value, "user_id": str(user_id)})
+    return found
+
+
+async def update_member(work: UnitOfWork, member_id: UUID, role: Role, etag: str) -> Member:
+    """Give a member another role; what they hold is void at once. Raises NotFound, Conflict, WrongState."""
+    before = await active_member(work, member_id)
+    require_etag(etag, before.etag)
+    if role is not Role.ADMIN:
+        require_another_admin(before, await store.count_admins(work.connection))
+    after = await store.mark_member(work.connection, member_id, role=role.value)
+    await revoke_member(work, before)
+    work.emit("identity.member.update", f"members/{member_id}", {"before": before.role.value, "after": role.value})
+    return after
+
+
+async def remove_member(work: UnitOfWork, member_id: UUID) -> None:
+    """End a membership and all that rests on it. Raises NotFound, WrongState."""
+    member = await active_member(work, member_id)
+    require_another_admin(member, await store.count_admins(work.connection))
+    await store.mark_member(work.connection, member_id, state="REMOVED")
+    await revoke_member(work, member)
+    work.emit("identity.member.remove", f"members/{member_id}", {"role": member.role.value})
+
+
+async def revoke_member_sessions(work: UnitOfWork, member_id: UUID) -> int:
+    """End what a member holds in this organization; returns the place in the feed. Raises NotFound."""
+    member = await active_member(work, member_id)
+    seq = await revoke_member(work, member)
+    work.emit("identity.session.revoke", f"members/{member_id}", {"seq": str(seq)})
+    return seq
+
+
+async def active_member(work: UnitOfWork, member_id: UUID) -> Member:
+    member = await store.get_member(work.connection, member_id, lock=True)
+    if member.state != "ACTIVE":
+        raise NotFound("member")
+    return member
+
+
+async def revoke_member(work: UnitOfWork, member: Member) -> int:
+    key = f"{work.organization_id}/{member.actor}"
+    return await insert_revocation(work.connection, RevocationKind.MEMBER.name, key, work.wall_now)

@@ -1,0 +1,1 @@
+"""Between identity's messages and its model."""
