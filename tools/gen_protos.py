@@ -6,6 +6,7 @@ Everything comes from hash-locked packages and works without a network once thos
 from __future__ import annotations
 
 import filecmp
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,20 @@ PROTOS = ROOT / "protos"
 GENERATED = PROTOS / "gen"
 THIRD_PARTY = ROOT / ".buf" / "third_party"
 VALIDATE = "buf/validate/validate.proto"
+# A package's services are served by the process of its name, except for those with a process of their own.
+APART = {"SignerService": "audit-signer"}
+SERVICES = '''"""Generated from the protos: the services of each process."""
+
+from __future__ import annotations
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+{imports}
+
+SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {{
+{entries}
+}}
+'''
 
 
 def third_party() -> None:
@@ -71,6 +86,22 @@ def generate(output: Path) -> None:
         (output / package / "py.typed").touch()
         for folder in (output / package, *(path for path in (output / package).rglob("*") if path.is_dir())):
             (folder / "__init__.py").write_text('"""Generated from the protos."""\n')
+    (output / "recoup" / "services.py").write_text(_services())
+
+
+def _services() -> str:
+    """The module that names the services of each process. The mesh's own are served by each process that has jobs."""
+    imports, served = set(), dict[str, list[str]]()
+    for proto in sorted((PROTOS / "recoup").glob("*/v1/*_service.proto")):
+        package, module = proto.parts[-3], f"{proto.stem}_pb2"
+        for name in re.findall(r"^service (\w+) \{", proto.read_text("utf-8"), re.MULTILINE):
+            if package != "mesh":
+                imports.add(f"from recoup.{package}.v1 import {module}")
+                served.setdefault(APART.get(name, package), []).append(
+                    f'        {module}.DESCRIPTOR.services_by_name["{name}"],\n'
+                )
+    entries = "\n".join(f'    "{process}": (\n{"".join(each)}    ),' for process, each in sorted(served.items()))
+    return SERVICES.format(imports="\n".join(sorted(imports)), entries=entries)
 
 
 def main() -> int:

@@ -25,22 +25,18 @@ from google.protobuf.message import Message
 
 from recoup.actions.v1 import actions_pb2, actions_service_pb2, actions_service_pb2_grpc
 from recoup.audit.v1 import (
-    audit_service_pb2,
     audit_service_pb2_grpc,
-    erasure_service_pb2,
     erasure_service_pb2_grpc,
-    evidence_service_pb2,
     evidence_service_pb2_grpc,
 )
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import (
-    bill_service_pb2,
     bill_service_pb2_grpc,
-    pricing_service_pb2,
     pricing_service_pb2_grpc,
 )
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup.services import SERVICES
 from recoup_client.errors import SignInNeeded, typed
 
 CALL_SECONDS = 30.0
@@ -55,21 +51,6 @@ _SETTLED = frozenset(
     getattr(actions_pb2, f"ACTION_STATE_{state}")
     for state in ("REJECTED", "CANCELLED", "EXPIRED", "EXECUTED", "STALE", "FAILED", "CLOSED")
 )
-# The services of each process.
-_SERVICES: Mapping[str, tuple[ServiceDescriptor, ...]] = {
-    "identity": (identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],),
-    "scanner": (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],),
-    "pricing": (
-        pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
-        bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
-    ),
-    "actions": (actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],),
-    "audit": (
-        audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
-        erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
-        evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
-    ),
-}
 T = TypeVar("T", bound=Message)
 
 
@@ -163,7 +144,7 @@ class MeshClient:
             self._certificate.credentials(),
             options=[
                 ("grpc.ssl_target_name_override", service),
-                ("grpc.service_config", _service_config(_SERVICES[service])),
+                ("grpc.service_config", _service_config(SERVICES[service])),
             ],
             interceptors=interceptors,
         )

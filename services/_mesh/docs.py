@@ -10,33 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from google.api import annotations_pb2
-from google.protobuf.descriptor import ServiceDescriptor
 
-from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2, signer_service_pb2
-from recoup.broker.v1 import broker_service_pb2
-from recoup.identity.v1 import identity_service_pb2
 from recoup.mesh.v1 import job_service_pb2
-from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
-from recoup.scanner.v1 import scanner_service_pb2
+from recoup.services import SERVICES
 from services._mesh.descriptors import MethodRule, method_rules, permission_rules
 from services._mesh.ids import PLATFORM
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "PERMISSIONS.md"
 _ROLES = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEWER")
-SERVICES: tuple[ServiceDescriptor, ...] = (
-    identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
-    scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
-    pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
-    bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
-    actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
-    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
-    erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
-    evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
-    signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"],
-    broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
-    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
-)
+JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+# The mesh's own service is each process's that has jobs.
+_ALL = (*(each for name in sorted(SERVICES) for each in SERVICES[name]), JOBS)
 
 
 def page() -> str:
@@ -49,19 +33,19 @@ def page() -> str:
         f"| permission | {' | '.join(role.title() for role in _ROLES)} | what it lets a person do |",
         f"|---|{'---|' * len(_ROLES)}---|",
     ]
-    for service in SERVICES:
+    for service in _ALL:
         for rule in permission_rules(service):
             marks = " | ".join("●" if role in rule.roles else "" for role in _ROLES)
             lines.append(f"| `{rule.name}` | {marks} | {rule.description} |")
     lines += ["", *_platform_table()]
     lines += ["", "## Every RPC", "| RPC | REST | scope | permission | effect | event |", "|---|---|---|---|---|---|"]
-    lines += [_row(rule) for service in SERVICES for rule in method_rules(service)]
+    lines += [_row(rule) for service in _ALL for rule in method_rules(service)]
     return "\n".join([*lines, ""])
 
 
 def _platform_table() -> list[str]:
     """What members of the platform organization hold: this, and nothing of the table above."""
-    rules = [rule for service in SERVICES for rule in permission_rules(service) if rule.platform_roles]
+    rules = [rule for service in _ALL for rule in permission_rules(service) if rule.platform_roles]
     roles = [role for role in _ROLES if any(role in rule.platform_roles for rule in rules)]
     return [
         "## Who may do what in the platform organization",

@@ -9,11 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
-from recoup.identity.v1 import identity_service_pb2
-from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
-from recoup.scanner.v1 import scanner_service_pb2
+from recoup.services import SERVICES
 from services._mesh.listening import listening_socket
 from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
@@ -22,16 +18,6 @@ from services.gateway.passports import PassportOffice
 from services.gateway.protocol import EdgeProtocol
 from services.gateway.routes import Router
 
-_SERVICES = (
-    ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
-    ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
-    ("pricing", pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"]),
-    ("pricing", bill_service_pb2.DESCRIPTOR.services_by_name["BillService"]),
-    ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
-    ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
-    ("audit", erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]),
-    ("audit", evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"]),
-)
 _SECURITY_TXT = b"""Contact: mailto:security@recoup.invalid
 Expires: 2027-12-31T23:59:59Z
 Preferred-Languages: en
@@ -51,7 +37,7 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
     edge = settings.gateway
     listener = listening_socket(edge.listen, "gateway.listen")
     gateway = Gateway(
-        Router(_SERVICES),
+        Router([(process, each) for process, services in SERVICES.items() for each in services]),
         PassportOffice(mesh.channels.to("identity"), mesh.clock),
         mesh.channels.to,
         edge,

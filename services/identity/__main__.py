@@ -6,11 +6,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 
-from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
 from recoup.identity.v1 import identity_service_pb2
-from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
-from recoup.scanner.v1 import scanner_service_pb2
+from recoup.services import SERVICES
 from services._mesh.descriptors import PermissionRule, permission_rules
 from services._mesh.pages import PageTokens
 from services._mesh.passports import PassportVerifier
@@ -26,21 +23,6 @@ from services.identity.usecases import feed
 from services.identity.usecases.passports import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
-# What a passport for a process may hold: the permissions of all services that it serves.
-_SERVED = {
-    "identity": (_IDENTITY,),
-    "scanner": (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],),
-    "pricing": (
-        pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
-        bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
-    ),
-    "actions": (actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],),
-    "audit": (
-        audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
-        erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
-        evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
-    ),
-}
 
 
 def permission_table() -> PermissionTable:
@@ -50,7 +32,7 @@ def permission_table() -> PermissionTable:
 
 def _held(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> Held:
     table: dict[str, dict[str, frozenset[str]]] = {}
-    for process, services in _SERVED.items():
+    for process, services in SERVICES.items():
         roles: dict[str, set[str]] = defaultdict(set)
         for rule in (rule for service in services for rule in permission_rules(service)):
             for role in roles_of(rule):

@@ -15,13 +15,9 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from recoup.actions.v1 import actions_service_pb2
-from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2, signer_service_pb2
-from recoup.broker.v1 import broker_service_pb2
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.mesh.v1 import job_service_pb2
-from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
-from recoup.scanner.v1 import scanner_service_pb2
+from recoup.services import SERVICES
 from recoup_local.issuer import ORGANIZATIONS, ROLES, find_person, organization_id
 from services._mesh.descriptors import MethodRule, Scope, faults, method_rules, permission_rules
 from services._mesh.errors import from_rpc_error
@@ -32,18 +28,7 @@ from tests.support.mesh import Person, TestMesh
 
 pytestmark = pytest.mark.xdist_group("story")
 
-SERVED = (
-    ("identity", identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]),
-    ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
-    ("pricing", pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"]),
-    ("pricing", bill_service_pb2.DESCRIPTOR.services_by_name["BillService"]),
-    ("actions", actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"]),
-    ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
-    ("audit", erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"]),
-    ("audit", evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"]),
-    ("broker", broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]),
-    ("audit-signer", signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"]),
-)
+SERVED = [(process, each) for process, services in SERVICES.items() for each in services]
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "config"
 # Each API that owns jobs serves it.
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]

@@ -1,0 +1,43 @@
+"""Generated from the protos: the services of each process."""
+
+from __future__ import annotations
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from recoup.actions.v1 import actions_service_pb2
+from recoup.audit.v1 import audit_service_pb2
+from recoup.audit.v1 import erasure_service_pb2
+from recoup.audit.v1 import evidence_service_pb2
+from recoup.audit.v1 import signer_service_pb2
+from recoup.broker.v1 import broker_service_pb2
+from recoup.identity.v1 import identity_service_pb2
+from recoup.pricing.v1 import bill_service_pb2
+from recoup.pricing.v1 import pricing_service_pb2
+from recoup.scanner.v1 import scanner_service_pb2
+
+SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
+    "actions": (
+        actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"],
+    ),
+    "audit": (
+        audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+        erasure_service_pb2.DESCRIPTOR.services_by_name["ErasureService"],
+        evidence_service_pb2.DESCRIPTOR.services_by_name["EvidenceService"],
+    ),
+    "audit-signer": (
+        signer_service_pb2.DESCRIPTOR.services_by_name["SignerService"],
+    ),
+    "broker": (
+        broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
+    ),
+    "identity": (
+        identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    ),
+    "pricing": (
+        bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],
+        pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
+    ),
+    "scanner": (
+        scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
+    ),
+}
