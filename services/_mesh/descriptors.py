@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from recoup.mesh.v1 import access_pb2
+from services._mesh.forwards import forward_faults
 
 ORGANIZATION_FIELD = "organization_id"
 _TENANT_FIELDS = frozenset({ORGANIZATION_FIELD, "organization_ids"})
@@ -157,6 +158,7 @@ def _faults(rule: MethodRule, declared: dict[str, PermissionRule]) -> Iterator[s
     if rule.request_streaming:
         yield "streams requests, which the mesh doesn't check"
     yield from _tenant_faults(rule)
+    yield from forward_faults(rule.descriptor)
 
 
 def _permission_faults(rule: MethodRule, declared: dict[str, PermissionRule]) -> Iterator[str]:

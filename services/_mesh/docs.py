@@ -14,6 +14,7 @@ from google.api import annotations_pb2
 from recoup.mesh.v1 import job_service_pb2
 from recoup.services import SERVICES
 from services._mesh.descriptors import MethodRule, method_rules, permission_rules
+from services._mesh.forwards import forward_rule
 from services._mesh.ids import PLATFORM
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "PERMISSIONS.md"
@@ -68,6 +69,9 @@ def _row(rule: MethodRule) -> str:
 
 
 def _rest(rule: MethodRule) -> str:
+    forwarded = forward_rule(rule.descriptor)
+    if forwarded:
+        return f"`{' '.join(sorted(forwarded.methods))} {forwarded.prefix}/**`"
     options = rule.descriptor.GetOptions()
     if not options.HasExtension(annotations_pb2.http):
         return ""

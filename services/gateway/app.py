@@ -5,7 +5,6 @@ It authenticates and limits; whether a caller may do what they ask is the called
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,8 +20,6 @@ from services._mesh import telemetry
 from services._mesh.channel import REQUEST_ID_KEY
 from services._mesh.descriptors import Effect, Scope
 from services._mesh.errors import (
-    DeadlinePassed,
-    Exhausted,
     Internal,
     Invalid,
     NotFound,
@@ -36,18 +33,19 @@ from services._mesh.errors import (
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
 from services.gateway import answers, problems, transcode
+from services.gateway.bodies import read_body, require_media_type
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
+from services.gateway.forwarding import Forwarder
+from services.gateway.limiting import Limits
 from services.gateway.passports import PassportOffice
-from services.gateway.ratelimit import Limiter, Verdict
-from services.gateway.routes import Route, Router
+from services.gateway.routes import Forwarded, Route, Router
 
 log = logging.getLogger(__name__)
 
 Channel = Callable[[str], grpc.aio.Channel]
 
 _JSON = "application/json"
-_MAX_LENGTH_DIGITS = 18
 _STALE_PASSPORT = frozenset({Reason.ERROR_REASON_CREDENTIAL_REVOKED, Reason.ERROR_REASON_CREDENTIAL_EXPIRED})
 
 
@@ -66,11 +64,10 @@ class Gateway:
     ) -> None:
         self._router, self._office, self._settings, self._metrics = router, office, settings, metrics
         self._ready, self._pages = ready, pages
-        self._reads = Limiter(settings.reads_a_second, settings.read_burst)
-        self._writes = Limiter(settings.writes_a_second, settings.write_burst)
-        self._strangers = Limiter(settings.strangers_a_second, settings.stranger_burst)
+        self._limits = Limits(settings)
         self._running = 0
         self._calls = {route.rule.name: _callable(channel(route.service), route) for route in router.routes}
+        self._forwarder = Forwarder(router.forwards, channel, self._limits, settings.call_seconds)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request; whatever goes wrong, the answer is a problem document under the edge's headers."""
@@ -129,13 +126,19 @@ class Gateway:
         except Problem as problem:
             if isinstance(problem, Unauthenticated):
                 exchange.answer_headers.append((b"www-authenticate", b"Bearer"))
-                self._strangers.take(exchange.client)
-            status, body = problems.render(problem, exchange.request_id, trace_id)
+                self._limits.count_stranger(exchange)
+            return self._refusal(exchange, problem, trace_id)
         except Exception as error:
             log.error("%s failed", exchange.raw_path, exc_info=error)
-            status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
+            return self._refusal(exchange, Internal(trace_id), trace_id)
         finally:
             self._running -= 1
+
+    def _refusal(self, exchange: Exchange, problem: Problem, trace_id: str) -> tuple[int, str, bytes]:
+        """The problem as the protocol has it that the path is for."""
+        if self._router.has_scim_errors(exchange.raw_path):
+            return problems.render_scim(problem)
+        status, body = problems.render(problem, exchange.request_id, trace_id)
         return status, problems.MEDIA_TYPE, body
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
@@ -144,6 +147,9 @@ class Gateway:
         if fixed is not None:
             return fixed
         self._shed(exchange)
+        forwarded = self._forwarded(exchange)
+        if forwarded is not None:
+            return await self._forwarder.serve(forwarded, exchange, receive)
         route, variables = self._route(exchange)
         session = self._session(exchange, route)
         organization_id = str(PLATFORM) if route.rule.scope is Scope.PLATFORM else _organization(route, variables)
@@ -174,6 +180,12 @@ class Gateway:
         page = self._pages.get(exchange.raw_path)
         return (200, *page) if page else None
 
+    def _forwarded(self, exchange: Exchange) -> Forwarded | None:
+        found = self._router.find_forward(exchange.method, exchange.raw_path)
+        if isinstance(found, list):
+            raise _not_allowed(exchange, found)
+        return found
+
     def _route(self, exchange: Exchange) -> tuple[Route, dict[str, str]]:
         try:
             found = self._router.find(exchange.method, exchange.raw_path)
@@ -182,12 +194,7 @@ class Gateway:
         if isinstance(found, tuple):
             return found
         if found:
-            exchange.answer_headers.append((b"allow", ", ".join(found).encode()))
-            raise Invalid(
-                Reason.ERROR_REASON_METHOD_NOT_ALLOWED,
-                f"This path is for {', '.join(found)}.",
-                {"allow": ", ".join(found)},
-            )
+            raise _not_allowed(exchange, found)
         raise NotFound(
             message="Nothing is served at this path.", reason=Reason.ERROR_REASON_ROUTE_NOT_FOUND, metadata={}
         )
@@ -204,50 +211,22 @@ class Gateway:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > 8192:
             raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The session token can't be accepted.")
-        verdict = self._strangers.take(exchange.client, cost=0)
-        if verdict.remaining == 0 and not self._office.knows(token):
+        if not self._office.knows(token):
             # Only who was never let in waits: people behind one address don't pay for a stranger among them.
-            raise _limited(exchange, verdict)
+            self._limits.require_patience(exchange)
         return token
 
     def _limit(self, exchange: Exchange, route: Route, session: str, organization_id: str) -> None:
         """Per organization, session and class of permission."""
-        if not session:
-            return
-        limiter = self._reads if route.rule.effect is Effect.READ else self._writes
-        verdict = limiter.take(f"{organization_id}/{session[-43:]}")
-        exchange.answer_headers += _rate_headers(verdict)
-        if not verdict.allowed:
-            raise _limited(exchange, verdict)
+        if session:
+            reads = route.rule.effect is Effect.READ
+            self._limits.count(exchange, f"{organization_id}/{session[-43:]}", reads=reads)
 
     async def _body(self, exchange: Exchange, receive: Receive) -> bytes:
-        limit, body = self._settings.body_bytes, bytearray()
-        declared = exchange.headers.get("content-length", "0")
-        # int() takes no more than 4300 digits, and none are needed to see that these are too many.
-        if declared.isdecimal() and (len(declared.lstrip("0")) > _MAX_LENGTH_DIGITS or int(declared[-20:]) > limit):
-            raise _too_large(limit)
-        try:
-            async with asyncio.timeout(self._settings.call_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise DeadlinePassed(Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The caller went away.")
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        raise _too_large(limit)
-                    if not message.get("more_body"):
-                        break
-        except TimeoutError as error:
-            raise DeadlinePassed(
-                Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The body didn't arrive within the time of a call."
-            ) from error
-        if body and exchange.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
-            raise Invalid(
-                Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED,
-                "Send the body as application/json.",
-                {"content_type": exchange.headers.get("content-type", "")[:100]},
-            )
-        return bytes(body)
+        body = await read_body(exchange, receive, self._settings.body_bytes, self._settings.call_seconds)
+        if body:
+            require_media_type(exchange, (_JSON,))
+        return body
 
     async def _call(
         self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
@@ -285,6 +264,12 @@ class Gateway:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, route.service) from None
         return answer
+
+
+def _not_allowed(exchange: Exchange, methods: Sequence[str]) -> Invalid:
+    allow = ", ".join(methods)
+    exchange.answer_headers.append((b"allow", allow.encode()))
+    return Invalid(Reason.ERROR_REASON_METHOD_NOT_ALLOWED, f"This path is for {allow}.", {"allow": allow})
 
 
 def _callable(channel: grpc.aio.Channel, route: Route) -> Any:
@@ -325,22 +310,3 @@ def _organization(route: Route, variables: Mapping[str, str]) -> str:
     if parsed != value:
         raise invalid_field("organization_id", "must be a UUID in lower case with hyphens.")
     return value
-
-
-def _rate_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
-    state = f'"default";r={verdict.remaining};t={max(0, round(verdict.reset_after))}'
-    return [(b"ratelimit-policy", f'"default";q={verdict.limit}'.encode()), (b"ratelimit", state.encode())]
-
-
-def _limited(exchange: Exchange, verdict: Verdict) -> Exhausted:
-    seconds = max(1, round(verdict.retry_after + 0.5))
-    exchange.answer_headers.append((b"retry-after", str(seconds).encode()))
-    return Exhausted(
-        Reason.ERROR_REASON_RATE_LIMITED,
-        f"Too many calls. Try again in {seconds} s.",
-        {"retry_after_seconds": str(seconds)},
-    )
-
-
-def _too_large(limit: int) -> Exhausted:
-    return Exhausted(Reason.ERROR_REASON_TOO_LARGE, f"The body is larger than {limit} bytes.", {"limit": str(limit)})

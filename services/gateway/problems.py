@@ -10,6 +10,8 @@ import grpc
 from services._mesh.errors import Problem, Reason
 
 MEDIA_TYPE = "application/problem+json"
+SCIM_MEDIA_TYPE = "application/scim+json"
+_SCIM_ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -29,6 +31,11 @@ _BY_REASON = {
     Reason.ERROR_REASON_METHOD_NOT_ALLOWED: 405,
     Reason.ERROR_REASON_TOO_LARGE: 413,
     Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: 415,
+}
+_SCIM_TYPES = {
+    Reason.ERROR_REASON_FIELD_INVALID: "invalidValue",
+    Reason.ERROR_REASON_FIELD_UNKNOWN: "invalidSyntax",
+    Reason.ERROR_REASON_BODY_MALFORMED: "invalidSyntax",
 }
 _TITLES = {
     400: "The request can't be done as it is",
@@ -70,3 +77,16 @@ def render(problem: Problem, request_id: str, trace_id: str) -> tuple[int, bytes
         ]
     # A surrogate of a caller's text that got this far is written as JSON's own escape for it.
     return status, json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def render_scim(problem: Problem) -> tuple[int, str, bytes]:
+    """Status, media type and document by the error schema of SCIM 2.0 (RFC 7644, 3.12).
+
+    A reason that belongs to SCIM alone says its `scim_type` in its metadata.
+    """
+    status = status_of(problem)
+    document = {"schemas": [_SCIM_ERROR], "status": str(status), "detail": problem.message}
+    kind = problem.metadata.get("scim_type", _SCIM_TYPES.get(problem.reason, ""))
+    if kind and status == 400:
+        document["scimType"] = kind
+    return status, SCIM_MEDIA_TYPE, json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")

@@ -16,9 +16,14 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 
 from services._mesh.descriptors import MethodRule, method_rules
+from services._mesh.forwards import ForwardRule, forward_faults, forward_rule
 
 _VERBS = ("get", "put", "post", "delete", "patch")
 _VARIABLE = re.compile(r"\{([a-z_][a-z0-9_.]*)(?:=([^{}]+))?\}")
+
+
+# Paths that the edge answers itself.
+FIXED_PATHS = ("/healthz", "/readyz", "/.well-known/security.txt")
 
 
 class RouteError(Exception):
@@ -53,6 +58,19 @@ class Route:
         }
 
 
+@dataclass(frozen=True)
+class Forwarded:
+    """An RPC that is handed HTTP as it is, under the prefix and for the methods of `forward`."""
+
+    service: str
+    rule: MethodRule
+    forward: ForwardRule
+
+    def fits(self, path: str) -> bool:
+        """Whether a path lies under the prefix."""
+        return path == self.forward.prefix or path.startswith(f"{self.forward.prefix}/")
+
+
 def _decode(raw: str, multi: bool) -> str:
     """Percent-decoding of one variable; a multi-segment one keeps its encoded slashes."""
     kept = re.sub("(?i)%2f", "%252F", raw) if multi else raw
@@ -63,9 +81,13 @@ class Router:
     """All routes, the most specific first."""
 
     def __init__(self, services: Iterable[tuple[str, ServiceDescriptor]]) -> None:
+        services = list(services)
         found = [route for name, service in services for route in _routes(name, service)]
         self.routes = sorted(found, key=lambda route: route.rank)
         _refuse_ambiguity(self.routes)
+        forwards = [each for name, service in services for each in _forwards(name, service)]
+        self.forwards = sorted(forwards, key=lambda each: -len(each.forward.prefix))
+        _refuse_conflicts(self.forwards, self.routes)
 
     def find(self, http_method: str, path: str) -> tuple[Route, dict[str, str]] | list[str]:
         """The route and its variables; or the methods that the path knows, none where it knows no route."""
@@ -78,6 +100,23 @@ class Router:
                 return route, variables
             allowed.append(route.http_method)
         return sorted(set(allowed))
+
+    def find_forward(self, http_method: str, path: str) -> Forwarded | list[str] | None:
+        """What is handed a request as it is; the methods that such a path knows, or None for every other path."""
+        under = self._under(path)
+        for each in under:
+            if http_method in each.forward.methods:
+                return each
+        return sorted({method for each in under for method in each.forward.methods}) or None
+
+    def has_scim_errors(self, path: str) -> bool:
+        """Whether errors at this path are written as SCIM has them."""
+        return any(each.forward.scim_errors for each in self._under(path))
+
+    def _under(self, path: str) -> list[Forwarded]:
+        """What is handed the path: all with the longest prefix that fits."""
+        fits = [each for each in self.forwards if each.fits(path)]
+        return [each for each in fits if each.forward.prefix == fits[0].forward.prefix]
 
 
 def _routes(name: str, service: ServiceDescriptor) -> Iterable[Route]:
@@ -162,3 +201,42 @@ def _refuse_ambiguity(routes: Sequence[Route]) -> None:
         other = shapes.setdefault(shape, route)
         if other is not route:
             raise RouteError(f"{route.rule.name} and {other.rule.name} both serve {route.http_method} {route.template}")
+
+
+def _forwards(name: str, service: ServiceDescriptor) -> Iterable[Forwarded]:
+    for rule in method_rules(service):
+        for fault in forward_faults(rule.descriptor):
+            raise RouteError(f"{rule.name} {fault}")
+        forward = forward_rule(rule.descriptor)
+        if forward is not None:
+            yield Forwarded(name, rule, forward)
+
+
+def _refuse_conflicts(forwards: Sequence[Forwarded], routes: Sequence[Route]) -> None:
+    """Two that would be handed the same request, a route below a prefix, or one prefix with two kinds of errors."""
+    for place, each in enumerate(forwards):
+        for other in forwards[:place]:
+            if each.forward.prefix != other.forward.prefix:
+                continue
+            if each.forward.methods & other.forward.methods:
+                raise RouteError(f"{each.rule.name} and {other.rule.name} are both handed {each.forward.prefix}")
+            if each.forward.scim_errors != other.forward.scim_errors:
+                raise RouteError(f"{each.rule.name} and {other.rule.name} write errors in different ways")
+        for route in routes:
+            if _may_lie_under(route.template, each.forward.prefix):
+                raise RouteError(f"{route.rule.name} serves {route.template}, which lies under {each.forward.prefix}")
+        if any(fixed == each.forward.prefix or fixed.startswith(f"{each.forward.prefix}/") for fixed in FIXED_PATHS):
+            raise RouteError(f"{each.rule.name} takes a path of the edge itself: {each.forward.prefix}")
+
+
+def _may_lie_under(template: str, prefix: str) -> bool:
+    """Whether a template's paths can lie under a prefix: a variable or wildcard may be any segment, or several."""
+    segments = re.sub(r"\{[^{}]*\}", lambda found: "**" if "**" in found.group() else "*", template[1:]).split("/")
+    for place, part in enumerate(prefix[1:].split("/")):
+        if place >= len(segments):
+            return False
+        if segments[place] == "**":
+            return True
+        if segments[place] not in ("*", part):
+            return False
+    return True
