@@ -98,6 +98,11 @@ def state_seals(schema: str, tables: Sequence[Watched], writers: Sequence[str] =
     ]
 
 
+def more_state_seals(schema: str, tables: Sequence[Watched]) -> list[str]:
+    """Watch further tables of a schema that has its seals already; what stands in them now is taken as it is."""
+    return ["SET LOCAL lock_timeout = '10s'", *(statement for table in tables for statement in _watch(schema, table))]
+
+
 def key_of(watched: Watched) -> str:
     """An expression for the key of a row `t` as its seal has it."""
     return f"concat_ws('/', {', '.join(f't.{key}' for key in watched.keys)})" if watched.keys else "''"

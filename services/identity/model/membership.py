@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services._mesh.errors import Conflict, Reason, WrongState, invalid_field
 
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
 
 class Role(enum.StrEnum):
     """A role within an organization; the names are those of `recoup.mesh.v1.Role`."""
@@ -86,6 +88,15 @@ def require_another_admin(member: Member, admins: int) -> None:
             "The last Admin stays. Make somebody else an Admin first.",
             {"state": "LAST_ADMIN", "allowed": "more than one Admin"},
         )
+
+
+def fold_address(email: str) -> str:
+    """An e-mail address as it is compared: its ASCII letters in lower case, and nothing else changed.
+
+    Providers don't tell `Ada@` from `ada@`. Folding more than ASCII would make one address of two (the Kelvin sign
+    is a `k` in lower case), and dropping dots or tags would too.
+    """
+    return email.translate(_ASCII_LOWER)
 
 
 def require_time_zone(name: str) -> None:

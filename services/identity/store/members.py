@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.identity.model.membership import Member, Role
-from services.identity.tables import members
+from services.identity.model.membership import Member, Role, fold_address
+from services.identity.tables import members, organizations
 
 
 def _member(row: Any) -> Member:
@@ -57,14 +57,25 @@ async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[M
     return [_member(row) for row in await connection.execute(query)]
 
 
+async def lock_members(connection: AsyncConnection, organization_id: UUID) -> None:
+    """Let nobody else change who belongs to the organization until the transaction ends. To be taken first of all.
+
+    Whoever waited for it sees, in its next statement, what the one before left: two Admins can't leave at once.
+    """
+    row = select(organizations.c.organization_id).where(organizations.c.organization_id == organization_id)
+    await connection.execute(row.with_for_update(key_share=True))
+
+
 async def count_admins(connection: AsyncConnection) -> int:
-    """Active Admins of the transaction's organization, locked, so that two can't leave at once."""
-    admins = (
-        select(members.c.member_id)
-        .where(members.c.role == Role.ADMIN.value, members.c.state == "ACTIVE")
-        .with_for_update()
-    )
-    return len((await connection.execute(admins)).all())
+    """Active Admins of the transaction's organization. The caller holds `lock_members`."""
+    admins = select(func.count()).where(members.c.role == Role.ADMIN.value, members.c.state == "ACTIVE")
+    return int((await connection.execute(admins)).scalar_one())
+
+
+async def list_members_of_address(connection: AsyncConnection, email: str) -> list[Member]:
+    """Who has, or had, an address in the transaction's organization; ASCII letters of any case are one."""
+    query = select(members).where(func.lower(members.c.email.collate("C")) == fold_address(email))
+    return [_member(row) for row in await connection.execute(query.order_by(members.c.created_at))]
 
 
 async def insert_member(connection: AsyncConnection, member: Member) -> bool:

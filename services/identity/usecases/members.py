@@ -1,16 +1,16 @@
-"""Members: who belongs to an organization, with which role, and what ends when they go."""
+"""Members: who belongs to an organization, and with which role. What ends when they go is in `endings`."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from services._mesh.errors import AlreadyExists, NotFound, Reason
+from services._mesh.errors import AlreadyExists, Reason
 from services._mesh.ids import uuid7
-from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role, require_another_admin, require_etag
 from services.identity.store import members as store
-from services.identity.store.revocations import insert_revocation
+from services.identity.usecases.endings import active_member, end_membership, revoke_member
+from services.identity.usecases.persons import link_by_address
 
 
 async def list_members(reader: Store, after: UUID | None, limit: int) -> list[Member]:
@@ -26,7 +26,9 @@ async def get_member(reader: Store, member_id: UUID) -> Member:
 
 
 async def add_member(work: UnitOfWork, user_id: UUID, email: str, role: Role) -> Member:
-    """Make a person a member. Raises AlreadyExists."""
+    """Make a person a member; one who was removed comes back. Raises AlreadyExists."""
+    await store.lock_members(work.connection, work.organization_id)
+    before = await store.find_member_of_user(work.connection, work.organization_id, user_id)
     member = Member(work.organization_id, uuid7(), user_id, email, role, "ACTIVE", 1, work.now)
     if not await store.insert_member(work.connection, member):
         raise AlreadyExists(
@@ -34,7 +36,14 @@ async def add_member(work: UnitOfWork, user_id: UUID, email: str, role: Role) ->
         )
     found = await store.find_member_of_user(work.connection, work.organization_id, user_id)
     assert found is not None
-    work.emit("identity.member.add", f"members/{found.member_id}", {"role": role.value, "user_id": str(user_id)})
+    was = {"role": before.role.value, "state": before.state} if before else {}
+    is_now = {"role": found.role.value, "state": found.state}
+    work.emit(
+        "identity.member.add",
+        f"members/{found.member_id}",
+        {"before": was, "after": is_now, "user_id": str(user_id)},
+    )
+    await link_by_address(work, found)
     return found
 
 
@@ -46,34 +55,22 @@ async def update_member(work: UnitOfWork, member_id: UUID, role: Role, etag: str
         require_another_admin(before, await store.count_admins(work.connection))
     after = await store.mark_member(work.connection, member_id, role=role.value)
     await revoke_member(work, before)
-    work.emit("identity.member.update", f"members/{member_id}", {"before": before.role.value, "after": role.value})
+    work.emit(
+        "identity.member.update",
+        f"members/{member_id}",
+        {"before": {"role": before.role.value}, "after": {"role": role.value}, "user_id": str(before.user_id)},
+    )
     return after
 
 
 async def remove_member(work: UnitOfWork, member_id: UUID) -> None:
     """End a membership and all that rests on it. Raises NotFound, WrongState."""
-    member = await active_member(work, member_id)
-    require_another_admin(member, await store.count_admins(work.connection))
-    await store.mark_member(work.connection, member_id, state="REMOVED")
-    await revoke_member(work, member)
-    work.emit("identity.member.remove", f"members/{member_id}", {"role": member.role.value})
+    await end_membership(work, await active_member(work, member_id), "removed")
 
 
 async def revoke_member_sessions(work: UnitOfWork, member_id: UUID) -> int:
     """End what a member holds in this organization; returns the place in the feed. Raises NotFound."""
     member = await active_member(work, member_id)
     seq = await revoke_member(work, member)
-    work.emit("identity.session.revoke", f"members/{member_id}", {"seq": str(seq)})
+    work.emit("identity.session.revoke", f"members/{member_id}", {"seq": str(seq), "user_id": str(member.user_id)})
     return seq
-
-
-async def active_member(work: UnitOfWork, member_id: UUID) -> Member:
-    member = await store.get_member(work.connection, member_id, lock=True)
-    if member.state != "ACTIVE":
-        raise NotFound("member")
-    return member
-
-
-async def revoke_member(work: UnitOfWork, member: Member) -> int:
-    key = f"{work.organization_id}/{member.actor}"
-    return await insert_revocation(work.connection, RevocationKind.MEMBER.name, key, work.wall_now)

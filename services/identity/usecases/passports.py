@@ -19,6 +19,7 @@ from services.identity.model.permissions import PermissionTable
 from services.identity.model.session import Session, SessionExpired, SessionInvalid, read_claims
 from services.identity.store.members import find_member_of_user
 from services.identity.store.organizations import find_organization
+from services.identity.usecases.persons import responsible_person
 
 PERMISSIONS_VERSION = 1
 
@@ -48,15 +49,15 @@ async def issue_passport(
     """
     session = await _session(authority, session_token)
     _refuse_revoked(authority, session)
-    role = ""
+    role, person = "", session.user_id
     if organization_id is not None:
-        member = await _membership(authority, organization_id, session.user_id)
+        member, person = await _membership(authority, organization_id, session.user_id)
         role = member.role.value
     now = int(authority.clock.wall_seconds())
     passport = Passport(
         audience=audience,
         actor=f"user:{session.user_id}",
-        responsible_person=session.user_id,
+        responsible_person=person,
         organization_id=organization_id,
         role=role,
         permissions=authority.permissions.held(organization_id, role, audience),
@@ -96,14 +97,18 @@ def _refuse_revoked(authority: Authority, session: Session) -> None:
         raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was ended. Sign in again.")
 
 
-async def _membership(authority: Authority, organization_id: UUID, user_id: UUID) -> Member:
-    """The person's membership, straight from the database. Whatever is amiss, the organization isn't there for them."""
+async def _membership(authority: Authority, organization_id: UUID, user_id: UUID) -> tuple[Member, UUID]:
+    """The user's membership and who they are as a person, straight from the database.
+
+    Whatever is amiss, the organization isn't there for them.
+    """
     async with authority.reader.read(organization_id) as connection:
         member = await find_member_of_user(connection, organization_id, user_id)
         organization = await find_organization(connection, organization_id)
+        person = await responsible_person(connection, organization_id, user_id)
     if member is None or member.state != "ACTIVE" or organization is None or organization.state != "ACTIVE":
         raise NotFound("organization")
-    return member
+    return member, person
 
 
 def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[str, int]:

@@ -156,6 +156,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The process is going down. UNAVAILABLE. Metadata: none."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 93
     """Something that we didn't foresee. INTERNAL, with the trace id and nothing else. Metadata: trace_id."""
+    ERROR_REASON_OWN_PERSON: _ErrorReason.ValueType  # 100
+    """The caller is the very person whom this is about, and somebody else has to do it. PERMISSION_DENIED.
+    Metadata: member_id.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -294,4 +298,8 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 92
 """The process is going down. UNAVAILABLE. Metadata: none."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 93
 """Something that we didn't foresee. INTERNAL, with the trace id and nothing else. Metadata: trace_id."""
+ERROR_REASON_OWN_PERSON: ErrorReason.ValueType  # 100
+"""The caller is the very person whom this is about, and somebody else has to do it. PERMISSION_DENIED.
+Metadata: member_id.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

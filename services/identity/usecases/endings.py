@@ -1,0 +1,72 @@
+"""What ends with a membership: sessions, tokens, elevations and whatever else rests on it, in one transaction.
+
+To have something of yours end too, write `async def end_…(work: UnitOfWork, member: Member) -> int` in your own
+module (it ends all that this member holds in `work.organization_id`, and returns how many that were), and add it to
+`ENDINGS` below under the name that the event shall count it by. It runs within the caller's transaction: it must
+not commit, call anybody, or wait. Your module must not import this one at its top.
+
+Whoever ends a membership (an Admin, the member, a directory by SCIM, an identity provider) calls `end_membership`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from services._mesh.errors import NotFound
+from services._mesh.revocations import RevocationKind
+from services._mesh.uow import UnitOfWork
+from services.identity.model.membership import Member, require_another_admin
+from services.identity.store import members as store
+from services.identity.store.revocations import insert_revocation
+
+
+async def revoke_member(work: UnitOfWork, member: Member) -> int:
+    """Void every passport of the member in this organization at once; returns the place in the feed."""
+    key = f"{work.organization_id}/{member.actor}"
+    return await insert_revocation(work.connection, RevocationKind.MEMBER.name, key, work.wall_now)
+
+
+async def end_sessions(work: UnitOfWork, member: Member) -> int:
+    """An ending: no session of the member's opens this organization any more."""
+    await revoke_member(work, member)
+    return 1
+
+
+Ending = Callable[[UnitOfWork, Member], Awaitable[int]]
+ENDINGS: tuple[tuple[str, Ending], ...] = (("sessions", end_sessions),)
+
+
+async def active_member(work: UnitOfWork, member_id: UUID) -> Member:
+    """A member, locked, after everybody who changes who belongs here. Raises NotFound where the membership is over."""
+    await store.lock_members(work.connection, work.organization_id)
+    member = await store.get_member(work.connection, member_id, lock=True)
+    if member.state != "ACTIVE":
+        raise NotFound("member")
+    return member
+
+
+async def end_membership(
+    work: UnitOfWork, member: Member, reason: str, action: str = "identity.member.remove"
+) -> Member:
+    """End a membership and all that rests on it; returns the member as they are now.
+
+    `reason` is a word for the event, such as "removed", "left" or "directory"; `action` is the event's. Raises NotFound
+    where it is over already, WrongState for the last Admin.
+    """
+    before = await active_member(work, member.member_id)
+    require_another_admin(before, await store.count_admins(work.connection))
+    after = await store.mark_member(work.connection, before.member_id, state="REMOVED")
+    ended = {name: str(await end(work, before)) for name, end in ENDINGS}
+    work.emit(
+        action,
+        f"members/{before.member_id}",
+        {
+            "before": {"role": before.role.value, "state": before.state},
+            "after": {"role": after.role.value, "state": after.state},
+            "user_id": str(before.user_id),
+            "reason": reason,
+            "ended": ended,
+        },
+    )
+    return after
