@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from recoup.mesh.v1 import access_pb2, forward_pb2
 
@@ -68,8 +68,8 @@ def forward_faults(method: MethodDescriptor) -> Iterator[str]:
     said = method.GetOptions().Extensions[forward_pb2.forward]
     if method.GetOptions().Extensions[access_pb2.access].scope != access_pb2.SCOPE_PEER:
         yield "is handed HTTP as it is, which only PEER scope may"
-    if (method.input_type.full_name, method.output_type.full_name) != _TYPES:
-        yield "is handed HTTP as it is, but doesn't take an HttpRequest and answer an HttpResponse"
+    if (_held(method.input_type), _held(method.output_type)) != _TYPES:
+        yield "is handed HTTP as it is, but doesn't take `HttpRequest http` and answer `HttpResponse http`"
     if not _PREFIX.fullmatch(rule.prefix):
         yield f"has the prefix {rule.prefix!r}, which isn't a path of lower case without a last slash"
     if not rule.methods or not rule.methods <= _METHODS:
@@ -80,6 +80,13 @@ def forward_faults(method: MethodDescriptor) -> Iterator[str]:
         yield "must say how errors are written and which credential is shown"
     for name in sorted(_NEVER_IN & set(rule.request_headers) | _NEVER_OUT & rule.response_headers):
         yield f"may not hand on the header {name}"
+
+
+def _held(message: Descriptor) -> str:
+    """The type of a message's field `http`, and of nothing else in it."""
+    (name, field) = next(iter(message.fields_by_name.items()), ("", None))
+    held = field.message_type if field is not None and name == "http" and len(message.fields) == 1 else None
+    return held.full_name if held is not None else ""
 
 
 _TYPES = (forward_pb2.HttpRequest.DESCRIPTOR.full_name, forward_pb2.HttpResponse.DESCRIPTOR.full_name)

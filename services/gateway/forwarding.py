@@ -84,19 +84,22 @@ class Forwarder:
         self, forwarded: Forwarded, exchange: Exchange, request: forward_pb2.HttpRequest
     ) -> forward_pb2.HttpResponse:
         try:
-            answer: forward_pb2.HttpResponse = await self._calls[forwarded.rule.name](
-                request, metadata=((REQUEST_ID_KEY, exchange.request_id),), timeout=self._call_seconds
+            answer: Any = await self._calls[forwarded.rule.name](
+                forwarded.rule.request(http=request),
+                metadata=((REQUEST_ID_KEY, exchange.request_id),),
+                timeout=self._call_seconds,
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, forwarded.service) from None
-        return answer
+        held: forward_pb2.HttpResponse = answer.http
+        return held
 
 
 def _callable(channel: grpc.aio.Channel, forwarded: Forwarded) -> Any:
     return channel.unary_unary(
         f"/{forwarded.rule.name}",
         request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=forward_pb2.HttpResponse.FromString,
+        response_deserializer=forwarded.rule.response.FromString,
     )
 
 

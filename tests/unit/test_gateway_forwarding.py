@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import MutableMapping
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -48,10 +49,12 @@ def service(
     )
     file.dependency[:] = ["recoup/mesh/v1/access.proto", "recoup/mesh/v1/forward.proto"]
     made = file.service.add(name="ForwardedService")
+    for name, held in (("Asked", takes), ("Answered", "HttpResponse")):
+        file.message_type.add(name=name).field.add(name="http", number=1, type=11, type_name=f".recoup.mesh.v1.{held}")
     for place, each in enumerate(forwards):
         said = dict(each)
         method = made.method.add(
-            name=f"Call{place}", input_type=f".recoup.mesh.v1.{takes}", output_type=".recoup.mesh.v1.HttpResponse"
+            name=f"Call{place}", input_type=f".tests.f{number}.Asked", output_type=f".tests.f{number}.Answered"
         )
         access = method.options.Extensions[access_pb2.access]
         access.scope, access.effect = scope, access_pb2.EFFECT_READ  # type: ignore[assignment]
@@ -71,11 +74,11 @@ class Behind:
 
     def unary_unary(self, _name: str, **_codecs: Any) -> Any:
         async def call(request: Any, **_options: Any) -> Any:
-            self.handed.append(request)
+            self.handed.append(request.http)
             if self.problem is not None:
                 details = ((DETAILS_KEY, to_status(self.problem).SerializeToString()),)
                 raise grpc.aio.AioRpcError(self.problem.code, grpc.aio.Metadata(), grpc.aio.Metadata(*details))
-            return self.answer
+            return SimpleNamespace(http=self.answer)
 
         return call
 
@@ -257,7 +260,7 @@ def test_a_rule_that_is_wrong_does_not_start(change: dict[str, Any]) -> None:
 def test_only_peers_are_handed_http_and_only_in_its_own_messages() -> None:
     assert faults([service(READS)]) == []
     assert "which only PEER scope may" in faults([service(READS, scope=access_pb2.SCOPE_PUBLIC)])[0]
-    assert "doesn't take an HttpRequest" in faults([service(READS, takes="HttpHeader")])[0]
+    assert "doesn't take `HttpRequest http`" in faults([service(READS, takes="HttpHeader")])[0]
 
 
 @pytest.mark.parametrize(

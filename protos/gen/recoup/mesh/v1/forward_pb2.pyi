@@ -73,7 +73,8 @@ Global___ForwardCredential: _TypeAlias = ForwardCredential  # noqa: Y015
 
 @_typing.final
 class Forward(_message.Message):
-    """Which HTTP requests the gateway hands to an RPC of PEER scope that takes an HttpRequest and answers an HttpResponse.
+    """Which HTTP requests the gateway hands to an RPC of PEER scope. Its request is a message with the one field
+    `HttpRequest http`, its response one with `HttpResponse http`.
     Of two prefixes that fit a path the longer one serves it.
     """
 
