@@ -13,7 +13,7 @@ from uuid import UUID
 from google.protobuf.message import DecodeError, Message
 
 from services._mesh import grants, passports, tokens
-from services._mesh.clock import monotonic
+from services._mesh.clock import Clock, monotonic
 from services._mesh.context import CallContext
 from services._mesh.denials import DenialLedger
 from services._mesh.descriptors import ORGANIZATION_FIELD, Effect, MethodRule, Scope, TenantFields
@@ -21,7 +21,7 @@ from services._mesh.errors import DeadlinePassed, Denied, Invalid, NotFound, Pro
 from services._mesh.grants import Grant, GrantVerifier
 from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.metrics import Metrics
-from services._mesh.passports import Passport, PassportVerifier
+from services._mesh.passports import Kind, Passport, PassportVerifier
 from services._mesh.peers import AllowedCallers, Peer, PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.settings import LimitsSettings
@@ -47,6 +47,7 @@ class Checks:
     denials: DenialLedger
     limits: LimitsSettings
     metrics: Metrics
+    clock: Clock
 
 
 class ForeignOrganization(NotFound):
@@ -157,11 +158,30 @@ class Gate:
                 f"The role {passport.role or 'without a name'} doesn't hold {rule.permission}.",
                 {"permission": rule.permission},
             )
+        if rule.human_only and passport.kind is not Kind.HUMAN:
+            raise Denied(
+                Reason.ERROR_REASON_HUMAN_SESSION_REQUIRED,
+                "This is for people: no API token or service account may do it. Sign in, and repeat it.",
+                {"session": Kind.HUMAN.value},
+            )
         if passport.aal < rule.min_aal:
             raise Denied(
                 Reason.ERROR_REASON_ASSURANCE_TOO_LOW,
                 "This needs a session with a second factor.",
                 {"required_aal": str(rule.min_aal)},
+            )
+        if rule.max_auth_age_seconds:
+            self._require_recent(passport)
+
+    def _require_recent(self, passport: Passport) -> None:
+        """By the wall clock, as everything about sessions: `auth_time` is the session issuer's."""
+        age, most = self._checks.clock.wall_seconds() - passport.auth_time, self.rule.max_auth_age_seconds
+        if age > most:
+            raise Denied(
+                Reason.ERROR_REASON_REAUTHENTICATION_REQUIRED,
+                f"This needs somebody who authenticated within the last {most // 60} minutes. Authenticate again, and"
+                " repeat it with the new session.",
+                {"max_auth_age_seconds": str(most), "auth_age_seconds": f"{age:.0f}"},
             )
 
     def request(self, raw: bytes, organization_id: UUID | None) -> Message:

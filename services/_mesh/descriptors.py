@@ -68,6 +68,8 @@ class MethodRule:
     audit_action: str
     needs_grant: bool
     min_aal: int
+    human_only: bool
+    max_auth_age_seconds: int
     request: type[Message]
     response: type[Message]
     request_streaming: bool
@@ -125,6 +127,8 @@ def _method_rule(service: ServiceDescriptor, method: MethodDescriptor) -> Method
         audit_action=access.audit_action,
         needs_grant=access.grant == access_pb2.GRANT_RULE_REQUIRED,
         min_aal=access.min_aal,
+        human_only=access.session == access_pb2.SESSION_RULE_HUMAN,
+        max_auth_age_seconds=access.max_auth_age_seconds,
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
         request_streaming=method.client_streaming,
@@ -155,6 +159,11 @@ def _faults(rule: MethodRule, declared: dict[str, PermissionRule]) -> Iterator[s
         yield "is bookkeeping, which only PEER scope may be"
     if rule.needs_grant and rule.scope is not Scope.PEER:
         yield "asks for a grant, which only PEER scope may"
+    if rule.human_only and not rule.needs_passport:
+        yield f"is for a person's session, which {rule.scope.name} scope doesn't carry"
+    if rule.max_auth_age_seconds and not rule.human_only:
+        # A token authenticated when it was made, which says nothing.
+        yield "asks for recent authentication without being for a person's session"
     if rule.request_streaming:
         yield "streams requests, which the mesh doesn't check"
     yield from _tenant_faults(rule)

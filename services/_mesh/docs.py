@@ -61,11 +61,25 @@ def _platform_table() -> list[str]:
 
 def _row(rule: MethodRule) -> str:
     name = rule.name.removeprefix("recoup.")
-    scope = (
-        rule.scope.name + (" + grant" if rule.needs_grant else "") + (f", aal{rule.min_aal}" if rule.min_aal else "")
-    )
-    cells = [f"`{name}`", _rest(rule), scope, _code(rule.permission), rule.effect.name, _code(rule.audit_action)]
+    cells = [
+        f"`{name}`",
+        _rest(rule),
+        _authority(rule),
+        _code(rule.permission),
+        rule.effect.name,
+        _code(rule.audit_action),
+    ]
     return f"| {' | '.join(cells)} |"
+
+
+def _authority(rule: MethodRule) -> str:
+    parts = [
+        rule.scope.name + (" + grant" if rule.needs_grant else ""),
+        "human" if rule.human_only else "",
+        f"aal{rule.min_aal}" if rule.min_aal else "",
+        f"authenticated ≤ {rule.max_auth_age_seconds // 60} min ago" if rule.max_auth_age_seconds else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _rest(rule: MethodRule) -> str:

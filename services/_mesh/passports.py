@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -30,11 +31,21 @@ _CACHED_SIGNATURES = 4096
 _MAX_ACT_DEPTH = 8
 
 
+class Kind(StrEnum):
+    """What kind of session a passport rests on: a person's own, or a machine's (API token, service account)."""
+
+    HUMAN = "human"
+    MACHINE = "machine"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passport:
     """The claims of a passport. Times are whole seconds of wall time; `audience` and `act` name processes.
 
-    `act` lists the services that exchanged it, the latest first (RFC 8693).
+    `act` lists the services that exchanged it, the latest first (RFC 8693). `rests_on` names the users ("user:<uuid>")
+    whose memberships it ends with; the actor alone where it says nothing. `ceiling` holds the permissions, of all
+    services, that no exchange of it may go beyond; None where the role alone says what it holds. What says nothing
+    about its kind is a machine's: less is open to it.
     """
 
     audience: str
@@ -52,6 +63,9 @@ class Passport:
     jti: str
     issued_at: int
     expires_at: int
+    kind: Kind = Kind.MACHINE
+    rests_on: tuple[str, ...] = ()
+    ceiling: frozenset[str] | None = None
 
 
 def sign_passport(key: SigningKey, passport: Passport) -> str:
@@ -65,6 +79,7 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         "perms": sorted(passport.permissions),
         "pv": passport.permissions_version,
         "sid": passport.session_id,
+        "kind": passport.kind.value,
         "aal": passport.aal,
         "auth_time": passport.auth_time,
         "cnf": {"x5t#S256": passport.presenter},
@@ -75,6 +90,10 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
     }
     if passport.organization_id is not None:
         claims["org"] = str(passport.organization_id)
+    if passport.rests_on not in ((), (passport.actor,)):
+        claims["rests"] = list(passport.rests_on)
+    if passport.ceiling is not None:
+        claims["lim"] = sorted(passport.ceiling)
     if passport.act:
         claims["act"] = _nest(passport.act)
     return key.sign(TYP, claims)
@@ -164,13 +183,16 @@ class PassportVerifier:
             revoked(RevocationKind.SESSION, passport.session_id, issued_at)
             or revoked(RevocationKind.ACTOR, passport.actor, issued_at)
             or revoked(RevocationKind.TOKEN, passport.jti, issued_at)
-            or (
-                organization is not None
-                and (
-                    revoked(RevocationKind.ORGANIZATION, str(organization), issued_at)
-                    or revoked(RevocationKind.MEMBER, f"{organization}/{passport.actor}", issued_at)
-                )
-            )
+            or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), issued_at))
+            or any(self._has_lost(user, passport) for user in passport.rests_on)
+        )
+
+    def _has_lost(self, user: str, passport: Passport) -> bool:
+        """Whether somebody whose membership the passport rests on lost it, or something of it, since."""
+        revoked, issued_at = self._revocations.is_revoked, passport.issued_at
+        return (user != passport.actor and revoked(RevocationKind.ACTOR, user, issued_at)) or (
+            passport.organization_id is not None
+            and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", issued_at)
         )
 
 
@@ -200,7 +222,7 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         responsible_person=_uuid(tokens.text(claims, "rsp")),
         organization_id=None if org is None else _uuid(org),
         role=_optional_text(claims, "role"),
-        permissions=_permissions(claims.get("perms")),
+        permissions=frozenset(_texts(claims, "perms")),
         permissions_version=tokens.integer(claims, "pv"),
         session_id=tokens.text(claims, "sid"),
         aal=tokens.integer(claims, "aal"),
@@ -210,6 +232,9 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         jti=tokens.text(claims, "jti"),
         issued_at=tokens.integer(claims, "iat"),
         expires_at=tokens.integer(claims, "exp"),
+        kind=_kind(claims.get("kind", Kind.MACHINE.value)),
+        rests_on=_texts(claims, "rests") if claims.get("rests") else (tokens.text(claims, "sub"),),
+        ceiling=None if claims.get("lim") is None else frozenset(_texts(claims, "lim")),
     )
 
 
@@ -227,10 +252,18 @@ def _optional_text(claims: Mapping[str, Any], key: str) -> str:
     return tokens.text(claims, key) if claims.get(key) else ""
 
 
-def _permissions(value: Any) -> frozenset[str]:
+def _texts(claims: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = claims.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise TokenInvalid("claim perms")
-    return frozenset(value)
+        raise TokenInvalid(f"claim {key}")
+    return tuple(value)
+
+
+def _kind(value: Any) -> Kind:
+    try:
+        return Kind(value)
+    except ValueError as error:
+        raise TokenInvalid("claim kind") from error
 
 
 def _nest(act: tuple[str, ...]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class Mesh:
             denials=self.denials,
             limits=self.settings.limits,
             metrics=self.metrics,
+            clock=self.clock,
         )
 
     async def serve(self, services: Sequence[Service]) -> None:

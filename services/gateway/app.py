@@ -127,6 +127,7 @@ class Gateway:
             if isinstance(problem, Unauthenticated):
                 exchange.answer_headers.append((b"www-authenticate", b"Bearer"))
                 self._limits.count_stranger(exchange)
+            exchange.answer_headers += problems.step_up(problem)
             return self._refusal(exchange, problem, trace_id)
         except Exception as error:
             log.error("%s failed", exchange.raw_path, exc_info=error)

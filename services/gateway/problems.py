@@ -90,3 +90,17 @@ def render_scim(problem: Problem) -> tuple[int, str, bytes]:
     if kind and status == 400:
         document["scimType"] = kind
     return status, SCIM_MEDIA_TYPE, json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def step_up(problem: Problem) -> list[tuple[bytes, bytes]]:
+    """The challenge of RFC 9470 where another session of the same person could do it; else nothing.
+
+    The status stays 403, unlike there: the session itself is good, and nobody should drop it.
+    """
+    if problem.reason == Reason.ERROR_REASON_ASSURANCE_TOO_LOW:
+        wanted = f'acr_values="aal{problem.metadata.get("required_aal", "2")}"'
+    elif problem.reason == Reason.ERROR_REASON_REAUTHENTICATION_REQUIRED:
+        wanted = f'max_age="{problem.metadata.get("max_auth_age_seconds", "0")}"'
+    else:
+        return []
+    return [(b"www-authenticate", f'Bearer error="insufficient_user_authentication", {wanted}'.encode())]

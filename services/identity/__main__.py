@@ -20,7 +20,7 @@ from services.identity.config import IdentitySettings
 from services.identity.model.permissions import Held, PermissionTable
 from services.identity.rpc.identity import IdentityRpc
 from services.identity.usecases import feed
-from services.identity.usecases.passports import Authority
+from services.identity.usecases.principals import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 

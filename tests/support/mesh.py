@@ -28,6 +28,8 @@ from recoup_local.supervisor import LocalMesh
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
+# Well below what RPCs that need recent authentication ask for.
+RECENT_SECONDS = 300.0
 _people: list[Person] = []
 
 
@@ -50,9 +52,10 @@ class TestMesh:
         self.mesh.clock.set_now(self.day0 + timedelta(days=day, minutes=minutes))
 
     def rest(self, organization: str, role: str, **session: Any) -> Person:
-        """Somebody who talks REST; the same session each time for the same somebody."""
+        """Somebody who talks REST; the same session each time for the same somebody, until it is no longer recent."""
         key = (organization, role, tuple(sorted(session.items())))
-        if key not in self._people:
+        known = self._people.get(key)
+        if known is None or time.monotonic() - known.signed_in_at > RECENT_SECONDS:
             self._people[key] = Person(self.mesh, organization, self.mesh.token(organization, role, **session))
         return self._people[key]
 
@@ -84,7 +87,7 @@ class Person:
 
     def __init__(self, mesh: LocalMesh, organization: str, token: str) -> None:
         self.organization_id = str(organization_id(organization))
-        self.token = token
+        self.token, self.signed_in_at = token, time.monotonic()
         self.client = httpx.Client(
             base_url=mesh.gateway_url,
             verify=ssl.create_default_context(cafile=str(mesh.installation.ca.cert_file)),

@@ -15,6 +15,7 @@ from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import stamp_seconds
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.usecases import feed, members, organizations, passports
+from services.identity.usecases.principals import Authority
 from services.identity.wire import members as wire
 
 Context = Any
@@ -24,7 +25,7 @@ _BEAT_SECONDS = 1.0
 class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     """recoup.identity.v1.IdentityService."""
 
-    def __init__(self, authority: passports.Authority, store: Store, clock: Clock, pages: PageTokens) -> None:
+    def __init__(self, authority: Authority, store: Store, clock: Clock, pages: PageTokens) -> None:
         self._authority, self._store, self._clock, self._pages = authority, store, clock, pages
 
     async def IssuePassport(self, request: pb.IssuePassportRequest, context: Context) -> pb.IssuePassportResponse:

@@ -160,6 +160,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller is the very person whom this is about, and somebody else has to do it. PERMISSION_DENIED.
     Metadata: member_id.
     """
+    ERROR_REASON_HUMAN_SESSION_REQUIRED: _ErrorReason.ValueType  # 120
+    """Only a person's own session may do this, never an API token or a service account: sign in, and repeat it.
+    PERMISSION_DENIED. Metadata: session (whose it must be: "human").
+    """
+    ERROR_REASON_REAUTHENTICATION_REQUIRED: _ErrorReason.ValueType  # 121
+    """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
+    RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -301,5 +309,13 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 93
 ERROR_REASON_OWN_PERSON: ErrorReason.ValueType  # 100
 """The caller is the very person whom this is about, and somebody else has to do it. PERMISSION_DENIED.
 Metadata: member_id.
+"""
+ERROR_REASON_HUMAN_SESSION_REQUIRED: ErrorReason.ValueType  # 120
+"""Only a person's own session may do this, never an API token or a service account: sign in, and repeat it.
+PERMISSION_DENIED. Metadata: session (whose it must be: "human").
+"""
+ERROR_REASON_REAUTHENTICATION_REQUIRED: ErrorReason.ValueType  # 121
+"""The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
+RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -113,6 +113,26 @@ GRANT_RULE_REQUIRED: GrantRule.ValueType  # 2
 """A grant in the metadata, bound to the peer's certificate, names the one organization that the call may touch."""
 Global___GrantRule: _TypeAlias = GrantRule  # noqa: Y015
 
+class _SessionRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_RULE_UNSPECIFIED: _SessionRule.ValueType  # 0
+    """Anybody's: a person's session, an API token or a service account."""
+    SESSION_RULE_HUMAN: _SessionRule.ValueType  # 1
+    """A person's own session; never an API token or a service account, whatever they hold."""
+
+class SessionRule(_SessionRule, metaclass=_SessionRuleEnumTypeWrapper):
+    """Whose session a call must come from."""
+
+SESSION_RULE_UNSPECIFIED: SessionRule.ValueType  # 0
+"""Anybody's: a person's session, an API token or a service account."""
+SESSION_RULE_HUMAN: SessionRule.ValueType  # 1
+"""A person's own session; never an API token or a service account, whatever they hold."""
+Global___SessionRule: _TypeAlias = SessionRule  # noqa: Y015
+
 class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -169,6 +189,8 @@ class Access(_message.Message):
     AUDIT_ACTION_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     MIN_AAL_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    MAX_AUTH_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     scope: Global___Scope.ValueType
     """The kind of authority that the call must carry."""
     permission: _builtins.str
@@ -183,6 +205,12 @@ class Access(_message.Message):
     """Whether a peer must show a grant."""
     min_aal: _builtins.int
     """The lowest authenticator assurance level (1 or 2) of the session; 0 means 1."""
+    session: Global___SessionRule.ValueType
+    """Whose session the call must come from."""
+    max_auth_age_seconds: _builtins.int
+    """How many seconds ago, by the wall clock, the person may have authenticated at most; 0 means at any time. Only with
+    SESSION_RULE_HUMAN.
+    """
     def __init__(
         self,
         *,
@@ -192,10 +220,12 @@ class Access(_message.Message):
         audit_action: _builtins.str = ...,
         grant: Global___GrantRule.ValueType = ...,
         min_aal: _builtins.int = ...,
+        session: Global___SessionRule.ValueType = ...,
+        max_auth_age_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_action", b"audit_action", "effect", b"effect", "grant", b"grant", "min_aal", b"min_aal", "permission", b"permission", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_action", b"audit_action", "effect", b"effect", "grant", b"grant", "max_auth_age_seconds", b"max_auth_age_seconds", "min_aal", b"min_aal", "permission", b"permission", "scope", b"scope", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,30 @@
+"""Whoever shows a credential, of whatever kind: what a passport is made from. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from services._mesh.passports import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who a credential stands for. Times are whole seconds of wall time.
+
+    `actor` names who acts, `user_id` the user whose membership and role it has, who is responsible for it. What ends
+    the membership of one of the `others` ends it too. A credential that is bound to one organization is good for no
+    other. `ceiling` holds the permissions, of all services, that the credential never goes beyond; None where the role
+    alone decides.
+    """
+
+    actor: str
+    user_id: UUID
+    session_id: str
+    kind: Kind
+    aal: int
+    auth_time: int
+    ends_at: int
+    others: tuple[UUID, ...] = ()
+    organization_id: UUID | None = None
+    ceiling: frozenset[str] | None = None
