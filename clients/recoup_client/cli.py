@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, erasing, evidence, log, savings
+from recoup_client import auditing, erasing, evidence, log, operating, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.session import Session
@@ -166,7 +166,7 @@ def events(session: Session, action: str) -> None:
 
 auditing.audit.add_command(erasing.erase)
 auditing.audit.add_command(erasing.hold)
-for _command in (*savings.COMMANDS, auditing.audit, evidence.evidence, log.log):
+for _command in (*savings.COMMANDS, auditing.audit, evidence.evidence, log.log, operating.init, operating.operator):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):
     main.add_command(_entry.load(), _entry.name)

@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 
-from recoup.identity.v1 import identity_service_pb2
+from recoup.identity.v1 import identity_service_pb2, operator_service_pb2
 from recoup.services import SERVICES
 from services._mesh.descriptors import PermissionRule, permission_rules
 from services._mesh.pages import PageTokens
@@ -19,10 +19,12 @@ from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
 from services.identity.model.permissions import Held, PermissionTable
 from services.identity.rpc.identity import IdentityRpc
+from services.identity.rpc.operators import OperatorRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+_OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 
 
 def permission_table() -> PermissionTable:
@@ -77,8 +79,12 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     )
     produce(mesh, "identity", store)
     pages = PageTokens.from_file(settings.passports.page_key)
-    rpc = IdentityRpc(authority, store, mesh.clock, pages)
-    await mesh.serve([(_IDENTITY, rpc)])
+    await mesh.serve(
+        [
+            (_IDENTITY, IdentityRpc(authority, store, mesh.clock, pages)),
+            (_OPERATORS, OperatorRpc(store, mesh.clock, pages)),
+        ]
+    )
 
 
 if __name__ == "__main__":

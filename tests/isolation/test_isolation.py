@@ -21,6 +21,7 @@ from recoup.services import SERVICES
 from recoup_local.issuer import ORGANIZATIONS, ROLES, find_person, organization_id
 from services._mesh.descriptors import MethodRule, Scope, faults, method_rules, permission_rules
 from services._mesh.errors import from_rpc_error
+from services._mesh.ids import PLATFORM
 from services.gateway import transcode
 from services.gateway.routes import Route, Router
 from tests.isolation.valid_requests import FACTORIES, Case
@@ -122,10 +123,13 @@ async def test_a_customers_passport_opens_nothing_of_the_whole_installation(
 ) -> None:
     """Straight at the service: with any passport but the platform's own."""
     process, rule = RULES[name]
-    query = list((cases[name].query or {}).items())
-    request = transcode.build_request(ROUTES[name], cases[name].variables, query, b"", 32)
+    case, query = cases[name], list((cases[name].query or {}).items())
+    body = b"" if case.body is None else json.dumps(case.body).encode()
+    variables = {"organization_id": str(PLATFORM)} if "{organization_id}" in ROUTES[name].template else {}
+    request = transcode.build_request(ROUTES[name], {**variables, **case.variables}, query, body, 32)
+    allowed = {200: grpc.StatusCode.OK, 409: grpc.StatusCode.ALREADY_EXISTS}[case.answer[0]]
     for organization, role, code in (
-        ("platform", next(iter(PLATFORM_HOLDERS[rule.permission])), grpc.StatusCode.OK),
+        ("platform", next(iter(PLATFORM_HOLDERS[rule.permission])), allowed),
         ("acme", "ADMIN", grpc.StatusCode.PERMISSION_DENIED),
         ("acme", "AUDITOR", grpc.StatusCode.PERMISSION_DENIED),
     ):

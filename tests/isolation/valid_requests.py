@@ -107,7 +107,24 @@ def _etag_refused(variables: Mapping[str, str], **body: Any) -> Case:
     return Case(variables, {**body, "etag": "stale"}, answer=(409, "ETAG_MISMATCH"))
 
 
+def _refused_access(made: TestMesh) -> Case:
+    """An operator's request that was refused: whatever is decided about it now is refused too."""
+    admin = made.rest("acme", "Admin")
+    found: list[dict[str, Any]] = [
+        each for each in admin.get("/operatorAccesses")["accesses"] if each["state"] == "OPERATOR_ACCESS_STATE_REFUSED"
+    ]
+    if not found:
+        asked = made.rest("platform", "Security").client.post(
+            f"/v1/platform/organizations/{admin.organization_id}/operatorAccesses", json=_ASKED
+        )
+        path = f"/operatorAccesses/{asked.json()['access']['accessId']}:refuse"
+        found = [admin.post(path, {})["access"]]
+    return Case({"access_id": str(found[0]["accessId"])}, {}, answer=(400, "STATE_WRONG"))
+
+
+_ASKED = {"role": "ROLE_VIEWER", "reason": "a scan stands still", "hours": 1}
 _CONNECTION = "recoup.scanner.v1.ScannerService"
+_OPERATORS = "recoup.identity.v1.OperatorService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _AUDIT = "recoup.audit.v1.AuditService"
 _ERASURES = "recoup.audit.v1.ErasureService"
@@ -133,6 +150,12 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_IDENTITY}/RevokeMemberSessions": lambda made: Case(
         {"member_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
     ),
+    # The platform's people are members of the platform, so that they need nobody's consent there.
+    f"{_OPERATORS}/RequestOperatorAccess": lambda made: Case({}, dict(_ASKED), answer=(409, "RESOURCE_EXISTS")),
+    f"{_OPERATORS}/ListOperatorAccesses": lambda made: Case({}),
+    f"{_OPERATORS}/GrantOperatorAccess": _refused_access,
+    f"{_OPERATORS}/RefuseOperatorAccess": _refused_access,
+    f"{_OPERATORS}/RevokeOperatorAccess": _refused_access,
     f"{_CONNECTION}/CreateConnection": lambda made: Case({}, support.new_connection(made)),
     f"{_CONNECTION}/VerifyConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")

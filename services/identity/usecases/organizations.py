@@ -96,20 +96,23 @@ async def create_organization(writer: Store, given: NewOrganization) -> bool:
     async with writer.begin(given.organization_id) as work:
         if await store.find_organization(work.connection, given.organization_id) is not None:
             return False
-        await store.insert_organization(
-            work.connection,
-            Organization(
-                given.organization_id,
-                given.slug,
-                given.display_name,
-                given.time_zone,
-                given.reporting_currency,
-                "ACTIVE",
-                1,
-                work.now,
-            ),
-        )
-        work.emit("identity.organization.create", f"organizations/{given.organization_id}", {"slug": given.slug})
-        for user_id, email, role in given.members:
-            await add_member(work, user_id, email, role)
+        await create_in(work, given)
     return True
+
+
+async def create_in(work: UnitOfWork, given: NewOrganization) -> None:
+    """Create it with its members in a unit of work of its own scope; the caller knows that it isn't there."""
+    created = Organization(
+        given.organization_id,
+        given.slug,
+        given.display_name,
+        given.time_zone,
+        given.reporting_currency,
+        "ACTIVE",
+        1,
+        work.now,
+    )
+    await store.insert_organization(work.connection, created)
+    work.emit("identity.organization.create", f"organizations/{given.organization_id}", {"slug": given.slug})
+    for user_id, email, role in given.members:
+        await add_member(work, user_id, email, role)
