@@ -125,9 +125,10 @@ class Gateway:
             return await self._serve(exchange, receive)
         except Problem as problem:
             if isinstance(problem, Unauthenticated):
-                exchange.answer_headers.append((b"www-authenticate", b"Bearer"))
                 self._limits.count_stranger(exchange)
-            exchange.answer_headers += problems.step_up(problem)
+            challenge = problems.challenge(problem)
+            if challenge:
+                exchange.answer_headers.append((b"www-authenticate", challenge.encode("ascii")))
             return self._refusal(exchange, problem, trace_id)
         except Exception as error:
             log.error("%s failed", exchange.raw_path, exc_info=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import grpc
@@ -37,6 +38,8 @@ _SCIM_TYPES = {
     Reason.ERROR_REASON_FIELD_UNKNOWN: "invalidSyntax",
     Reason.ERROR_REASON_BODY_MALFORMED: "invalidSyntax",
 }
+# RFC 6750: printable ASCII without quotation mark and backslash.
+_NOT_QUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _TITLES = {
     400: "The request can't be done as it is",
     401: "Sign in first",
@@ -56,6 +59,33 @@ _TITLES = {
 def status_of(problem: Problem) -> int:
     """The HTTP status of a problem."""
     return _BY_REASON.get(problem.reason) or _STATUS.get(problem.code, 500)
+
+
+def challenge(problem: Problem) -> str:
+    """What `WWW-Authenticate` says of a refusal (RFC 6750, section 3; RFC 9470, section 3); empty where another
+    credential helps nothing. Where another session of the same person would do, the status stays 403, unlike in RFC
+    9470: the one that came is good, and nobody should drop it.
+    """
+    if problem.reason == Reason.ERROR_REASON_CREDENTIAL_MISSING:
+        return _bearer()  # Who sent no credential is told no error of one.
+    if problem.reason == Reason.ERROR_REASON_ASSURANCE_TOO_LOW:
+        wanted = {"acr_values": f"aal{problem.metadata.get('required_aal', '2')}"}
+        return _bearer("insufficient_user_authentication", problem.message, **wanted)
+    if problem.reason == Reason.ERROR_REASON_REAUTHENTICATION_REQUIRED:
+        most = problem.metadata.get("max_auth_age_seconds", "0")
+        return _bearer("insufficient_user_authentication", problem.message, max_age=most)
+    if problem.code is grpc.StatusCode.UNAUTHENTICATED:
+        return _bearer("invalid_token", problem.message)
+    if problem.reason == Reason.ERROR_REASON_PERMISSION_MISSING:
+        return _bearer("insufficient_scope", problem.message, scope=problem.metadata.get("permission", ""))
+    return ""
+
+
+def _bearer(error: str = "", description: str = "", **more: str) -> str:
+    """A challenge whose texts are cut to what a quoted string of RFC 6750 may hold."""
+    given = {"realm": "recoup", "error": error, "error_description": description, **more}
+    parts = (f'{name}="{_NOT_QUOTABLE.sub("", value)}"' for name, value in given.items() if value)
+    return f"Bearer {', '.join(parts)}"
 
 
 def render(problem: Problem, request_id: str, trace_id: str) -> tuple[int, bytes]:
@@ -90,17 +120,3 @@ def render_scim(problem: Problem) -> tuple[int, str, bytes]:
     if kind and status == 400:
         document["scimType"] = kind
     return status, SCIM_MEDIA_TYPE, json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
-
-
-def step_up(problem: Problem) -> list[tuple[bytes, bytes]]:
-    """The challenge of RFC 9470 where another session of the same person could do it; else nothing.
-
-    The status stays 403, unlike there: the session itself is good, and nobody should drop it.
-    """
-    if problem.reason == Reason.ERROR_REASON_ASSURANCE_TOO_LOW:
-        wanted = f'acr_values="aal{problem.metadata.get("required_aal", "2")}"'
-    elif problem.reason == Reason.ERROR_REASON_REAUTHENTICATION_REQUIRED:
-        wanted = f'max_age="{problem.metadata.get("max_auth_age_seconds", "0")}"'
-    else:
-        return []
-    return [(b"www-authenticate", f'Bearer error="insufficient_user_authentication", {wanted}'.encode())]

@@ -65,9 +65,11 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     store = mesh.store("identity")
     mesh.task(_own_feed(mesh, store), "own feed")
     mesh.health.needs("its own revocation feed", mesh.revocations.is_fresh)
+    sessions = SessionKeys(settings.sessions.jwks, settings.sessions.ca)
+    mesh.task(sessions.keep(), "session keys")
     authority = Authority(
         reader=store,
-        sessions=SessionKeys(settings.sessions.jwks, settings.sessions.ca),
+        sessions=sessions,
         issuer=settings.sessions.issuer,
         audience=settings.sessions.audience,
         key=mesh.key,

@@ -169,7 +169,7 @@ def test_no_or_a_bad_session_is_401(made: TestMesh, cases: dict[str, Case], name
         person = find_person("acme", next(roles_that_may(rule)))
     for token, reason in (
         ("", "CREDENTIAL_MISSING"),
-        (issuer.token(person, seconds=-10), "CREDENTIAL_EXPIRED"),
+        (issuer.token(person, seconds=-600), "CREDENTIAL_EXPIRED"),
         (issuer.token(person)[:-6] + "AAAAAA", "CREDENTIAL_INVALID"),
         (issuer.token(person, role="service_role"), "CREDENTIAL_INVALID"),
         (issuer.token(person, is_anonymous=True), "CREDENTIAL_INVALID"),

@@ -161,7 +161,7 @@ def test_who_may_not_is_told_so(cli: Cli, told: Told) -> None:
     assert (done.returncode, "PERMISSION_MISSING" in done.stderr) == (REFUSED, True)
     again = cli("Approver", "action", "approve", request["action_id"], request["plan_hash"])
     assert (again.returncode, "STATE_WRONG" in again.stderr) == (REFUSED, True)
-    old = told.made.mesh.installation.issuer.token(find_person("acme", "FinOps"), seconds=-5)
+    old = told.made.mesh.installation.issuer.token(find_person("acme", "FinOps"), seconds=-600)
     expired = cli("", "findings", RECOUP_TOKEN=old)
     assert (expired.returncode, "CREDENTIAL_EXPIRED" in expired.stderr) == (REFUSED, True)
 

@@ -70,7 +70,7 @@ async def test_errors_are_typed_and_say_why(finops: MeshClient) -> None:
 
 async def test_a_bad_session_or_somebody_elses_organization_is_refused(made: TestMesh) -> None:
     request = identity_service_pb2.GetOrganizationRequest(organization_id=ACME)
-    expired = made.mesh.installation.issuer.token(find_person("acme", "FinOps"), seconds=-5)
+    expired = made.mesh.installation.issuer.token(find_person("acme", "FinOps"), seconds=-600)
     async with client(made, expired) as mesh:
         with pytest.raises(SignInNeeded):
             await mesh.identity.GetOrganization(request)

@@ -14,10 +14,9 @@ from recoup.mesh.v1 import access_pb2
 from services._mesh.access import Gate
 from services._mesh.clock import Clock
 from services._mesh.descriptors import faults, method_rules
-from services._mesh.errors import Denied, Reason
+from services._mesh.errors import Denied
 from services._mesh.passports import Kind, Passport
 from services._mesh.validation import RequestValidator
-from services.gateway import problems
 from tests.unit.test_mesh_platform_scope import ACME, PASSPORT
 
 DO = "tests.thing.do"
@@ -95,17 +94,3 @@ def test_rules_that_cant_be_kept_are_faults() -> None:
     assert any("is for a person's session, which PEER scope doesn't carry" in fault for fault in peers)
     (aged,) = faults([service("aged", max_auth_age_seconds=900)])
     assert "asks for recent authentication without being for a person's session" in aged
-
-
-def test_the_edge_says_which_session_would_do() -> None:
-    def header(reason: Reason.ValueType, **metadata: str) -> list[tuple[bytes, bytes]]:
-        return problems.step_up(Denied(reason, "no", metadata))
-
-    start = b'Bearer error="insufficient_user_authentication", '
-    assert header(Reason.ERROR_REASON_REAUTHENTICATION_REQUIRED, max_auth_age_seconds="900") == [
-        (b"www-authenticate", start + b'max_age="900"')
-    ]
-    assert header(Reason.ERROR_REASON_ASSURANCE_TOO_LOW, required_aal="2") == [
-        (b"www-authenticate", start + b'acr_values="aal2"')
-    ]
-    assert header(Reason.ERROR_REASON_PERMISSION_MISSING) == []

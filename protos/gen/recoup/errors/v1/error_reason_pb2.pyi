@@ -63,7 +63,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PERMISSION_MISSING: _ErrorReason.ValueType  # 26
     """The role holds no permission for this. PERMISSION_DENIED. Metadata: permission."""
     ERROR_REASON_ASSURANCE_TOO_LOW: _ErrorReason.ValueType  # 27
-    """The session's assurance level is too low. PERMISSION_DENIED. Metadata: required_aal."""
+    """The session's assurance level is too low. PERMISSION_DENIED; at the edge with RFC 9470's
+    insufficient_user_authentication and acr_values. Metadata: required_aal.
+    """
     ERROR_REASON_REQUESTER_IS_APPROVER: _ErrorReason.ValueType  # 28
     """The same responsible person requested what they try to approve. PERMISSION_DENIED. Metadata: action_id."""
     ERROR_REASON_GRANT_INVALID: _ErrorReason.ValueType  # 29
@@ -213,7 +215,9 @@ ERROR_REASON_PEER_NOT_ALLOWED: ErrorReason.ValueType  # 25
 ERROR_REASON_PERMISSION_MISSING: ErrorReason.ValueType  # 26
 """The role holds no permission for this. PERMISSION_DENIED. Metadata: permission."""
 ERROR_REASON_ASSURANCE_TOO_LOW: ErrorReason.ValueType  # 27
-"""The session's assurance level is too low. PERMISSION_DENIED. Metadata: required_aal."""
+"""The session's assurance level is too low. PERMISSION_DENIED; at the edge with RFC 9470's
+insufficient_user_authentication and acr_values. Metadata: required_aal.
+"""
 ERROR_REASON_REQUESTER_IS_APPROVER: ErrorReason.ValueType  # 28
 """The same responsible person requested what they try to approve. PERMISSION_DENIED. Metadata: action_id."""
 ERROR_REASON_GRANT_INVALID: ErrorReason.ValueType  # 29
