@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, erasing, evidence, log, operating, savings
+from recoup_client import auditing, elevating, erasing, evidence, log, operating, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.session import Session
@@ -22,6 +22,7 @@ from recoup_client.session import Session
 @click.option("--ca", envvar="RECOUP_CA", type=click.Path(path_type=Path), help="a CA to trust besides the system's")
 @click.option("--token-file", envvar="RECOUP_TOKEN_FILE", type=click.Path(path_type=Path), help="a session token")
 @click.option("--org", envvar="RECOUP_ORG", help="the organization: its id or short name")
+@click.option("--elevation", envvar="RECOUP_ELEVATION", help="break-glass access to act under: its id")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.pass_context
 def main(
@@ -30,13 +31,14 @@ def main(
     ca: Path | None,
     token_file: Path | None,
     org: str | None,
+    elevation: str | None,
     as_json: bool,
 ) -> None:
     """Recoup: find cloud spend that nobody needs.
 
     The session token comes from --token-file or the environment variable RECOUP_TOKEN.
     """
-    context.obj = Session(gateway, ca, token_file, org, as_json)
+    context.obj = Session(gateway, ca, token_file, org, as_json, elevation)
 
 
 @main.command()
@@ -166,7 +168,16 @@ def events(session: Session, action: str) -> None:
 
 auditing.audit.add_command(erasing.erase)
 auditing.audit.add_command(erasing.hold)
-for _command in (*savings.COMMANDS, auditing.audit, evidence.evidence, log.log, operating.init, operating.operator):
+for _command in (
+    *savings.COMMANDS,
+    auditing.audit,
+    evidence.evidence,
+    log.log,
+    operating.init,
+    operating.operator,
+    elevating.elevate,
+    elevating.review,
+):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):
     main.add_command(_entry.load(), _entry.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from pathlib import Path
 from types import TracebackType
@@ -42,20 +43,26 @@ class Answer(dict[str, Any]):
         raise GatewayUnreachable(f"what answered isn't a Recoup gateway of this version (no {key!r} in its answer)")
 
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 class Rest:
     """A connection to one gateway with one session token."""
 
-    def __init__(self, gateway: str, token: str, ca: Path | None = None) -> None:
-        """Raises WrongUse. The token is never part of its text."""
+    def __init__(self, gateway: str, token: str, ca: Path | None = None, elevation: str | None = None) -> None:
+        """Act under break-glass access, if its id is given. Raises WrongUse. The token is never part of its text."""
         # RFC 6750 allows less; what matters is that it can stand in a header.
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise WrongUse("the session token holds a line break, a space or another character that no token has")
+        if elevation and not _ID.fullmatch(elevation):
+            raise WrongUse("--elevation must be the id of a break-glass access, as `recoup elevate list` shows it")
+        headers = {"authorization": f"Bearer {token}", **({"recoup-elevation": elevation} if elevation else {})}
         verify = _trusting(ca) if ca else True
         try:
             self._client = httpx.Client(
                 base_url=_address(gateway),
                 verify=verify,
-                headers={"authorization": f"Bearer {token}"},
+                headers=headers,
                 timeout=CALL_SECONDS,
             )
         except (OSError, ValueError, httpx.InvalidURL) as error:

@@ -33,10 +33,16 @@ class Session:
     """What the options say, turned into a client when a command first needs one."""
 
     def __init__(
-        self, gateway: str | None, ca: Path | None, token_file: Path | None, org: str | None, as_json: bool
+        self,
+        gateway: str | None,
+        ca: Path | None,
+        token_file: Path | None,
+        org: str | None,
+        as_json: bool,
+        elevation: str | None = None,
     ) -> None:
         self._gateway, self._ca, self._token_file, self._org = gateway, ca, token_file, org
-        self.as_json = as_json
+        self.as_json, self._elevation = as_json, elevation
 
     def rest(self) -> Rest:
         """The client. Raises click.UsageError when an option is missing, WrongUse when one can't be used."""
@@ -45,7 +51,7 @@ class Session:
         token = _token(self._token_file) if self._token_file else os.environ.get("RECOUP_TOKEN", "")
         if not token:
             raise click.UsageError("sign in first: --token-file or RECOUP_TOKEN")
-        return Rest(self._gateway, token, self._ca)
+        return Rest(self._gateway, token, self._ca, self._elevation)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
         """One call about the organization. Raises GatewayRefused, GatewayUnreachable, WrongUse."""

@@ -27,7 +27,7 @@ class CallContext:
     `organization_id` is None for PUBLIC, SESSION and PEER calls without a grant. `actor` is the passport's
     subject ("user:<uuid>"), or the peer's SPIFFE id where a process acts for itself. `deadline` is in
     seconds of `clock.monotonic()`, with our own reserve already taken off. `authority` is what the audit
-    log names: "passport:<jti>", "grant:<jti>" or "system".
+    log names: "passport:<jti>", "elevation:<id>.<jti>" (break-glass), "grant:<jti>" or "system".
     """
 
     rpc: str

@@ -70,6 +70,7 @@ class MethodRule:
     min_aal: int
     human_only: bool
     max_auth_age_seconds: int
+    break_glass: bool
     request: type[Message]
     response: type[Message]
     request_streaming: bool
@@ -129,6 +130,7 @@ def _method_rule(service: ServiceDescriptor, method: MethodDescriptor) -> Method
         min_aal=access.min_aal,
         human_only=access.session == access_pb2.SESSION_RULE_HUMAN,
         max_auth_age_seconds=access.max_auth_age_seconds,
+        break_glass=access.break_glass == access_pb2.BREAK_GLASS_REACHABLE,
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
         request_streaming=method.client_streaming,
@@ -157,6 +159,8 @@ def _faults(rule: MethodRule, declared: dict[str, PermissionRule]) -> Iterator[s
         yield "has an audit_action but doesn't change state"
     if rule.effect is Effect.BOOKKEEPING and rule.scope is not Scope.PEER:
         yield "is bookkeeping, which only PEER scope may be"
+    if rule.break_glass and not rule.permission:
+        yield "may be reached by break-glass, but needs no permission"
     if rule.needs_grant and rule.scope is not Scope.PEER:
         yield "asks for a grant, which only PEER scope may"
     if rule.human_only and not rule.needs_passport:

@@ -78,6 +78,7 @@ def _authority(rule: MethodRule) -> str:
         "human" if rule.human_only else "",
         f"aal{rule.min_aal}" if rule.min_aal else "",
         f"authenticated ≤ {rule.max_auth_age_seconds // 60} min ago" if rule.max_auth_age_seconds else "",
+        "break-glass" if rule.break_glass else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -39,13 +39,25 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elevation:
+    """The break-glass access that a passport was issued under: what it adds, where break-glass may reach.
+
+    `expires_at` is whole seconds of the injected clock.
+    """
+
+    elevation_id: UUID
+    permissions: frozenset[str]
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Passport:
     """The claims of a passport. Times are whole seconds of wall time; `audience` and `act` name processes.
 
     `act` lists the services that exchanged it, the latest first (RFC 8693). `rests_on` names the users ("user:<uuid>")
     whose memberships it ends with; the actor alone where it says nothing. `ceiling` holds the permissions, of all
     services, that no exchange of it may go beyond; None where the role alone says what it holds. What says nothing
-    about its kind is a machine's: less is open to it.
+    about its kind is a machine's: less is open to it. What `elevation` adds isn't in `permissions`.
     """
 
     audience: str
@@ -66,6 +78,14 @@ class Passport:
     kind: Kind = Kind.MACHINE
     rests_on: tuple[str, ...] = ()
     ceiling: frozenset[str] | None = None
+    elevation: Elevation | None = None
+
+    @property
+    def authority(self) -> str:
+        """What the log names as that which an act under this passport rests on."""
+        if self.elevation is None:
+            return f"passport:{self.jti}"
+        return f"elevation:{self.elevation.elevation_id}.{self.jti}"
 
 
 def sign_passport(key: SigningKey, passport: Passport) -> str:
@@ -96,6 +116,12 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["lim"] = sorted(passport.ceiling)
     if passport.act:
         claims["act"] = _nest(passport.act)
+    if passport.elevation is not None:
+        claims["elv"] = {
+            "id": str(passport.elevation.elevation_id),
+            "perms": sorted(passport.elevation.permissions),
+            "exp": passport.elevation.expires_at,
+        }
     return key.sign(TYP, claims)
 
 
@@ -139,6 +165,8 @@ class PassportVerifier:
                 raise TokenInvalid("audience")
             if self._clock.wall_seconds() >= passport.expires_at:
                 raise TokenExpired("expired")
+            if passport.elevation is not None and self._clock.now().timestamp() >= passport.elevation.expires_at:
+                raise TokenExpired("elevation")
         except TokenExpired as error:
             raise _refusal(Reason.ERROR_REASON_CREDENTIAL_EXPIRED, "The passport has expired.") from error
         except TokenInvalid as error:
@@ -183,6 +211,10 @@ class PassportVerifier:
             revoked(RevocationKind.SESSION, passport.session_id, issued_at)
             or revoked(RevocationKind.ACTOR, passport.actor, issued_at)
             or revoked(RevocationKind.TOKEN, passport.jti, issued_at)
+            or (
+                passport.elevation is not None
+                and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), issued_at)
+            )
             or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), issued_at))
             or any(self._has_lost(user, passport) for user in passport.rests_on)
         )
@@ -235,6 +267,19 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         kind=_kind(claims.get("kind", Kind.MACHINE.value)),
         rests_on=_texts(claims, "rests") if claims.get("rests") else (tokens.text(claims, "sub"),),
         ceiling=None if claims.get("lim") is None else frozenset(_texts(claims, "lim")),
+        elevation=_elevation(claims.get("elv")),
+    )
+
+
+def _elevation(value: Any) -> Elevation | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise TokenInvalid("claim elv")
+    return Elevation(
+        elevation_id=_uuid(tokens.text(value, "id")),
+        permissions=frozenset(_texts(value, "perms")),
+        expires_at=tokens.integer(value, "exp"),
     )
 
 

@@ -38,7 +38,7 @@ from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
-from services.gateway.passports import PassportOffice
+from services.gateway.passports import PassportOffice, elevation_of
 from services.gateway.routes import Forwarded, Route, Router
 
 log = logging.getLogger(__name__)
@@ -236,19 +236,20 @@ class Gateway:
         """The RPC, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
         if not session:
             return await self._invoke(exchange, route, (), request)
-        passport = await self._passport(route, session, organization_id)
+        elevation_id = elevation_of(exchange.headers) if organization_id else ""
+        passport = await self._passport(route, session, organization_id, elevation_id)
         try:
             return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
         except Unauthenticated as problem:
             if problem.reason not in _STALE_PASSPORT:
                 raise
         # The call was refused before it reached its handler, so making it again is safe.
-        passport = await self._office.renew(session, route.service, organization_id)
+        passport = await self._office.renew(session, route.service, organization_id, elevation_id)
         return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
 
-    async def _passport(self, route: Route, session: str, organization_id: str) -> str:
+    async def _passport(self, route: Route, session: str, organization_id: str, elevation_id: str) -> str:
         try:
-            return await self._office.passport(session, route.service, organization_id)
+            return await self._office.passport(session, route.service, organization_id, elevation_id)
         except NotFound:
             if route.rule.scope is not Scope.PLATFORM:
                 raise

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from uuid import UUID
+
 import grpc
 import grpc.aio
 
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from services._mesh.clock import Clock
-from services._mesh.errors import from_rpc_error
+from services._mesh.errors import from_rpc_error, invalid_field
 from services._mesh.limits import BoundedCache
 
 _CACHED = 10_000
 _MARGIN_SECONDS = 30.0
 _SEEN_SECONDS = 600.0
-Key = tuple[str, str, str]
+Key = tuple[str, str, str, str]
+
+
+def elevation_of(headers: Mapping[str, str]) -> str:
+    """The id of the break-glass access that the caller says to act under, or nothing. Raises Invalid."""
+    given = headers.get("recoup-elevation", "")
+    try:
+        return given and str(UUID(given))
+    except ValueError as error:
+        raise invalid_field("Recoup-Elevation", "must be the id of a break-glass access, a UUID") from error
 
 
 class PassportOffice:
@@ -29,18 +41,18 @@ class PassportOffice:
         """Whether identity has accepted this session lately."""
         return self._seen.get(session) is not None
 
-    async def passport(self, session: str, audience: str, organization_id: str) -> str:
-        """A passport for `audience`. Raises Problem."""
-        found = self._known.get((session, audience, organization_id))
-        return found or await self._issue(session, audience, organization_id)
+    async def passport(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> str:
+        """A passport for `audience`, under break-glass access where its id is given. Raises Problem."""
+        found = self._known.get((session, audience, organization_id, elevation_id))
+        return found or await self._issue(session, audience, organization_id, elevation_id)
 
-    async def renew(self, session: str, audience: str, organization_id: str) -> str:
+    async def renew(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> str:
         """A new passport, after the one that we had was refused."""
-        return await self._issue(session, audience, organization_id)
+        return await self._issue(session, audience, organization_id, elevation_id)
 
-    async def _issue(self, session: str, audience: str, organization_id: str) -> str:
+    async def _issue(self, session: str, audience: str, organization_id: str, elevation_id: str) -> str:
         request = identity_service_pb2.IssuePassportRequest(
-            session_token=session, audience=audience, organization_id=organization_id
+            session_token=session, audience=audience, organization_id=organization_id, elevation_id=elevation_id
         )
         try:
             answer = await self._stub.IssuePassport(request, timeout=10.0)
@@ -49,5 +61,5 @@ class PassportOffice:
         self._seen.put(session, True, _SEEN_SECONDS)
         left = answer.expires_at.seconds - self._clock.wall_seconds() - _MARGIN_SECONDS
         if left > 0:
-            self._known.put((session, audience, organization_id), answer.passport, left)
+            self._known.put((session, audience, organization_id, elevation_id), answer.passport, left)
         return str(answer.passport)

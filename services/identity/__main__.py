@@ -6,9 +6,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 
-from recoup.identity.v1 import identity_service_pb2, operator_service_pb2
+from recoup.identity.v1 import elevation_service_pb2, identity_service_pb2, operator_service_pb2, review_service_pb2
 from recoup.services import SERVICES
-from services._mesh.descriptors import PermissionRule, permission_rules
+from services._mesh.descriptors import PermissionRule, method_rules, permission_rules
 from services._mesh.pages import PageTokens
 from services._mesh.passports import PassportVerifier
 from services._mesh.process import Mesh, run
@@ -17,14 +17,19 @@ from services._mesh.revocations import Revocation, RevocationKind
 from services._mesh.uow import Store
 from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
+from services.identity.model.elevations import Reach
 from services.identity.model.permissions import Held, PermissionTable
+from services.identity.rpc.elevations import ElevationRpc
 from services.identity.rpc.identity import IdentityRpc
 from services.identity.rpc.operators import OperatorRpc
+from services.identity.rpc.reviews import ReviewRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
+_ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
+_REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
 
 
 def permission_table() -> PermissionTable:
@@ -41,6 +46,20 @@ def _held(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> Held:
                 roles[role].add(rule.name)
         table[process] = {role: frozenset(names) for role, names in roles.items()}
     return table
+
+
+def break_glass_reach() -> Reach:
+    """What break-glass may reach, from the protos: never what no role of the organization could hold."""
+    return Reach(_reach(lambda rule: rule.roles), _reach(lambda rule: rule.platform_roles))
+
+
+def _reach(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> dict[str, frozenset[str]]:
+    found = {}
+    for process, services in SERVICES.items():
+        held = {rule.name for service in services for rule in permission_rules(service) if roles_of(rule)}
+        needed = {rule.permission for service in services for rule in method_rules(service) if rule.break_glass}
+        found[process] = frozenset(held & needed)
+    return found
 
 
 async def _own_feed(mesh: Mesh, store: Store) -> None:
@@ -76,6 +95,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         verifier=PassportVerifier(mesh.trust, mesh.revocations, mesh.clock, audience=mesh.name, profile=mesh.profile),
         revocations=mesh.revocations,
         permissions=permission_table(),
+        reach=break_glass_reach(),
         clock=mesh.clock,
         seconds=int(settings.passports.seconds),
     )
@@ -85,6 +105,8 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         [
             (_IDENTITY, IdentityRpc(authority, store, mesh.clock, pages)),
             (_OPERATORS, OperatorRpc(store, mesh.clock, pages)),
+            (_ELEVATIONS, ElevationRpc(store, mesh.clock, pages, authority.permissions, authority.reach)),
+            (_REVIEWS, ReviewRpc(store, mesh.clock, pages)),
         ]
     )
 

@@ -34,7 +34,7 @@ async def test_a_membership_ends_with_all_that_rests_on_it(made: Registry, monke
         ended.append((work.organization_id, member.actor))
         return 3
 
-    monkeypatch.setattr(endings, "ENDINGS", (*endings.ENDINGS, ("things", end_things)))
+    monkeypatch.setattr(endings, "ENDINGS", (("sessions", endings.end_sessions), ("things", end_things)))
     clerk = await made.member(CLERK)
     await made.decide(lambda work: endings.end_membership(work, clerk, "directory"), action="identity.member.remove")
     assert (await made.member(CLERK)).state == "REMOVED"

@@ -123,9 +123,27 @@ def _refused_access(made: TestMesh) -> Case:
 
 
 _ASKED = {"role": "ROLE_VIEWER", "reason": "a scan stands still", "hours": 1}
+
+
+def _elevation(made: TestMesh) -> str:
+    admin = made.rest("acme", "Admin")
+    found: list[dict[str, Any]] = admin.get("/elevations", pageSize=1)["elevations"]
+    if not found:
+        wanted = {"permissions": ["audit.hold.release"], "reason": "the isolation suite", "minutes": 1}
+        found = [admin.post("/elevations", wanted)["elevation"]]
+    return str(found[0]["elevationId"])
+
+
+def _review(made: TestMesh) -> str:
+    elevation = made.rest("acme", "Admin").get(f"/elevations/{_elevation(made)}")["elevation"]
+    return str(elevation["reviewId"])
+
+
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
+_ELEVATIONS = "recoup.identity.v1.ElevationService"
+_REVIEWS = "recoup.identity.v1.ReviewService"
 _AUDIT = "recoup.audit.v1.AuditService"
 _ERASURES = "recoup.audit.v1.ErasureService"
 _EVIDENCE = "recoup.audit.v1.EvidenceService"
@@ -156,6 +174,23 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_OPERATORS}/GrantOperatorAccess": _refused_access,
     f"{_OPERATORS}/RefuseOperatorAccess": _refused_access,
     f"{_OPERATORS}/RevokeOperatorAccess": _refused_access,
+    f"{_ELEVATIONS}/RequestElevation": lambda made: Case(
+        {},
+        {"permissions": ["identity.review.decide"], "reason": "the isolation suite", "minutes": 1},
+        answer=(400, "FIELD_INVALID"),
+    ),
+    f"{_ELEVATIONS}/EndElevation": lambda made: Case(
+        {"elevation_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ELEVATIONS}/GetElevation": lambda made: Case({"elevation_id": _elevation(made)}),
+    f"{_ELEVATIONS}/ListElevations": lambda made: Case({}),
+    f"{_REVIEWS}/GetReview": lambda made: Case({"review_id": _review(made)}),
+    f"{_REVIEWS}/ListReviews": lambda made: Case({}),
+    f"{_REVIEWS}/DecideReview": lambda made: Case(
+        {"review_id": str(uuid4())},
+        {"verdict": "REVIEW_VERDICT_JUSTIFIED", "note": "seen"},
+        answer=(404, "RESOURCE_NOT_FOUND"),
+    ),
     f"{_CONNECTION}/CreateConnection": lambda made: Case({}, support.new_connection(made)),
     f"{_CONNECTION}/VerifyConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")

@@ -10,8 +10,10 @@ from recoup.audit.v1 import erasure_service_pb2
 from recoup.audit.v1 import evidence_service_pb2
 from recoup.audit.v1 import signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
+from recoup.identity.v1 import elevation_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.identity.v1 import operator_service_pb2
+from recoup.identity.v1 import review_service_pb2
 from recoup.pricing.v1 import bill_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
@@ -32,8 +34,10 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
     ),
     "identity": (
+        elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"],
         identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
         operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
+        review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
     ),
     "pricing": (
         bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],

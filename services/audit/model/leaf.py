@@ -23,7 +23,8 @@ SALT_LENGTH = 32
 MAX_PAYLOAD = 65536
 _REQUIRED = ("action", "target", "result", "role", "occurred_at", "actor", "authority")
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_PASSPORT = re.compile(f"passport:{_UUID}")
+# A passport, or the elevation (break-glass) that a passport was issued under.
+_PASSPORT = re.compile(rf"passport:{_UUID}|elevation:{_UUID}\.{_UUID}")
 # The id of a grant: job, fence, number.
 _GRANT = re.compile(rf"grant:{_UUID}\.[0-9]{{1,19}}\.[0-9]{{1,19}}")
 PROCESSES = ("process:", "spiffe:")
@@ -90,7 +91,9 @@ def _check_authority(authority: str, actor: str) -> None:
     if _PASSPORT.fullmatch(authority):
         return
     if not actor.startswith(PROCESSES):
-        raise PayloadInvalid(f"authority must be the passport that {actor[:80]} acted with: passport:<id>")
+        raise PayloadInvalid(
+            f"authority must be the passport that {actor[:80]} acted with: passport:<id> or elevation:<id>.<id>"
+        )
     if authority != "system" and not _GRANT.fullmatch(authority):
         raise PayloadInvalid("authority must be passport:<id>, grant:<job>.<fence>.<number> or system")
 

@@ -31,14 +31,18 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     async def IssuePassport(self, request: pb.IssuePassportRequest, context: Context) -> pb.IssuePassportResponse:
         organization_id = UUID(request.organization_id) if request.organization_id else None
         passport, expires_at = await passports.issue_passport(
-            self._authority, request.session_token, request.audience, organization_id
+            self._authority,
+            request.session_token,
+            request.audience,
+            organization_id,
+            UUID(request.elevation_id) if request.elevation_id else None,
         )
         return pb.IssuePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
 
     async def ExchangePassport(
         self, request: pb.ExchangePassportRequest, context: Context
     ) -> pb.ExchangePassportResponse:
-        passport, expires_at = passports.exchange_passport(self._authority, request.passport, request.audience)
+        passport, expires_at = await passports.exchange_passport(self._authority, request.passport, request.audience)
         return pb.ExchangePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
 
     async def WatchRevocations(

@@ -19,6 +19,7 @@ from services._mesh.uow import UnitOfWork
 from services.identity.model.membership import Member, require_another_admin
 from services.identity.store import members as store
 from services.identity.store.revocations import insert_revocation
+from services.identity.usecases.elevations import end_elevations
 
 
 async def revoke_member(work: UnitOfWork, member: Member) -> int:
@@ -34,7 +35,7 @@ async def end_sessions(work: UnitOfWork, member: Member) -> int:
 
 
 Ending = Callable[[UnitOfWork, Member], Awaitable[int]]
-ENDINGS: tuple[tuple[str, Ending], ...] = (("sessions", end_sessions),)
+ENDINGS: tuple[tuple[str, Ending], ...] = (("sessions", end_sessions), ("elevations", end_elevations))
 
 
 async def active_member(work: UnitOfWork, member_id: UUID) -> Member:

@@ -9,6 +9,7 @@ from services._mesh.ids import uuid7
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role, require_another_admin, require_etag
 from services.identity.store import members as store
+from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import active_member, end_membership, revoke_member
 from services.identity.usecases.persons import link_by_address
 
@@ -55,6 +56,7 @@ async def update_member(work: UnitOfWork, member_id: UUID, role: Role, etag: str
         require_another_admin(before, await store.count_admins(work.connection))
     after = await store.mark_member(work.connection, member_id, role=role.value)
     await revoke_member(work, before)
+    await end_elevations(work, before)
     work.emit(
         "identity.member.update",
         f"members/{member_id}",
@@ -72,5 +74,6 @@ async def revoke_member_sessions(work: UnitOfWork, member_id: UUID) -> int:
     """End what a member holds in this organization; returns the place in the feed. Raises NotFound."""
     member = await active_member(work, member_id)
     seq = await revoke_member(work, member)
+    await end_elevations(work, member)
     work.emit("identity.session.revoke", f"members/{member_id}", {"seq": str(seq), "user_id": str(member.user_id)})
     return seq

@@ -8,10 +8,12 @@ from uuid import UUID
 from services._mesh.context import current
 from services._mesh.errors import NotFound
 from services._mesh.ids import uuid7
-from services._mesh.passports import Passport, sign_passport
+from services._mesh.passports import Kind, Passport, sign_passport
+from services.identity.model.elevations import over
 from services.identity.model.membership import Member
 from services.identity.store.members import find_member_of_user
 from services.identity.store.organizations import find_organization
+from services.identity.usecases import elevations
 from services.identity.usecases.persons import responsible_person
 from services.identity.usecases.principals import Authority, resolve
 
@@ -19,12 +21,17 @@ PERMISSIONS_VERSION = 1
 
 
 async def issue_passport(
-    authority: Authority, credential: str, audience: str, organization_id: UUID | None
+    authority: Authority,
+    credential: str,
+    audience: str,
+    organization_id: UUID | None,
+    elevation_id: UUID | None = None,
 ) -> tuple[str, int]:
     """Exchange a credential for a passport that is bound to the caller's certificate; returns it and its `exp`.
 
     Raises Unauthenticated for a bad credential, NotFound for an organization that the responsible person isn't a
-    member of, or that isn't the one that the credential is bound to.
+    member of, or that isn't the one that the credential is bound to, WrongState (ELEVATION_OVER) for break-glass access
+    that isn't in force in this session.
     """
     principal = await resolve(authority, credential)
     organization_id = _bound(principal.organization_id, organization_id)
@@ -53,6 +60,8 @@ async def issue_passport(
         rests_on=tuple(f"user:{user_id}" for user_id in (principal.user_id, *principal.others)),
         ceiling=principal.ceiling,
     )
+    if elevation_id is not None:
+        passport = await _elevated(authority, passport, elevation_id)
     return sign_passport(authority.key, passport), passport.expires_at
 
 
@@ -61,6 +70,19 @@ def _bound(only: UUID | None, asked: UUID | None) -> UUID | None:
     if only is not None and asked not in (None, only):
         raise NotFound("organization")
     return only or asked
+
+
+async def _elevated(authority: Authority, passport: Passport, elevation_id: UUID) -> Passport:
+    """The passport under break-glass access: it ends no later than that. Raises WrongState (ELEVATION_OVER)."""
+    organization_id, now = passport.organization_id, authority.clock.now()
+    if organization_id is None or passport.kind is not Kind.HUMAN:
+        raise over(elevation_id)
+    bearer = elevations.Bearer(organization_id, passport.actor, passport.session_id, passport.aal)
+    found = await elevations.elevation_for(
+        authority.reader, authority.reach, bearer, elevation_id, passport.audience, now
+    )
+    left = found.expires_at - int(now.timestamp())
+    return replace(passport, elevation=found, expires_at=min(passport.expires_at, passport.issued_at + left))
 
 
 def _within(ceiling: frozenset[str] | None, held: frozenset[str]) -> frozenset[str]:
@@ -81,10 +103,11 @@ async def _membership(authority: Authority, organization_id: UUID, user_id: UUID
     return member, person
 
 
-def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[str, int]:
+async def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[str, int]:
     """Exchange the passport that the calling service received for one that it may present to another service.
 
-    The new one has only the target's permissions, the caller in its act chain, and never a later end.
+    The new one has only the target's permissions, the caller in its act chain, and never a later end. Raises
+    Unauthenticated, and WrongState (ELEVATION_OVER) where it was under break-glass access that isn't in force any more.
     """
     caller = current().peer
     received = authority.verifier.verify_subject(token, caller)
@@ -101,4 +124,6 @@ def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[
         issued_at=now,
         expires_at=min(now + authority.seconds, received.expires_at),
     )
+    if received.elevation is not None:
+        passport = await _elevated(authority, passport, received.elevation.elevation_id)
     return sign_passport(authority.key, passport), passport.expires_at

@@ -12,6 +12,7 @@ from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey
 from services._mesh.uow import Store
 from services.identity.clients.jwks import SessionKeys
+from services.identity.model.elevations import Reach
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.principal import Principal
 from services.identity.model.session import SessionExpired, SessionInvalid, read_claims
@@ -29,6 +30,7 @@ class Authority:
     verifier: PassportVerifier
     revocations: Revocations
     permissions: PermissionTable
+    reach: Reach
     clock: Clock
     seconds: int
 

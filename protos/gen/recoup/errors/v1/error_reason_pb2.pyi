@@ -170,6 +170,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
     RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
     """
+    ERROR_REASON_ELEVATION_OVER: _ErrorReason.ValueType  # 160
+    """Nobody acts under this break-glass access any more: it expired or was ended. Or it is another session's.
+    FAILED_PRECONDITION. Metadata: elevation_id.
+    """
+    ERROR_REASON_REVIEW_OWN: _ErrorReason.ValueType  # 161
+    """Who decides a review must be somebody else than whom it is about. FAILED_PRECONDITION. Metadata: review_id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -322,4 +328,10 @@ ERROR_REASON_REAUTHENTICATION_REQUIRED: ErrorReason.ValueType  # 121
 """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
 RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
 """
+ERROR_REASON_ELEVATION_OVER: ErrorReason.ValueType  # 160
+"""Nobody acts under this break-glass access any more: it expired or was ended. Or it is another session's.
+FAILED_PRECONDITION. Metadata: elevation_id.
+"""
+ERROR_REASON_REVIEW_OWN: ErrorReason.ValueType  # 161
+"""Who decides a review must be somebody else than whom it is about. FAILED_PRECONDITION. Metadata: review_id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -84,7 +84,7 @@ class _RevocationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     REVOCATION_KIND_ORGANIZATION: _RevocationKind.ValueType  # 4
     """A whole organization; key is its id."""
     REVOCATION_KIND_TOKEN: _RevocationKind.ValueType  # 5
-    """One grant or passport; key is its jti."""
+    """One grant or passport, or all passports under one elevation; key is its jti, or the elevation's id."""
     REVOCATION_KIND_CREDENTIAL: _RevocationKind.ValueType  # 6
     """One sealed cloud credential; key is its id."""
 
@@ -102,7 +102,7 @@ REVOCATION_KIND_MEMBER: RevocationKind.ValueType  # 3
 REVOCATION_KIND_ORGANIZATION: RevocationKind.ValueType  # 4
 """A whole organization; key is its id."""
 REVOCATION_KIND_TOKEN: RevocationKind.ValueType  # 5
-"""One grant or passport; key is its jti."""
+"""One grant or passport, or all passports under one elevation; key is its jti, or the elevation's id."""
 REVOCATION_KIND_CREDENTIAL: RevocationKind.ValueType  # 6
 """One sealed cloud credential; key is its id."""
 Global___RevocationKind: _TypeAlias = RevocationKind  # noqa: Y015

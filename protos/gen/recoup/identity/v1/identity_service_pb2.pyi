@@ -30,22 +30,26 @@ class IssuePassportRequest(_message.Message):
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    ELEVATION_ID_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """The session token as it came: a Supabase-shaped JWT."""
     audience: _builtins.str
     """The one service that the passport is for, such as "actions"."""
     organization_id: _builtins.str
     """The organization, a UUID; empty for a passport of SESSION scope."""
+    elevation_id: _builtins.str
+    """The break-glass access (elevation) to act under, a UUID: one of this very session's that isn't over."""
     def __init__(
         self,
         *,
         session_token: _builtins.str = ...,
         audience: _builtins.str = ...,
         organization_id: _builtins.str = ...,
+        elevation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "organization_id", b"organization_id", "session_token", b"session_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "elevation_id", b"elevation_id", "organization_id", b"organization_id", "session_token", b"session_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

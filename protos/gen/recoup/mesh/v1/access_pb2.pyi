@@ -133,6 +133,26 @@ SESSION_RULE_HUMAN: SessionRule.ValueType  # 1
 """A person's own session; never an API token or a service account, whatever they hold."""
 Global___SessionRule: _TypeAlias = SessionRule  # noqa: Y015
 
+class _BreakGlass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakGlassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakGlass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAK_GLASS_UNSPECIFIED: _BreakGlass.ValueType  # 0
+    """Not set: it may not. So it is for whatever decides who may do what, and for every approval."""
+    BREAK_GLASS_REACHABLE: _BreakGlass.ValueType  # 1
+    """It may: containing damage, and what an organization would be locked out of when whoever holds it is gone."""
+
+class BreakGlass(_BreakGlass, metaclass=_BreakGlassEnumTypeWrapper):
+    """Whether break-glass may open an RPC to somebody whose role lacks its permission."""
+
+BREAK_GLASS_UNSPECIFIED: BreakGlass.ValueType  # 0
+"""Not set: it may not. So it is for whatever decides who may do what, and for every approval."""
+BREAK_GLASS_REACHABLE: BreakGlass.ValueType  # 1
+"""It may: containing damage, and what an organization would be locked out of when whoever holds it is gone."""
+Global___BreakGlass: _TypeAlias = BreakGlass  # noqa: Y015
+
 class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -191,6 +211,7 @@ class Access(_message.Message):
     MIN_AAL_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     MAX_AUTH_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    BREAK_GLASS_FIELD_NUMBER: _builtins.int
     scope: Global___Scope.ValueType
     """The kind of authority that the call must carry."""
     permission: _builtins.str
@@ -211,6 +232,8 @@ class Access(_message.Message):
     """How many seconds ago, by the wall clock, the person may have authenticated at most; 0 means at any time. Only with
     SESSION_RULE_HUMAN.
     """
+    break_glass: Global___BreakGlass.ValueType
+    """Whether break-glass may reach it."""
     def __init__(
         self,
         *,
@@ -222,10 +245,11 @@ class Access(_message.Message):
         min_aal: _builtins.int = ...,
         session: Global___SessionRule.ValueType = ...,
         max_auth_age_seconds: _builtins.int = ...,
+        break_glass: Global___BreakGlass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_action", b"audit_action", "effect", b"effect", "grant", b"grant", "max_auth_age_seconds", b"max_auth_age_seconds", "min_aal", b"min_aal", "permission", b"permission", "scope", b"scope", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_action", b"audit_action", "break_glass", b"break_glass", "effect", b"effect", "grant", b"grant", "max_auth_age_seconds", b"max_auth_age_seconds", "min_aal", b"min_aal", "permission", b"permission", "scope", b"scope", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

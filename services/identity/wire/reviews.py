@@ -1,0 +1,36 @@
+"""Between the messages of reviews and their model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from recoup.identity.v1 import review_service_pb2 as pb
+from services._mesh.times import stamp
+from services.identity.model.reviews import Review, Verdict
+
+
+def review(found: Review, now: datetime) -> pb.Review:
+    """A review as it is read."""
+    return pb.Review(
+        review_id=str(found.review_id),
+        organization_id=str(found.organization_id),
+        target=found.target,
+        subject_person=str(found.subject_person),
+        state=pb.ReviewState.Value(f"REVIEW_STATE_{found.state(now)}"),
+        opened_at=stamp(found.opened_at),
+        due_at=stamp(found.due_at),
+        verdict=pb.ReviewVerdict.Value(f"REVIEW_VERDICT_{found.verdict.value if found.verdict else 'UNSPECIFIED'}"),
+        note=found.note,
+        reviewer=found.reviewer,
+        decided_at=stamp(found.decided_at),
+    )
+
+
+def state(message: pb.ReviewState.ValueType) -> str:
+    """A state to list; empty for all."""
+    return pb.ReviewState.Name(message).removeprefix("REVIEW_STATE_") if message else ""
+
+
+def verdict(message: pb.ReviewVerdict.ValueType) -> Verdict:
+    """A verdict from the wire."""
+    return Verdict(pb.ReviewVerdict.Name(message).removeprefix("REVIEW_VERDICT_"))
