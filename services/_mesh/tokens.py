@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services._mesh import compact
+from services._mesh.clock import monotonic
 from services._mesh.config import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ MAX_LIFETIME_SECONDS = 300
 SKEW_SECONDS = 2
 LOCAL_ENV = "local.invalid"
 SPIFFE_PREFIX = "spiffe://recoup/"
+_LOOK_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{1,1024}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
 
 
@@ -51,39 +55,78 @@ class Unverified:
 
 
 class SigningKey:
-    """A process's own Ed25519 private key. `env` is stamped on all that the local profile signs."""
+    """A process's own Ed25519 private key. `env` is stamped on all that the local profile signs.
 
-    def __init__(self, key: OKPKey, env: str | None) -> None:
-        self._key = key
-        self._env = env
-        self.kid: str = key.thumbprint()
+    A key from a file is read again when the file changes, so that it is rotated without a restart; a file that holds no
+    key any more leaves the last one in force.
+    """
+
+    def __init__(self, key: OKPKey, env: str | None, path: Path | None = None) -> None:
+        self._key, self._env, self._path = key, env, path
+        self._kid: str = key.thumbprint()
+        self._stamp = _stamp(path) if path else None
+        self._looked_at = monotonic()
 
     @classmethod
     def load(cls, path: Path, profile: str) -> SigningKey:
         """The key in the PEM file (PKCS #8). Raises ConfigError if it is another kind of key, or none."""
-        from joserfc.errors import JoseError
-        from joserfc.jwk import OKPKey
+        return cls(_read_key(path), LOCAL_ENV if profile == "local" else None, path)
 
-        try:
-            key = OKPKey.import_key(path.read_bytes())
-        except (JoseError, ValueError, TypeError) as error:
-            raise _no_key(path) from error
-        if not key.is_private or key.curve_name != "Ed25519":
-            raise _no_key(path)
-        return cls(key, LOCAL_ENV if profile == "local" else None)
+    @property
+    def kid(self) -> str:
+        """Its RFC 7638 thumbprint."""
+        self._look()
+        return self._kid
 
     def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
         """The compact JWT of type `typ`."""
         from joserfc import jwt
 
+        self._look()
         body = dict(claims) if self._env is None else {**claims, "env": self._env}
-        header = {"alg": ALGORITHM, "typ": typ, "kid": self.kid}
+        header = {"alg": ALGORITHM, "typ": typ, "kid": self._kid}
         return jwt.encode(header, body, self._key, algorithms=[ALGORITHM])
 
     def public_jwks(self) -> dict[str, Any]:
         """The JWKS document that belongs into the trust folders of others."""
-        public = {**self._key.as_dict(private=False), "kid": self.kid, "alg": ALGORITHM, "use": "sig"}
+        public = {**self._key.as_dict(private=False), "kid": self._kid, "alg": ALGORITHM, "use": "sig"}
         return {"keys": [public]}
+
+    def _look(self) -> None:
+        """Read the file again if it changed, which is looked for once a second."""
+        if self._path is None or monotonic() - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = monotonic()
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        try:
+            key = _read_key(self._path)
+        except (ConfigError, OSError) as error:
+            _log.error("the signing key's file changed and holds no key: %s", error)
+            return
+        self._key, self._kid, self._stamp = key, key.thumbprint(), stamp
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _read_key(path: Path) -> OKPKey:
+    from joserfc.errors import JoseError
+    from joserfc.jwk import OKPKey
+
+    try:
+        key = OKPKey.import_key(path.read_bytes())
+    except (JoseError, ValueError, TypeError) as error:
+        raise _no_key(path) from error
+    if not key.is_private or key.curve_name != "Ed25519":
+        raise _no_key(path)
+    return key
 
 
 def _no_key(path: Path) -> ConfigError:
