@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, elevating, erasing, evidence, log, operating, savings
+from recoup_client import auditing, elevating, erasing, evidence, log, operating, roles, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.session import Session
@@ -59,7 +59,7 @@ def orgs(session: Session) -> None:
 def members(session: Session) -> None:
     """List the organization's members."""
     found = session.all("/members", "members")
-    session.show(found, [(m["email"], m["role"].removeprefix("ROLE_"), m["memberId"]) for m in found["members"]],
+    session.show(found, [(m["email"], roles.role_of(m), m["memberId"]) for m in found["members"]],
                  "e-mail", "role", "id")  # fmt: skip
 
 
@@ -177,6 +177,7 @@ for _command in (
     operating.operator,
     elevating.elevate,
     elevating.review,
+    roles.role,
 ):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

@@ -29,7 +29,11 @@ from recoup.audit.v1 import (
     erasure_service_pb2_grpc,
     evidence_service_pb2_grpc,
 )
-from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
+from recoup.identity.v1 import (
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+    role_service_pb2_grpc,
+)
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import (
     bill_service_pb2_grpc,
@@ -81,7 +85,9 @@ class MeshClient:
         self._channels: list[grpc.aio.Channel] = []
         self._passports: dict[str, tuple[str, float]] = {}
         self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._open("identity", []))
-        self.identity = identity_service_pb2_grpc.IdentityServiceStub(self._channel("identity"))
+        identity = self._channel("identity")
+        self.identity = identity_service_pb2_grpc.IdentityServiceStub(identity)
+        self.roles = role_service_pb2_grpc.RoleServiceStub(identity)
         self.scanner = scanner_service_pb2_grpc.ScannerServiceStub(self._channel("scanner"))
         pricing = self._channel("pricing")
         self.pricing = pricing_service_pb2_grpc.PricingServiceStub(pricing)

@@ -16,7 +16,7 @@ from services._mesh import grants, passports, tokens
 from services._mesh.clock import Clock, monotonic
 from services._mesh.context import CallContext
 from services._mesh.denials import DenialLedger
-from services._mesh.descriptors import ORGANIZATION_FIELD, Effect, MethodRule, Scope, TenantFields
+from services._mesh.descriptors import ORGANIZATION_FIELD, Effect, LimitRule, MethodRule, Scope, TenantFields
 from services._mesh.errors import DeadlinePassed, Denied, Invalid, NotFound, Problem, Reason, Unauthenticated
 from services._mesh.grants import Grant, GrantVerifier
 from services._mesh.ids import PLATFORM, uuid7
@@ -152,6 +152,13 @@ class Gate:
                 f"Only members of the platform organization can hold {rule.permission}.",
                 {"permission": rule.permission},
             )
+        if rule.permission in passport.withheld:
+            raise Denied(
+                Reason.ERROR_REASON_APPROVER_FRESH,
+                "Your role holds this, but it was given to you less than a day ago. Wait, or have an Admin confirm you"
+                " who isn't the one that gave it.",
+                {"permission": rule.permission},
+            )
         if rule.permission and not self._holds(passport):
             raise Denied(
                 Reason.ERROR_REASON_PERMISSION_MISSING,
@@ -164,6 +171,8 @@ class Gate:
                 "This is for people: no API token or service account may do it. Sign in, and repeat it.",
                 {"session": Kind.HUMAN.value},
             )
+        if passport.limits is not None:
+            self._require_limits_kept(passport)
         if passport.aal < rule.min_aal:
             raise Denied(
                 Reason.ERROR_REASON_ASSURANCE_TOO_LOW,
@@ -190,6 +199,17 @@ class Gate:
             return True
         elevation = passport.elevation
         return self.rule.break_glass and elevation is not None and self.rule.permission in elevation.permissions
+
+    def _require_limits_kept(self, passport: Passport) -> None:
+        """What doesn't say that it keeps within a role's limits is denied to whoever has such a role."""
+        kept = self.rule.limits
+        if kept in (LimitRule.NEUTRAL, LimitRule.HONOURED) or (kept is LimitRule.THROUGH_SERVICE and passport.act):
+            return
+        raise Denied(
+            Reason.ERROR_REASON_ROLE_LIMITED,
+            "Your role is limited to some connections or tags, and this is about the whole organization. Ask an Admin"
+            " for a role without limits.",
+        )
 
     def request(self, raw: bytes, organization_id: UUID | None) -> Message:
         """The request, if it is about the caller's organization alone and within its limits.

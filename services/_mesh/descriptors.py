@@ -43,16 +43,26 @@ class Effect(IntEnum):
     BOOKKEEPING = access_pb2.EFFECT_BOOKKEEPING
 
 
+class LimitRule(IntEnum):
+    """What a call makes of a role that is limited to some resources; the numbers are the proto's."""
+
+    UNSPECIFIED = access_pb2.LIMIT_RULE_UNSPECIFIED
+    NEUTRAL = access_pb2.LIMIT_RULE_NEUTRAL
+    HONOURED = access_pb2.LIMIT_RULE_HONOURED
+    THROUGH_SERVICE = access_pb2.LIMIT_RULE_THROUGH_SERVICE
+
+
 @dataclass(frozen=True)
 class PermissionRule:
     """A permission as its service declares it; roles are names such as "FINOPS". `platform_roles` are those of the
-    platform organization.
+    platform organization. `is_approval`: it is to decide about what somebody else asked for.
     """
 
     name: str
     description: str
     roles: tuple[str, ...]
     platform_roles: tuple[str, ...]
+    is_approval: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class MethodRule:
     human_only: bool
     max_auth_age_seconds: int
     break_glass: bool
+    limits: LimitRule
     request: type[Message]
     response: type[Message]
     request_streaming: bool
@@ -109,6 +120,7 @@ def permission_rules(service: ServiceDescriptor) -> list[PermissionRule]:
             item.description,
             _role_names(item.roles),
             _role_names(item.platform_roles),
+            item.kind == access_pb2.PERMISSION_KIND_APPROVAL,
         )
         for item in declared.permission
     ]
@@ -131,6 +143,7 @@ def _method_rule(service: ServiceDescriptor, method: MethodDescriptor) -> Method
         human_only=access.session == access_pb2.SESSION_RULE_HUMAN,
         max_auth_age_seconds=access.max_auth_age_seconds,
         break_glass=access.break_glass == access_pb2.BREAK_GLASS_REACHABLE,
+        limits=LimitRule(access.limits),
         request=GetMessageClass(method.input_type),
         response=GetMessageClass(method.output_type),
         request_streaming=method.client_streaming,
@@ -168,6 +181,8 @@ def _faults(rule: MethodRule, declared: dict[str, PermissionRule]) -> Iterator[s
     if rule.max_auth_age_seconds and not rule.human_only:
         # A token authenticated when it was made, which says nothing.
         yield "asks for recent authentication without being for a person's session"
+    if rule.limits is not LimitRule.UNSPECIFIED and rule.scope is not Scope.ORGANIZATION:
+        yield f"says what it makes of limits, which {rule.scope.name} scope has none of"
     if rule.request_streaming:
         yield "streams requests, which the mesh doesn't check"
     yield from _tenant_faults(rule)

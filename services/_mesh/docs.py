@@ -13,7 +13,7 @@ from google.api import annotations_pb2
 
 from recoup.mesh.v1 import job_service_pb2
 from recoup.services import SERVICES
-from services._mesh.descriptors import MethodRule, method_rules, permission_rules
+from services._mesh.descriptors import LimitRule, MethodRule, method_rules, permission_rules
 from services._mesh.forwards import forward_rule
 from services._mesh.ids import PLATFORM
 
@@ -22,6 +22,29 @@ _ROLES = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEW
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 # The mesh's own service is each process's that has jobs.
 _ALL = (*(each for name in sorted(SERVICES) for each in SERVICES[name]), JOBS)
+
+_LIMITED = {
+    LimitRule.UNSPECIFIED: "",
+    LimitRule.NEUTRAL: "unlimited",
+    LimitRule.HONOURED: "limited",
+    LimitRule.THROUGH_SERVICE: "through a service",
+}
+_CUSTOM = (
+    "## Custom roles",
+    "A custom role is a set of the permissions above (`recoup role create night-watch --permission"
+    " scanner.finding.read …`). It holds no permission that its maker doesn't hold, and none of the platform. Advice:",
+    "- Begin with what one of the seven holds (`recoup role show finops`) and leave out; a role that only reads should"
+    " hold no `.update`, `.request` or `.approve`.",
+    "- `audit.event.read` shows nothing by itself: add one of `audit.event.read_…`. Who requests actions needs"
+    " `scanner.finding.read`, `scanner.connection.read`, `pricing.bill.read` and `actions.action.read` besides.",
+    "- Don't put `actions.action.request` and `actions.action.approve` into one role: nobody approves what they"
+    " requested, but two people with such a role approve each other's.",
+    "- Permissions to approve are withheld for the first day, or until another Admin confirms"
+    " (`recoup role confirm`): {approvals}.",
+    "- A role can be limited to connections or tags where it is given (`recoup role assign … --connection … --tag …`)."
+    " It then reaches only what is marked below: *limited* RPCs show and change what fits the limits, *unlimited* ones"
+    " concern no resource, and *through a service* means one that has looked at the limits.",
+)
 
 
 def page() -> str:
@@ -38,10 +61,20 @@ def page() -> str:
         for rule in permission_rules(service):
             marks = " | ".join("●" if role in rule.roles else "" for role in _ROLES)
             lines.append(f"| `{rule.name}` | {marks} | {rule.description} |")
-    lines += ["", *_platform_table()]
-    lines += ["", "## Every RPC", "| RPC | REST | scope | permission | effect | event |", "|---|---|---|---|---|---|"]
+    lines += ["", *_custom(), "", *_platform_table()]
+    lines += [
+        "",
+        "## Every RPC",
+        "| RPC | REST | scope | permission | limited roles | effect | event |",
+        "|---|---|---|---|---|---|---|",
+    ]
     lines += [_row(rule) for service in _ALL for rule in method_rules(service)]
     return "\n".join([*lines, ""])
+
+
+def _custom() -> list[str]:
+    rules = [rule for service in _ALL for rule in permission_rules(service) if rule.is_approval]
+    return [line.replace("{approvals}", ", ".join(f"`{rule.name}`" for rule in rules)) for line in _CUSTOM]
 
 
 def _platform_table() -> list[str]:
@@ -66,6 +99,7 @@ def _row(rule: MethodRule) -> str:
         _rest(rule),
         _authority(rule),
         _code(rule.permission),
+        _LIMITED[rule.limits],
         rule.effect.name,
         _code(rule.audit_action),
     ]

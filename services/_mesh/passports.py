@@ -19,6 +19,7 @@ from services._mesh import tokens
 from services._mesh.clock import Clock
 from services._mesh.errors import Problem, Reason, Unauthenticated
 from services._mesh.limits import BoundedCache
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey, TokenExpired, TokenInvalid
 from services._mesh.trust import TrustStore
@@ -57,7 +58,8 @@ class Passport:
     `act` lists the services that exchanged it, the latest first (RFC 8693). `rests_on` names the users ("user:<uuid>")
     whose memberships it ends with; the actor alone where it says nothing. `ceiling` holds the permissions, of all
     services, that no exchange of it may go beyond; None where the role alone says what it holds. What says nothing
-    about its kind is a machine's: less is open to it. What `elevation` adds isn't in `permissions`.
+    about its kind is a machine's: less is open to it. What `elevation` adds isn't in `permissions`. `withheld` are
+    permissions that the role holds and the person doesn't yet; `limits` what the role is limited to.
     """
 
     audience: str
@@ -79,6 +81,8 @@ class Passport:
     rests_on: tuple[str, ...] = ()
     ceiling: frozenset[str] | None = None
     elevation: Elevation | None = None
+    withheld: frozenset[str] = frozenset()
+    limits: ResourceLimits | None = None
 
     @property
     def authority(self) -> str:
@@ -114,6 +118,10 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["rests"] = list(passport.rests_on)
     if passport.ceiling is not None:
         claims["lim"] = sorted(passport.ceiling)
+    if passport.withheld:
+        claims["wait"] = sorted(passport.withheld)
+    if passport.limits is not None:
+        claims["only"] = passport.limits.claim()
     if passport.act:
         claims["act"] = _nest(passport.act)
     if passport.elevation is not None:
@@ -268,6 +276,8 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         rests_on=_texts(claims, "rests") if claims.get("rests") else (tokens.text(claims, "sub"),),
         ceiling=None if claims.get("lim") is None else frozenset(_texts(claims, "lim")),
         elevation=_elevation(claims.get("elv")),
+        withheld=frozenset(_texts(claims, "wait")) if claims.get("wait") else frozenset(),
+        limits=_limits(claims.get("only")),
     )
 
 
@@ -309,6 +319,19 @@ def _kind(value: Any) -> Kind:
         return Kind(value)
     except ValueError as error:
         raise TokenInvalid("claim kind") from error
+
+
+def _limits(value: Any) -> ResourceLimits | None:
+    """Limits that can't be read are none that anybody may ignore."""
+    if value is None:
+        return None
+    try:
+        found = ResourceLimits.from_claim(value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TokenInvalid("claim only") from error
+    if not found:
+        raise TokenInvalid("claim only")
+    return found
 
 
 def _nest(act: tuple[str, ...]) -> dict[str, Any]:

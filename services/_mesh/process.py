@@ -274,6 +274,7 @@ def _known_services() -> list[ServiceDescriptor]:
 
 _SERVICES = (
     "recoup.identity.v1.IdentityService",
+    "recoup.identity.v1.RoleService",
     "recoup.scanner.v1.ScannerService",
     "recoup.pricing.v1.PricingService",
     "recoup.pricing.v1.BillService",

@@ -129,3 +129,29 @@ def _watch(schema: str, watched: Watched) -> list[str]:
         f" {schema}.seal_of({content_of(watched)}, ARRAY[{columns}]) FROM {name} t",
         f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
     ]
+
+
+def watch_more(schema: str, watched: Watched, more: Sequence[str]) -> list[str]:
+    """Watch further columns (`more`, of `watched`) of a table that is watched already.
+
+    What the seals say of the other columns stays as it is, so that no bypass is forgotten over it.
+    """
+    name = f"{schema}.{watched.table}"
+    first, second = watched.arguments
+    columns = ", ".join(f"'{column}'" for column in more)
+    content = content_of(Watched(watched.table, watched.keys, tuple(more)))
+    return [
+        "SET LOCAL lock_timeout = '10s'",
+        # A moment's text, and so its digest, would follow the session's time zone.
+        "SET LOCAL timezone = 'UTC'",
+        f"DROP TRIGGER {TRIGGER} ON {name}",
+        f"CREATE CONSTRAINT TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON {name} DEFERRABLE INITIALLY DEFERRED "
+        f"FOR EACH ROW EXECUTE FUNCTION {schema}.seal_state('{first}', '{second}')",
+        f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY",
+        f"ALTER TABLE {schema}.state_seals NO FORCE ROW LEVEL SECURITY",
+        f"UPDATE {schema}.state_seals AS s SET seal = s.seal || {schema}.seal_of({content}, ARRAY[{columns}])"
+        f" FROM {name} t WHERE s.organization_id = t.organization_id AND s.relation = '{watched.table}'"
+        f" AND s.row_key = {key_of(watched)} AND s.seal IS NOT NULL",
+        f"ALTER TABLE {schema}.state_seals FORCE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
+    ]

@@ -6,7 +6,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 
-from recoup.identity.v1 import elevation_service_pb2, identity_service_pb2, operator_service_pb2, review_service_pb2
+from recoup.identity.v1 import (
+    elevation_service_pb2,
+    identity_service_pb2,
+    operator_service_pb2,
+    review_service_pb2,
+    role_service_pb2,
+)
 from recoup.services import SERVICES
 from services._mesh.descriptors import PermissionRule, method_rules, permission_rules
 from services._mesh.pages import PageTokens
@@ -23,6 +29,7 @@ from services.identity.rpc.elevations import ElevationRpc
 from services.identity.rpc.identity import IdentityRpc
 from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.reviews import ReviewRpc
+from services.identity.rpc.roles import RoleRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
 
@@ -30,11 +37,14 @@ _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
 _REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
+_ROLES = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
 
 
 def permission_table() -> PermissionTable:
     """What each role holds, from the protos."""
-    return PermissionTable(_held(lambda rule: rule.roles), _held(lambda rule: rule.platform_roles))
+    rules = (rule for services in SERVICES.values() for service in services for rule in permission_rules(service))
+    approvals = frozenset(rule.name for rule in rules if rule.is_approval)
+    return PermissionTable(_held(lambda rule: rule.roles), _held(lambda rule: rule.platform_roles), approvals)
 
 
 def _held(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> Held:
@@ -107,6 +117,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_OPERATORS, OperatorRpc(store, mesh.clock, pages)),
             (_ELEVATIONS, ElevationRpc(store, mesh.clock, pages, authority.permissions, authority.reach)),
             (_REVIEWS, ReviewRpc(store, mesh.clock, pages)),
+            (_ROLES, RoleRpc(store, authority.permissions, mesh.clock, pages)),
         ]
     )
 

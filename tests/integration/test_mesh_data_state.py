@@ -17,6 +17,7 @@ from services._mesh.metrics import Metrics
 from services._mesh.state_watch import StateWatch
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role
+from services.identity.model.roles import is_fresh
 from services.identity.usecases import members, organizations
 from services.identity.usecases.organizations import NewOrganization
 from tests.support.erasing import ADA, BOB, EVE, vault
@@ -173,7 +174,7 @@ async def test_a_later_change_by_rpc_hides_nothing(identity: Watched) -> None:
     added = await member(identity, stranger)
     await identity.decide(lambda work: members.update_member(work, stranger, Role.APPROVER, added.etag))
     assert await identity.told() == [
-        (f"members/{clerk.member_id}", "changed: role"),
+        (f"members/{clerk.member_id}", "changed: approver_by, approver_for, approver_since, confirmed_by, role"),
         (f"members/{stranger}", "inserted"),
     ]
     # What was reported is the state from here on, and ordinary changes of it are sealed again.
@@ -226,15 +227,21 @@ async def test_an_installation_from_before_is_taken_as_it_is() -> None:
     database = await new_database()
     await database.migrate("identity", version="0003")
     made = Watched(database, "identity")
-    people = ((ADMIN, "a@x.example", Role.ADMIN), (CLERK, "c@x.example", Role.VIEWER))
     for organization, slug in ((ACME, "acme"), (GLOBEX, "globex")):
-        await organizations.create_organization(
-            made.store, NewOrganization(organization, slug, slug, "UTC", "USD", people)
+        await made.bypass(
+            "INSERT INTO identity.organizations VALUES"
+            f" ('{organization}', '{slug}', '', 'UTC', 'USD', 'ACTIVE', 1, now())",
+            f"INSERT INTO identity.outbox_counters (organization_id, value) VALUES ('{organization}', 0)",
+            "INSERT INTO identity.members (organization_id, member_id, user_id, email, role, state, created_at) VALUES"
+            f" ('{organization}', gen_random_uuid(), '{ADMIN}', 'a@x.example', 'ADMIN', 'ACTIVE', now()),"
+            f" ('{organization}', gen_random_uuid(), '{CLERK}', 'c@x.example', 'VIEWER', 'ACTIVE', now())",
         )
     assert await made.watch.look() == []  # Nothing is watched yet.
     await database.migrate("identity")
     assert await made.told() == []
     clerk = await member(made, CLERK)
+    # Who was there could approve, and still can.
+    assert not is_fresh(clerk, clerk.created_at)
     await made.decide(lambda work: members.update_member(work, clerk.member_id, Role.APPROVER, clerk.etag))
     assert await made.told() == []
     await made.bypass(f"UPDATE identity.members SET role = 'ADMIN' WHERE member_id = '{clerk.member_id}'")

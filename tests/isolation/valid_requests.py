@@ -34,6 +34,14 @@ def _member(made: TestMesh) -> dict[str, Any]:
     return next(member for member in found["members"] if member["role"] == "ROLE_VIEWER")
 
 
+def _role(made: TestMesh) -> str:
+    admin = made.rest("acme", "Admin")
+    found: list[dict[str, Any]] = admin.get("/roles", pageSize=1)["roles"]
+    if not found:
+        found = [admin.post("/roles", {"name": "night-watch", "permissions": ["scanner.finding.read"]})["role"]]
+    return str(found[0]["roleId"])
+
+
 def _scan(made: TestMesh) -> str:
     finops = made.rest("acme", "FinOps")
     scans = finops.get("/scans", pageSize=1)["scans"]
@@ -144,6 +152,7 @@ _OPERATORS = "recoup.identity.v1.OperatorService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _ELEVATIONS = "recoup.identity.v1.ElevationService"
 _REVIEWS = "recoup.identity.v1.ReviewService"
+_ROLES = "recoup.identity.v1.RoleService"
 _AUDIT = "recoup.audit.v1.AuditService"
 _ERASURES = "recoup.audit.v1.ErasureService"
 _EVIDENCE = "recoup.audit.v1.EvidenceService"
@@ -191,6 +200,15 @@ FACTORIES: Mapping[str, Factory] = {
         {"verdict": "REVIEW_VERDICT_JUSTIFIED", "note": "seen"},
         answer=(404, "RESOURCE_NOT_FOUND"),
     ),
+    f"{_ROLES}/CreateRole": lambda made: Case(
+        {}, {"name": "odd", "permissions": ["no.such.permission"]}, answer=(400, "FIELD_INVALID")
+    ),
+    f"{_ROLES}/UpdateRole": lambda made: _etag_refused({"role_id": _role(made)}),
+    f"{_ROLES}/DeleteRole": lambda made: Case({"role_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_ROLES}/GetRole": lambda made: Case({"role_id": _role(made)}),
+    f"{_ROLES}/ListRoles": lambda made: Case({}),
+    f"{_ROLES}/AssignRole": lambda made: _etag_refused({"member_id": _member(made)["memberId"]}, role="ROLE_AUDITOR"),
+    f"{_ROLES}/ConfirmApprover": lambda made: _etag_refused({"member_id": _member(made)["memberId"]}),
     f"{_CONNECTION}/CreateConnection": lambda made: Case({}, support.new_connection(made)),
     f"{_CONNECTION}/VerifyConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")

@@ -13,6 +13,7 @@ EVENT_TRIGGERS = (
 )
 # SHA-256 of bodies that stand in no code which runs here: white space counts as one space.
 BODIES_SHA256 = {
+    "identity.require_another_person": "b01c8cad803036c83c7dca020bf84fbd2a7470475fb7e00850e68544aded0423",
     "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",
     "public.recoup_refuse_alter": "247bc0ab5f51512d2c27e2dd68af8a7f13d6ddfab2811ee7055e0109d50f8771",
     "public.recoup_refuse_drop": "20f053075ec0556b8d344a931bf63e8b30b6e115fbd14078cb0f552dcecb2f51",
@@ -26,7 +27,7 @@ LOGS = tuple(
 _KINDS = {
     "log": (*LOGS, "audit.events"),
     "state": (
-        *(f"identity.{name}" for name in ("organizations", "members")),
+        *(f"identity.{name}" for name in ("organizations", "members", "roles")),
         *(f"scanner.{name}" for name in ("connections", "credentials", "scans")),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
@@ -47,11 +48,20 @@ TRIGGERS = (
     ("final_state", "hold_payload"),
     ("final_state", "hold_final_state"),
     ("seals_state", "seal_state"),
+    ("another_person", "require_another_person"),
 )
 # Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
-GUARDS = (("actions.actions", "final_state", 1 + 2 + 16, "O", "hold_final_state"),)
+GUARDS = (
+    ("actions.actions", "final_state", 1 + 2 + 16, "O", "hold_final_state"),
+    ("identity.members", "another_person", 1 + 2 + 4 + 16, "O", "require_another_person"),
+)
 _UNDECIDED = "(state <> ALL (ARRAY['APPROVED'::text, 'DONE'::text]))"
 CONSTRAINTS = (
+    (
+        "identity.members",
+        "confirmed_by_another",
+        "((confirmed_by IS NULL) OR ((confirmed_by <> user_id) AND (confirmed_by IS DISTINCT FROM approver_by)))",
+    ),
     ("audit.erasures", "two_people", f"({_UNDECIDED} OR (decider_hash <> requester_hash))"),
     ("audit.erasures", "not_of_oneself", f"({_UNDECIDED} OR (decider_hash <> subject_hash))"),
 )
@@ -93,7 +103,13 @@ OPEN_TO_INSERTS = (
 # The tables whose rows are held against their seals, with the arguments of their triggers: keys, and what is watched.
 SEALED = (
     ("identity.organizations", "", "slug,state"),
-    ("identity.members", "member_id", "user_id,role,state"),
+    (
+        "identity.members",
+        "member_id",
+        "user_id,role,state,custom_role_id,connection_ids,resource_tags,approver_for,approver_since,approver_by,"
+        "confirmed_by",
+    ),
+    ("identity.roles", "role_id", "name,permissions"),
     ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
     ("actions.actions", "action_id", "requester_person,plan_hash,state"),

@@ -242,7 +242,7 @@ def _expected(event_triggers: bool) -> Mapping[str, object]:
     bodies["audit.refuse_change"] = REFUSE_CHANGE
     sealing = EVENT_TRIGGERS if event_triggers else ()
     digests = {name: _digest(body) for name, body in bodies.items()}
-    others = ("actions.hold_final_state", *(function for *_, function in sealing))
+    others = ("actions.hold_final_state", "identity.require_another_person", *(function for *_, function in sealing))
     digests |= {name: BODIES_SHA256[name] for name in others}
     return {
         "services": list(SERVICES),

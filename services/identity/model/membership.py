@@ -10,6 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services._mesh.errors import Conflict, Reason, WrongState, invalid_field
+from services._mesh.resource_limits import UNLIMITED, ResourceLimits
 
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -24,6 +25,7 @@ class Role(enum.StrEnum):
     FINANCE = "FINANCE"
     AUDITOR = "AUDITOR"
     VIEWER = "VIEWER"
+    CUSTOM = "CUSTOM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,30 @@ class Organization:
 
 
 @dataclass(frozen=True, slots=True)
+class CustomRole:
+    """A role that an organization made itself."""
+
+    organization_id: UUID
+    role_id: UUID
+    name: str
+    description: str
+    permissions: tuple[str, ...]
+    version: int
+    created_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """Changes with every edit."""
+        return etag(self.role_id, self.version)
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
-    """A person's membership of an organization."""
+    """A person's membership of an organization.
+
+    `approver_for` is the `role_key` that the other words about approving are about: since when, who gave the role
+    (None: the operator, or a directory), and who confirmed it.
+    """
 
     organization_id: UUID
     member_id: UUID
@@ -57,6 +81,13 @@ class Member:
     state: str
     version: int
     created_at: datetime
+    custom_role_id: UUID | None = None
+    custom_role: CustomRole | None = None
+    limits: ResourceLimits = UNLIMITED
+    approver_for: str | None = None
+    approver_since: datetime | None = None
+    approver_by: UUID | None = None
+    confirmed_by: UUID | None = None
 
     @property
     def etag(self) -> str:
@@ -64,9 +95,29 @@ class Member:
         return etag(self.member_id, self.version)
 
     @property
+    def role_name(self) -> str:
+        """The role as events and passports name it."""
+        return self.custom_role.name if self.custom_role else self.role.value
+
+    @property
+    def role_key(self) -> str:
+        """Which role it is, in which version: changes with everything that the role may be given."""
+        return role_key(self.role, self.custom_role)
+
+    @property
+    def custom_permissions(self) -> frozenset[str]:
+        """What their custom role holds; nothing where they have none."""
+        return frozenset(self.custom_role.permissions if self.custom_role else ())
+
+    @property
     def actor(self) -> str:
         """How tokens and events name the person."""
         return f"user:{self.user_id}"
+
+
+def role_key(role: Role, custom: CustomRole | None) -> str:
+    """Which role it is, in which version."""
+    return f"{custom.role_id}/{custom.version}" if custom else role.value
 
 
 def etag(identifier: UUID, version: int) -> str:

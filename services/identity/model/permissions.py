@@ -20,6 +20,8 @@ class PermissionTable:
 
     customers: Held
     platform: Held
+    # Those with which one decides about what somebody else asked for.
+    approvals: frozenset[str] = _NONE
 
     def held(self, organization_id: UUID | None, role: str, audience: str) -> frozenset[str]:
         """The permissions for `audience` of a member with `role`; none before an organization is chosen."""
@@ -27,6 +29,21 @@ class PermissionTable:
             return _NONE
         table = self.platform if organization_id == PLATFORM else self.customers
         return table.get(audience, {}).get(role, _NONE)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All that roles of customers' organizations hold."""
+        return frozenset().union(*(held for roles in self.customers.values() for held in roles.values()))
+
+    def of(self, organization_id: UUID | None, role: str, custom: frozenset[str], audience: str) -> frozenset[str]:
+        """The same for a member who may have a custom role: `custom` is what that one holds, of all services."""
+        if not custom or organization_id in (None, PLATFORM):
+            return self.held(organization_id, role, audience)
+        return custom.intersection(frozenset().union(*self.customers.get(audience, {}).values()))
+
+    def everywhere(self, organization_id: UUID, role: str, custom: frozenset[str]) -> frozenset[str]:
+        """The same, of all services together."""
+        return frozenset().union(*(self.of(organization_id, role, custom, each) for each in self.customers))
 
 
 def require_platform_named(organization_id: UUID, slug: str) -> None:

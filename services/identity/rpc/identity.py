@@ -14,7 +14,7 @@ from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import stamp_seconds
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.usecases import feed, members, organizations, passports
+from services.identity.usecases import feed, members, organizations, passports, roles
 from services.identity.usecases.principals import Authority
 from services.identity.wire import members as wire
 
@@ -100,23 +100,29 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
         found = await members.list_members(self._store, UUID(position) if position else None, limit)
         more = len(found) > limit
         token = self._pages.encode(organization_id, request, str(found[limit - 1].member_id)) if more else ""
-        return pb.ListMembersResponse(members=[wire.member(each) for each in found[:limit]], next_page_token=token)
+        return pb.ListMembersResponse(
+            members=[wire.member(each, self._clock.now()) for each in found[:limit]], next_page_token=token
+        )
 
     async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.GetMemberResponse:
         found = await members.get_member(self._store, UUID(request.member_id))
-        return pb.GetMemberResponse(member=wire.member(found))
+        return pb.GetMemberResponse(member=wire.member(found, self._clock.now()))
 
     async def AddMember(self, request: pb.AddMemberRequest, context: Context) -> pb.AddMemberResponse:
         async def decide(work: UnitOfWork) -> pb.AddMemberResponse:
-            added = await members.add_member(work, UUID(request.user_id), request.email, wire.role(request.role))
-            return pb.AddMemberResponse(member=wire.member(added))
+            role = wire.role(request.role)
+            await roles.require_may_give(work, self._authority.permissions, role)
+            added = await members.add_member(work, UUID(request.user_id), request.email, role)
+            return pb.AddMemberResponse(member=wire.member(added, work.now))
 
         return await self._store.write(request, pb.AddMemberResponse, decide)
 
     async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Context) -> pb.UpdateMemberResponse:
         async def decide(work: UnitOfWork) -> pb.UpdateMemberResponse:
-            changed = await members.update_member(work, UUID(request.member_id), wire.role(request.role), request.etag)
-            return pb.UpdateMemberResponse(member=wire.member(changed))
+            role = wire.role(request.role)
+            await roles.require_may_give(work, self._authority.permissions, role)
+            changed = await members.update_member(work, UUID(request.member_id), role, request.etag)
+            return pb.UpdateMemberResponse(member=wire.member(changed, work.now))
 
         return await self._store.write(request, pb.UpdateMemberResponse, decide)
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import and_, case, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.identity.model.membership import Member, Role, fold_address
-from services.identity.tables import members, organizations
+from services._mesh.resource_limits import ResourceLimits
+from services.identity.model.membership import CustomRole, Member, Role, fold_address, role_key
+from services.identity.tables import members, organizations, roles
+
+_JOINED = members.outerjoin(
+    roles,
+    and_(roles.c.organization_id == members.c.organization_id, roles.c.role_id == members.c.custom_role_id),
+)
+# A membership with the custom role that it is under.
+_WHOLE = select(members, *(column.label(f"role_{column.name}") for column in roles.c)).select_from(_JOINED)
 
 
 def _member(row: Any) -> Member:
@@ -23,20 +31,41 @@ def _member(row: Any) -> Member:
         row.state,
         row.version,
         row.created_at,
+        row.custom_role_id,
+        _custom_role(row),
+        ResourceLimits(tuple(row.connection_ids), tuple((key, value) for key, value in row.resource_tags)),
+        row.approver_for,
+        row.approver_since,
+        row.approver_by,
+        row.confirmed_by,
+    )
+
+
+def _custom_role(row: Any) -> CustomRole | None:
+    if row.role_role_id is None:
+        return None
+    return CustomRole(
+        row.role_organization_id,
+        row.role_role_id,
+        row.role_name,
+        row.role_description,
+        tuple(row.role_permissions),
+        row.role_version,
+        row.role_created_at,
     )
 
 
 async def find_member_of_user(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> Member | None:
     """A person's membership in the organization of the transaction."""
-    query = select(members).where(members.c.organization_id == organization_id, members.c.user_id == user_id)
+    query = _WHOLE.where(members.c.organization_id == organization_id, members.c.user_id == user_id)
     row = (await connection.execute(query)).one_or_none()
     return _member(row) if row else None
 
 
 async def get_member(connection: AsyncConnection, member_id: UUID, *, lock: bool = False) -> Member:
     """A member of the transaction's organization. Raises NotFound."""
-    query = select(members).where(members.c.member_id == member_id)
-    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    query = _WHOLE.where(members.c.member_id == member_id)
+    row = (await connection.execute(query.with_for_update(of=members) if lock else query)).one_or_none()
     if row is None:
         raise NotFound("member")
     return _member(row)
@@ -44,7 +73,7 @@ async def get_member(connection: AsyncConnection, member_id: UUID, *, lock: bool
 
 async def list_members(connection: AsyncConnection, after: UUID | None, limit: int) -> list[Member]:
     """Active members of the transaction's organization, by id, after `after`."""
-    query = select(members).where(members.c.state == "ACTIVE").order_by(members.c.member_id).limit(limit)
+    query = _WHOLE.where(members.c.state == "ACTIVE").order_by(members.c.member_id).limit(limit)
     if after is not None:
         query = query.where(members.c.member_id > after)
     return [_member(row) for row in await connection.execute(query)]
@@ -53,7 +82,7 @@ async def list_members(connection: AsyncConnection, after: UUID | None, limit: i
 async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[Member]:
     """A person's active memberships in all organizations: the policy `own` shows these rows and no others."""
     await connection.execute(text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)})
-    query = select(members).where(members.c.user_id == user_id, members.c.state == "ACTIVE").limit(500)
+    query = _WHOLE.where(members.c.user_id == user_id, members.c.state == "ACTIVE").limit(500)
     return [_member(row) for row in await connection.execute(query)]
 
 
@@ -74,17 +103,20 @@ async def count_admins(connection: AsyncConnection) -> int:
 
 async def list_members_of_address(connection: AsyncConnection, email: str) -> list[Member]:
     """Who has, or had, an address in the transaction's organization; ASCII letters of any case are one."""
-    query = select(members).where(func.lower(members.c.email.collate("C")) == fold_address(email))
+    query = _WHOLE.where(func.lower(members.c.email.collate("C")) == fold_address(email))
     return [_member(row) for row in await connection.execute(query.order_by(members.c.created_at))]
 
 
 async def insert_member(connection: AsyncConnection, member: Member) -> bool:
-    """Insert a member, or bring a removed one back; False when the person is a member already."""
+    """Insert a member, or bring a removed one back; False when the person is a member already.
+
+    Either way they are as new as `created_at` says: who may approve waits from then on.
+    """
     found = await find_member_of_user(connection, member.organization_id, member.user_id)
     if found is not None and found.state == "ACTIVE":
         return False
     if found is not None:
-        await mark_member(connection, found.member_id, state="ACTIVE", role=member.role.value, email=member.email)
+        await mark_role(connection, found.member_id, member, state="ACTIVE", email=member.email)
         return True
     await connection.execute(
         insert(members).values(
@@ -96,17 +128,68 @@ async def insert_member(connection: AsyncConnection, member: Member) -> bool:
             state=member.state,
             version=member.version,
             created_at=member.created_at,
+            **_role_of(member),
         )
     )
     return True
 
 
+async def mark_role(connection: AsyncConnection, member_id: UUID, as_of: Member, **values: Any) -> Member:
+    """Give a member the role that `as_of` has, with all that is said about it, and change further columns."""
+    return await _mark(connection, member_id, role=as_of.role.value, **_role_of(as_of), **values)
+
+
+def _role_of(member: Member) -> dict[str, Any]:
+    return {
+        "custom_role_id": member.custom_role_id,
+        "connection_ids": list(member.limits.connection_ids),
+        "resource_tags": [list(each) for each in member.limits.tags],
+        "approver_for": member.role_key,
+        "approver_since": member.approver_since or member.created_at,
+        "approver_by": member.approver_by,
+        "confirmed_by": member.confirmed_by,
+    }
+
+
 async def mark_member(connection: AsyncConnection, member_id: UUID, **values: Any) -> Member:
-    """Change columns of a member, and its version."""
+    """Change columns of a member, and its version. A role is given by `mark_role`: more goes with it."""
+    if values.keys() & {"role", "custom_role_id"}:
+        raise ValueError("a role is given by mark_role")
+    return await _mark(connection, member_id, **values)
+
+
+async def _mark(connection: AsyncConnection, member_id: UUID, **values: Any) -> Member:
+    await connection.execute(
+        update(members).where(members.c.member_id == member_id).values(version=members.c.version + 1, **values)
+    )
+    return await get_member(connection, member_id)
+
+
+async def mark_holders(connection: AsyncConnection, before: CustomRole, after: CustomRole, **values: Any) -> list[UUID]:
+    """Say of all who hold a role, and not only of those in force, that it is the one after its change; their people."""
     changed = (
         update(members)
-        .where(members.c.member_id == member_id)
-        .values(version=members.c.version + 1, **values)
-        .returning(members)
+        .where(members.c.custom_role_id == before.role_id, members.c.state != "REMOVED")
+        .values(
+            approver_for=case(
+                (members.c.approver_for == role_key(Role.CUSTOM, before), role_key(Role.CUSTOM, after)),
+                else_=members.c.approver_for,
+            ),
+            **values,
+        )
+        .returning(members.c.user_id)
     )
-    return _member((await connection.execute(changed)).one())
+    return list((await connection.execute(changed)).scalars())
+
+
+async def drop_former_holders(connection: AsyncConnection, role_id: UUID) -> int:
+    """Take a role from memberships that ended under it; returns how many are left that didn't."""
+    ended = update(members).where(members.c.custom_role_id == role_id, members.c.state == "REMOVED")
+    await connection.execute(ended.values(custom_role_id=None))
+    return await count_holders(connection, role_id)
+
+
+async def count_holders(connection: AsyncConnection, role_id: UUID) -> int:
+    """How many memberships that haven't ended are under a custom role."""
+    held = select(func.count()).where(members.c.custom_role_id == role_id, members.c.state != "REMOVED")
+    return int((await connection.execute(held.select_from(members))).scalar_one())

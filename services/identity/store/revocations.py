@@ -20,6 +20,16 @@ async def insert_revocation(connection: AsyncConnection, kind: str, key: str, re
     return seq
 
 
+async def insert_revocations(connection: AsyncConnection, kind: str, keys: Sequence[str], revoked_at: datetime) -> None:
+    """Add many of a kind to the feed, in two statements."""
+    if keys:
+        moved = text("UPDATE identity.revocation_head SET seq = seq + :many RETURNING seq")
+        last = int((await connection.execute(moved, {"many": len(keys)})).scalar_one())
+        first = last - len(keys) + 1
+        rows = [{"seq": first + n, "kind": kind, "key": key, "revoked_at": revoked_at} for n, key in enumerate(keys)]
+        await connection.execute(insert(revocations), rows)
+
+
 async def list_revocations(connection: AsyncConnection, after: int, since: datetime, limit: int) -> Sequence[Any]:
     """Entries after a place that still matter, in order."""
     query = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData(schema="identity")
 
@@ -29,6 +29,25 @@ members = Table(
     Column("email", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("custom_role_id", UUID(as_uuid=True)),
+    Column("connection_ids", ARRAY(UUID(as_uuid=True)), nullable=False),
+    Column("resource_tags", JSONB, nullable=False),
+    Column("approver_for", Text),
+    Column("approver_since", DateTime(timezone=True)),
+    Column("approver_by", UUID(as_uuid=True)),
+    Column("confirmed_by", UUID(as_uuid=True)),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("organization_id", UUID(as_uuid=True), primary_key=True),
+    Column("role_id", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("permissions", ARRAY(Text), nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
 )

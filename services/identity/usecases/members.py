@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
+from services._mesh.context import current, find_current
 from services._mesh.errors import AlreadyExists, Reason
 from services._mesh.ids import uuid7
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role, require_another_admin, require_etag
 from services.identity.store import members as store
@@ -26,11 +29,29 @@ async def get_member(reader: Store, member_id: UUID) -> Member:
         return await store.get_member(connection, member_id)
 
 
-async def add_member(work: UnitOfWork, user_id: UUID, email: str, role: Role) -> Member:
-    """Make a person a member; one who was removed comes back. Raises AlreadyExists."""
+async def add_member(
+    work: UnitOfWork,
+    user_id: UUID,
+    email: str,
+    role: Role,
+    *,
+    given_by: UUID | None = None,
+    confirmed_by: UUID | None = None,
+) -> Member:
+    """Make a person a member; one who was removed comes back. Raises AlreadyExists.
+
+    Where the role may approve they are a fresh approver, unless somebody answers for them (`confirmed_by`).
+    `given_by` is who decided on the role: the caller, if nobody else is named.
+    """
     await store.lock_members(work.connection, work.organization_id)
     before = await store.find_member_of_user(work.connection, work.organization_id, user_id)
-    member = Member(work.organization_id, uuid7(), user_id, email, role, "ACTIVE", 1, work.now)
+    call = find_current()
+    giver = given_by or (call.responsible_person if call else None)
+    member = Member(
+        *(work.organization_id, uuid7(), user_id, email, role, "ACTIVE", 1, work.now),
+        approver_by=giver,
+        confirmed_by=confirmed_by,
+    )
     if not await store.insert_member(work.connection, member):
         raise AlreadyExists(
             Reason.ERROR_REASON_RESOURCE_EXISTS, "This person is a member already.", {"resource": "member"}
@@ -54,13 +75,18 @@ async def update_member(work: UnitOfWork, member_id: UUID, role: Role, etag: str
     require_etag(etag, before.etag)
     if role is not Role.ADMIN:
         require_another_admin(before, await store.count_admins(work.connection))
-    after = await store.mark_member(work.connection, member_id, role=role.value)
+    limits = before.limits if role is not Role.ADMIN else ResourceLimits()
+    wanted = replace(before, role=role, custom_role_id=None, custom_role=None, limits=limits)
+    if wanted.role_key != before.role_key:
+        giver = current().responsible_person
+        wanted = replace(wanted, approver_since=work.now, approver_by=giver, confirmed_by=None)
+    after = await store.mark_role(work.connection, member_id, wanted)
     await revoke_member(work, before)
     await end_elevations(work, before)
     work.emit(
         "identity.member.update",
         f"members/{member_id}",
-        {"before": {"role": before.role.value}, "after": {"role": role.value}, "user_id": str(before.user_id)},
+        {"before": {"role": before.role_name}, "after": {"role": role.value}, "user_id": str(before.user_id)},
     )
     return after
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from services._mesh.context import current
 from services._mesh.database import scope
+from services._mesh.ids import PLATFORM
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Organization, Role, require_etag, require_time_zone
 from services.identity.model.permissions import require_platform_named
@@ -115,4 +116,5 @@ async def create_in(work: UnitOfWork, given: NewOrganization) -> None:
     await store.insert_organization(work.connection, created)
     work.emit("identity.organization.create", f"organizations/{given.organization_id}", {"slug": given.slug})
     for user_id, email, role in given.members:
-        await add_member(work, user_id, email, role)
+        # The operator, who has the id of zeros, names them and answers for them.
+        await add_member(work, user_id, email, role, confirmed_by=PLATFORM)

@@ -11,6 +11,7 @@ from services._mesh.ids import uuid7
 from services._mesh.passports import Kind, Passport, sign_passport
 from services.identity.model.elevations import over
 from services.identity.model.membership import Member
+from services.identity.model.roles import NOBODY, Standing, standing
 from services.identity.store.members import find_member_of_user
 from services.identity.store.organizations import find_organization
 from services.identity.usecases import elevations
@@ -35,18 +36,19 @@ async def issue_passport(
     """
     principal = await resolve(authority, credential)
     organization_id = _bound(principal.organization_id, organization_id)
-    role, person = "", principal.user_id
+    held, person = NOBODY, principal.user_id
     if organization_id is not None:
-        member, person = await _membership(authority, organization_id, principal.user_id)
-        role = member.role.value
+        held, person = await _standing(authority, organization_id, principal.user_id, audience)
     now = int(authority.clock.wall_seconds())
     passport = Passport(
         audience=audience,
         actor=principal.actor,
         responsible_person=person,
         organization_id=organization_id,
-        role=role,
-        permissions=_within(principal.ceiling, authority.permissions.held(organization_id, role, audience)),
+        role=held.role,
+        permissions=_within(principal.ceiling, held.permissions),
+        withheld=held.withheld,
+        limits=held.limits,
         permissions_version=PERMISSIONS_VERSION,
         session_id=principal.session_id,
         aal=principal.aal,
@@ -103,6 +105,12 @@ async def _membership(authority: Authority, organization_id: UUID, user_id: UUID
     return member, person
 
 
+async def _standing(authority: Authority, organization_id: UUID, user_id: UUID, audience: str) -> tuple[Standing, UUID]:
+    """What a user's membership amounts to, and who they are as a person. Raises NotFound."""
+    member, person = await _membership(authority, organization_id, user_id)
+    return standing(authority.permissions, member, audience, authority.clock.now()), person
+
+
 async def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[str, int]:
     """Exchange the passport that the calling service received for one that it may present to another service.
 
@@ -111,13 +119,18 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
     """
     caller = current().peer
     received = authority.verifier.verify_subject(token, caller)
+    held = NOBODY
+    if received.organization_id is not None:
+        user_id = UUID(received.rests_on[0].removeprefix("user:"))
+        held, _ = await _standing(authority, received.organization_id, user_id, audience)
     now = int(authority.clock.wall_seconds())
     passport = replace(
         received,
         audience=audience,
-        permissions=_within(
-            received.ceiling, authority.permissions.held(received.organization_id, received.role, audience)
-        ),
+        role=held.role,
+        permissions=_within(received.ceiling, held.permissions),
+        withheld=held.withheld,
+        limits=held.limits,
         act=(caller, *received.act),
         presenter=current().peer_thumbprint,
         jti=str(uuid7()),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from recoup.identity.v1 import identity_pb2 as pb
 from recoup.mesh.v1 import access_pb2
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.times import stamp
 from services.identity.model.membership import Member, Organization, Role
+from services.identity.model.roles import APPROVER_WAIT, is_fresh
 
 
 def organization(found: Organization) -> pb.Organization:
@@ -24,8 +27,10 @@ def organization(found: Organization) -> pb.Organization:
     )
 
 
-def member(found: Member) -> pb.Member:
-    """A member as it is read."""
+def member(found: Member, now: datetime) -> pb.Member:
+    """A member as it is read; `now` is the injected clock's."""
+    fresh = is_fresh(found, now)
+    known = fresh and found.approver_since is not None and found.approver_for == found.role_key
     return pb.Member(
         member_id=str(found.member_id),
         organization_id=str(found.organization_id),
@@ -35,6 +40,18 @@ def member(found: Member) -> pb.Member:
         state=pb.MemberState.Value(f"MEMBER_STATE_{found.state}"),
         etag=found.etag,
         created_at=stamp(found.created_at),
+        custom_role_id=str(found.custom_role_id) if found.custom_role_id else "",
+        custom_role_name=found.custom_role.name if found.custom_role else "",
+        limits=_limits(found.limits) if found.limits else None,
+        approver_state=pb.APPROVER_STATE_FRESH if fresh else pb.APPROVER_STATE_SETTLED,
+        approves_from=stamp(found.approver_since + APPROVER_WAIT) if known and found.approver_since else None,
+    )
+
+
+def _limits(found: ResourceLimits) -> pb.ResourceLimits:
+    return pb.ResourceLimits(
+        connection_ids=[str(each) for each in found.connection_ids],
+        tags=[pb.ResourceTag(key=key, value=value) for key, value in found.tags],
     )
 
 

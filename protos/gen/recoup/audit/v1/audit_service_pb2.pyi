@@ -246,7 +246,7 @@ class ListEventsRequest(_message.Message):
     hash: the log's projection names nobody.
     """
     role: _builtins.str
-    """Only events under this role, such as "FINOPS"; "SYSTEM" for what the mesh did by itself."""
+    """Only events under this role, such as "FINOPS", or a custom one; "SYSTEM" for what the mesh did by itself."""
     result: _builtins.str
     """Only events that ended so: "OK", "DENIED" or "FAILED"."""
     trace_id: _builtins.str

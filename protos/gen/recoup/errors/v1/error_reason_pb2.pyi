@@ -176,6 +176,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_REVIEW_OWN: _ErrorReason.ValueType  # 161
     """Who decides a review must be somebody else than whom it is about. FAILED_PRECONDITION. Metadata: review_id."""
+    ERROR_REASON_PERMISSION_NOT_HELD: _ErrorReason.ValueType  # 110
+    """Nobody gives others more than they hold themselves: a role with this permission, or one that holds it.
+    PERMISSION_DENIED. Metadata: permission.
+    """
+    ERROR_REASON_ROLE_LIMITED: _ErrorReason.ValueType  # 111
+    """The caller's role is limited to some resources, and this can't be. PERMISSION_DENIED. Metadata: none."""
+    ERROR_REASON_APPROVER_FRESH: _ErrorReason.ValueType  # 112
+    """The caller may approve only a day after they were given their role, or once another Admin has confirmed it.
+    PERMISSION_DENIED. Metadata: permission.
+    """
+    ERROR_REASON_SECOND_PERSON_REQUIRED: _ErrorReason.ValueType  # 113
+    """The same responsible person can't do both halves of this: ask another one. PERMISSION_DENIED. Metadata: none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -334,4 +346,16 @@ FAILED_PRECONDITION. Metadata: elevation_id.
 """
 ERROR_REASON_REVIEW_OWN: ErrorReason.ValueType  # 161
 """Who decides a review must be somebody else than whom it is about. FAILED_PRECONDITION. Metadata: review_id."""
+ERROR_REASON_PERMISSION_NOT_HELD: ErrorReason.ValueType  # 110
+"""Nobody gives others more than they hold themselves: a role with this permission, or one that holds it.
+PERMISSION_DENIED. Metadata: permission.
+"""
+ERROR_REASON_ROLE_LIMITED: ErrorReason.ValueType  # 111
+"""The caller's role is limited to some resources, and this can't be. PERMISSION_DENIED. Metadata: none."""
+ERROR_REASON_APPROVER_FRESH: ErrorReason.ValueType  # 112
+"""The caller may approve only a day after they were given their role, or once another Admin has confirmed it.
+PERMISSION_DENIED. Metadata: permission.
+"""
+ERROR_REASON_SECOND_PERSON_REQUIRED: ErrorReason.ValueType  # 113
+"""The same responsible person can't do both halves of this: ask another one. PERMISSION_DENIED. Metadata: none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -3,9 +3,11 @@
 isort:skip_file
 Organizations, their members, and what may no longer be trusted."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from recoup.mesh.v1 import access_pb2 as _access_pb2
 import builtins as _builtins
@@ -42,6 +44,30 @@ ORGANIZATION_STATE_ACTIVE: OrganizationState.ValueType  # 1
 ORGANIZATION_STATE_SUSPENDED: OrganizationState.ValueType  # 2
 """Nobody may sign in and no job runs."""
 Global___OrganizationState: _TypeAlias = OrganizationState  # noqa: Y015
+
+class _ApproverState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApproverStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApproverState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVER_STATE_UNSPECIFIED: _ApproverState.ValueType  # 0
+    """Not set."""
+    APPROVER_STATE_SETTLED: _ApproverState.ValueType  # 1
+    """They may."""
+    APPROVER_STATE_FRESH: _ApproverState.ValueType  # 2
+    """Not within a day after they were given the role, unless another Admin confirms them."""
+
+class ApproverState(_ApproverState, metaclass=_ApproverStateEnumTypeWrapper):
+    """Whether a member may use the approvals that their role holds."""
+
+APPROVER_STATE_UNSPECIFIED: ApproverState.ValueType  # 0
+"""Not set."""
+APPROVER_STATE_SETTLED: ApproverState.ValueType  # 1
+"""They may."""
+APPROVER_STATE_FRESH: ApproverState.ValueType  # 2
+"""Not within a day after they were given the role, unless another Admin confirms them."""
+Global___ApproverState: _TypeAlias = ApproverState  # noqa: Y015
 
 class _MemberState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -173,6 +199,11 @@ class Member(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CUSTOM_ROLE_ID_FIELD_NUMBER: _builtins.int
+    CUSTOM_ROLE_NAME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    APPROVER_STATE_FIELD_NUMBER: _builtins.int
+    APPROVES_FROM_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     """The membership's id, a UUID."""
     organization_id: _builtins.str
@@ -187,9 +218,23 @@ class Member(_message.Message):
     """Where the membership stands."""
     etag: _builtins.str
     """Changes with every edit; send it back to edit safely."""
+    custom_role_id: _builtins.str
+    """Their custom role, a UUID; empty unless `role` is ROLE_CUSTOM."""
+    custom_role_name: _builtins.str
+    """The name of their custom role; empty unless `role` is ROLE_CUSTOM."""
+    approver_state: Global___ApproverState.ValueType
+    """Whether what their role holds of approvals is theirs yet."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When they became a member."""
+
+    @_builtins.property
+    def limits(self) -> Global___ResourceLimits:
+        """What their role is limited to; not set where it holds for the whole organization."""
+
+    @_builtins.property
+    def approves_from(self) -> _timestamp_pb2.Timestamp:
+        """When it becomes theirs by itself; set only while they wait."""
 
     def __init__(
         self,
@@ -202,14 +247,77 @@ class Member(_message.Message):
         state: Global___MemberState.ValueType = ...,
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        custom_role_id: _builtins.str = ...,
+        custom_role_name: _builtins.str = ...,
+        limits: Global___ResourceLimits | None = ...,
+        approver_state: Global___ApproverState.ValueType = ...,
+        approves_from: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approves_from", b"approves_from", "created_at", b"created_at", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "email", b"email", "etag", b"etag", "member_id", b"member_id", "organization_id", b"organization_id", "role", b"role", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver_state", b"approver_state", "approves_from", b"approves_from", "created_at", b"created_at", "custom_role_id", b"custom_role_id", "custom_role_name", b"custom_role_name", "email", b"email", "etag", b"etag", "limits", b"limits", "member_id", b"member_id", "organization_id", b"organization_id", "role", b"role", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
+
+@_typing.final
+class ResourceLimits(_message.Message):
+    """What a role is limited to: resources of some connections, resources with some tags. Where both are given, a resource
+    must fit both.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_IDS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connection_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The connections, UUIDs; empty means all."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceTag]:
+        """Tags, of which a resource must have one; empty means any."""
+
+    def __init__(
+        self,
+        *,
+        connection_ids: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[Global___ResourceTag] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_ids", b"connection_ids", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceLimits: _TypeAlias = ResourceLimits  # noqa: Y015
+
+@_typing.final
+class ResourceTag(_message.Message):
+    """A tag of a cloud resource, compared by equality."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The tag's key."""
+    value: _builtins.str
+    """The tag's value."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceTag: _TypeAlias = ResourceTag  # noqa: Y015
 
 @_typing.final
 class Revocation(_message.Message):

@@ -544,7 +544,7 @@ class AddMemberRequest(_message.Message):
     email: _builtins.str
     """The address they sign in with."""
     role: _access_pb2.Role.ValueType
-    """Their role."""
+    """Their role; a custom one is given by AssignRole."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat."""
     def __init__(
@@ -604,7 +604,7 @@ class UpdateMemberRequest(_message.Message):
     member_id: _builtins.str
     """The membership, a UUID."""
     role: _access_pb2.Role.ValueType
-    """The new role."""
+    """The new role; a custom one is given by AssignRole."""
     etag: _builtins.str
     """The etag that was read; required."""
     request_id: _builtins.str

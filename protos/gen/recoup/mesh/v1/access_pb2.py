@@ -25,29 +25,33 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brecoup/mesh/v1/access.proto\x12\x0erecoup.mesh.v1\x1a google/protobuf/descriptor.proto\"\xb8\x02\n\x06\x41\x63\x63\x65ss\x12$\n\x05scope\x18\x01 \x01(\x0e\x32\x15.recoup.mesh.v1.Scope\x12\x12\n\npermission\x18\x02 \x01(\t\x12&\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x16.recoup.mesh.v1.Effect\x12\x14\n\x0c\x61udit_action\x18\x04 \x01(\t\x12(\n\x05grant\x18\x05 \x01(\x0e\x32\x19.recoup.mesh.v1.GrantRule\x12\x0f\n\x07min_aal\x18\x06 \x01(\r\x12,\n\x07session\x18\x07 \x01(\x0e\x32\x1b.recoup.mesh.v1.SessionRule\x12\x1c\n\x14max_auth_age_seconds\x18\x08 \x01(\r\x12/\n\x0b\x62reak_glass\x18\t \x01(\x0e\x32\x1a.recoup.mesh.v1.BreakGlass\"\x82\x01\n\nPermission\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12#\n\x05roles\x18\x03 \x03(\x0e\x32\x14.recoup.mesh.v1.Role\x12,\n\x0eplatform_roles\x18\x04 \x03(\x0e\x32\x14.recoup.mesh.v1.Role\"=\n\x0bPermissions\x12.\n\npermission\x18\x01 \x03(\x0b\x32\x1a.recoup.mesh.v1.Permission*\x7f\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_PUBLIC\x10\x01\x12\x11\n\rSCOPE_SESSION\x10\x02\x12\x16\n\x12SCOPE_ORGANIZATION\x10\x03\x12\x12\n\x0eSCOPE_PLATFORM\x10\x04\x12\x0e\n\nSCOPE_PEER\x10\x05*[\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_READ\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43T_WRITE\x10\x02\x12\x16\n\x12\x45\x46\x46\x45\x43T_BOOKKEEPING\x10\x03*U\n\tGrantRule\x12\x1a\n\x16GRANT_RULE_UNSPECIFIED\x10\x00\x12\x13\n\x0fGRANT_RULE_NONE\x10\x01\x12\x17\n\x13GRANT_RULE_REQUIRED\x10\x02*C\n\x0bSessionRule\x12\x1c\n\x18SESSION_RULE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_RULE_HUMAN\x10\x01*D\n\nBreakGlass\x12\x1b\n\x17\x42REAK_GLASS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42REAK_GLASS_REACHABLE\x10\x01*\x98\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x0f\n\x0bROLE_FINOPS\x10\x02\x12\x11\n\rROLE_SECURITY\x10\x03\x12\x11\n\rROLE_APPROVER\x10\x04\x12\x10\n\x0cROLE_FINANCE\x10\x05\x12\x10\n\x0cROLE_AUDITOR\x10\x06\x12\x0f\n\x0bROLE_VIEWER\x10\x07:H\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd5\x8d\x03 \x01(\x0b\x32\x16.recoup.mesh.v1.Access:S\n\x0bpermissions\x12\x1f.google.protobuf.ServiceOptions\x18\xd6\x8d\x03 \x01(\x0b\x32\x1b.recoup.mesh.v1.Permissionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brecoup/mesh/v1/access.proto\x12\x0erecoup.mesh.v1\x1a google/protobuf/descriptor.proto\"\xe3\x02\n\x06\x41\x63\x63\x65ss\x12$\n\x05scope\x18\x01 \x01(\x0e\x32\x15.recoup.mesh.v1.Scope\x12\x12\n\npermission\x18\x02 \x01(\t\x12&\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x16.recoup.mesh.v1.Effect\x12\x14\n\x0c\x61udit_action\x18\x04 \x01(\t\x12(\n\x05grant\x18\x05 \x01(\x0e\x32\x19.recoup.mesh.v1.GrantRule\x12\x0f\n\x07min_aal\x18\x06 \x01(\r\x12,\n\x07session\x18\x07 \x01(\x0e\x32\x1b.recoup.mesh.v1.SessionRule\x12\x1c\n\x14max_auth_age_seconds\x18\x08 \x01(\r\x12/\n\x0b\x62reak_glass\x18\t \x01(\x0e\x32\x1a.recoup.mesh.v1.BreakGlass\x12)\n\x06limits\x18\n \x01(\x0e\x32\x19.recoup.mesh.v1.LimitRule\"\xb0\x01\n\nPermission\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12#\n\x05roles\x18\x03 \x03(\x0e\x32\x14.recoup.mesh.v1.Role\x12,\n\x0eplatform_roles\x18\x04 \x03(\x0e\x32\x14.recoup.mesh.v1.Role\x12,\n\x04kind\x18\x19 \x01(\x0e\x32\x1e.recoup.mesh.v1.PermissionKind\"=\n\x0bPermissions\x12.\n\npermission\x18\x01 \x03(\x0b\x32\x1a.recoup.mesh.v1.Permission*\x7f\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_PUBLIC\x10\x01\x12\x11\n\rSCOPE_SESSION\x10\x02\x12\x16\n\x12SCOPE_ORGANIZATION\x10\x03\x12\x12\n\x0eSCOPE_PLATFORM\x10\x04\x12\x0e\n\nSCOPE_PEER\x10\x05*[\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_READ\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43T_WRITE\x10\x02\x12\x16\n\x12\x45\x46\x46\x45\x43T_BOOKKEEPING\x10\x03*U\n\tGrantRule\x12\x1a\n\x16GRANT_RULE_UNSPECIFIED\x10\x00\x12\x13\n\x0fGRANT_RULE_NONE\x10\x01\x12\x17\n\x13GRANT_RULE_REQUIRED\x10\x02*C\n\x0bSessionRule\x12\x1c\n\x18SESSION_RULE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_RULE_HUMAN\x10\x01*D\n\nBreakGlass\x12\x1b\n\x17\x42REAK_GLASS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42REAK_GLASS_REACHABLE\x10\x01*x\n\tLimitRule\x12\x1a\n\x16LIMIT_RULE_UNSPECIFIED\x10\x00\x12\x16\n\x12LIMIT_RULE_NEUTRAL\x10\x01\x12\x17\n\x13LIMIT_RULE_HONOURED\x10\x02\x12\x1e\n\x1aLIMIT_RULE_THROUGH_SERVICE\x10\x03*\xa9\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x0f\n\x0bROLE_FINOPS\x10\x02\x12\x11\n\rROLE_SECURITY\x10\x03\x12\x11\n\rROLE_APPROVER\x10\x04\x12\x10\n\x0cROLE_FINANCE\x10\x05\x12\x10\n\x0cROLE_AUDITOR\x10\x06\x12\x0f\n\x0bROLE_VIEWER\x10\x07\x12\x0f\n\x0bROLE_CUSTOM\x10\x08*O\n\x0ePermissionKind\x12\x1f\n\x1bPERMISSION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18PERMISSION_KIND_APPROVAL\x10\x01:H\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd5\x8d\x03 \x01(\x0b\x32\x16.recoup.mesh.v1.Access:S\n\x0bpermissions\x12\x1f.google.protobuf.ServiceOptions\x18\xd6\x8d\x03 \x01(\x0b\x32\x1b.recoup.mesh.v1.Permissionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recoup.mesh.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOPE']._serialized_start=592
-  _globals['_SCOPE']._serialized_end=719
-  _globals['_EFFECT']._serialized_start=721
-  _globals['_EFFECT']._serialized_end=812
-  _globals['_GRANTRULE']._serialized_start=814
-  _globals['_GRANTRULE']._serialized_end=899
-  _globals['_SESSIONRULE']._serialized_start=901
-  _globals['_SESSIONRULE']._serialized_end=968
-  _globals['_BREAKGLASS']._serialized_start=970
-  _globals['_BREAKGLASS']._serialized_end=1038
-  _globals['_ROLE']._serialized_start=1041
-  _globals['_ROLE']._serialized_end=1193
+  _globals['_SCOPE']._serialized_start=681
+  _globals['_SCOPE']._serialized_end=808
+  _globals['_EFFECT']._serialized_start=810
+  _globals['_EFFECT']._serialized_end=901
+  _globals['_GRANTRULE']._serialized_start=903
+  _globals['_GRANTRULE']._serialized_end=988
+  _globals['_SESSIONRULE']._serialized_start=990
+  _globals['_SESSIONRULE']._serialized_end=1057
+  _globals['_BREAKGLASS']._serialized_start=1059
+  _globals['_BREAKGLASS']._serialized_end=1127
+  _globals['_LIMITRULE']._serialized_start=1129
+  _globals['_LIMITRULE']._serialized_end=1249
+  _globals['_ROLE']._serialized_start=1252
+  _globals['_ROLE']._serialized_end=1421
+  _globals['_PERMISSIONKIND']._serialized_start=1423
+  _globals['_PERMISSIONKIND']._serialized_end=1502
   _globals['_ACCESS']._serialized_start=82
-  _globals['_ACCESS']._serialized_end=394
-  _globals['_PERMISSION']._serialized_start=397
-  _globals['_PERMISSION']._serialized_end=527
-  _globals['_PERMISSIONS']._serialized_start=529
-  _globals['_PERMISSIONS']._serialized_end=590
+  _globals['_ACCESS']._serialized_end=437
+  _globals['_PERMISSION']._serialized_start=440
+  _globals['_PERMISSION']._serialized_end=616
+  _globals['_PERMISSIONS']._serialized_start=618
+  _globals['_PERMISSIONS']._serialized_end=679
 # @@protoc_insertion_point(module_scope)

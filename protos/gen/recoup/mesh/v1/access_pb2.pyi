@@ -153,6 +153,34 @@ BREAK_GLASS_REACHABLE: BreakGlass.ValueType  # 1
 """It may: containing damage, and what an organization would be locked out of when whoever holds it is gone."""
 Global___BreakGlass: _TypeAlias = BreakGlass  # noqa: Y015
 
+class _LimitRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_RULE_UNSPECIFIED: _LimitRule.ValueType  # 0
+    """Nothing: it is denied to whoever has such a role."""
+    LIMIT_RULE_NEUTRAL: _LimitRule.ValueType  # 1
+    """It concerns no resource of a cloud."""
+    LIMIT_RULE_HONOURED: _LimitRule.ValueType  # 2
+    """It shows and changes only what the role is limited to; the rest is NOT_FOUND."""
+    LIMIT_RULE_THROUGH_SERVICE: _LimitRule.ValueType  # 3
+    """It is denied, unless a service calls on behalf of whoever has the role: that one has looked at the limits."""
+
+class LimitRule(_LimitRule, metaclass=_LimitRuleEnumTypeWrapper):
+    """What an RPC makes of a role that is limited to some resources."""
+
+LIMIT_RULE_UNSPECIFIED: LimitRule.ValueType  # 0
+"""Nothing: it is denied to whoever has such a role."""
+LIMIT_RULE_NEUTRAL: LimitRule.ValueType  # 1
+"""It concerns no resource of a cloud."""
+LIMIT_RULE_HONOURED: LimitRule.ValueType  # 2
+"""It shows and changes only what the role is limited to; the rest is NOT_FOUND."""
+LIMIT_RULE_THROUGH_SERVICE: LimitRule.ValueType  # 3
+"""It is denied, unless a service calls on behalf of whoever has the role: that one has looked at the limits."""
+Global___LimitRule: _TypeAlias = LimitRule  # noqa: Y015
+
 class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -175,6 +203,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """Reads everything, verifies, exports evidence."""
     ROLE_VIEWER: _Role.ValueType  # 7
     """Reads findings and the state of actions."""
+    ROLE_CUSTOM: _Role.ValueType  # 8
+    """A role that the organization made itself: what it holds stands there, and no permission lists it here."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """A role within an organization."""
@@ -195,7 +225,33 @@ ROLE_AUDITOR: Role.ValueType  # 6
 """Reads everything, verifies, exports evidence."""
 ROLE_VIEWER: Role.ValueType  # 7
 """Reads findings and the state of actions."""
+ROLE_CUSTOM: Role.ValueType  # 8
+"""A role that the organization made itself: what it holds stands there, and no permission lists it here."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _PermissionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PermissionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PermissionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERMISSION_KIND_UNSPECIFIED: _PermissionKind.ValueType  # 0
+    """Nothing that the mesh must know."""
+    PERMISSION_KIND_APPROVAL: _PermissionKind.ValueType  # 1
+    """To decide about what somebody else asked for: withheld from who came to hold it within the last day, unless another
+    Admin has confirmed them.
+    """
+
+class PermissionKind(_PermissionKind, metaclass=_PermissionKindEnumTypeWrapper):
+    """What a permission is for, where the mesh must know."""
+
+PERMISSION_KIND_UNSPECIFIED: PermissionKind.ValueType  # 0
+"""Nothing that the mesh must know."""
+PERMISSION_KIND_APPROVAL: PermissionKind.ValueType  # 1
+"""To decide about what somebody else asked for: withheld from who came to hold it within the last day, unless another
+Admin has confirmed them.
+"""
+Global___PermissionKind: _TypeAlias = PermissionKind  # noqa: Y015
 
 @_typing.final
 class Access(_message.Message):
@@ -212,6 +268,7 @@ class Access(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     MAX_AUTH_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     BREAK_GLASS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     scope: Global___Scope.ValueType
     """The kind of authority that the call must carry."""
     permission: _builtins.str
@@ -234,6 +291,8 @@ class Access(_message.Message):
     """
     break_glass: Global___BreakGlass.ValueType
     """Whether break-glass may reach it."""
+    limits: Global___LimitRule.ValueType
+    """What it makes of a role that is limited to some resources. Only with SCOPE_ORGANIZATION."""
     def __init__(
         self,
         *,
@@ -246,10 +305,11 @@ class Access(_message.Message):
         session: Global___SessionRule.ValueType = ...,
         max_auth_age_seconds: _builtins.int = ...,
         break_glass: Global___BreakGlass.ValueType = ...,
+        limits: Global___LimitRule.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_action", b"audit_action", "break_glass", b"break_glass", "effect", b"effect", "grant", b"grant", "max_auth_age_seconds", b"max_auth_age_seconds", "min_aal", b"min_aal", "permission", b"permission", "scope", b"scope", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_action", b"audit_action", "break_glass", b"break_glass", "effect", b"effect", "grant", b"grant", "limits", b"limits", "max_auth_age_seconds", b"max_auth_age_seconds", "min_aal", b"min_aal", "permission", b"permission", "scope", b"scope", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,10 +327,13 @@ class Permission(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     PLATFORM_ROLES_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, such as "actions.action.approve"."""
     description: _builtins.str
     """What it lets a person do, as a sentence for the permission table."""
+    kind: Global___PermissionKind.ValueType
+    """What it is for, where the mesh must know."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
         """The roles of a customer's organization that hold it."""
@@ -288,10 +351,11 @@ class Permission(_message.Message):
         description: _builtins.str = ...,
         roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
         platform_roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        kind: Global___PermissionKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "platform_roles", b"platform_roles", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kind", b"kind", "name", b"name", "platform_roles", b"platform_roles", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

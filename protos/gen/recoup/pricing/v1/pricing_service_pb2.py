@@ -28,7 +28,7 @@ from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 from recoup.pricing.v1 import pricing_pb2 as recoup_dot_pricing_dot_v1_dot_pricing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/pricing/v1/pricing_service.proto\x12\x11recoup.pricing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a\x1frecoup/pricing/v1/pricing.proto\"M\n\x13LookupPricesRequest\x12\x36\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.recoup.pricing.v1.PriceKeyB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"W\n\x14LookupPricesResponse\x12(\n\x06prices\x18\x01 \x03(\x0b\x32\x18.recoup.pricing.v1.Price\x12\x15\n\rprice_version\x18\x02 \x01(\t\"\xa9\x01\n\x11ListPricesRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x17\n\x06region\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1b\n\nsku_prefix\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"W\n\x12ListPricesResponse\x12(\n\x06prices\x18\x01 \x03(\x0b\x32\x18.recoup.pricing.v1.Price\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf5\x02\n\x0ePricingService\x12i\n\x0cLookupPrices\x12&.recoup.pricing.v1.LookupPricesRequest\x1a\'.recoup.pricing.v1.LookupPricesResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x12\xa9\x01\n\nListPrices\x12$.recoup.pricing.v1.ListPricesRequest\x1a%.recoup.pricing.v1.ListPricesResponse\"N\xaa\xed\x18\x18\x08\x03\x12\x12pricing.price.read\x18\x01\x82\xd3\xe4\x93\x02,\x12*/v1/organizations/{organization_id}/prices\x1aL\xb2\xed\x18H\nF\n\x12pricing.price.read\x12\'See catalogue prices with their source.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/pricing/v1/pricing_service.proto\x12\x11recoup.pricing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a\x1frecoup/pricing/v1/pricing.proto\"M\n\x13LookupPricesRequest\x12\x36\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.recoup.pricing.v1.PriceKeyB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"W\n\x14LookupPricesResponse\x12(\n\x06prices\x18\x01 \x03(\x0b\x32\x18.recoup.pricing.v1.Price\x12\x15\n\rprice_version\x18\x02 \x01(\t\"\xa9\x01\n\x11ListPricesRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x17\n\x06region\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1b\n\nsku_prefix\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"W\n\x12ListPricesResponse\x12(\n\x06prices\x18\x01 \x03(\x0b\x32\x18.recoup.pricing.v1.Price\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf7\x02\n\x0ePricingService\x12i\n\x0cLookupPrices\x12&.recoup.pricing.v1.LookupPricesRequest\x1a\'.recoup.pricing.v1.LookupPricesResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x12\xab\x01\n\nListPrices\x12$.recoup.pricing.v1.ListPricesRequest\x1a%.recoup.pricing.v1.ListPricesResponse\"P\xaa\xed\x18\x1a\x08\x03\x12\x12pricing.price.read\x18\x01P\x01\x82\xd3\xe4\x93\x02,\x12*/v1/organizations/{organization_id}/prices\x1aL\xb2\xed\x18H\nF\n\x12pricing.price.read\x12\'See catalogue prices with their source.\x1a\x07\x01\x02\x03\x04\x05\x06\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,7 +52,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICINGSERVICE'].methods_by_name['LookupPrices']._loaded_options = None
   _globals['_PRICINGSERVICE'].methods_by_name['LookupPrices']._serialized_options = b'\252\355\030\004\010\005\030\001'
   _globals['_PRICINGSERVICE'].methods_by_name['ListPrices']._loaded_options = None
-  _globals['_PRICINGSERVICE'].methods_by_name['ListPrices']._serialized_options = b'\252\355\030\030\010\003\022\022pricing.price.read\030\001\202\323\344\223\002,\022*/v1/organizations/{organization_id}/prices'
+  _globals['_PRICINGSERVICE'].methods_by_name['ListPrices']._serialized_options = b'\252\355\030\032\010\003\022\022pricing.price.read\030\001P\001\202\323\344\223\002,\022*/v1/organizations/{organization_id}/prices'
   _globals['_LOOKUPPRICESREQUEST']._serialized_start=183
   _globals['_LOOKUPPRICESREQUEST']._serialized_end=260
   _globals['_LOOKUPPRICESRESPONSE']._serialized_start=262
@@ -62,5 +62,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPRICESRESPONSE']._serialized_start=523
   _globals['_LISTPRICESRESPONSE']._serialized_end=610
   _globals['_PRICINGSERVICE']._serialized_start=613
-  _globals['_PRICINGSERVICE']._serialized_end=986
+  _globals['_PRICINGSERVICE']._serialized_end=988
 # @@protoc_insertion_point(module_scope)

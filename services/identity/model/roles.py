@@ -1,0 +1,98 @@
+"""Custom roles, and what a membership amounts to: permissions, limits, and what a fresh approver waits for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services._mesh.errors import Denied, Reason, WrongState, invalid_field
+from services._mesh.resource_limits import ResourceLimits
+from services.identity.model.membership import CustomRole, Member, Role
+from services.identity.model.permissions import PermissionTable
+
+# How long somebody waits who was given a role that may approve, unless another Admin confirms them.
+APPROVER_WAIT = timedelta(hours=24)
+MAX_ROLES = 100
+# Events name custom roles and the others side by side.
+_TAKEN = frozenset({*(role.value.lower() for role in Role), "system"})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a membership amounts to towards one service. `withheld`: of the role's, what a fresh approver waits for."""
+
+    role: str
+    permissions: frozenset[str]
+    withheld: frozenset[str]
+    limits: ResourceLimits | None
+
+
+# Before an organization is chosen.
+NOBODY = Standing("", frozenset(), frozenset(), None)
+
+
+def standing(table: PermissionTable, member: Member, audience: str, now: datetime) -> Standing:
+    """What a member holds for `audience`; `now` is the injected clock's."""
+    held = table.of(member.organization_id, member.role.value, member.custom_permissions, audience)
+    withheld = held & table.approvals if is_fresh(member, now) else frozenset[str]()
+    return Standing(member.role_name, held - withheld, withheld, member.limits or None)
+
+
+def is_fresh(member: Member, now: datetime) -> bool:
+    """Whether a member may not approve yet. A role that was given in no known way makes an approver of nobody."""
+    if member.approver_for != member.role_key or member.approver_since is None:
+        return True
+    return member.confirmed_by is None and member.approver_since + APPROVER_WAIT > now
+
+
+def require_name_free(name: str) -> None:
+    """Raise Invalid for a name that one of the other roles has."""
+    if name in _TAKEN:
+        raise invalid_field("name", "is the name of one of the roles that every organization has; choose another")
+
+
+def require_known(table: PermissionTable, permissions: Sequence[str]) -> None:
+    """Raise Invalid that names what isn't a permission of an organization's roles."""
+    known = table.names
+    for place, name in enumerate(permissions):
+        if name not in known:
+            raise invalid_field(
+                f"permissions[{place}]", f"{name!r} is no permission that a role can hold; see the permission table"
+            )
+
+
+def require_held(wanted: Iterable[str], held: frozenset[str]) -> None:
+    """Raise Denied that names what somebody would give without holding it."""
+    missing = sorted(set(wanted) - held)
+    if missing:
+        raise Denied(
+            Reason.ERROR_REASON_PERMISSION_NOT_HELD,
+            f"You don't hold {missing[0]}, so you can't give it. Ask somebody who does.",
+            {"permission": missing[0]},
+        )
+
+
+def require_unheld(role: CustomRole, holders: int) -> None:
+    """Raise WrongState while somebody holds the role."""
+    if holders:
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            f"{holders} members hold {role.name}. Give them another role first.",
+            {"state": "HELD", "allowed": "held by nobody"},
+        )
+
+
+def reads(role: CustomRole) -> dict[str, object]:
+    """What an event says of a role."""
+    return {"name": role.name, "description": role.description, "permissions": list(role.permissions)}
+
+
+def assigned(member: Member) -> dict[str, object]:
+    """What an event says of a member's role and its limits."""
+    return {
+        "role": member.role_name,
+        "custom_role_id": str(member.custom_role_id) if member.custom_role_id else "",
+        "connection_ids": [str(each) for each in member.limits.connection_ids],
+        "resource_tags": [f"{key}={value}" for key, value in member.limits.tags],
+    }
