@@ -49,6 +49,8 @@ TRIGGERS = (
     ("final_state", "hold_final_state"),
     ("seals_state", "seal_state"),
     ("another_person", "require_another_person"),
+    ("final_state", "refuse_second_end"),
+    ("other_person", "require_other_person"),
 )
 # Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
 GUARDS = (
