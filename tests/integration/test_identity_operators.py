@@ -159,6 +159,10 @@ async def test_who_left_the_platform_has_no_access_whatever_was_granted(mesh: Me
     assert await mesh.enter() is not None
     await mesh.by(ADMIN, leave, PLATFORM)
     assert await mesh.enter(session="s2") is None
+    superuser = await mesh.database.superuser()
+    found = await superuser.fetchval("SELECT key FROM identity.revocations WHERE kind = 'ACTOR'")
+    await superuser.close()
+    assert found == f"operator:{OPERATOR}"
 
 
 async def test_what_can_t_be_asked_or_decided(mesh: Mesh) -> None:

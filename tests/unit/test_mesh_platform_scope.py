@@ -93,7 +93,7 @@ def test_members_of_the_platform_hold_what_is_theirs_and_nothing_of_a_customers(
     for role in ("SECURITY", "AUDITOR"):
         assert "audit.log.read" in table.held(PLATFORM, role, "audit")
     every = [table.held(ACME, role, "audit") for role in ROLES]
-    assert all(every)
+    assert any(every)
     assert not any("audit.log.read" in held for held in every)
     assert "audit.event.read" in table.held(ACME, "AUDITOR", "audit")
     for process in ("scanner", "pricing", "actions"):

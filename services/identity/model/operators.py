@@ -13,6 +13,8 @@ from services.identity.model.membership import Role
 
 # Nobody reads a request's reason weeks later and remembers what it was about.
 UNDECIDED_HOURS = 72
+# Who comes into a customer's organization has shown a second factor.
+OPERATOR_AAL = 2
 INIT_TOKEN_PREFIX = "rcpi_"  # noqa: S105 - what such tokens begin with, so that scanners of secrets know them
 INIT_TOKEN_PERIOD = timedelta(minutes=15)
 
@@ -42,6 +44,11 @@ class OperatorAccess:
 def operator_actor(person: UUID) -> str:
     """The actor under which an operator is in a customer's organization."""
     return f"operator:{person}"
+
+
+def is_operator(actor: str) -> bool:
+    """Whether an actor is an operator in a customer's organization."""
+    return actor.startswith("operator:")
 
 
 def state_at(access: OperatorAccess, now: datetime) -> str:

@@ -20,6 +20,7 @@ from services.identity.model.membership import Member, require_another_admin
 from services.identity.store import members as store
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
+from services.identity.usecases.operators import end_operator_access
 
 
 async def revoke_member(work: UnitOfWork, member: Member) -> int:
@@ -35,7 +36,11 @@ async def end_sessions(work: UnitOfWork, member: Member) -> int:
 
 
 Ending = Callable[[UnitOfWork, Member], Awaitable[int]]
-ENDINGS: tuple[tuple[str, Ending], ...] = (("sessions", end_sessions), ("elevations", end_elevations))
+ENDINGS: tuple[tuple[str, Ending], ...] = (
+    ("sessions", end_sessions),
+    ("elevations", end_elevations),
+    ("operator access", end_operator_access),
+)
 
 
 async def active_member(work: UnitOfWork, member_id: UUID) -> Member:

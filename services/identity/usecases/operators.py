@@ -12,7 +12,7 @@ from services._mesh.errors import AlreadyExists, Reason
 from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.model.membership import Role
+from services.identity.model.membership import Member, Role
 from services.identity.model.operators import (
     UNDECIDED_HOURS,
     OperatorAccess,
@@ -24,7 +24,7 @@ from services.identity.model.operators import (
 )
 from services.identity.store import operators as store
 from services.identity.store.members import find_member_of_user
-from services.identity.store.organizations import get_organization
+from services.identity.store.organizations import find_organization, get_organization
 from services.identity.store.revocations import insert_revocation
 
 
@@ -124,7 +124,19 @@ async def enter(store_: Store, organization_id: UUID, person: UUID, session_id: 
         authority=f"passport:{jti}",
     )
     async with store_.begin(organization_id, call) as work:
+        organization = await find_organization(work.connection, organization_id)
+        if organization is None or organization.state != "ACTIVE":
+            return None
         access = await store.find_granted(work.connection, person, work.now)
         if access is not None and await store.insert_entry(work.connection, access, session_id, work.now):
             _emit(work, "enter", access, {"role": access.role.value, "expires_at": access.expires_at.isoformat()})
     return access
+
+
+async def end_operator_access(work: UnitOfWork, member: Member) -> int:
+    """An ending: who leaves the platform is out of every customer's organization at once (see `enter` for later)."""
+    if work.organization_id != PLATFORM:
+        return 0
+    key = operator_actor(member.user_id)
+    await insert_revocation(work.connection, RevocationKind.ACTOR.name, key, work.wall_now)
+    return 1

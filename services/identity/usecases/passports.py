@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from services._mesh.context import current
@@ -11,10 +11,13 @@ from services._mesh.ids import uuid7
 from services._mesh.passports import Kind, Passport, sign_passport
 from services.identity.model.elevations import over
 from services.identity.model.membership import Member
+from services.identity.model.operators import OPERATOR_AAL, OperatorAccess, is_operator
+from services.identity.model.principal import Principal
 from services.identity.model.roles import NOBODY, Standing, standing
 from services.identity.store.members import find_member_of_user
 from services.identity.store.organizations import find_organization
 from services.identity.usecases import elevations
+from services.identity.usecases.operators import enter
 from services.identity.usecases.persons import responsible_person
 from services.identity.usecases.principals import Authority, resolve
 
@@ -36,35 +39,42 @@ async def issue_passport(
     """
     principal = await resolve(authority, credential)
     organization_id = _bound(principal.organization_id, organization_id)
-    held, person = NOBODY, principal.user_id
+    jti = str(uuid7())
+    place = _Place(principal.actor, principal.user_id, NOBODY, principal.ends_at)
     if organization_id is not None:
-        held, person = await _standing(authority, organization_id, principal.user_id, audience)
+        place = await _place(authority, principal, organization_id, audience, jti)
     now = int(authority.clock.wall_seconds())
     passport = Passport(
         audience=audience,
-        actor=principal.actor,
-        responsible_person=person,
+        actor=place.actor,
+        responsible_person=place.person,
         organization_id=organization_id,
-        role=held.role,
-        permissions=_within(principal.ceiling, held.permissions),
-        withheld=held.withheld,
-        limits=held.limits,
+        role=place.held.role,
+        permissions=_within(principal.ceiling, place.held.permissions),
+        withheld=place.held.withheld,
+        limits=place.held.limits,
         permissions_version=PERMISSIONS_VERSION,
         session_id=principal.session_id,
         aal=principal.aal,
         auth_time=principal.auth_time,
         act=(),
         presenter=current().peer_thumbprint,
-        jti=str(uuid7()),
+        jti=jti,
         issued_at=now,
-        expires_at=min(now + authority.seconds, principal.ends_at),
+        expires_at=min(now + authority.seconds, place.ends_at),
         kind=principal.kind,
-        rests_on=tuple(f"user:{user_id}" for user_id in (principal.user_id, *principal.others)),
+        rests_on=_rests_on(principal, place.actor),
         ceiling=principal.ceiling,
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)
     return sign_passport(authority.key, passport), passport.expires_at
+
+
+def _rests_on(principal: Principal, actor: str) -> tuple[str, ...]:
+    """Whose revocation ends the passport: the users', the first of whom it is for, and an operator's own."""
+    users = [f"user:{user_id}" for user_id in (principal.user_id, *principal.others)]
+    return (*users, actor) if is_operator(actor) else tuple(users)
 
 
 def _bound(only: UUID | None, asked: UUID | None) -> UUID | None:
@@ -89,6 +99,39 @@ async def _elevated(authority: Authority, passport: Passport, elevation_id: UUID
 
 def _within(ceiling: frozenset[str] | None, held: frozenset[str]) -> frozenset[str]:
     return held if ceiling is None else held & ceiling
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a principal is in an organization: under which actor, who is responsible, with what, until when."""
+
+    actor: str
+    person: UUID
+    held: Standing
+    ends_at: int
+
+
+async def _place(authority: Authority, principal: Principal, organization_id: UUID, audience: str, jti: str) -> _Place:
+    """As a member; or as an operator whom the organization lets in for now. Raises NotFound."""
+    try:
+        held, person = await _standing(authority, organization_id, principal.user_id, audience)
+        return _Place(principal.actor, person, held, principal.ends_at)
+    except NotFound:
+        # An operator comes in person, and with a second factor; no token of theirs does.
+        if principal.kind is not Kind.HUMAN or principal.aal < OPERATOR_AAL:
+            raise
+    access = await enter(authority.reader, organization_id, principal.user_id, principal.session_id, jti)
+    if access is None:
+        raise NotFound("organization")
+    left = int((access.expires_at - authority.clock.now()).total_seconds())
+    ends_at = min(principal.ends_at, int(authority.clock.wall_seconds()) + left)
+    return _Place(access.actor, principal.user_id, _operating(authority, access, audience), ends_at)
+
+
+def _operating(authority: Authority, access: OperatorAccess, audience: str) -> Standing:
+    role = access.role.value
+    held = authority.permissions.held(access.organization_id, role, audience) - authority.permissions.approvals
+    return Standing(role, held, frozenset(), None)
 
 
 async def _membership(authority: Authority, organization_id: UUID, user_id: UUID) -> tuple[Member, UUID]:
@@ -119,10 +162,9 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
     """
     caller = current().peer
     received = authority.verifier.verify_subject(token, caller)
-    held = NOBODY
+    held, jti = NOBODY, str(uuid7())
     if received.organization_id is not None:
-        user_id = UUID(received.rests_on[0].removeprefix("user:"))
-        held, _ = await _standing(authority, received.organization_id, user_id, audience)
+        held = await _still(authority, received, received.organization_id, audience, jti)
     now = int(authority.clock.wall_seconds())
     passport = replace(
         received,
@@ -133,10 +175,21 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
         limits=held.limits,
         act=(caller, *received.act),
         presenter=current().peer_thumbprint,
-        jti=str(uuid7()),
+        jti=jti,
         issued_at=now,
         expires_at=min(now + authority.seconds, received.expires_at),
     )
     if received.elevation is not None:
         passport = await _elevated(authority, passport, received.elevation.elevation_id)
     return sign_passport(authority.key, passport), passport.expires_at
+
+
+async def _still(authority: Authority, received: Passport, organization_id: UUID, audience: str, jti: str) -> Standing:
+    """What whoever the passport is for holds now. Raises NotFound where they left since."""
+    user_id = UUID(received.rests_on[0].removeprefix("user:"))
+    if not is_operator(received.actor):
+        return (await _standing(authority, organization_id, user_id, audience))[0]
+    access = await enter(authority.reader, organization_id, user_id, received.session_id, jti)
+    if access is None:
+        raise NotFound("organization")
+    return _operating(authority, access, audience)
