@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services._mesh.clock import monotonic
+from services._mesh.errors import Denied, Reason
 
 if TYPE_CHECKING:
     from services._mesh.grants import Grant
@@ -53,6 +54,15 @@ class CallContext:
         if self.organization_id is None:
             raise RuntimeError(f"{self.rpc} runs without an organization")
         return self.organization_id
+
+    def require_whole_connections(self) -> None:
+        """Raise Denied (ROLE_LIMITED) where the caller's role is limited to resources with some tags."""
+        if self.passport is not None and self.passport.limits is not None and self.passport.limits.tags:
+            raise Denied(
+                Reason.ERROR_REASON_ROLE_LIMITED,
+                "Your role is limited to resources with some tags, and this is about a whole connection. Ask somebody"
+                " whose role isn't.",
+            )
 
     def remaining_seconds(self) -> float | None:
         """Seconds that are left for this call; None where it has no deadline."""

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from services._mesh.config import ConfigError
 from services._mesh.errors import DeadlinePassed, Problem, Reason, dependency_down
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.settings import DatabaseSettings
 from services._mesh.telemetry import instrument_engine, sql_span
 
@@ -70,12 +71,22 @@ class Database:
         # All of the pool's connections may have died at once; the one after them is new.
         self._attempts = size + 1
 
-    def scoped(self, organization_id: UUID, *, read_only: bool = False) -> _Transaction:
-        """A transaction that sees and writes one organization's rows; committed at the end, rolled back on error."""
+    def scoped(
+        self, organization_id: UUID, *, read_only: bool = False, limits: ResourceLimits | None = None
+    ) -> _Transaction:
+        """A transaction that sees and writes one organization's rows; committed at the end, rolled back on error.
+
+        Of tables that hold a cloud's resources (`limited` in schema.py) it has only what is within `limits`.
+        """
         # str() of a UUID is hex digits and hyphens, so that it needs no quoting; anything else isn't let in.
         assert isinstance(organization_id, UUID)
         mode = "BEGIN READ ONLY" if read_only else "BEGIN"
-        return self._transaction(f"{mode}; SET LOCAL app.organization_id = '{organization_id}'")
+        begin = f"{mode}; SET LOCAL app.organization_id = '{organization_id}'"
+        if limits is not None:
+            for name, value in zip(("connection_ids", "resource_tags"), limits.settings(), strict=True):
+                # Within quotes a quote is doubled, and nothing else means anything (standard_conforming_strings).
+                begin += f"; SET LOCAL app.{name} = '{value.replace(chr(39), chr(39) * 2)}'"
+        return self._transaction(begin)
 
     def unscoped(self) -> _Transaction:
         """A transaction without an organization: reference tables, and what a dispatch role sees."""

@@ -1,7 +1,7 @@
 """What a caller's role is limited to within their organization. It must not know what any resource means.
 
 A passport carries it, the access rule of an RPC says whether its handler honours it, and the database does so: policies
-of the tables that hold resources read what each transaction begins with (database.py).
+of the tables that hold resources (schema.py) read what each transaction begins with (database.py).
 """
 
 from __future__ import annotations

@@ -68,6 +68,30 @@ def tenancy(schema: str, table: str, kind: str) -> list[str]:
     return statements
 
 
+_CONNECTIONS = "(select nullif(current_setting('app.connection_ids', true), '')::uuid[])"
+_TAGS = "(select nullif(current_setting('app.resource_tags', true), '')::jsonb)"
+# For rows that belong to another one, which is limited itself.
+UNLIMITED = f"{_CONNECTIONS} IS NULL AND {_TAGS} IS NULL"
+# Any of the tags is enough: each is an object of one key.
+ANY_TAG = f"EXISTS (SELECT FROM jsonb_array_elements({_TAGS}) AS wanted(tag) WHERE {{tags}} @> wanted.tag)"
+
+
+def limited(schema: str, table: str, *, connection: str = "", tags: str = "", otherwise: str = "") -> list[str]:
+    """Narrow a table of a cloud's resources to what the caller's role is limited to (resource_limits.py).
+
+    `connection` is the column of the row's connection; `tags` a condition for tagged rows (`ANY_TAG`) where the table
+    has any; `otherwise` a whole condition for a table whose rows belong to another table's. Only the API's role has a
+    caller.
+    """
+    conditions = [f"({otherwise})"] if otherwise else []
+    if connection:
+        conditions.append(f"({_CONNECTIONS} IS NULL OR {connection} = ANY ({_CONNECTIONS}::uuid[]))")
+    if tags:
+        conditions.append(f"({_TAGS} IS NULL OR {tags})")
+    condition = " AND ".join(conditions)
+    return [f"CREATE POLICY limits ON {schema}.{table} AS RESTRICTIVE TO {schema}_api USING ({condition})"]
+
+
 def append_only(schema: str, *tables: str) -> list[str]:
     """Make tables logs: nothing in them is ever changed or dropped, not even by their owner. Say it last of all.
 

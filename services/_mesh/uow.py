@@ -24,6 +24,7 @@ from services._mesh.database import Database, problem_of, sqlstate_of
 from services._mesh.idempotency import repeatable
 from services._mesh.ids import uuid7
 from services._mesh.outbox import PLATFORM, RESULTS, Event, EventOwed
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.telemetry import trace_parent
 
 __all__ = ["PLATFORM", "Event", "EventOwed", "NewJob", "Store", "UnitOfWork"]
@@ -166,7 +167,8 @@ class Store:
     async def read(self, organization_id: UUID | None = None) -> AsyncIterator[AsyncConnection]:
         """A read-only transaction in the current call's organization. Raises Problem when the database is away."""
         organization_id = organization_id or current().organization()
-        async with _translated(), self._database.scoped(organization_id, read_only=True) as connection:
+        limits = _limits_of(find_current())
+        async with _translated(), self._database.scoped(organization_id, read_only=True, limits=limits) as connection:
             yield connection
 
     @asynccontextmanager
@@ -180,7 +182,7 @@ class Store:
         """
         context = context or find_current()
         scope = organization_id or current().organization()
-        async with _translated(), self._database.scoped(scope) as connection:
+        async with _translated(), self._database.scoped(scope, limits=_limits_of(context)) as connection:
             work = UnitOfWork(connection, scope, self.schema, self._clock, context)
             yield work
             if not interim:
@@ -233,6 +235,11 @@ class Store:
 
 def _nothing() -> None:
     pass
+
+
+def _limits_of(context: CallContext | None) -> ResourceLimits | None:
+    """What the caller's role is limited to; nothing for who calls for nobody."""
+    return context.passport.limits if context is not None and context.passport is not None else None
 
 
 @asynccontextmanager

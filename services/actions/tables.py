@@ -16,7 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData(schema="actions")
 _Id = UUID(as_uuid=True)
@@ -50,6 +50,7 @@ actions = Table(
     Column("executed_at", _Moment),
     Column("problem", Text, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("tags", JSONB),
 )
 
 approvals = Table(

@@ -97,7 +97,8 @@ def _plaintext(made: Connection, given: NewConnection) -> bytes:
 
 
 async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Connection:
-    """Start a verification. Raises NotFound, WrongState while one runs or when the connection is disabled."""
+    """Start a verification. Raises NotFound, WrongState while one runs or when the connection is disabled, Denied."""
+    current().require_whole_connections()
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if found.state in (ConnectionState.DISABLED, ConnectionState.VERIFYING):
         raise _wrong_state("verified", found.state, "PENDING, FAILED or ACTIVE")
@@ -110,7 +111,8 @@ async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: U
 
 
 async def disable_connection(work: UnitOfWork, connection_id: UUID, etag: str) -> Connection:
-    """Switch a connection off. Raises NotFound, Conflict (ETAG_MISMATCH)."""
+    """Switch a connection off. Raises NotFound, Conflict (ETAG_MISMATCH), Denied."""
+    current().require_whole_connections()
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if etag != found.etag:
         raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody changed it in between. Read it again, then repeat.")
@@ -134,7 +136,8 @@ async def list_connections(reader: Store, after: UUID | None, limit: int) -> lis
 
 
 async def start_scan(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Any:
-    """Start a scan of a connection's whole scope. Raises NotFound, WrongState, AlreadyExists."""
+    """Start a scan of a connection's whole scope. Raises NotFound, WrongState, AlreadyExists, Denied."""
+    current().require_whole_connections()
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if found.state is not ConnectionState.ACTIVE:
         raise _wrong_state("scanned", found.state, "ACTIVE")

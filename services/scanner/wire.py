@@ -118,6 +118,7 @@ def finding(row: Any) -> pb.Finding:
         action_type=row.action_type,
         first_seen_at=stamp(row.first_seen_at),
         last_seen_at=stamp(row.last_seen_at),
+        tags=getattr(row, "tags", None),
     )
 
 

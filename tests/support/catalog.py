@@ -61,6 +61,9 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ),
 }
 
+# Narrows what a limited role sees, wherever there is a connection to limit it to.
+LIMITS, LIMITED = "limits", ("scanner", "actions")
+
 Faults = AsyncIterator[str]
 Rule = Callable[[asyncpg.Connection], Faults]
 
@@ -121,7 +124,10 @@ async def _policies(connection: asyncpg.Connection) -> Faults:
             if fault:
                 yield f"{table['name']}: {fault}"
     for row in rows:
-        if row["policy"] != "tenant":
+        if row["policy"] == LIMITS:
+            if (row["permissive"], row["cmd"], row["roles"]) != ("RESTRICTIVE", "ALL", [f"{row['schema']}_api"]):
+                yield f"{row['name']}: the policy {LIMITS} doesn't narrow what its API sees"
+        elif row["policy"] != "tenant":
             allowed = _exception(row["schema"], row["name"], row["policy"])
             if allowed is None or (row["roles"], row["cmd"]) != ([allowed[0]], allowed[1]):
                 yield f"{row['name']}: the policy {row['policy']} isn't on the list of exceptions"
@@ -147,6 +153,20 @@ def _exception(schema: str, table: str, policy: str) -> tuple[str, str, str, str
             role, command, reads, writes = allowed
             return role.format(s=schema), command, reads, writes
     return None
+
+
+async def _limits(connection: asyncpg.Connection) -> Faults:
+    """Each table that says which connection its rows are of is narrowed to those of a limited role."""
+    rows = await connection.fetch(
+        """SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'connection_id' AND NOT a.attisdropped
+           WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+             SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = $2)""",
+        list(LIMITED),
+        LIMITS,
+    )
+    for row in rows:
+        yield f"{row['name']} has rows of connections, and shows a limited role all of them"
 
 
 async def _exception_columns(connection: asyncpg.Connection) -> Faults:
@@ -327,6 +347,7 @@ RULES: tuple[Rule, ...] = (
     _kinds,
     _security,
     _policies,
+    _limits,
     _exception_columns,
     _keys,
     _foreign_keys,

@@ -81,6 +81,7 @@ class Scanner:
             if found.HasField("monthly_saving")
             else None,
             moment(found.last_seen_at),
+            dict(found.tags),
         )
 
     async def get_scope(self, connection_id: UUID, account: str) -> Scope:

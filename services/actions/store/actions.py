@@ -17,7 +17,7 @@ from services.actions.model.states import OPEN_STATES, ActionState, StepState, p
 from services.actions.tables import actions, approvals, jobs, steps
 
 # All but the baseline, which is large and needed only to measure and to prove.
-_ACTION_COLUMNS = [column for column in actions.c if column.name != "baseline"]
+_ACTION_COLUMNS = [column for column in actions.c if column.name not in ("baseline", "tags")]
 
 
 _AS_THEY_ARE = (
@@ -27,8 +27,8 @@ _AS_THEY_ARE = (
 )
 
 
-async def insert_action(connection: AsyncConnection, made: Action, baseline: bytes) -> None:
-    """Insert a requested action. Raises AlreadyExists (ACTION_OPEN) while its resource has an open one."""
+async def insert_action(connection: AsyncConnection, made: Action, baseline: bytes, tags: Mapping[str, str]) -> None:
+    """Insert an action on a resource with these tags. Raises AlreadyExists (ACTION_OPEN) while it has an open one."""
     key = made.plan.resource
     values = {
         "organization_id": made.organization_id,
@@ -43,6 +43,7 @@ async def insert_action(connection: AsyncConnection, made: Action, baseline: byt
         "plan_hash": made.plan.plan_hash,
         "plan": made.plan.document,
         "baseline": baseline,
+        "tags": dict(tags),
         "estimate": made.estimate.amount,
         "currency": made.estimate.currency,
         "price_version": made.estimate.price_version,

@@ -107,7 +107,7 @@ async def request_action(work: UnitOfWork, planner: Planner, gathered: Gathered)
         problem="",
         version=1,
     )
-    await actions.insert_action(work.connection, made, gathered.baseline.document)
+    await actions.insert_action(work.connection, made, gathered.baseline.document, gathered.finding.tags)
     await work.enqueue(planner.plan(work.organization_id, EXPIRE, action_id, made.approve_before, plan=plan.plan_hash))
     return Whole(made, (), (), ())
 

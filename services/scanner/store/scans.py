@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import and_, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -277,8 +277,13 @@ async def count_open(connection: AsyncConnection, connection_id: UUID) -> int:
 
 
 async def get_finding(connection: AsyncConnection, finding_id: UUID) -> Any:
-    """A finding's row. Raises NotFound."""
-    row = (await connection.execute(select(findings).where(findings.c.finding_id == finding_id))).one_or_none()
+    """A finding's row, with the tags of its resource. Raises NotFound."""
+    of_resource = and_(
+        *(resources.c[name] == findings.c[name] for name in ("organization_id", "connection_id")),
+        *(resources.c[name] == findings.c[name] for name in ("account", "region", "type", "id")),
+    )
+    query = select(findings, resources.c.tags).select_from(findings.outerjoin(resources, of_resource))
+    row = (await connection.execute(query.where(findings.c.finding_id == finding_id))).one_or_none()
     if row is None:
         raise NotFound("finding")
     return row

@@ -463,6 +463,26 @@ class Finding(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     FINDING_ID_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     CONNECTION_ID_FIELD_NUMBER: _builtins.int
@@ -480,6 +500,7 @@ class Finding(_message.Message):
     ACTION_TYPE_FIELD_NUMBER: _builtins.int
     FIRST_SEEN_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
@@ -524,6 +545,12 @@ class Finding(_message.Message):
     def last_seen_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last seen in it."""
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The tags of its resource, as they were last seen: hostile input, to be shown as text only. Only where one finding is
+        read.
+        """
+
     def __init__(
         self,
         *,
@@ -544,10 +571,11 @@ class Finding(_message.Message):
         action_type: _builtins.str = ...,
         first_seen_at: _timestamp_pb2.Timestamp | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_type", b"action_type", "actionability", b"actionability", "confidence", b"confidence", "connection_id", b"connection_id", "detection_id", b"detection_id", "evidence", b"evidence", "finding_id", b"finding_id", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "organization_id", b"organization_id", "price_version", b"price_version", "resource", b"resource", "resource_name", b"resource_name", "scan_id", b"scan_id", "severity", b"severity", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_type", b"action_type", "actionability", b"actionability", "confidence", b"confidence", "connection_id", b"connection_id", "detection_id", b"detection_id", "evidence", b"evidence", "finding_id", b"finding_id", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "organization_id", b"organization_id", "price_version", b"price_version", "resource", b"resource", "resource_name", b"resource_name", "scan_id", b"scan_id", "severity", b"severity", "state", b"state", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
