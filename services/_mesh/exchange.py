@@ -9,22 +9,22 @@ from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from services._mesh.clock import Clock
 from services._mesh.context import current
 from services._mesh.errors import from_rpc_error
-from services._mesh.limits import BoundedCache
+from services._mesh.passport_cache import PassportCache
 from services._mesh.passports import bearer
+from services._mesh.revocations import Revocations
 
 _CACHED = 4096
-# A passport isn't used in its last seconds: it must still be good when the other side looks at it.
-_MARGIN_SECONDS = 30.0
 Metadata = tuple[tuple[str, str], ...]
 
 
 class Exchange:
-    """Exchanged passports, kept for as long as they may be used: by the passport received and the target."""
+    """Exchanged passports, kept for as long as they may be used: by the passport received, which is one session's in
+    one organization, and the target.
+    """
 
-    def __init__(self, channel: grpc.aio.Channel, clock: Clock) -> None:
+    def __init__(self, channel: grpc.aio.Channel, revocations: Revocations, clock: Clock) -> None:
         self._stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
-        self._clock = clock
-        self._known: BoundedCache[tuple[str, str], str] = BoundedCache(_CACHED)
+        self._known: PassportCache[tuple[str, str]] = PassportCache(_CACHED, revocations, clock)
 
     async def on_behalf(self, target: str) -> Metadata:
         """Metadata with a passport of the current caller for `target`. Raises Problem."""
@@ -40,7 +40,5 @@ class Exchange:
             answer = await self._stub.ExchangePassport(request)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "identity") from None
-        left = answer.expires_at.ToNanoseconds() / 1e9 - self._clock.wall_seconds() - _MARGIN_SECONDS
-        if left > 0:
-            self._known.put((token, target), answer.passport, left)
+        self._known.put((token, target), answer.passport)
         return str(answer.passport)

@@ -39,6 +39,10 @@ class BoundedCache(Generic[K, V]):
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
+    def drop(self, key: K) -> None:
+        """Drops the entry, if there is one."""
+        self._entries.pop(key, None)
+
     def clear(self) -> None:
         """Drops all entries."""
         self._entries.clear()

@@ -179,7 +179,7 @@ class PassportVerifier:
             raise _refusal(Reason.ERROR_REASON_CREDENTIAL_EXPIRED, "The passport has expired.") from error
         except TokenInvalid as error:
             raise _refusal(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport can't be accepted.") from error
-        if self._is_revoked(passport):
+        if is_revoked(self._revocations, passport):
             raise _refusal(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was revoked.")
         return passport
 
@@ -212,28 +212,36 @@ class PassportVerifier:
         tokens.check_times(claims, self._clock.wall_seconds())
         return _parse(claims)
 
-    def _is_revoked(self, passport: Passport) -> bool:
-        revoked, issued_at = self._revocations.is_revoked, passport.issued_at
-        organization = passport.organization_id
-        return (
-            revoked(RevocationKind.SESSION, passport.session_id, issued_at)
-            or revoked(RevocationKind.ACTOR, passport.actor, issued_at)
-            or revoked(RevocationKind.TOKEN, passport.jti, issued_at)
-            or (
-                passport.elevation is not None
-                and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), issued_at)
-            )
-            or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), issued_at))
-            or any(self._has_lost(user, passport) for user in passport.rests_on)
-        )
 
-    def _has_lost(self, user: str, passport: Passport) -> bool:
-        """Whether somebody whose membership the passport rests on lost it, or something of it, since."""
-        revoked, issued_at = self._revocations.is_revoked, passport.issued_at
-        return (user != passport.actor and revoked(RevocationKind.ACTOR, user, issued_at)) or (
-            passport.organization_id is not None
-            and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", issued_at)
+def is_revoked(revocations: Revocations, passport: Passport) -> bool:
+    """Whether the feed took trust from anything that the passport rests on, since it was issued."""
+    revoked, issued_at = revocations.is_revoked, passport.issued_at
+    organization = passport.organization_id
+    return (
+        revoked(RevocationKind.SESSION, passport.session_id, issued_at)
+        or revoked(RevocationKind.ACTOR, passport.actor, issued_at)
+        or revoked(RevocationKind.TOKEN, passport.jti, issued_at)
+        or (
+            passport.elevation is not None
+            and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), issued_at)
         )
+        or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), issued_at))
+        or any(_has_lost(revocations, user, passport) for user in passport.rests_on)
+    )
+
+
+def _has_lost(revocations: Revocations, user: str, passport: Passport) -> bool:
+    """Whether somebody whose membership the passport rests on lost it, or something of it, since."""
+    revoked, issued_at = revocations.is_revoked, passport.issued_at
+    return (user != passport.actor and revoked(RevocationKind.ACTOR, user, issued_at)) or (
+        passport.organization_id is not None
+        and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", issued_at)
+    )
+
+
+def glance(token: str) -> Passport:
+    """What a passport says that identity itself has just handed over, unverified. Raises TokenInvalid."""
+    return _parse(tokens.peek(token, TYP).claims)
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:

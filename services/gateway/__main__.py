@@ -38,7 +38,7 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
     listener = listening_socket(edge.listen, "gateway.listen")
     gateway = Gateway(
         Router([(process, each) for process, services in SERVICES.items() for each in services]),
-        PassportOffice(mesh.channels.to("identity"), mesh.clock),
+        PassportOffice(mesh.channels.to("identity"), mesh.revocations, mesh.clock),
         mesh.channels.to,
         edge,
         mesh.metrics,

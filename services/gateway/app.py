@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 import grpc
 import grpc.aio
@@ -38,7 +37,7 @@ from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
-from services.gateway.passports import PassportOffice, elevation_of
+from services.gateway.passports import PassportOffice, elevation_of, organization_of
 from services.gateway.routes import Forwarded, Route, Router
 
 log = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ class Gateway:
             return await self._forwarder.serve(forwarded, exchange, receive)
         route, variables = self._route(exchange)
         session = self._session(exchange, route)
-        organization_id = str(PLATFORM) if route.rule.scope is Scope.PLATFORM else _organization(route, variables)
+        organization_id = await self._organization(exchange, route, variables, session)
         self._limit(exchange, route, session, organization_id)
         body = await self._body(exchange, receive)
         request = _build(route, variables, query, exchange.headers, body, self._settings.json_depth)
@@ -217,6 +216,18 @@ class Gateway:
             # Only who was never let in waits: people behind one address don't pay for a stranger among them.
             self._limits.require_patience(exchange)
         return token
+
+    async def _organization(self, exchange: Exchange, route: Route, variables: dict[str, str], session: str) -> str:
+        """The organization that the call is about, as path or header names it, else as identity chooses."""
+        if route.rule.scope is Scope.PLATFORM:
+            return str(PLATFORM)
+        if "organization_id" not in variables:
+            return ""
+        found = organization_of(variables["organization_id"], exchange.headers)
+        if not found and session:
+            found = await self._office.choose(session, route.service)
+        variables["organization_id"] = found
+        return found
 
     def _limit(self, exchange: Exchange, route: Route, session: str, organization_id: str) -> None:
         """Per organization, session and class of permission."""
@@ -299,17 +310,3 @@ def _build(
             raise invalid_field("request_id", "must be the same as Idempotency-Key: send one of them.")
         request.request_id = key  # type: ignore[attr-defined]
     return request
-
-
-def _organization(route: Route, variables: Mapping[str, str]) -> str:
-    """The organization in the path, in its one spelling. A path that can't name one isn't found."""
-    value = variables.get("organization_id", "")
-    if not value:
-        return ""
-    try:
-        parsed = str(UUID(value))
-    except ValueError:
-        parsed = ""
-    if parsed != value:
-        raise invalid_field("organization_id", "must be a UUID in lower case with hyphens.")
-    return value

@@ -26,6 +26,10 @@ SECURITY_HEADERS = (
 )
 
 
+# What a caller may say to the edge itself, which hands it on in words of its own.
+_FOR_THE_EDGE = frozenset({"recoup-organization", "recoup-elevation"})
+
+
 @dataclass
 class Exchange:
     """One request on its way, and what its answer will carry."""
@@ -45,7 +49,7 @@ def read(scope: Mapping[str, Any]) -> Exchange:
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
         # What the mesh says to itself is never taken from outside.
-        if not key.startswith("recoup-") and key != "x-http-method-override":
+        if (key in _FOR_THE_EDGE or not key.startswith("recoup-")) and key != "x-http-method-override":
             headers.setdefault(key, value.decode("latin-1"))
     given = headers.get("x-request-id", "")
     usable = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -12,11 +14,18 @@ from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from services._mesh.clock import Clock
 from services._mesh.errors import from_rpc_error, invalid_field
 from services._mesh.limits import BoundedCache
+from services._mesh.passport_cache import PassportCache
+from services._mesh.revocations import Revocations
 
+# What the path has for an organization's id where the caller leaves the choice to the header, or to identity.
+NO_ORGANIZATION = "-"
+ORGANIZATION_HEADER = "recoup-organization"
 _CACHED = 10_000
-_MARGIN_SECONDS = 30.0
 _SEEN_SECONDS = 600.0
-Key = tuple[str, str, str, str]
+_CHOICE_SECONDS = 30.0
+_CALL_SECONDS = 10.0
+# Session (its digest), service, organization, break-glass access.
+Key = tuple[bytes, str, str, str]
 
 
 def elevation_of(headers: Mapping[str, str]) -> str:
@@ -28,38 +37,92 @@ def elevation_of(headers: Mapping[str, str]) -> str:
         raise invalid_field("Recoup-Elevation", "must be the id of a break-glass access, a UUID") from error
 
 
+def organization_of(named: str, headers: Mapping[str, str]) -> str:
+    """The organization that a path and the header name, or nothing where they leave it open. Raises Invalid."""
+    header = headers.get(ORGANIZATION_HEADER, "")
+    if header:
+        _require_uuid("Recoup-Organization", header)
+    if named == NO_ORGANIZATION:
+        return header
+    _require_uuid("organization_id", named)
+    if header not in ("", named):
+        raise invalid_field("Recoup-Organization", "must be the organization of the path: send one of them.")
+    return named
+
+
+def _require_uuid(field: str, value: str) -> None:
+    """An organization in its one spelling. What can't name one isn't looked for."""
+    try:
+        parsed = str(UUID(value))
+    except ValueError:
+        parsed = ""
+    if parsed != value:
+        raise invalid_field(field, "must be a UUID in lower case with hyphens.")
+
+
 class PassportOffice:
     """The gateway's side of the exchange. It never reads a session: identity says what it is worth."""
 
-    def __init__(self, channel: grpc.aio.Channel, clock: Clock) -> None:
+    def __init__(self, channel: grpc.aio.Channel, revocations: Revocations, clock: Clock) -> None:
         self._stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
-        self._clock = clock
-        self._known: BoundedCache[Key, str] = BoundedCache(_CACHED)
-        self._seen: BoundedCache[str, bool] = BoundedCache(_CACHED)
+        self._known: PassportCache[Key] = PassportCache(_CACHED, revocations, clock)
+        self._seen: BoundedCache[bytes, bool] = BoundedCache(_CACHED)
+        self._chosen: BoundedCache[bytes, str] = BoundedCache(_CACHED)
+        self._asked: dict[Key, asyncio.Task[str]] = {}
 
     def knows(self, session: str) -> bool:
         """Whether identity has accepted this session lately."""
-        return self._seen.get(session) is not None
+        return self._seen.get(_digest(session)) is not None
 
     async def passport(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> str:
         """A passport for `audience`, under break-glass access where its id is given. Raises Problem."""
-        found = self._known.get((session, audience, organization_id, elevation_id))
-        return found or await self._issue(session, audience, organization_id, elevation_id)
+        found = self._known.get((_digest(session), audience, organization_id, elevation_id))
+        return found or await self.renew(session, audience, organization_id, elevation_id)
 
     async def renew(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> str:
-        """A new passport, after the one that we had was refused."""
-        return await self._issue(session, audience, organization_id, elevation_id)
+        """A new passport, after the one that we had was refused. All who ask for it at once share one."""
+        key = (_digest(session), audience, organization_id, elevation_id)
+        task = self._asked.get(key)
+        if task is None:
+            task = self._asked[key] = asyncio.create_task(self._issue(session, key))
+            task.add_done_callback(lambda done: self._answered(key, done))
+        return await asyncio.shield(task)
 
-    async def _issue(self, session: str, audience: str, organization_id: str, elevation_id: str) -> str:
+    def _answered(self, key: Key, task: asyncio.Task[str]) -> None:
+        del self._asked[key]
+        if not task.cancelled():
+            task.exception()  # Where everybody who waited went away, nobody else takes notice of it.
+
+    async def choose(self, session: str, audience: str) -> str:
+        """The organization that the person is in who names none. Raises Problem."""
+        digest = _digest(session)
+        found = self._chosen.get(digest)
+        if found is None:
+            await self.renew(session, audience, NO_ORGANIZATION)
+            found = self._chosen.get(digest) or ""
+        return found
+
+    async def _issue(self, session: str, key: Key) -> str:
+        digest, audience, organization_id, elevation_id = key
         request = identity_service_pb2.IssuePassportRequest(
-            session_token=session, audience=audience, organization_id=organization_id, elevation_id=elevation_id
+            session_token=session, audience=audience, elevation_id=elevation_id
         )
+        if organization_id == NO_ORGANIZATION:
+            request.choice = identity_service_pb2.ORGANIZATION_CHOICE_DEFAULT
+        else:
+            request.organization_id = organization_id
         try:
-            answer = await self._stub.IssuePassport(request, timeout=10.0)
+            answer = await self._stub.IssuePassport(request, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "identity") from None
-        self._seen.put(session, True, _SEEN_SECONDS)
-        left = answer.expires_at.seconds - self._clock.wall_seconds() - _MARGIN_SECONDS
-        if left > 0:
-            self._known.put((session, audience, organization_id, elevation_id), answer.passport, left)
+        self._seen.put(digest, True, _SEEN_SECONDS)
+        if organization_id == NO_ORGANIZATION:
+            self._chosen.put(digest, answer.organization_id, _CHOICE_SECONDS)
+            key = (digest, audience, answer.organization_id, elevation_id)
+        self._known.put(key, answer.passport)
         return str(answer.passport)
+
+
+def _digest(session: str) -> bytes:
+    """Instead of the session itself: what is kept is no credential."""
+    return hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()

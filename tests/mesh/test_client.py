@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from recoup.identity.v1 import identity_service_pb2
+from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
 from recoup_client.errors import Denied, InvalidRequest, NotFound, SignInNeeded
 from recoup_client.mesh import Certificate, MeshClient, pages
 from recoup_local.issuer import find_person, organization_id
-from tests.support.mesh import TestMesh
+from tests.support.mesh import TestMesh, soon
 
 pytestmark = pytest.mark.xdist_group("mesh")
 ACME = str(organization_id("acme"))
@@ -80,13 +82,29 @@ async def test_a_bad_session_or_somebody_elses_organization_is_refused(made: Tes
 
 
 async def test_a_passport_that_was_revoked_is_replaced_once(made: TestMesh) -> None:
-    request = identity_service_pb2.ListMembersRequest(organization_id=ACME, page_size=500)
-    async with client(made, made.mesh.token("acme", "Security")) as mesh:
-        members = (await mesh.identity.ListMembers(request)).members
-        me = next(m for m in members if m.user_id == str(find_person("acme", "Security").user_id))
-        old = await mesh.passport("identity")
-        revoke = identity_service_pb2.RevokeMemberSessionsRequest(organization_id=ACME, member_id=me.member_id)
-        await mesh.identity.RevokeMemberSessions(revoke)
-        # The session itself is good: a member's passports are void, and a new one is asked for.
-        assert (await mesh.identity.ListMembers(request)).members
-        assert old
+    """Another role voids the passport and not the session: a new passport is asked for, and has the new role."""
+    user, request = str(uuid4()), identity_service_pb2.ListMembersRequest(organization_id=ACME)
+    session = made.mesh.installation.issuer.token(find_person("acme", "Viewer"), sub=user)
+    async with client(made, made.mesh.token("acme", "Admin")) as admin, client(made, session) as mesh:
+        added = await admin.identity.AddMember(
+            identity_service_pb2.AddMemberRequest(
+                organization_id=ACME, user_id=user, email="new@acme.example.com", role=access_pb2.ROLE_VIEWER
+            )
+        )
+        with pytest.raises(Denied):
+            await mesh.identity.ListMembers(request)
+        await admin.identity.UpdateMember(
+            identity_service_pb2.UpdateMemberRequest(
+                organization_id=ACME,
+                member_id=added.member.member_id,
+                role=access_pb2.ROLE_AUDITOR,
+                etag=added.member.etag,
+            )
+        )
+
+        async def listed() -> bool | None:
+            with contextlib.suppress(Denied):
+                return bool((await mesh.identity.ListMembers(request)).members)
+            return None
+
+        assert await soon(listed)

@@ -43,7 +43,7 @@ class Behind:
         """Everybody is known."""
         return True
 
-    async def passport(self, _session: str, audience: str, organization_id: str) -> str:
+    async def passport(self, _session: str, audience: str, organization_id: str, _elevation_id: str = "") -> str:
         """A passport, unless it is asked for the platform by somebody who isn't of it."""
         self.passports.append((audience, organization_id))
         if organization_id == PLATFORM and not self.members:

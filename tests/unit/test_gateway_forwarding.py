@@ -215,7 +215,7 @@ def test_who_is_never_let_in_waits_and_who_was_goes_on() -> None:
 
 
 def test_each_token_has_a_budget_of_its_own() -> None:
-    edge = Edge(READS, read_burst=2)
+    edge = Edge(READS, read_burst=2, reads_a_second=0.1)
     assert [edge.ask("GET", "/scim/v2/Users", token="a")[0] for _ in range(3)] == [200, 200, 429]
     assert edge.ask("GET", "/scim/v2/Users", token="b")[0] == 200
 

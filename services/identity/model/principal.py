@@ -15,7 +15,7 @@ class Principal:
     `actor` names who acts, `user_id` the user whose membership and role it has, who is responsible for it. What ends
     the membership of one of the `others` ends it too. A credential that is bound to one organization is good for no
     other. `ceiling` holds the permissions, of all services, that the credential never goes beyond; None where the role
-    alone decides.
+    alone decides. `organization_hint`, which a session's claims name, only chooses among memberships.
     """
 
     actor: str
@@ -28,3 +28,4 @@ class Principal:
     others: tuple[UUID, ...] = ()
     organization_id: UUID | None = None
     ceiling: frozenset[str] | None = None
+    organization_hint: UUID | None = None

@@ -30,14 +30,19 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
 
     async def IssuePassport(self, request: pb.IssuePassportRequest, context: Context) -> pb.IssuePassportResponse:
         organization_id = UUID(request.organization_id) if request.organization_id else None
-        passport, expires_at = await passports.issue_passport(
+        signed, passport = await passports.issue_passport(
             self._authority,
             request.session_token,
             request.audience,
             organization_id,
             UUID(request.elevation_id) if request.elevation_id else None,
+            choose=request.choice == pb.ORGANIZATION_CHOICE_DEFAULT,
         )
-        return pb.IssuePassportResponse(passport=passport, expires_at=stamp_seconds(expires_at))
+        return pb.IssuePassportResponse(
+            passport=signed,
+            expires_at=stamp_seconds(passport.expires_at),
+            organization_id=str(passport.organization_id or ""),
+        )
 
     async def ExchangePassport(
         self, request: pb.ExchangePassportRequest, context: Context

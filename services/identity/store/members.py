@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, func, insert, select, text, update
+from sqlalchemy import Select, and_, case, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
@@ -21,7 +21,8 @@ _JOINED = members.outerjoin(
 _WHOLE = select(members, *(column.label(f"role_{column.name}") for column in roles.c)).select_from(_JOINED)
 
 
-def _member(row: Any) -> Member:
+def read_member(row: Any) -> Member:
+    """The member that a row of these queries is."""
     return Member(
         row.organization_id,
         row.member_id,
@@ -55,11 +56,15 @@ def _custom_role(row: Any) -> CustomRole | None:
     )
 
 
+def member_of_user(organization_id: UUID, user_id: UUID) -> Select[Any]:
+    """The query of a person's membership in the organization of the transaction; `read_member` reads its rows."""
+    return _WHOLE.where(members.c.organization_id == organization_id, members.c.user_id == user_id)
+
+
 async def find_member_of_user(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> Member | None:
     """A person's membership in the organization of the transaction."""
-    query = _WHOLE.where(members.c.organization_id == organization_id, members.c.user_id == user_id)
-    row = (await connection.execute(query)).one_or_none()
-    return _member(row) if row else None
+    row = (await connection.execute(member_of_user(organization_id, user_id))).one_or_none()
+    return read_member(row) if row else None
 
 
 async def get_member(connection: AsyncConnection, member_id: UUID, *, lock: bool = False) -> Member:
@@ -68,7 +73,7 @@ async def get_member(connection: AsyncConnection, member_id: UUID, *, lock: bool
     row = (await connection.execute(query.with_for_update(of=members) if lock else query)).one_or_none()
     if row is None:
         raise NotFound("member")
-    return _member(row)
+    return read_member(row)
 
 
 async def list_members(connection: AsyncConnection, after: UUID | None, limit: int) -> list[Member]:
@@ -76,14 +81,14 @@ async def list_members(connection: AsyncConnection, after: UUID | None, limit: i
     query = _WHOLE.where(members.c.state == "ACTIVE").order_by(members.c.member_id).limit(limit)
     if after is not None:
         query = query.where(members.c.member_id > after)
-    return [_member(row) for row in await connection.execute(query)]
+    return [read_member(row) for row in await connection.execute(query)]
 
 
 async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[Member]:
     """A person's active memberships in all organizations: the policy `own` shows these rows and no others."""
     await connection.execute(text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)})
     query = _WHOLE.where(members.c.user_id == user_id, members.c.state == "ACTIVE").limit(500)
-    return [_member(row) for row in await connection.execute(query)]
+    return [read_member(row) for row in await connection.execute(query)]
 
 
 async def lock_members(connection: AsyncConnection, organization_id: UUID) -> None:
@@ -104,7 +109,7 @@ async def count_admins(connection: AsyncConnection) -> int:
 async def list_members_of_address(connection: AsyncConnection, email: str) -> list[Member]:
     """Who has, or had, an address in the transaction's organization; ASCII letters of any case are one."""
     query = _WHOLE.where(func.lower(members.c.email.collate("C")) == fold_address(email))
-    return [_member(row) for row in await connection.execute(query.order_by(members.c.created_at))]
+    return [read_member(row) for row in await connection.execute(query.order_by(members.c.created_at))]
 
 
 async def insert_member(connection: AsyncConnection, member: Member) -> bool:

@@ -9,9 +9,12 @@ from services._mesh.context import current, find_current
 from services._mesh.errors import AlreadyExists, Reason
 from services._mesh.ids import uuid7
 from services._mesh.resource_limits import ResourceLimits
+from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role, require_another_admin, require_etag
 from services.identity.store import members as store
+from services.identity.store.admissions import sessions_of
+from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import active_member, end_membership, revoke_member
 from services.identity.usecases.persons import link_by_address
@@ -97,8 +100,13 @@ async def remove_member(work: UnitOfWork, member_id: UUID) -> None:
 
 
 async def revoke_member_sessions(work: UnitOfWork, member_id: UUID) -> int:
-    """End what a member holds in this organization; returns the place in the feed. Raises NotFound."""
+    """End all sessions of a member in this organization: whoever goes on signs in anew. Returns the place in the feed.
+
+    Raises NotFound.
+    """
     member = await active_member(work, member_id)
+    key = sessions_of(work.organization_id, member.actor)
+    await insert_revocation(work.connection, RevocationKind.SESSION.name, key, work.wall_now)
     seq = await revoke_member(work, member)
     await end_elevations(work, member)
     work.emit("identity.session.revoke", f"members/{member_id}", {"seq": str(seq), "user_id": str(member.user_id)})

@@ -14,12 +14,11 @@ from services.identity.model.membership import Member
 from services.identity.model.operators import OPERATOR_AAL, OperatorAccess, is_operator
 from services.identity.model.principal import Principal
 from services.identity.model.roles import NOBODY, Standing, standing
-from services.identity.store.members import find_member_of_user
-from services.identity.store.organizations import find_organization
+from services.identity.store.admissions import find_admission, has_ended
 from services.identity.usecases import elevations
+from services.identity.usecases.choosing import choose_organization
 from services.identity.usecases.operators import enter
-from services.identity.usecases.persons import responsible_person
-from services.identity.usecases.principals import Authority, resolve
+from services.identity.usecases.principals import Authority, ended, resolve
 
 PERMISSIONS_VERSION = 1
 
@@ -30,18 +29,25 @@ async def issue_passport(
     audience: str,
     organization_id: UUID | None,
     elevation_id: UUID | None = None,
-) -> tuple[str, int]:
-    """Exchange a credential for a passport that is bound to the caller's certificate; returns it and its `exp`.
+    *,
+    choose: bool = False,
+) -> tuple[str, Passport]:
+    """Exchange a credential for a passport that is bound to the caller's certificate; returns it, signed and as it is.
 
-    Raises Unauthenticated for a bad credential, NotFound for an organization that the responsible person isn't a
+    With `choose`, it is for the organization that the person is in who names none (see `choose_organization`). Raises
+    Unauthenticated for a bad or ended credential, NotFound for an organization that the responsible person isn't a
     member of, or that isn't the one that the credential is bound to, WrongState (ELEVATION_OVER) for break-glass access
     that isn't in force in this session.
     """
     principal = await resolve(authority, credential)
     organization_id = _bound(principal.organization_id, organization_id)
-    jti = str(uuid7())
+    if organization_id is None and choose:
+        organization_id = await choose_organization(authority.reader, principal.user_id, principal.organization_hint)
+    jti, holder = str(uuid7()), _holder(principal)
     place = _Place(principal.actor, principal.user_id, NOBODY, principal.ends_at)
-    if organization_id is not None:
+    if organization_id is None:
+        await _refuse_ended(authority, holder)
+    else:
         place = await _place(authority, principal, organization_id, audience, jti)
     now = int(authority.clock.wall_seconds())
     passport = Passport(
@@ -68,7 +74,7 @@ async def issue_passport(
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)
-    return sign_passport(authority.key, passport), passport.expires_at
+    return sign_passport(authority.key, passport), passport
 
 
 def _rests_on(principal: Principal, actor: str) -> tuple[str, ...]:
@@ -114,12 +120,13 @@ class _Place:
 async def _place(authority: Authority, principal: Principal, organization_id: UUID, audience: str, jti: str) -> _Place:
     """As a member; or as an operator whom the organization lets in for now. Raises NotFound."""
     try:
-        held, person = await _standing(authority, organization_id, principal.user_id, audience)
+        held, person = await _standing(authority, organization_id, _holder(principal), audience)
         return _Place(principal.actor, person, held, principal.ends_at)
     except NotFound:
         # An operator comes in person, and with a second factor; no token of theirs does.
         if principal.kind is not Kind.HUMAN or principal.aal < OPERATOR_AAL:
             raise
+    await _refuse_ended(authority, _holder(principal))
     access = await enter(authority.reader, organization_id, principal.user_id, principal.session_id, jti)
     if access is None:
         raise NotFound("organization")
@@ -134,23 +141,46 @@ def _operating(authority: Authority, access: OperatorAccess, audience: str) -> S
     return Standing(role, held, frozenset(), None)
 
 
-async def _membership(authority: Authority, organization_id: UUID, user_id: UUID) -> tuple[Member, UUID]:
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Of a credential or passport: the user whose membership it has, and what may have been ended."""
+
+    user_id: UUID
+    session_id: str
+    actor: str
+    auth_time: int
+
+
+def _holder(principal: Principal) -> _Holder:
+    return _Holder(principal.user_id, principal.session_id, principal.actor, principal.auth_time)
+
+
+async def _membership(authority: Authority, organization_id: UUID, holder: _Holder) -> tuple[Member, UUID]:
     """The user's membership and who they are as a person, straight from the database.
 
-    Whatever is amiss, the organization isn't there for them.
+    Whatever is amiss with it, the organization isn't there for them. Raises NotFound, Unauthenticated.
     """
     async with authority.reader.read(organization_id) as connection:
-        member = await find_member_of_user(connection, organization_id, user_id)
-        organization = await find_organization(connection, organization_id)
-        person = await responsible_person(connection, organization_id, user_id)
-    if member is None or member.state != "ACTIVE" or organization is None or organization.state != "ACTIVE":
+        found = await find_admission(connection, organization_id, holder.user_id, holder.session_id, holder.actor)
+    if found is None or not found.is_open:
         raise NotFound("organization")
-    return member, person
+    if found.has_ended(holder.auth_time):
+        raise ended()
+    return found.member, found.person_id
 
 
-async def _standing(authority: Authority, organization_id: UUID, user_id: UUID, audience: str) -> tuple[Standing, UUID]:
-    """What a user's membership amounts to, and who they are as a person. Raises NotFound."""
-    member, person = await _membership(authority, organization_id, user_id)
+async def _refuse_ended(authority: Authority, holder: _Holder) -> None:
+    """The feed forgets what every passport has outlived; a session lives longer, and is looked up."""
+    async with authority.reader.read(UUID(int=0)) as connection:
+        if await has_ended(connection, holder.session_id, holder.actor, holder.auth_time):
+            raise ended()
+
+
+async def _standing(
+    authority: Authority, organization_id: UUID, holder: _Holder, audience: str
+) -> tuple[Standing, UUID]:
+    """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated."""
+    member, person = await _membership(authority, organization_id, holder)
     return standing(authority.permissions, member, audience, authority.clock.now()), person
 
 
@@ -188,7 +218,8 @@ async def _still(authority: Authority, received: Passport, organization_id: UUID
     """What whoever the passport is for holds now. Raises NotFound where they left since."""
     user_id = UUID(received.rests_on[0].removeprefix("user:"))
     if not is_operator(received.actor):
-        return (await _standing(authority, organization_id, user_id, audience))[0]
+        holder = _Holder(user_id, received.session_id, received.actor, received.auth_time)
+        return (await _standing(authority, organization_id, holder, audience))[0]
     access = await enter(authority.reader, organization_id, user_id, received.session_id, jti)
     if access is None:
         raise NotFound("organization")

@@ -70,6 +70,7 @@ async def _session(authority: Authority, token: str) -> Principal:
         aal=session.aal,
         auth_time=session.auth_time,
         ends_at=session.expires_at,
+        organization_hint=session.organization_hint,
     )
 
 
@@ -79,7 +80,12 @@ def _refuse_revoked(authority: Authority, principal: Principal) -> None:
     if revoked(RevocationKind.SESSION, principal.session_id, since) or revoked(
         RevocationKind.ACTOR, principal.actor, since
     ):
-        raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was ended. Sign in again.")
+        raise ended()
+
+
+def ended() -> Unauthenticated:
+    """The refusal of a credential that was revoked."""
+    return Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was ended. Sign in again.")
 
 
 # JWTs begin with "eyJ": no prefix here may.

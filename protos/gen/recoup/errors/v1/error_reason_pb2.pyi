@@ -170,6 +170,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
     RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
     """
+    ERROR_REASON_ORGANIZATION_CHOICE_NEEDED: _ErrorReason.ValueType  # 130
+    """No organization was named, and the person is a member of several: name one. FAILED_PRECONDITION.
+    Metadata: organizations (how many).
+    """
     ERROR_REASON_ELEVATION_OVER: _ErrorReason.ValueType  # 160
     """Nobody acts under this break-glass access any more: it expired or was ended. Or it is another session's.
     FAILED_PRECONDITION. Metadata: elevation_id.
@@ -339,6 +343,10 @@ PERMISSION_DENIED. Metadata: session (whose it must be: "human").
 ERROR_REASON_REAUTHENTICATION_REQUIRED: ErrorReason.ValueType  # 121
 """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
 RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
+"""
+ERROR_REASON_ORGANIZATION_CHOICE_NEEDED: ErrorReason.ValueType  # 130
+"""No organization was named, and the person is a member of several: name one. FAILED_PRECONDITION.
+Metadata: organizations (how many).
 """
 ERROR_REASON_ELEVATION_OVER: ErrorReason.ValueType  # 160
 """Nobody acts under this break-glass access any more: it expired or was ended. Or it is another session's.

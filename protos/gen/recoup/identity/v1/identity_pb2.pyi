@@ -102,7 +102,7 @@ class _RevocationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     REVOCATION_KIND_UNSPECIFIED: _RevocationKind.ValueType  # 0
     """Not set."""
     REVOCATION_KIND_SESSION: _RevocationKind.ValueType  # 1
-    """One session; key is the session id."""
+    """One session; key is the session id. Or all that an actor has in an organization; key is "<organization id>/<actor>"."""
     REVOCATION_KIND_ACTOR: _RevocationKind.ValueType  # 2
     """All that an actor holds; key is the actor, such as "user:<uuid>"."""
     REVOCATION_KIND_MEMBER: _RevocationKind.ValueType  # 3
@@ -120,7 +120,7 @@ class RevocationKind(_RevocationKind, metaclass=_RevocationKindEnumTypeWrapper):
 REVOCATION_KIND_UNSPECIFIED: RevocationKind.ValueType  # 0
 """Not set."""
 REVOCATION_KIND_SESSION: RevocationKind.ValueType  # 1
-"""One session; key is the session id."""
+"""One session; key is the session id. Or all that an actor has in an organization; key is "<organization id>/<actor>"."""
 REVOCATION_KIND_ACTOR: RevocationKind.ValueType  # 2
 """All that an actor holds; key is the actor, such as "user:<uuid>"."""
 REVOCATION_KIND_MEMBER: RevocationKind.ValueType  # 3

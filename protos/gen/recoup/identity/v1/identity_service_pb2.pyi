@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from recoup.identity.v1 import identity_pb2 as _identity_pb2
 from recoup.mesh.v1 import access_pb2 as _access_pb2
 import builtins as _builtins
@@ -21,6 +22,26 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OrganizationChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrganizationChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrganizationChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORGANIZATION_CHOICE_UNSPECIFIED: _OrganizationChoice.ValueType  # 0
+    """The caller: `organization_id` names it, or there is none."""
+    ORGANIZATION_CHOICE_DEFAULT: _OrganizationChoice.ValueType  # 1
+    """Identity: the one that the person chose last, else the one that their session names, else their only one."""
+
+class OrganizationChoice(_OrganizationChoice, metaclass=_OrganizationChoiceEnumTypeWrapper):
+    """Who chooses the organization of a passport."""
+
+ORGANIZATION_CHOICE_UNSPECIFIED: OrganizationChoice.ValueType  # 0
+"""The caller: `organization_id` names it, or there is none."""
+ORGANIZATION_CHOICE_DEFAULT: OrganizationChoice.ValueType  # 1
+"""Identity: the one that the person chose last, else the one that their session names, else their only one."""
+Global___OrganizationChoice: _TypeAlias = OrganizationChoice  # noqa: Y015
+
 @_typing.final
 class IssuePassportRequest(_message.Message):
     """Asks for a passport."""
@@ -30,13 +51,16 @@ class IssuePassportRequest(_message.Message):
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     ELEVATION_ID_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """The session token as it came: a Supabase-shaped JWT."""
     audience: _builtins.str
     """The one service that the passport is for, such as "actions"."""
     organization_id: _builtins.str
-    """The organization, a UUID; empty for a passport of SESSION scope."""
+    """The organization, a UUID; empty for a passport of SESSION scope, or where `choice` says who chooses it."""
+    choice: Global___OrganizationChoice.ValueType
+    """Who chooses the organization, where the caller named none."""
     elevation_id: _builtins.str
     """The break-glass access (elevation) to act under, a UUID: one of this very session's that isn't over."""
     def __init__(
@@ -45,11 +69,12 @@ class IssuePassportRequest(_message.Message):
         session_token: _builtins.str = ...,
         audience: _builtins.str = ...,
         organization_id: _builtins.str = ...,
+        choice: Global___OrganizationChoice.ValueType = ...,
         elevation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "elevation_id", b"elevation_id", "organization_id", b"organization_id", "session_token", b"session_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "choice", b"choice", "elevation_id", b"elevation_id", "organization_id", b"organization_id", "session_token", b"session_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -63,8 +88,11 @@ class IssuePassportResponse(_message.Message):
 
     PASSPORT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     passport: _builtins.str
     """The signed passport."""
+    organization_id: _builtins.str
+    """The organization that it is for, a UUID; empty in a passport of SESSION scope."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When it expires, by the wall clock; at most five minutes ahead."""
@@ -74,10 +102,11 @@ class IssuePassportResponse(_message.Message):
         *,
         passport: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        organization_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "passport", b"passport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "organization_id", b"organization_id", "passport", b"passport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,49 @@
+"""Passports that identity issued, kept until shortly before they end, and no longer than nothing revokes them; bounded.
+
+It saves asking identity again. It decides nothing: whoever is shown a passport checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from services._mesh import passports
+from services._mesh.clock import Clock
+from services._mesh.limits import BoundedCache
+from services._mesh.passports import Passport
+from services._mesh.revocations import Revocations
+
+# A passport isn't used in its last seconds: it must still be good when the other side looks at it.
+MARGIN_SECONDS = 30.0
+K = TypeVar("K", bound=Hashable)
+
+
+class PassportCache(Generic[K]):
+    """At most `size` passports, by what they were asked for with."""
+
+    def __init__(self, size: int, revocations: Revocations, clock: Clock) -> None:
+        self._revocations, self._clock = revocations, clock
+        self._known: BoundedCache[K, tuple[str, Passport]] = BoundedCache(size)
+
+    def get(self, key: K) -> str | None:
+        """The passport, unless there is none, or the feed has taken it back since."""
+        found = self._known.get(key)
+        if found is None:
+            return None
+        token, passport = found
+        if passports.is_revoked(self._revocations, passport):
+            self._known.drop(key)
+            return None
+        return token
+
+    def put(self, key: K, token: str) -> Passport:
+        """Keep a passport for as long as it may be used; returns what it says. Raises TokenInvalid."""
+        passport = passports.glance(token)
+        left = passport.expires_at - self._clock.wall_seconds() - MARGIN_SECONDS
+        if left > 0:
+            self._known.put(key, (token, passport), left)
+        return passport
+
+    def __len__(self) -> int:
+        return len(self._known)

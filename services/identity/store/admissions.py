@@ -1,0 +1,64 @@
+"""All that a passport rests on, in one statement: for each one that is issued, identity reads the database once."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.identity.model.admission import Admission
+from services.identity.store.members import member_of_user, read_member
+from services.identity.tables import organizations, revocations
+from services.identity.tables.persons import persons
+
+
+def sessions_of(organization_id: UUID, actor: str) -> str:
+    """The key of a SESSION revocation that ends all that an actor has in an organization, up to its moment."""
+    return f"{organization_id}/{actor}"
+
+
+async def find_admission(
+    connection: AsyncConnection, organization_id: UUID, user_id: UUID, session_id: str, actor: str
+) -> Admission | None:
+    """A user's membership in the transaction's organization, with what decides about a session of theirs."""
+    state = select(organizations.c.state).where(organizations.c.organization_id == organization_id)
+    person = select(persons.c.person_id).where(
+        persons.c.organization_id == organization_id, persons.c.user_id == user_id
+    )
+    over = exists().where(revocations.c.kind == "SESSION", revocations.c.key == session_id)
+    ended = select(func.max(revocations.c.revoked_at)).where(
+        or_(
+            and_(revocations.c.kind == "ACTOR", revocations.c.key == actor),
+            and_(revocations.c.kind == "SESSION", revocations.c.key == sessions_of(organization_id, actor)),
+        )
+    )
+    query = member_of_user(organization_id, user_id).add_columns(
+        state.scalar_subquery().label("organization_state"),
+        person.scalar_subquery().label("person_id"),
+        over.label("session_over"),
+        ended.scalar_subquery().label("all_ended_at"),
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return Admission(
+        read_member(row), row.organization_state or "", row.person_id or user_id, row.session_over, row.all_ended_at
+    )
+
+
+async def has_ended(connection: AsyncConnection, session_id: str, actor: str, auth_time: int) -> bool:
+    """Whether a session is over before an organization is chosen: by itself, or with all of its actor's."""
+    query = select(
+        exists().where(
+            or_(
+                and_(revocations.c.kind == "SESSION", revocations.c.key == session_id),
+                and_(
+                    revocations.c.kind == "ACTOR",
+                    revocations.c.key == actor,
+                    func.extract("epoch", revocations.c.revoked_at) >= auth_time,
+                ),
+            )
+        )
+    )
+    return bool((await connection.execute(query)).scalar_one())

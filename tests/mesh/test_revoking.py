@@ -1,0 +1,271 @@
+"""What is revoked ends in every process within five seconds, while calls go on. Identity's key is rotated under them.
+
+The one bound of time in the tests: it is what is promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from recoup.actions.v1 import actions_service_pb2
+from recoup.audit.v1 import audit_service_pb2
+from recoup.identity.v1 import identity_service_pb2 as pb
+from recoup.mesh.v1 import access_pb2
+from recoup.pricing.v1 import bill_service_pb2
+from recoup.scanner.v1 import scanner_service_pb2
+from recoup_client.errors import Denied, NotFound, RecoupError, SignInNeeded
+from recoup_client.mesh import Certificate, MeshClient
+from recoup_local.issuer import find_person, organization_id
+from recoup_local.supervisor import LocalMesh
+from services._mesh.passports import glance
+from services._mesh.tokens import peek
+from services.identity import rotate
+from tests.support.mesh import soon
+
+pytestmark = pytest.mark.xdist_group("nemesis")
+SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
+PROCESSES = ("audit-signer", *SERVICES, "gateway")
+ACME = str(organization_id("acme"))
+PROMISED_SECONDS, WATCHED_SECONDS = 5.0, 8.0
+PAUSE_SECONDS = 0.05
+# A read of each process that a Viewer may not do, over REST and by the typed client.
+READS: dict[str, tuple[str, Callable[[MeshClient], Awaitable[Any]]]] = {
+    "identity": ("/members", lambda mesh: mesh.identity.ListMembers(pb.ListMembersRequest(organization_id=ACME))),
+    "scanner": (
+        "/connections",
+        lambda mesh: mesh.scanner.ListConnections(scanner_service_pb2.ListConnectionsRequest(organization_id=ACME)),
+    ),
+    "pricing": (
+        "/billSources",
+        lambda mesh: mesh.bills.ListBillSources(bill_service_pb2.ListBillSourcesRequest(organization_id=ACME)),
+    ),
+    "actions": (
+        "/receipts",
+        lambda mesh: mesh.actions.ListReceipts(actions_service_pb2.ListReceiptsRequest(organization_id=ACME)),
+    ),
+    "audit": (
+        "/events",
+        lambda mesh: mesh.audit.ListEvents(audit_service_pb2.ListEventsRequest(organization_id=ACME)),
+    ),
+}
+REFUSALS = (SignInNeeded, Denied, NotFound)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalMesh]:
+    state = Path(tempfile.mkdtemp(prefix="recoup-revoking-"))
+    made = LocalMesh(state, cloud=False, only=PROCESSES, fsync=False)
+    try:
+        asyncio.run(made.start())
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def client(mesh: LocalMesh, token: str) -> MeshClient:
+    folder = mesh.state / "clients" / "tests"
+    addresses = {name: f"127.0.0.1:{mesh.installation.ports[name]}" for name in SERVICES}
+    certificate = Certificate(mesh.installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
+    return MeshClient(addresses, certificate, token, ACME)
+
+
+@dataclass
+class Stream:
+    """Calls of one person to one process, one after the other: when the last one went well, and how often none did."""
+
+    name: str
+    good: int = 0
+    last_good: float = 0.0
+    refused: int = 0
+    odd: list[str] = field(default_factory=list)
+
+    async def run(self, call: Callable[[], Awaitable[bool]]) -> None:
+        while True:
+            try:
+                went_well = await call()
+            except (httpx.HTTPError, RecoupError) as error:
+                self.odd.append(repr(error))
+                went_well = None
+            if went_well:
+                self.good, self.last_good = self.good + 1, time.monotonic()
+            elif went_well is not None:
+                self.refused += 1
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+@asynccontextmanager
+async def streams(mesh: LocalMesh, who: str, token: str) -> AsyncIterator[list[Stream]]:
+    """A stream to each process through the gateway, and one by the typed client."""
+    trust = ssl.create_default_context(cafile=str(mesh.installation.ca.cert_file))
+    headers = {"authorization": f"Bearer {token}"}
+    async with (
+        client(mesh, token) as typed,
+        httpx.AsyncClient(base_url=mesh.gateway_url, verify=trust, headers=headers, timeout=20.0) as rest,
+    ):
+
+        def through_the_gateway(path: str) -> Callable[[], Awaitable[bool]]:
+            async def call() -> bool:
+                answer = await rest.get(f"/v1/organizations/{ACME}{path}")
+                if answer.status_code not in (200, 401, 403, 404):
+                    raise httpx.HTTPError(answer.text)
+                return answer.status_code == 200
+
+            return call
+
+        def by_the_typed_client(read: Callable[[MeshClient], Awaitable[Any]]) -> Callable[[], Awaitable[bool]]:
+            async def call() -> bool:
+                try:
+                    await read(typed)
+                except REFUSALS:
+                    return False
+                return True
+
+            return call
+
+        found, tasks = [], []
+        for process, (path, read) in READS.items():
+            for way, call in (("gateway", through_the_gateway(path)), ("client", by_the_typed_client(read))):
+                found.append(Stream(f"{who} at {process} by {way}"))
+                tasks.append(asyncio.create_task(found[-1].run(call)))
+        try:
+            yield found
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def newcomer(mesh: LocalMesh, admin: MeshClient) -> tuple[Any, str]:
+    """A new member who is an Auditor, and a session of theirs."""
+    user = str(uuid4())
+    added = await admin.identity.AddMember(
+        pb.AddMemberRequest(
+            organization_id=ACME, user_id=user, email=f"{user}@acme.example.com", role=access_pb2.ROLE_AUDITOR
+        )
+    )
+    return added.member, mesh.installation.issuer.token(find_person("acme", "Auditor"), sub=user)
+
+
+async def end_sessions(admin: MeshClient, member: Any) -> None:
+    await admin.identity.RevokeMemberSessions(
+        pb.RevokeMemberSessionsRequest(organization_id=ACME, member_id=member.member_id)
+    )
+
+
+async def remove(admin: MeshClient, member: Any) -> None:
+    await admin.identity.RemoveMember(pb.RemoveMemberRequest(organization_id=ACME, member_id=member.member_id))
+
+
+async def change_role(admin: MeshClient, member: Any) -> None:
+    await admin.identity.UpdateMember(
+        pb.UpdateMemberRequest(
+            organization_id=ACME, member_id=member.member_id, role=access_pb2.ROLE_VIEWER, etag=member.etag
+        )
+    )
+
+
+@pytest.mark.parametrize("revoke", [end_sessions, remove, change_role], ids=["session", "member", "role"])
+async def test_what_is_revoked_ends_in_every_process_within_five_seconds(
+    mesh: LocalMesh, revoke: Callable[[MeshClient, Any], Awaitable[None]]
+) -> None:
+    async with client(mesh, mesh.token("acme", "Admin")) as admin:
+        member, token = await newcomer(mesh, admin)
+        _, other = await newcomer(mesh, admin)
+        async with streams(mesh, "revoked", token) as ending, streams(mesh, "other", other) as going_on:
+
+            async def all_go() -> bool | None:
+                return all(each.good > 2 for each in (*ending, *going_on)) or None
+
+            await soon(all_go)
+            await revoke(admin, member)
+            revoked_at = time.monotonic()
+            await asyncio.sleep(WATCHED_SECONDS)  # What is looked for is that nothing goes well in this time.
+            stopped_at = time.monotonic()
+    late = {each.name: each.last_good - revoked_at for each in ending if each.last_good - revoked_at > PROMISED_SECONDS}
+    assert late == {}
+    assert all(each.refused for each in ending), [each for each in ending if not each.refused]
+    assert all(stopped_at - each.last_good < 2 and not each.refused for each in going_on), going_on
+    assert [each.odd for each in (*ending, *going_on) if each.odd] == []
+
+
+async def test_a_session_that_was_ended_gets_no_passport_any_more_and_a_new_one_does(mesh: LocalMesh) -> None:
+    async with client(mesh, mesh.token("acme", "Admin")) as admin:
+        member, token = await newcomer(mesh, admin)
+        await end_sessions(admin, member)
+        async with client(mesh, token) as ended:
+            with pytest.raises(SignInNeeded) as caught:
+                await ended.passport("scanner")
+        assert caught.value.reason == "CREDENTIAL_REVOKED"
+
+        async def again() -> str | None:
+            now = [{"method": "password", "timestamp": int(time.time())}]
+            token = mesh.installation.issuer.token(find_person("acme", "Auditor"), sub=member.user_id, amr=now)
+            async with client(mesh, token) as signed_in:
+                try:
+                    return await signed_in.passport("scanner")
+                except SignInNeeded:  # Within the same second it counts as before.
+                    return None
+
+        assert glance(await soon(again)).role == "AUDITOR"
+
+
+async def test_identitys_key_is_rotated_under_calls_none_of_which_fails(mesh: LocalMesh) -> None:
+    installation = mesh.installation
+    key, new = installation.folder("identity") / "signing.key", installation.folder("identity") / "next.key"
+    trust = installation.trust / "identity.jwks.json"
+    async with client(mesh, mesh.token("acme", "Admin")) as admin:
+        _, token = await newcomer(mesh, admin)
+        before = kid(await admin.passport("scanner"))
+        async with streams(mesh, "anybody", token) as going_on:
+            rotate.stage(new, trust)
+            aged(trust, 10)
+            rotate.switch(key, new, trust)
+
+            async def new_key() -> bool | None:
+                return kid(await admin.passport("scanner", fresh=True)) != before or None
+
+            await soon(new_key)
+            asked = [each.good for each in going_on]
+
+            async def go_on() -> bool | None:
+                return all(each.good > one + 10 for each, one in zip(going_on, asked, strict=True)) or None
+
+            await soon(go_on)
+        assert [(each.name, each.refused, each.odd) for each in going_on if each.refused or each.odd] == []
+        old = await admin.passport("identity")
+        aged(key, rotate.OVERLAP_SECONDS + 1)
+        rotate.retire(key, trust)
+        assert kid(old) == before
+
+        async def refused() -> bool | None:
+            try:
+                await READS["identity"][1](admin)
+            except SignInNeeded:
+                return True
+            return None
+
+        assert await soon(refused)
+
+
+def kid(passport: str) -> str:
+    return str(peek(passport, "recoup-passport+jwt").header["kid"])
+
+
+def aged(file: Path, seconds: float) -> None:
+    """A file as it is when so many seconds are over."""
+    os.utime(file, (time.time() - seconds,) * 2)
