@@ -24,7 +24,7 @@ BEGIN
     FOREACH login IN ARRAY ARRAY['migrate', 'api', 'relay', 'dispatcher', 'worker', 'sequencer', 'checker', 'archiver']
     LOOP
       CONTINUE WHEN login IN ('sequencer', 'checker', 'archiver') AND service <> 'audit';
-      CONTINUE WHEN login IN ('dispatcher', 'worker') AND service = 'identity';
+      CONTINUE WHEN login = 'worker' AND service = 'identity';
       role := service || '_' || login;
       IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
         EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT', role);

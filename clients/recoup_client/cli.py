@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, elevating, erasing, evidence, log, operating, roles, savings
+from recoup_client import auditing, elevating, erasing, evidence, excepting, log, operating, roles, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.session import Session
@@ -178,6 +178,7 @@ for _command in (
     elevating.elevate,
     elevating.review,
     roles.role,
+    excepting.exception,
 ):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from recoup_client.auditing import Moment
 from recoup_client.rest import at
 from recoup_client.session import Group, Session
 
@@ -94,12 +95,13 @@ def review_show(session: Session, review_id: str) -> None:
 
 @review.command("decide")
 @click.argument("review_id")
-@click.argument("verdict", type=click.Choice(("justified", "unjustified")))
+@click.argument("verdict", type=click.Choice(("justified", "unjustified", "renew", "end")))
 @click.option("--note", required=True, help="what there is to say, without anybody's name: it stands in the log")
+@click.option("--until", type=Moment(), default=None, help="with renew: when the exception expires now (UTC)")
 @click.pass_obj
-def review_decide(session: Session, review_id: str, verdict: str, note: str) -> None:
-    """Decide a review, for good."""
-    body = {"verdict": f"REVIEW_VERDICT_{verdict.upper()}", "note": note}
+def review_decide(session: Session, review_id: str, verdict: str, note: str, until: str | None) -> None:
+    """Decide a review, for good: break-glass was justified or not, an exception is renewed or ends."""
+    body = {"verdict": f"REVIEW_VERDICT_{verdict.upper()}", "note": note, **({"renewedUntil": until} if until else {})}
     _show_review(session, session.call("POST", at("/reviews/{}:decide", review_id), body))
 
 

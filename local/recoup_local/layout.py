@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from services._mesh.streams import api_permissions, stream_name, worker_permissions
 
 LOGINS: Mapping[str, tuple[str, ...]] = {
-    "identity": ("migrate", "api", "relay"),
+    "identity": ("migrate", "api", "relay", "dispatcher"),
     "scanner": ("migrate", "api", "relay", "dispatcher", "worker"),
     "pricing": ("migrate", "api", "relay", "dispatcher", "worker"),
     "actions": ("migrate", "api", "relay", "dispatcher", "worker"),
@@ -64,7 +64,9 @@ def _worker(service: str, peers: tuple[str, ...]) -> ProcessSpec:
 PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec("audit-signer", "services.audit.signer"),
     _api_with_jobs("audit", peers=("audit-signer", "identity")),
-    ProcessSpec("identity", "services.identity", "identity", "api", tasks=("relay",), peers=("audit",), signs=True),
+    ProcessSpec(
+        "identity", "services.identity", "identity", "api", tasks=("relay", "dispatcher"), peers=("audit",), signs=True
+    ),
     _api_with_jobs("scanner", peers=("identity", "audit")),
     _api_with_jobs("pricing", peers=("identity", "audit", "scanner")),
     _api_with_jobs("actions", peers=("identity", "audit", "scanner", "pricing")),

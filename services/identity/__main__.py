@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from recoup.identity.v1 import (
     elevation_service_pb2,
+    exception_service_pb2,
     identity_service_pb2,
     operator_service_pb2,
     review_service_pb2,
@@ -23,9 +24,11 @@ from services._mesh.revocations import Revocation, RevocationKind
 from services._mesh.uow import Store
 from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
+from services.identity.falling_due import FallingDue
 from services.identity.model.elevations import Reach
 from services.identity.model.permissions import Held, PermissionTable
 from services.identity.rpc.elevations import ElevationRpc
+from services.identity.rpc.exceptions import ExceptionRpc
 from services.identity.rpc.identity import IdentityRpc
 from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.reviews import ReviewRpc
@@ -36,6 +39,7 @@ from services.identity.usecases.principals import Authority
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
+_EXCEPTIONS = exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"]
 _REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
 _ROLES = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
 
@@ -110,12 +114,17 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         seconds=int(settings.passports.seconds),
     )
     produce(mesh, "identity", store)
+    if settings.database is None or settings.database.dispatcher is None:
+        raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
+    dispatcher = mesh.database(settings.database.dispatcher, 2)
+    mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics).run(), "what is due")
     pages = PageTokens.from_file(settings.passports.page_key)
     await mesh.serve(
         [
             (_IDENTITY, IdentityRpc(authority, store, mesh.clock, pages)),
             (_OPERATORS, OperatorRpc(store, mesh.clock, pages)),
             (_ELEVATIONS, ElevationRpc(store, mesh.clock, pages, authority.permissions, authority.reach)),
+            (_EXCEPTIONS, ExceptionRpc(store, mesh.clock, pages)),
             (_REVIEWS, ReviewRpc(store, mesh.clock, pages)),
             (_ROLES, RoleRpc(store, authority.permissions, mesh.clock, pages)),
         ]

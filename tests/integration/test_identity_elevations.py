@@ -24,7 +24,7 @@ from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.elevations import Elevation, Reach
 from services.identity.model.membership import Role
 from services.identity.model.permissions import PermissionTable
-from services.identity.model.reviews import Review, Verdict
+from services.identity.model.reviews import Decision, Review, Verdict
 from services.identity.store.members import find_member_of_user
 from services.identity.store.revocations import list_revocations
 from services.identity.usecases import elevations, members, organizations, persons, reviews
@@ -77,9 +77,8 @@ class Identity:
         return await self.decide(lambda work: elevations.request_elevation(work, REACH, HELD, wanted), **facts)
 
     async def review(self, found: Elevation, person: UUID = OTHER, **facts: Any) -> Review:
-        return await self.decide(
-            lambda work: reviews.decide_review(work, found.review_id, Verdict.JUSTIFIED, "seen"), person, **facts
-        )
+        said = Decision(Verdict.JUSTIFIED, "seen")
+        return await self.decide(lambda work: reviews.decide_review(work, found.review_id, said), person, **facts)
 
     async def force(
         self,
@@ -302,7 +301,7 @@ async def test_the_data_itself_lets_nobody_review_themselves_or_change_what_was(
     with pytest.raises(asyncpg.CheckViolationError, match="somebody_else_decides"):
         await identity.write(verdict.format("JUSTIFIED"), ADMIN)
     with pytest.raises(asyncpg.CheckViolationError, match="verdict_fits"):
-        await identity.write(verdict.format("RENEW"), OTHER)
+        await identity.write(verdict.format("END"), OTHER)
     with pytest.raises(asyncpg.CheckViolationError, match="decided_whole"):
         await identity.write(f"WITH event AS ({OUTBOX}) UPDATE identity.reviews SET verdict = 'JUSTIFIED'")
     # A second review about somebody else, which the holder could decide: it isn't theirs to be about.

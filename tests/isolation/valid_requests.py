@@ -142,6 +142,21 @@ def _elevation(made: TestMesh) -> str:
     return str(found[0]["elevationId"])
 
 
+def _excepted(made: TestMesh, hours: int) -> dict[str, str]:
+    """An exception that begins now, by the movable clock, and lasts so long."""
+    ends = made.mesh.clock.now() + timedelta(hours=hours)
+    wanted = {"kind": "EXCEPTION_KIND_ACCESS", "target": "things/1", "reason": "the isolation suite"}
+    return {**wanted, "expiresAt": f"{ends:%FT%TZ}"}
+
+
+def _exception(made: TestMesh) -> str:
+    admin = made.rest("acme", "Admin")
+    found: list[dict[str, Any]] = admin.get("/exceptions", pageSize=1)["exceptions"]
+    if not found:
+        found = [admin.post("/exceptions", _excepted(made, hours=48))["exception"]]
+    return str(found[0]["exceptionId"])
+
+
 def _review(made: TestMesh) -> str:
     elevation = made.rest("acme", "Admin").get(f"/elevations/{_elevation(made)}")["elevation"]
     return str(elevation["reviewId"])
@@ -151,6 +166,7 @@ _CONNECTION = "recoup.scanner.v1.ScannerService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _ELEVATIONS = "recoup.identity.v1.ElevationService"
+_EXCEPTIONS = "recoup.identity.v1.ExceptionService"
 _REVIEWS = "recoup.identity.v1.ReviewService"
 _ROLES = "recoup.identity.v1.RoleService"
 _AUDIT = "recoup.audit.v1.AuditService"
@@ -193,6 +209,12 @@ FACTORIES: Mapping[str, Factory] = {
     ),
     f"{_ELEVATIONS}/GetElevation": lambda made: Case({"elevation_id": _elevation(made)}),
     f"{_ELEVATIONS}/ListElevations": lambda made: Case({}),
+    f"{_EXCEPTIONS}/CreateException": lambda made: Case({}, _excepted(made, hours=0), answer=(400, "FIELD_INVALID")),
+    f"{_EXCEPTIONS}/EndException": lambda made: Case(
+        {"exception_id": str(uuid4())}, {"reason": "over"}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_EXCEPTIONS}/GetException": lambda made: Case({"exception_id": _exception(made)}),
+    f"{_EXCEPTIONS}/ListExceptions": lambda made: Case({}),
     f"{_REVIEWS}/GetReview": lambda made: Case({"review_id": _review(made)}),
     f"{_REVIEWS}/ListReviews": lambda made: Case({}),
     f"{_REVIEWS}/DecideReview": lambda made: Case(

@@ -36,6 +36,12 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
         "organization_id value relayed cleared",
         "relayed cleared",
     ),
+    ("identity.due_items", "dispatch"): (
+        "identity_dispatcher",
+        "SELECT",
+        "organization_id kind subject_id due_at",
+        "",
+    ),
     # (b) before the organization is known: a session sees its own person's memberships.
     ("identity.members", "own"): ("identity_api", "SELECT", "*", "*"),
     # (c) the sequencer inserts, and keeps each organization's place in the chain.

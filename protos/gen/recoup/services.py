@@ -11,6 +11,7 @@ from recoup.audit.v1 import evidence_service_pb2
 from recoup.audit.v1 import signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
 from recoup.identity.v1 import elevation_service_pb2
+from recoup.identity.v1 import exception_service_pb2
 from recoup.identity.v1 import identity_service_pb2
 from recoup.identity.v1 import operator_service_pb2
 from recoup.identity.v1 import review_service_pb2
@@ -36,6 +37,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
     ),
     "identity": (
         elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"],
+        exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"],
         identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
         operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
         review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],

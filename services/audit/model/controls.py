@@ -13,6 +13,9 @@ EVENT_TRIGGERS = (
 )
 # SHA-256 of bodies that stand in no code which runs here: white space counts as one space.
 BODIES_SHA256 = {
+    "identity.refuse_second_end": "a40b1343f03096ba95504e340850c39b2cea2b49d996314853e28d5ab8a697c0",
+    "identity.require_other_person": "24ffcb35ad19138346013436cb0a6221db413991277b91f9a31b9f3d8ad486c0",
+    "identity.require_renewal": "e4342051671afe907e661feb8fbf1c9bcb3433062949d7aa0838c9a80f68d8b4",
     "identity.require_another_person": "b01c8cad803036c83c7dca020bf84fbd2a7470475fb7e00850e68544aded0423",
     "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",
     "public.recoup_refuse_alter": "247bc0ab5f51512d2c27e2dd68af8a7f13d6ddfab2811ee7055e0109d50f8771",
@@ -27,7 +30,7 @@ LOGS = tuple(
 _KINDS = {
     "log": (*LOGS, "audit.events"),
     "state": (
-        *(f"identity.{name}" for name in ("organizations", "members", "roles")),
+        *(f"identity.{name}" for name in ("organizations", "members", "roles", "elevations", "exceptions", "reviews")),
         *(f"scanner.{name}" for name in ("connections", "credentials", "scans")),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
@@ -37,7 +40,7 @@ _KINDS = {
     "dispatch": (
         *(f"{service}.outbox_counters" for service in SERVICES),
         *(f"{service}.jobs" for service in SERVICES if service != "identity"),
-        *("audit.chains", "audit.producers"),
+        *("audit.chains", "audit.producers", "identity.due_items"),
     ),
 }
 KINDS = {name: kind for kind, names in _KINDS.items() for name in names}
@@ -51,11 +54,17 @@ TRIGGERS = (
     ("another_person", "require_another_person"),
     ("final_state", "refuse_second_end"),
     ("other_person", "require_other_person"),
+    ("renewed_by_review", "require_renewal"),
 )
 # Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
 GUARDS = (
     ("actions.actions", "final_state", 1 + 2 + 16, "O", "hold_final_state"),
     ("identity.members", "another_person", 1 + 2 + 4 + 16, "O", "require_another_person"),
+    ("identity.elevations", "final_state", 1 + 2 + 16, "O", "refuse_second_end"),
+    ("identity.exceptions", "final_state", 1 + 2 + 16, "O", "refuse_second_end"),
+    ("identity.exceptions", "renewed_by_review", 1 + 2 + 16, "O", "require_renewal"),
+    ("identity.reviews", "final_state", 1 + 2 + 16, "O", "refuse_second_end"),
+    ("identity.reviews", "other_person", 1 + 2 + 4 + 16, "O", "require_other_person"),
 )
 _UNDECIDED = "(state <> ALL (ARRAY['APPROVED'::text, 'DONE'::text]))"
 CONSTRAINTS = (
@@ -64,6 +73,17 @@ CONSTRAINTS = (
         "confirmed_by_another",
         "((confirmed_by IS NULL) OR ((confirmed_by <> user_id) AND (confirmed_by IS DISTINCT FROM approver_by)))",
     ),
+    (
+        "identity.elevations",
+        "an_hour_at_most",
+        "((expires_at > begins_at) AND (expires_at <= (begins_at + '01:00:00'::interval)))",
+    ),
+    (
+        "identity.exceptions",
+        "a_year_at_most",
+        "((expires_at > term_begins_at) AND (expires_at <= (term_begins_at + '366 days'::interval)))",
+    ),
+    ("identity.reviews", "somebody_else_decides", "(reviewer_person <> subject_person)"),
     ("audit.erasures", "two_people", f"({_UNDECIDED} OR (decider_hash <> requester_hash))"),
     ("audit.erasures", "not_of_oneself", f"({_UNDECIDED} OR (decider_hash <> subject_hash))"),
 )
@@ -112,6 +132,17 @@ SEALED = (
         "confirmed_by",
     ),
     ("identity.roles", "role_id", "name,permissions"),
+    (
+        "identity.elevations",
+        "elevation_id",
+        "holder,holder_person,session_id,permissions,begins_at,expires_at,ended_at",
+    ),
+    (
+        "identity.exceptions",
+        "exception_id",
+        "kind,about,owner_person,reviewers,term_begins_at,expires_at,ended_at",
+    ),
+    ("identity.reviews", "review_id", "elevation_id,subject_person,due_at,verdict,reviewer_person,decided_at"),
     ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
     ("actions.actions", "action_id", "requester_person,plan_hash,state"),

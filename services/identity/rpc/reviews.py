@@ -38,9 +38,7 @@ class ReviewRpc(review_service_pb2_grpc.ReviewServiceServicer):
 
     async def DecideReview(self, request: pb.DecideReviewRequest, context: Context) -> pb.DecideReviewResponse:
         async def decide(work: UnitOfWork) -> pb.DecideReviewResponse:
-            decided = await reviews.decide_review(
-                work, UUID(request.review_id), wire.verdict(request.verdict), request.note
-            )
+            decided = await reviews.decide_review(work, UUID(request.review_id), wire.decision(request))
             return pb.DecideReviewResponse(review=wire.review(decided, work.now))
 
         return await self._store.write(request, pb.DecideReviewResponse, decide)

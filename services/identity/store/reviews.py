@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.identity.model.reviews import Review, Verdict, own
+from services.identity.model.reviews import Decision, Review, Verdict, own
 from services.identity.tables.elevations import reviews
 
 
@@ -20,6 +20,7 @@ def _review(row: Any) -> Review:
         review_id=row.review_id,
         organization_id=row.organization_id,
         elevation_id=row.elevation_id,
+        exception_id=row.exception_id,
         subject_person=row.subject_person,
         opened_at=row.opened_at,
         due_at=row.due_at,
@@ -27,6 +28,7 @@ def _review(row: Any) -> Review:
         note=row.note or "",
         reviewer=row.reviewer or "",
         decided_at=row.decided_at,
+        renewed_until=row.renewed_until,
     )
 
 
@@ -46,6 +48,7 @@ async def insert_review(connection: AsyncConnection, made: Review) -> None:
             organization_id=made.organization_id,
             review_id=made.review_id,
             elevation_id=made.elevation_id,
+            exception_id=made.exception_id,
             subject_person=made.subject_person,
             opened_at=made.opened_at,
             due_at=made.due_at,
@@ -82,11 +85,17 @@ async def count_undecided(connection: AsyncConnection, person: UUID) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
+async def find_undecided_review_of(connection: AsyncConnection, exception_id: UUID) -> Review | None:
+    """The review of an exception that nobody has decided, locked."""
+    query = select(reviews).where(reviews.c.exception_id == exception_id, reviews.c.decided_at.is_(None))
+    row = (await connection.execute(query.with_for_update())).one_or_none()
+    return _review(row) if row else None
+
+
 async def mark_review_decided(
     connection: AsyncConnection,
     review: Review,
-    verdict: Verdict,
-    note: str,
+    decision: Decision,
     reviewer: tuple[str, UUID],
     decided_at: datetime,
 ) -> Review:
@@ -95,7 +104,14 @@ async def mark_review_decided(
     changed = (
         update(reviews)
         .where(reviews.c.review_id == review.review_id)
-        .values(verdict=verdict.value, note=note, reviewer=actor, reviewer_person=person, decided_at=decided_at)
+        .values(
+            verdict=decision.verdict.value,
+            note=decision.note,
+            renewed_until=decision.renewed_until,
+            reviewer=actor,
+            reviewer_person=person,
+            decided_at=decided_at,
+        )
         .returning(reviews)
     )
     try:

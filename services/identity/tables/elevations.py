@@ -34,6 +34,8 @@ reviews = Table(
     Column("organization_id", _Id, primary_key=True),
     Column("review_id", _Id, primary_key=True),
     Column("elevation_id", _Id),
+    Column("exception_id", _Id),
+    Column("renewed_until", _Moment),
     Column("subject_person", _Id, nullable=False),
     Column("opened_at", _Moment, nullable=False),
     Column("due_at", _Moment, nullable=False),

@@ -16,9 +16,12 @@ from services.identity.model.elevations import MAX_UNREVIEWED, REVIEWED_WITHIN, 
 from services.identity.model.membership import Member
 from services.identity.model.reviews import Review
 from services.identity.store import elevations as store
+from services.identity.store.due import insert_due
 from services.identity.store.reviews import count_undecided
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.reviews import open_review
+
+EXPIRY = "ELEVATION_EXPIRY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ async def request_elevation(work: UnitOfWork, reach: Reach, held: frozenset[str]
     )
     await store.insert_elevation(work.connection, made, context.aal)
     said = {"permissions": list(made.permissions), "reason": made.reason, "expires_at": made.expires_at.isoformat()}
+    await insert_due(work.connection, work.organization_id, EXPIRY, made.elevation_id, made.expires_at)
     work.emit("identity.elevation.request", made.target, {**said, "review_id": str(made.review_id)})
     await open_review(
         work,

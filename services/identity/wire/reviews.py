@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from recoup.identity.v1 import review_service_pb2 as pb
-from services._mesh.times import stamp
-from services.identity.model.reviews import Review, Verdict
+from services._mesh.times import moment, stamp
+from services.identity.model.reviews import Decision, Review, Verdict
 
 
 def review(found: Review, now: datetime) -> pb.Review:
@@ -23,6 +23,7 @@ def review(found: Review, now: datetime) -> pb.Review:
         note=found.note,
         reviewer=found.reviewer,
         decided_at=stamp(found.decided_at),
+        renewed_until=stamp(found.renewed_until),
     )
 
 
@@ -31,6 +32,10 @@ def state(message: pb.ReviewState.ValueType) -> str:
     return pb.ReviewState.Name(message).removeprefix("REVIEW_STATE_") if message else ""
 
 
-def verdict(message: pb.ReviewVerdict.ValueType) -> Verdict:
-    """A verdict from the wire."""
-    return Verdict(pb.ReviewVerdict.Name(message).removeprefix("REVIEW_VERDICT_"))
+def decision(request: pb.DecideReviewRequest) -> Decision:
+    """What a reviewer says."""
+    return Decision(
+        Verdict(pb.ReviewVerdict.Name(request.verdict).removeprefix("REVIEW_VERDICT_")),
+        request.note,
+        moment(request.renewed_until) if request.HasField("renewed_until") else None,
+    )

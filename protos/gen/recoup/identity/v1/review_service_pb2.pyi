@@ -60,6 +60,10 @@ class _ReviewVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReviewV
     """Of break-glass access: it was justified."""
     REVIEW_VERDICT_UNJUSTIFIED: _ReviewVerdict.ValueType  # 2
     """Of break-glass access: it was not."""
+    REVIEW_VERDICT_RENEW: _ReviewVerdict.ValueType  # 3
+    """Of an exception: it goes on until another date."""
+    REVIEW_VERDICT_END: _ReviewVerdict.ValueType  # 4
+    """Of an exception: it is over."""
 
 class ReviewVerdict(_ReviewVerdict, metaclass=_ReviewVerdictEnumTypeWrapper):
     """What came of a review."""
@@ -70,6 +74,10 @@ REVIEW_VERDICT_JUSTIFIED: ReviewVerdict.ValueType  # 1
 """Of break-glass access: it was justified."""
 REVIEW_VERDICT_UNJUSTIFIED: ReviewVerdict.ValueType  # 2
 """Of break-glass access: it was not."""
+REVIEW_VERDICT_RENEW: ReviewVerdict.ValueType  # 3
+"""Of an exception: it goes on until another date."""
+REVIEW_VERDICT_END: ReviewVerdict.ValueType  # 4
+"""Of an exception: it is over."""
 Global___ReviewVerdict: _TypeAlias = ReviewVerdict  # noqa: Y015
 
 @_typing.final
@@ -89,12 +97,13 @@ class Review(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     REVIEWER_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    RENEWED_UNTIL_FIELD_NUMBER: _builtins.int
     review_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
     """The organization, a UUID."""
     target: _builtins.str
-    """What it is about, such as "elevations/<uuid>"."""
+    """What it is about, such as "elevations/<uuid>" or "exceptions/<uuid>"."""
     subject_person: _builtins.str
     """The person whom it is about, a UUID: they can't decide it."""
     state: Global___ReviewState.ValueType
@@ -117,6 +126,10 @@ class Review(_message.Message):
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
 
+    @_builtins.property
+    def renewed_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when the exception was renewed; set with RENEW alone."""
+
     def __init__(
         self,
         *,
@@ -131,10 +144,11 @@ class Review(_message.Message):
         note: _builtins.str = ...,
         reviewer: _builtins.str = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        renewed_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "due_at", b"due_at", "opened_at", b"opened_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "due_at", b"due_at", "opened_at", b"opened_at", "renewed_until", b"renewed_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "due_at", b"due_at", "note", b"note", "opened_at", b"opened_at", "organization_id", b"organization_id", "review_id", b"review_id", "reviewer", b"reviewer", "state", b"state", "subject_person", b"subject_person", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "due_at", b"due_at", "note", b"note", "opened_at", b"opened_at", "organization_id", b"organization_id", "renewed_until", b"renewed_until", "review_id", b"review_id", "reviewer", b"reviewer", "state", b"state", "subject_person", b"subject_person", "target", b"target", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,6 +277,7 @@ class DecideReviewRequest(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RENEWED_UNTIL_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID."""
     review_id: _builtins.str
@@ -273,6 +288,10 @@ class DecideReviewRequest(_message.Message):
     """What there is to say, without anybody's name: it stands in the log."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat."""
+    @_builtins.property
+    def renewed_until(self) -> _timestamp_pb2.Timestamp:
+        """With RENEW, and with nothing else: when the exception expires now. A year ahead at most."""
+
     def __init__(
         self,
         *,
@@ -281,10 +300,11 @@ class DecideReviewRequest(_message.Message):
         verdict: Global___ReviewVerdict.ValueType = ...,
         note: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        renewed_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["renewed_until", b"renewed_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "organization_id", b"organization_id", "request_id", b"request_id", "review_id", b"review_id", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "organization_id", b"organization_id", "renewed_until", b"renewed_until", "request_id", b"request_id", "review_id", b"review_id", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
