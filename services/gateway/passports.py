@@ -30,11 +30,11 @@ Key = tuple[bytes, str, str, str]
 
 def elevation_of(headers: Mapping[str, str]) -> str:
     """The id of the break-glass access that the caller says to act under, or nothing. Raises Invalid."""
-    given = headers.get("recoup-elevation", "")
+    given = headers.get("elevation-id", "")
     try:
         return given and str(UUID(given))
     except ValueError as error:
-        raise invalid_field("Recoup-Elevation", "must be the id of a break-glass access, a UUID") from error
+        raise invalid_field("Elevation-Id", "must be the id of a break-glass access, a UUID") from error
 
 
 def organization_of(named: str, headers: Mapping[str, str]) -> str:

@@ -48,6 +48,9 @@ def opened(evidence: Evidence, export: Export) -> dict[str, bytes]:
         return {name: packed.read(name) for name in packed.namelist()}
 
 
+AUTHORITY = f"elevation:{uuid4()}.{uuid4()}"
+
+
 def verified(evidence: Evidence, export: Export, key: str = "") -> tuple[int, dict[str, Any]]:
     """What recoup-verify says of a bundle, in a process of its own."""
     path = evidence.tools.folder.file(ACME, export.export_id)
@@ -60,7 +63,7 @@ def verified(evidence: Evidence, export: Export, key: str = "") -> tuple[int, di
 async def test_a_bundle_holds_the_whole_chain_and_verifies_offline(evidence: Evidence) -> None:
     await evidence.append(40)
     await evidence.append(25, GLOBEX)
-    await evidence.append(1, action="identity.break_glass.use", actor="user:9", result="OK")
+    await evidence.append(1, action="identity.hold.release", actor="user:9", authority=AUTHORITY)
     export = await evidence.make(await evidence.start())
     files = opened(evidence, export)
     lines = [json.loads(line) for line in files["events.jsonl"].splitlines()]
@@ -77,7 +80,7 @@ async def test_a_bundle_holds_the_whole_chain_and_verifies_offline(evidence: Evi
     assert predicate["counts"]["events"] == predicate["chain"]["org_seq"] == len(lines)
     assert predicate["counts"]["disclosed"] == sum("payload" in line for line in lines)
     (used,) = json.loads(files["break_glass.json"])
-    assert (used["action"], used["actor"]) == ("identity.break_glass.use", "user:9")
+    assert (used["action"], used["actor"]) == ("identity.hold.release", "user:9")
     # By the offline root, which signs the manifest, or by the log's own key, which agrees to it.
     for key in (evidence.root_key, evidence.verifier_key):
         code, said = verified(evidence, export, key)

@@ -102,6 +102,9 @@ class Tree:
         return "".join(f"{b64(each)}\n" for each in self.hashes(others(0, size, 0, len(indexes)))).encode()
 
 
+UNDER_BREAK_GLASS = f"elevation:{UUID(int=21)}.{UUID(int=22)}"
+
+
 def event(action: str, target: str, occurred_at: str, **said: Any) -> Document:
     """An event's payload."""
     return {
@@ -227,7 +230,8 @@ class Bundling:
             ("actions.exception.review", "exceptions/1"),
             ("scanner.scan.finish", "scans/1"),
         ):
-            self._add(event(action, target, "2026-06-02T08:00:00.000000Z"), action.partition(".")[0])
+            under = {"authority": UNDER_BREAK_GLASS} if action == "scanner.scan.finish" else {}
+            self._add(event(action, target, "2026-06-02T08:00:00.000000Z", **under), action.partition(".")[0])
         for number in range(self.events):
             self._add(event("x.y.z", f"t/{number}", "2026-06-02T08:00:00.000000Z", metadata={"n": "x" * 300}), "x")
         self.log.others(2)
@@ -309,11 +313,21 @@ class Bundling:
     def _records(self) -> dict[str, list[Document]]:
         disclosed = [json.loads(line) for line in self.files["events.jsonl"].splitlines()]
         payloads = [json.loads(line["payload"]) for line in disclosed if "payload" in line]
-        names = ("event_id", "occurred_at", "action", "target", "result", "actor", "responsible_person", "role")
+        names = (
+            "event_id",
+            "occurred_at",
+            "action",
+            "target",
+            "result",
+            "actor",
+            "responsible_person",
+            "role",
+            "authority",
+        )
         wanted = {
             "approvals": ("actions.action.approve",),
             "changes": ("identity.member.grant", "identity.member.remove"),
-            "break_glass": ("audit.alarm.raise",),
+            "break_glass": ("audit.alarm.raise", "scanner.scan.finish"),
             "exceptions": ("actions.exception.review",),
         }
         found = {

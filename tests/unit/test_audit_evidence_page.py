@@ -15,7 +15,7 @@ import pytest
 
 from services.audit.model.evidence.csv_files import cell, row
 from services.audit.model.evidence.documents import Contents, Counts, Head, Scope
-from services.audit.model.evidence.records import KEY_COLUMNS, KINDS, Record, cells, kind_of, record
+from services.audit.model.evidence.records import KEY_COLUMNS, KINDS, Record, cells, kinds_of, record
 from services.audit.model.evidence.summary import SHOWN_ROWS, Summary, page
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e=cmd|' /C calc'!A0\x07"
@@ -194,16 +194,6 @@ def test_what_is_harmless_stays_as_it_is(value: str) -> None:
     assert cell(value) == value
 
 
-@pytest.mark.parametrize("shown", [{}, {"break_glass": [event()], "exceptions": [event()]}])
-def test_a_list_that_nothing_can_fill_yet_says_so(shown: dict[str, list[Record]]) -> None:
-    """An empty list would look as if it were known that nothing happened."""
-    said = " ".join(
-        "".join(Reading(page(summary(shown=shown, totals={"break_glass": 1, "scans": 0, "keys": 0}))).text).split()
-    )
-    assert "has no break-glass access yet, so that no use of it can stand here" in said
-    assert "grants no exceptions and asks for no reviews of access yet" in said
-
-
 def test_csv_is_read_back_as_it_was_written() -> None:
     values = ["a", 'say "hi"', "x,y", "line\nbreak", "", "\u00e4\U0001f4b6", "lone \ud800"]
     (found,) = csv.reader(io.StringIO(row(values).decode(), newline=""))
@@ -212,20 +202,24 @@ def test_csv_is_read_back_as_it_was_written() -> None:
 
 def test_records_by_action() -> None:
     kinds = {
-        "actions.action.approve": "approvals",
-        "actions.action.reject": "approvals",
-        "actions.action.request": None,
-        "identity.member.update": "changes",
-        "actions.policy.override": "changes",
-        "identity.break_glass.use": "break_glass",
-        "audit.alarm.raise": "break_glass",
-        "identity.control.bypass": "break_glass",
-        "scanner.exception.grant": "exceptions",
-        "scanner.review.complete": "exceptions",
-        "member": None,
-        "": None,
+        "actions.action.approve": ["approvals"],
+        "actions.action.reject": ["approvals"],
+        "actions.action.request": [],
+        "identity.member.update": ["changes"],
+        "actions.policy.override": ["changes"],
+        "identity.elevation.request": ["break_glass"],
+        "audit.alarm.raise": ["break_glass"],
+        "identity.control.bypass": ["break_glass"],
+        "identity.exception.create": ["exceptions"],
+        "identity.review.decide": ["exceptions"],
+        "member": [],
+        "": [],
     }
-    assert {action: kind_of(action) for action in kinds} == kinds
+    assert {action: kinds_of(action, "passport:1") for action in kinds} == kinds
+    # Whatever was done under break-glass access is a use of it, beside what it is otherwise.
+    assert kinds_of("audit.hold.release", "elevation:1.2") == ["break_glass"]
+    assert kinds_of("identity.member.update", "elevation:1.2") == ["changes", "break_glass"]
+    assert kinds_of("identity.elevation.end", "elevation:1.2") == ["break_glass"]
     assert cells(event(metadata={"b": 1, "a": "x"}), ("event_id", "metadata", "absent")) == [
         "e1", '{"a":"x","b":1}', "",
     ]  # fmt: skip

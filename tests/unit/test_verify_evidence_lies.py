@@ -289,6 +289,8 @@ RECORDS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("changes.json", lambda records: records.pop(0), "changes.json leaves out identity.member.grant"),
     ("changes.json", lambda records: records.pop(), "changes.json leaves out identity.member.remove"),
     ("break_glass.json", lambda records: records.clear(), "break_glass.json leaves out audit.alarm.raise"),
+    ("break_glass.json", lambda records: records.pop(), "break_glass.json leaves out scanner.scan.finish"),
+    ("break_glass.json", first(lambda each: each.update(authority="passport:1")), "has another authority of"),
     ("changes.json", first(lambda each: each.update(occurred_at="2026-06-02T08:00:00.000001Z")), "another occurred_at"),
     ("changes.json", lambda records: records.append({"event_id": str(UUID(int=5))}), "doesn't disclose"),
     ("scans.json", first(lambda each: each.update(event_id=str(UUID(int=5)))), "scans.json names the event"),

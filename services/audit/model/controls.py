@@ -13,9 +13,9 @@ EVENT_TRIGGERS = (
 )
 # SHA-256 of bodies that stand in no code which runs here: white space counts as one space.
 BODIES_SHA256 = {
-    "identity.refuse_second_end": "a40b1343f03096ba95504e340850c39b2cea2b49d996314853e28d5ab8a697c0",
+    "identity.refuse_second_end": "8d5a5ac05c00b52a2074828c0ae999f958f560f570c9906f49b0ac375fe54f6b",
     "identity.require_other_person": "24ffcb35ad19138346013436cb0a6221db413991277b91f9a31b9f3d8ad486c0",
-    "identity.require_renewal": "e4342051671afe907e661feb8fbf1c9bcb3433062949d7aa0838c9a80f68d8b4",
+    "identity.require_renewal": "966453e683aa5bc5c6fc562c2537ed4e37fad6b77a720ccc71691422b722839e",
     "identity.require_another_person": "b01c8cad803036c83c7dca020bf84fbd2a7470475fb7e00850e68544aded0423",
     "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",
     "public.recoup_refuse_alter": "247bc0ab5f51512d2c27e2dd68af8a7f13d6ddfab2811ee7055e0109d50f8771",

@@ -32,7 +32,7 @@ from services.audit.model.evidence.records import (
     SCAN_COLUMNS,
     Record,
     cells,
-    kind_of,
+    kinds_of,
     record,
 )
 from services.audit.model.evidence.summary import SHOWN_ROWS, Summary, page
@@ -152,8 +152,7 @@ class BundleWriter:
         self._index.write(row(cells({**numbers, **found}, INDEX_COLUMNS)))
         self._days[datetime.fromisoformat(found["occurred_at"]).date()] += 1
         self._areas[found["action"].partition(".")[0]] += 1
-        kind = kind_of(found["action"])
-        if kind is not None:
+        for kind in kinds_of(found["action"], found["authority"]):
             self.add(kind, found)
         target = found["target"]
         if target.startswith(_SUBJECTS) and (target in self._subjects or len(self._subjects) < _MOST_SUBJECTS):

@@ -17,22 +17,26 @@ _APPROVALS = frozenset({"actions.action.approve", "actions.action.reject"})
 # The noun in the middle of "<service>.<noun>.<verb>" tells what an event is about.
 _NOUNS = {
     **dict.fromkeys(("member", "role", "permission", "policy", "organization", "platform", "sso", "token"), "changes"),
-    **dict.fromkeys(("break_glass", "alarm", "bypass", "control"), "break_glass"),
+    **dict.fromkeys(("elevation", "break_glass", "alarm", "bypass", "control"), "break_glass"),
     **dict.fromkeys(("exception", "review"), "exceptions"),
 }
-_TEXTS = ("event_id", "occurred_at", "action", "target", "result", "actor", "responsible_person", "role")
+_TEXTS = (
+    *("event_id", "occurred_at", "action", "target", "result", "actor", "responsible_person", "role"),
+    "authority",
+)
+# What an event rests on that was done under break-glass access: its elevation, and the passport.
+_UNDER_BREAK_GLASS = "elevation:"
 EVENT_COLUMNS = (*_TEXTS, "metadata")
 INDEX_COLUMNS = ("shard", "index", "org_seq", *EVENT_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A file of records: its name without ending, its heading, what is said where it is empty, and in any case."""
+    """A file of records: its name without ending, its heading, what is said where it is empty."""
 
     name: str
     heading: str
     empty: str
-    always: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -42,28 +46,26 @@ KINDS: Mapping[str, Kind] = {
         Kind("changes", "Changes of members, roles and policy", "None of these was changed in this period."),
         Kind(
             "break_glass",
-            "Break-glass uses, bypassed controls and alarms",
+            "Break-glass access and all that was done under it, bypassed controls, alarms",
             "None of these is recorded in this period.",
-            "This version of Recoup has no break-glass access yet, so that no use of it can stand here: only bypassed"
-            " controls and alarms can.",
         ),
         Kind(
             "exceptions",
-            "Exceptions and their reviews",
+            "Exceptions, and the reviews of them and of break-glass access",
             "None of these is recorded in this period.",
-            "This version of Recoup grants no exceptions and asks for no reviews of access yet: that none stands here"
-            " says nothing about how either was handled elsewhere.",
         ),
     )
 }
 
 
-def kind_of(action: str) -> str | None:
-    """The file that an event belongs into by its action, or None."""
-    if action in _APPROVALS:
-        return "approvals"
-    _, _, rest = action.partition(".")
-    return _NOUNS.get(rest.partition(".")[0])
+def kinds_of(action: str, authority: str) -> list[str]:
+    """The files that an event belongs into: by its action, and that of break-glass access if it was done under it."""
+    noun = action.partition(".")[2].partition(".")[0]
+    found = "approvals" if action in _APPROVALS else _NOUNS.get(noun)
+    kinds = [] if found is None else [found]
+    if authority.startswith(_UNDER_BREAK_GLASS) and found != "break_glass":
+        kinds.append("break_glass")
+    return kinds
 
 
 def record(payload: Mapping[str, Any]) -> Record:

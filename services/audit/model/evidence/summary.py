@@ -152,15 +152,14 @@ def _standing(receipt: Record) -> str:
 
 def _kind(name: str, summary: Summary) -> str:
     kind, rows, total = KINDS[name], summary.shown.get(name, ()), summary.totals.get(name, 0)
-    always = f"<p>{text(kind.always)}</p>" if kind.always else ""
     if not rows:
-        return _section(name, kind.heading, f"<p>{text(kind.empty)}</p>{always}")
+        return _section(name, kind.heading, f"<p>{text(kind.empty)}</p>")
     heads = ("At", "What", "On", "Result", "By", "Role", "Particulars")
     lines = [
         (r["occurred_at"], r["action"], r["target"], r["result"], _who(r), r["role"], _particulars(r["metadata"]))
         for r in rows
     ]
-    return _section(name, kind.heading, always + _table(kind.heading, heads, lines, total, f"{name}.csv"))
+    return _section(name, kind.heading, _table(kind.heading, heads, lines, total, f"{name}.csv"))
 
 
 def _who(record: Record) -> str:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ElevationServiceStub:
-    """Keeps elevations. Who has one acts under it by naming it (REST: header `Recoup-Elevation`), in the session that asked
+    """Keeps elevations. Who has one acts under it by naming it (REST: header `Elevation-Id`), in the session that asked
     for it and in no other; whatever is done so names the elevation as its authority in the log.
     """
 
@@ -59,7 +59,7 @@ class ElevationServiceStub:
 
 
 class ElevationServiceServicer:
-    """Keeps elevations. Who has one acts under it by naming it (REST: header `Recoup-Elevation`), in the session that asked
+    """Keeps elevations. Who has one acts under it by naming it (REST: header `Elevation-Id`), in the session that asked
     for it and in no other; whatever is done so names the elevation as its authority in the log.
     """
 
@@ -123,7 +123,7 @@ def add_ElevationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ElevationService:
-    """Keeps elevations. Who has one acts under it by naming it (REST: header `Recoup-Elevation`), in the session that asked
+    """Keeps elevations. Who has one acts under it by naming it (REST: header `Elevation-Id`), in the session that asked
     for it and in no other; whatever is done so names the elevation as its authority in the log.
     """
 

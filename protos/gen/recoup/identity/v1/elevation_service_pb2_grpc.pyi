@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ElevationServiceStub:
-    """Keeps elevations. Who has one acts under it by naming it (REST: header `Recoup-Elevation`), in the session that asked
+    """Keeps elevations. Who has one acts under it by naming it (REST: header `Elevation-Id`), in the session that asked
     for it and in no other; whatever is done so names the elevation as its authority in the log.
     """
 
@@ -46,7 +46,7 @@ class ElevationServiceStub:
 
 @_typing.type_check_only
 class ElevationServiceAsyncStub(ElevationServiceStub):
-    """Keeps elevations. Who has one acts under it by naming it (REST: header `Recoup-Elevation`), in the session that asked
+    """Keeps elevations. Who has one acts under it by naming it (REST: header `Elevation-Id`), in the session that asked
     for it and in no other; whatever is done so names the elevation as its authority in the log.
     """
 
@@ -61,7 +61,7 @@ class ElevationServiceAsyncStub(ElevationServiceStub):
     """Lists elevations, newest first."""
 
 class ElevationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps elevations. Who has one acts under it by naming it (REST: header `Recoup-Elevation`), in the session that asked
+    """Keeps elevations. Who has one acts under it by naming it (REST: header `Elevation-Id`), in the session that asked
     for it and in no other; whatever is done so names the elevation as its authority in the log.
     """
 
