@@ -14,6 +14,7 @@ import click
 from recoup_client import auditing, elevating, erasing, evidence, excepting, log, operating, roles, savings
 from recoup_client.program import Program
 from recoup_client.rest import at
+from recoup_client.scim import scim
 from recoup_client.session import Session
 
 
@@ -179,6 +180,7 @@ for _command in (
     elevating.review,
     roles.role,
     excepting.exception,
+    scim,
 ):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

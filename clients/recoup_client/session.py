@@ -44,6 +44,10 @@ class Session:
         self._gateway, self._ca, self._token_file, self._org = gateway, ca, token_file, org
         self.as_json, self._elevation = as_json, elevation
 
+    def prefer(self, org: str) -> None:
+        """Take the organization from a command's own --org."""
+        self._org = org
+
     def rest(self) -> Rest:
         """The client. Raises click.UsageError when an option is missing, WrongUse when one can't be used."""
         if not self._gateway:

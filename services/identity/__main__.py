@@ -13,6 +13,7 @@ from recoup.identity.v1 import (
     operator_service_pb2,
     review_service_pb2,
     role_service_pb2,
+    scim_service_pb2,
 )
 from recoup.services import SERVICES
 from services._mesh.descriptors import PermissionRule, method_rules, permission_rules
@@ -33,6 +34,7 @@ from services.identity.rpc.identity import IdentityRpc
 from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.reviews import ReviewRpc
 from services.identity.rpc.roles import RoleRpc
+from services.identity.rpc.scim import ScimRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
 
@@ -42,6 +44,7 @@ _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationServic
 _EXCEPTIONS = exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"]
 _REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
 _ROLES = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
+_SCIM = scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"]
 
 
 def permission_table() -> PermissionTable:
@@ -127,6 +130,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_EXCEPTIONS, ExceptionRpc(store, mesh.clock, pages)),
             (_REVIEWS, ReviewRpc(store, mesh.clock, pages)),
             (_ROLES, RoleRpc(store, authority.permissions, mesh.clock, pages)),
+            (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
         ]
     )
 

@@ -169,6 +169,7 @@ _ELEVATIONS = "recoup.identity.v1.ElevationService"
 _EXCEPTIONS = "recoup.identity.v1.ExceptionService"
 _REVIEWS = "recoup.identity.v1.ReviewService"
 _ROLES = "recoup.identity.v1.RoleService"
+_SCIM = "recoup.identity.v1.ScimService"
 _AUDIT = "recoup.audit.v1.AuditService"
 _ERASURES = "recoup.audit.v1.ErasureService"
 _EVIDENCE = "recoup.audit.v1.EvidenceService"
@@ -231,6 +232,14 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_ROLES}/ListRoles": lambda made: Case({}),
     f"{_ROLES}/AssignRole": lambda made: _etag_refused({"member_id": _member(made)["memberId"]}, role="ROLE_AUDITOR"),
     f"{_ROLES}/ConfirmApprover": lambda made: _etag_refused({"member_id": _member(made)["memberId"]}),
+    # A group twice: let in, and refused by the use case itself.
+    f"{_SCIM}/UpdateScimRoles": lambda made: Case(
+        {}, {"roles": [{"group": "x", "role": "ROLE_VIEWER"}] * 2}, answer=(400, "FIELD_INVALID")
+    ),
+    f"{_SCIM}/CreateScimToken": lambda made: Case({}, {"name": "x" * 101}, answer=(400, "FIELD_INVALID")),
+    f"{_SCIM}/ListScimTokens": lambda made: Case({}),
+    f"{_SCIM}/RevokeScimToken": lambda made: Case({"token_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_SCIM}/GetScimStatus": lambda made: Case({}),
     f"{_CONNECTION}/CreateConnection": lambda made: Case({}, support.new_connection(made)),
     f"{_CONNECTION}/VerifyConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")

@@ -16,6 +16,7 @@ from recoup.identity.v1 import identity_service_pb2
 from recoup.identity.v1 import operator_service_pb2
 from recoup.identity.v1 import review_service_pb2
 from recoup.identity.v1 import role_service_pb2
+from recoup.identity.v1 import scim_service_pb2
 from recoup.pricing.v1 import bill_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
@@ -42,6 +43,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
         review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
         role_service_pb2.DESCRIPTOR.services_by_name["RoleService"],
+        scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"],
     ),
     "pricing": (
         bill_service_pb2.DESCRIPTOR.services_by_name["BillService"],

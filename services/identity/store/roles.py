@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +46,14 @@ async def get_role(connection: AsyncConnection, role_id: UUID, *, lock: bool = F
     if row is None:
         raise NotFound("role")
     return _role(row)
+
+
+async def find_roles(connection: AsyncConnection, role_ids: Collection[UUID]) -> dict[UUID, CustomRole]:
+    """Those of the custom roles that are there, by id."""
+    if not role_ids:
+        return {}
+    query = select(roles).where(roles.c.role_id.in_(list(role_ids)))
+    return {row.role_id: _role(row) for row in await connection.execute(query)}
 
 
 async def get_held_role(connection: AsyncConnection, role_id: UUID) -> tuple[CustomRole, int]:

@@ -1,0 +1,1 @@
+"""SCIM 2.0 as this service has it: resources, requests and answers. Pure."""

@@ -1,0 +1,1 @@
+"""What directories do by SCIM, and how Admins let them."""
