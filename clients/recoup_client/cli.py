@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, elevating, erasing, evidence, excepting, log, operating, roles, savings
+from recoup_client import auditing, elevating, erasing, evidence, excepting, log, operating, roles, savings, tokens
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.scim import scim
@@ -37,7 +37,7 @@ def main(
 ) -> None:
     """Recoup: find cloud spend that nobody needs.
 
-    The session token comes from --token-file or the environment variable RECOUP_TOKEN.
+    The session token, or an API token, comes from --token-file or the environment variable RECOUP_TOKEN.
     """
     context.obj = Session(gateway, ca, token_file, org, as_json, elevation)
 
@@ -181,6 +181,7 @@ for _command in (
     roles.role,
     excepting.exception,
     scim,
+    *tokens.COMMANDS,
 ):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

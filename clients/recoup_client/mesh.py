@@ -33,6 +33,7 @@ from recoup.identity.v1 import (
     identity_service_pb2,
     identity_service_pb2_grpc,
     role_service_pb2_grpc,
+    token_service_pb2_grpc,
 )
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import (
@@ -72,7 +73,7 @@ class Certificate:
 
 
 class MeshClient:
-    """Calls the services of one installation for one organization with one session.
+    """Calls the services of one installation for one organization with one session, or an API token.
 
     `addresses` maps a service to host:port. Calls raise `recoup_client.errors.RecoupError`.
     """
@@ -88,6 +89,7 @@ class MeshClient:
         identity = self._channel("identity")
         self.identity = identity_service_pb2_grpc.IdentityServiceStub(identity)
         self.roles = role_service_pb2_grpc.RoleServiceStub(identity)
+        self.tokens = token_service_pb2_grpc.TokenServiceStub(identity)
         self.scanner = scanner_service_pb2_grpc.ScannerServiceStub(self._channel("scanner"))
         pricing = self._channel("pricing")
         self.pricing = pricing_service_pb2_grpc.PricingServiceStub(pricing)

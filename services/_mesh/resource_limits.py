@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+T = TypeVar("T")
 MAX_CONNECTIONS, MAX_TAGS = 30, 10
 
 
@@ -42,3 +43,29 @@ class ResourceLimits:
 
 
 UNLIMITED = ResourceLimits()
+# The connection of nobody: what is limited to it sees nothing.
+_NOWHERE = (UUID(int=0),)
+
+
+def narrowed(*given: ResourceLimits | None) -> ResourceLimits | None:
+    """Limits that keep within every one of those given, and never beyond; None where none of them limits anything."""
+    found: ResourceLimits | None = None
+    for each in given:
+        if each:
+            found = each if found is None else _both(found, each)
+    return found
+
+
+def _both(one: ResourceLimits, other: ResourceLimits) -> ResourceLimits:
+    connections = _common(one.connection_ids, other.connection_ids)
+    tags = _common(one.tags, other.tags)
+    if connections is None or tags is None:
+        return ResourceLimits(_NOWHERE)
+    return ResourceLimits(connections, tags)
+
+
+def _common(one: tuple[T, ...], other: tuple[T, ...]) -> tuple[T, ...] | None:
+    """What both name; the other's where one names none, which means all. None where nothing is left."""
+    if not one or not other:
+        return one or other
+    return tuple(each for each in one if each in other) or None

@@ -14,6 +14,7 @@ from recoup.identity.v1 import (
     review_service_pb2,
     role_service_pb2,
     scim_service_pb2,
+    token_service_pb2,
 )
 from recoup.services import SERVICES
 from services._mesh.descriptors import PermissionRule, method_rules, permission_rules
@@ -35,6 +36,7 @@ from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.reviews import ReviewRpc
 from services.identity.rpc.roles import RoleRpc
 from services.identity.rpc.scim import ScimRpc
+from services.identity.rpc.tokens import TokenRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
 
@@ -42,6 +44,7 @@ _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
 _EXCEPTIONS = exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"]
+_TOKENS = token_service_pb2.DESCRIPTOR.services_by_name["TokenService"]
 _REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
 _ROLES = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
 _SCIM = scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"]
@@ -51,7 +54,15 @@ def permission_table() -> PermissionTable:
     """What each role holds, from the protos."""
     rules = (rule for services in SERVICES.values() for service in services for rule in permission_rules(service))
     approvals = frozenset(rule.name for rule in rules if rule.is_approval)
-    return PermissionTable(_held(lambda rule: rule.roles), _held(lambda rule: rule.platform_roles), approvals)
+    return PermissionTable(
+        _held(lambda rule: rule.roles), _held(lambda rule: rule.platform_roles), approvals, _for_people()
+    )
+
+
+def _for_people() -> frozenset[str]:
+    """The permissions of which every RPC that names one is for a person's own session."""
+    rules = [rule for services in SERVICES.values() for service in services for rule in method_rules(service)]
+    return frozenset(r.permission for r in rules if r.human_only) - {r.permission for r in rules if not r.human_only}
 
 
 def _held(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> Held:
@@ -131,6 +142,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_REVIEWS, ReviewRpc(store, mesh.clock, pages)),
             (_ROLES, RoleRpc(store, authority.permissions, mesh.clock, pages)),
             (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
+            (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),
         ]
     )
 

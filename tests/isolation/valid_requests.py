@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -110,6 +110,18 @@ def _decided(made: TestMesh, **body: str) -> Case:
     return Case({"action_id": _executed(made)["actionId"]}, body, answer=(400, "STATE_WRONG"))
 
 
+def _service_account(made: TestMesh) -> str:
+    admin = made.rest("acme", "Admin")
+    found: list[dict[str, Any]] = admin.get("/serviceAccounts", pageSize=1)["serviceAccounts"]
+    account = found[0] if found else admin.post("/serviceAccounts", {"displayName": "nightly"})["serviceAccount"]
+    return str(account["serviceAccountId"])
+
+
+def _new_token() -> dict[str, Any]:
+    ends_at = datetime.now(UTC) + timedelta(days=1)
+    return {"displayName": "x", "permissions": ["identity.organization.read"], "expiresAt": f"{ends_at:%FT%TZ}"}
+
+
 def _etag_refused(variables: Mapping[str, str], **body: Any) -> Case:
     """A change under an etag that is never current: let in, and refused by the resource itself."""
     return Case(variables, {**body, "etag": "stale"}, answer=(409, "ETAG_MISMATCH"))
@@ -168,6 +180,7 @@ _IDENTITY = "recoup.identity.v1.IdentityService"
 _ELEVATIONS = "recoup.identity.v1.ElevationService"
 _EXCEPTIONS = "recoup.identity.v1.ExceptionService"
 _REVIEWS = "recoup.identity.v1.ReviewService"
+_TOKENS = "recoup.identity.v1.TokenService"
 _ROLES = "recoup.identity.v1.RoleService"
 _SCIM = "recoup.identity.v1.ScimService"
 _AUDIT = "recoup.audit.v1.AuditService"
@@ -223,6 +236,16 @@ FACTORIES: Mapping[str, Factory] = {
         {"verdict": "REVIEW_VERDICT_JUSTIFIED", "note": "seen"},
         answer=(404, "RESOURCE_NOT_FOUND"),
     ),
+    f"{_TOKENS}/CreateServiceAccount": lambda made: Case({}, {"displayName": "x"}),
+    f"{_TOKENS}/ListServiceAccounts": lambda made: Case({}),
+    f"{_TOKENS}/UpdateServiceAccount": lambda made: _etag_refused({"service_account_id": _service_account(made)}),
+    f"{_TOKENS}/DisableServiceAccount": lambda made: Case(
+        {"service_account_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_TOKENS}/CreateToken": lambda made: Case({}, _new_token()),
+    f"{_TOKENS}/ListTokens": lambda made: Case({}),
+    f"{_TOKENS}/RotateToken": lambda made: Case({"token_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_TOKENS}/RevokeToken": lambda made: Case({"token_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_ROLES}/CreateRole": lambda made: Case(
         {}, {"name": "odd", "permissions": ["no.such.permission"]}, answer=(400, "FIELD_INVALID")
     ),

@@ -22,6 +22,8 @@ class PermissionTable:
     platform: Held
     # Those with which one decides about what somebody else asked for.
     approvals: frozenset[str] = _NONE
+    # Those that no machine can use, since all that they open is for a person's own session.
+    for_people: frozenset[str] = _NONE
 
     def held(self, organization_id: UUID | None, role: str, audience: str) -> frozenset[str]:
         """The permissions for `audience` of a member with `role`; none before an organization is chosen."""
@@ -34,6 +36,11 @@ class PermissionTable:
     def names(self) -> frozenset[str]:
         """All that roles of customers' organizations hold."""
         return frozenset().union(*(held for roles in self.customers.values() for held in roles.values()))
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All that any role of any organization holds, the platform's too."""
+        return self.names.union(*(held for roles in self.platform.values() for held in roles.values()))
 
     def of(self, organization_id: UUID | None, role: str, custom: frozenset[str], audience: str) -> frozenset[str]:
         """The same for a member who may have a custom role: `custom` is what that one holds, of all services."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services._mesh.passports import Kind
+from services._mesh.resource_limits import ResourceLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +15,9 @@ class Principal:
 
     `actor` names who acts, `user_id` the user whose membership and role it has, who is responsible for it. What ends
     the membership of one of the `others` ends it too. A credential that is bound to one organization is good for no
-    other. `ceiling` holds the permissions, of all services, that the credential never goes beyond; None where the role
-    alone decides. `organization_hint`, which a session's claims name, only chooses among memberships.
+    other. `ceiling` holds the permissions, of all services, that the credential never goes beyond; `limits` the
+    resources that it keeps to. None where the role alone decides. `organization_hint`, which a session's claims name,
+    only chooses among memberships.
     """
 
     actor: str
@@ -29,3 +31,4 @@ class Principal:
     organization_id: UUID | None = None
     ceiling: frozenset[str] | None = None
     organization_hint: UUID | None = None
+    limits: ResourceLimits | None = None

@@ -21,6 +21,7 @@ from services.identity.store import members as store
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.operators import end_operator_access
+from services.identity.usecases.token_endings import end_tokens
 
 
 async def revoke_member(work: UnitOfWork, member: Member) -> int:
@@ -40,6 +41,7 @@ ENDINGS: tuple[tuple[str, Ending], ...] = (
     ("sessions", end_sessions),
     ("elevations", end_elevations),
     ("operator access", end_operator_access),
+    ("tokens", end_tokens),
 )
 
 

@@ -8,11 +8,13 @@ from uuid import UUID
 from services._mesh.context import current
 from services._mesh.database import scope
 from services._mesh.ids import PLATFORM
+from services._mesh.passports import Kind
 from services._mesh.uow import Store, UnitOfWork
+from services.identity.model.api_tokens import user_of
 from services.identity.model.membership import Organization, Role, require_etag, require_time_zone
 from services.identity.model.permissions import require_platform_named
 from services.identity.store import organizations as store
-from services.identity.store.members import list_memberships
+from services.identity.store.members import find_member_of_user, list_memberships
 from services.identity.usecases.members import add_member
 
 
@@ -23,8 +25,10 @@ async def check_organization(reader: Store, organization_id: UUID) -> Organizati
 
 
 async def list_my_organizations(reader: Store) -> list[tuple[Organization, Role]]:
-    """The caller's organizations, by slug."""
-    person = current().responsible_person
+    """The caller's organizations, by slug; a machine's is the one that its credential is bound to."""
+    passport, person = current().passport, current().responsible_person
+    if passport is not None and passport.kind is Kind.MACHINE and passport.organization_id is not None:
+        return await _bound_organization(reader, passport.organization_id, user_of(passport.rests_on[0]))
     if person is None:
         return []
     found = []
@@ -35,6 +39,13 @@ async def list_my_organizations(reader: Store) -> list[tuple[Organization, Role]
             if organization is not None:
                 found.append((organization, member.role))
     return sorted(found, key=lambda pair: pair[0].slug)
+
+
+async def _bound_organization(reader: Store, organization_id: UUID, user_id: UUID) -> list[tuple[Organization, Role]]:
+    """A machine's one organization, with the role of whoever is responsible for it."""
+    async with reader.read(organization_id) as connection:
+        member = await find_member_of_user(connection, organization_id, user_id)
+        return [(await store.get_organization(connection, organization_id), member.role)] if member else []
 
 
 async def get_organization(reader: Store) -> Organization:

@@ -9,6 +9,8 @@ from services._mesh.context import current
 from services._mesh.errors import NotFound
 from services._mesh.ids import uuid7
 from services._mesh.passports import Kind, Passport, sign_passport
+from services._mesh.resource_limits import narrowed
+from services.identity.model.api_tokens import is_service_account
 from services.identity.model.elevations import over
 from services.identity.model.membership import Member
 from services.identity.model.operators import OPERATOR_AAL, OperatorAccess, is_operator
@@ -58,7 +60,7 @@ async def issue_passport(
         role=place.held.role,
         permissions=_within(principal.ceiling, place.held.permissions),
         withheld=place.held.withheld,
-        limits=place.held.limits,
+        limits=narrowed(place.held.limits, principal.limits),
         permissions_version=PERMISSIONS_VERSION,
         session_id=principal.session_id,
         aal=principal.aal,
@@ -78,9 +80,9 @@ async def issue_passport(
 
 
 def _rests_on(principal: Principal, actor: str) -> tuple[str, ...]:
-    """Whose revocation ends the passport: the users', the first of whom it is for, and an operator's own."""
+    """Whose revocation ends the passport: the users', the first of whom it is for, an operator's or machine's own."""
     users = [f"user:{user_id}" for user_id in (principal.user_id, *principal.others)]
-    return (*users, actor) if is_operator(actor) else tuple(users)
+    return (*users, actor) if is_operator(actor) or is_service_account(actor) else tuple(users)
 
 
 def _bound(only: UUID | None, asked: UUID | None) -> UUID | None:
@@ -202,7 +204,7 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
         role=held.role,
         permissions=_within(received.ceiling, held.permissions),
         withheld=held.withheld,
-        limits=held.limits,
+        limits=narrowed(held.limits, received.limits),
         act=(caller, *received.act),
         presenter=current().peer_thumbprint,
         jti=jti,

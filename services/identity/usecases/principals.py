@@ -12,10 +12,12 @@ from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey
 from services._mesh.uow import Store
 from services.identity.clients.jwks import SessionKeys
+from services.identity.model.api_tokens import PREFIX
 from services.identity.model.elevations import Reach
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.principal import Principal
 from services.identity.model.session import SessionExpired, SessionInvalid, read_claims
+from services.identity.usecases.token_principals import token_principal
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ Resolver = Callable[[Authority, str], Awaitable[Principal]]
 async def resolve(authority: Authority, credential: str) -> Principal:
     """Who a bearer credential stands for, and that it wasn't revoked. Raises Unauthenticated, Unavailable."""
     principal = await _resolver(credential)(authority, credential)
-    _refuse_revoked(authority, principal)
+    if principal.kind is Kind.HUMAN:  # A machine's credential has a row of its own, which says it.
+        _refuse_revoked(authority, principal)
     return principal
 
 
@@ -89,4 +92,4 @@ def ended() -> Unauthenticated:
 
 
 # JWTs begin with "eyJ": no prefix here may.
-_BY_PREFIX: Mapping[str, Resolver] = {}
+_BY_PREFIX: Mapping[str, Resolver] = {PREFIX: token_principal}

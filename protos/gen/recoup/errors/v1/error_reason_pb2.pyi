@@ -170,6 +170,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
     RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
     """
+    ERROR_REASON_TOKEN_TOO_WIDE: _ErrorReason.ValueType  # 122
+    """An API token would be wider than who makes it, or than the owner of its service account. PERMISSION_DENIED.
+    Metadata: permission (the first one that is missing), holder ("creator" or "owner").
+    """
     ERROR_REASON_ORGANIZATION_CHOICE_NEEDED: _ErrorReason.ValueType  # 130
     """No organization was named, and the person is a member of several: name one. FAILED_PRECONDITION.
     Metadata: organizations (how many).
@@ -343,6 +347,10 @@ PERMISSION_DENIED. Metadata: session (whose it must be: "human").
 ERROR_REASON_REAUTHENTICATION_REQUIRED: ErrorReason.ValueType  # 121
 """The person authenticated too long ago for this: authenticate anew, and repeat it. PERMISSION_DENIED, with an
 RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
+"""
+ERROR_REASON_TOKEN_TOO_WIDE: ErrorReason.ValueType  # 122
+"""An API token would be wider than who makes it, or than the owner of its service account. PERMISSION_DENIED.
+Metadata: permission (the first one that is missing), holder ("creator" or "owner").
 """
 ERROR_REASON_ORGANIZATION_CHOICE_NEEDED: ErrorReason.ValueType  # 130
 """No organization was named, and the person is a member of several: name one. FAILED_PRECONDITION.

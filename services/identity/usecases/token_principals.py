@@ -1,0 +1,90 @@
+"""An API token's text into a principal: what it may do is worked out anew each time, from what its people hold now.
+
+The token's row decides, not the revocation feed: identity reads it in its database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from services._mesh.database import scope
+from services._mesh.errors import Reason, Unauthenticated
+from services._mesh.passports import Kind
+from services._mesh.resource_limits import ResourceLimits, narrowed
+from services.identity.model.api_tokens import ApiToken, ServiceAccount, TokenTextInvalid, digest
+from services.identity.model.membership import Member
+from services.identity.model.principal import Principal
+from services.identity.store import members as members_store
+from services.identity.store import tokens as store
+from services.identity.usecases.tokens import held_by
+
+if TYPE_CHECKING:
+    from services.identity.usecases.principals import Authority
+
+# A token proves nothing about a second factor.
+_AAL = 1
+
+
+async def token_principal(authority: Authority, text: str) -> Principal:
+    """Who an API token stands for, and how far. Raises Unauthenticated."""
+    token, account, creator, is_noted = await _read(authority, text)
+    _require_good(authority, token, account, creator)
+    if not is_noted:
+        async with authority.reader.begin(token.organization_id) as work:
+            await store.put_use(work.connection, token, work.wall_now)
+    assert creator is not None
+    return Principal(
+        actor=token.actor if account is None else account.actor,
+        user_id=creator.user_id if account is None else account.owner_user_id,
+        others=() if account is None else (creator.user_id,),
+        session_id=str(token.token_id),
+        kind=Kind.MACHINE,
+        aal=_AAL,
+        auth_time=int(token.created_at.timestamp()),
+        ends_at=int(token.expires_at.timestamp()),
+        organization_id=token.organization_id,
+        ceiling=token.permissions & held_by(authority.permissions, creator, authority.clock.now()),
+        limits=narrowed(creator.limits, ResourceLimits(tuple(sorted(token.connection_ids)))),
+    )
+
+
+async def _read(authority: Authority, text: str) -> tuple[ApiToken, ServiceAccount | None, Member | None, bool]:
+    """The token, its machine and its creator's membership, straight from the database; whether its use was noted."""
+    try:
+        supplied = digest(text)
+    except TokenTextInvalid:
+        raise _invalid() from None
+    async with authority.reader.read(UUID(int=0)) as connection:
+        token = await store.find_token_by_digest(connection, supplied)
+        if token is None:
+            raise _invalid()
+        await scope(connection, token.organization_id)
+        account = None
+        if token.service_account_id is not None:
+            account = await store.get_service_account(connection, token.service_account_id)
+        creator = await members_store.find_member_of_user(connection, token.organization_id, token.creator_user_id)
+        is_noted = await store.is_use_noted(connection, token, authority.clock.wall_now())
+    return token, account, creator, is_noted
+
+
+def _require_good(
+    authority: Authority, token: ApiToken, account: ServiceAccount | None, creator: Member | None
+) -> None:
+    standing = token.standing(authority.clock.wall_now())
+    if standing == "EXPIRED":
+        raise Unauthenticated(
+            Reason.ERROR_REASON_CREDENTIAL_EXPIRED, "The API token has expired. Create another one, or rotate in time."
+        )
+    has_people = creator is not None and creator.state == "ACTIVE" and (account is None or account.state == "ACTIVE")
+    if standing != "ACTIVE" or not has_people:
+        raise Unauthenticated(
+            Reason.ERROR_REASON_CREDENTIAL_REVOKED,
+            "The API token is revoked, or who made it may no longer. Create another one.",
+        )
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated(
+        Reason.ERROR_REASON_CREDENTIAL_INVALID, "The API token isn't one of ours. Look for a part that is missing."
+    )
