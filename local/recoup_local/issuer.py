@@ -104,6 +104,7 @@ class Issuer:
             "amr": [{"method": "password", "timestamp": now}],
             "session_id": str(uuid4()),
             "email": person.email,
+            "email_verified": True,
             "is_anonymous": False,
             "app_metadata": {"organization_id": str(organization_id(person.organization))},
             "user_metadata": {},

@@ -59,7 +59,8 @@ class Passport:
     whose memberships it ends with; the actor alone where it says nothing. `ceiling` holds the permissions, of all
     services, that no exchange of it may go beyond; None where the role alone says what it holds. What says nothing
     about its kind is a machine's: less is open to it. What `elevation` adds isn't in `permissions`. `withheld` are
-    permissions that the role holds and the person doesn't yet; `limits` what the role is limited to.
+    permissions that the role holds and the person doesn't yet; `limits` what the role is limited to. `email` is an
+    address that the session proves, in passports of no organization for identity alone.
     """
 
     audience: str
@@ -83,6 +84,7 @@ class Passport:
     elevation: Elevation | None = None
     withheld: frozenset[str] = frozenset()
     limits: ResourceLimits | None = None
+    email: str = ""
 
     @property
     def authority(self) -> str:
@@ -122,6 +124,8 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["wait"] = sorted(passport.withheld)
     if passport.limits is not None:
         claims["only"] = passport.limits.claim()
+    if passport.email:
+        claims["email"] = passport.email
     if passport.act:
         claims["act"] = _nest(passport.act)
     if passport.elevation is not None:
@@ -286,6 +290,7 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         elevation=_elevation(claims.get("elv")),
         withheld=frozenset(_texts(claims, "wait")) if claims.get("wait") else frozenset(),
         limits=_limits(claims.get("only")),
+        email=_optional_text(claims, "email"),
     )
 
 

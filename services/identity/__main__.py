@@ -10,7 +10,9 @@ from recoup.identity.v1 import (
     elevation_service_pb2,
     exception_service_pb2,
     identity_service_pb2,
+    invitation_service_pb2,
     operator_service_pb2,
+    organization_service_pb2,
     review_service_pb2,
     role_service_pb2,
     scim_service_pb2,
@@ -32,7 +34,9 @@ from services.identity.model.permissions import Held, PermissionTable
 from services.identity.rpc.elevations import ElevationRpc
 from services.identity.rpc.exceptions import ExceptionRpc
 from services.identity.rpc.identity import IdentityRpc
+from services.identity.rpc.invitations import InvitationRpc
 from services.identity.rpc.operators import OperatorRpc
+from services.identity.rpc.organizations import OrganizationRpc
 from services.identity.rpc.reviews import ReviewRpc
 from services.identity.rpc.roles import RoleRpc
 from services.identity.rpc.scim import ScimRpc
@@ -41,6 +45,8 @@ from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+_INVITATIONS = invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"]
+_ORGANIZATIONS = organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
 _EXCEPTIONS = exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"]
@@ -126,6 +132,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         reach=break_glass_reach(),
         clock=mesh.clock,
         seconds=int(settings.passports.seconds),
+        confirms_email=settings.sessions.email_verified == "always",
     )
     produce(mesh, "identity", store)
     if settings.database is None or settings.database.dispatcher is None:
@@ -143,6 +150,8 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_ROLES, RoleRpc(store, authority.permissions, mesh.clock, pages)),
             (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
             (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),
+            (_ORGANIZATIONS, OrganizationRpc(store)),
+            (_INVITATIONS, InvitationRpc(store, authority.permissions, mesh.clock, pages)),
         ]
     )
 

@@ -8,12 +8,13 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from services._mesh.errors import AlreadyExists, Denied, NotFound, Problem, WrongState
 from services._mesh.uow import UnitOfWork
 from services.identity.model.membership import Member, Role, fold_address
 from services.identity.model.persons import Login, LoginKind
-from services.identity.usecases import endings, members, persons
+from services.identity.usecases import endings, members, own_membership, persons
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX
@@ -84,7 +85,8 @@ async def test_the_last_admin_stays(made: Registry) -> None:
     for change in (
         lambda work: members.remove_member(work, first.member_id),
         lambda work: members.update_member(work, first.member_id, Role.FINOPS, first.etag),
-        lambda work: endings.end_membership(work, first, "directory"),
+        lambda work: endings.end_membership(work, first, "directory", hands_over=True),
+        lambda work: own_membership.leave_organization(work, "acme"),
     ):
         with pytest.raises(WrongState) as caught:
             await made.decide(change)
@@ -92,28 +94,47 @@ async def test_the_last_admin_stays(made: Registry) -> None:
     assert (await made.member(ADMIN)).role is Role.ADMIN
 
 
-async def test_two_admins_who_remove_each_other_leave_one(made: Registry) -> None:
-    """Both transactions are open before either looks at anything."""
+async def test_two_admins_who_go_at_once_leave_one(made: Registry) -> None:
+    """Both transactions are open before either looks at anything. A directory ends an owner's membership, too."""
     for _ in range(5):
         both = [await made.member(ADMIN), await made.member(SECOND)]
         begun = asyncio.Barrier(2)
-        ended = await asyncio.gather(_remove(made, both[0], SECOND, begun), _remove(made, both[1], ADMIN, begun))
+        ended = await asyncio.gather(_end(made, both[0], SECOND, begun), _end(made, both[1], ADMIN, begun))
         (refused,) = [each for each in ended if each is not None]
         assert refused.metadata["state"] == "LAST_ADMIN"
         gone = both[ended.index(None)]
         await made.decide(partial(members.add_member, user_id=gone.user_id, email=gone.email, role=Role.ADMIN))
 
 
-async def _remove(made: Registry, member: Member, by: UUID, begun: asyncio.Barrier) -> Problem | None:
+async def _end(made: Registry, member: Member, by: UUID, begun: asyncio.Barrier) -> Problem | None:
     async def decide(work: UnitOfWork) -> None:
         await begun.wait()
-        await members.remove_member(work, member.member_id)
+        await endings.end_membership(work, member, "directory", hands_over=True)
 
     try:
         await made.decide(decide, by)
     except Problem as problem:
         return problem
     return None
+
+
+async def test_the_data_itself_keeps_the_last_admin(made: Registry) -> None:
+    """For code that forgets to ask: whatever it does, and however many do it at once."""
+
+    async def demote(user: UUID, begun: asyncio.Barrier) -> None:
+        async def decide(work: UnitOfWork) -> None:
+            await work.execute(
+                text("UPDATE identity.members SET role = 'VIEWER' WHERE user_id = :user"), {"user": user}
+            )
+            work.emit("identity.member.update", "members/x")
+            await begun.wait()
+
+        await made.decide(decide)
+
+    begun = asyncio.Barrier(2)
+    ended = await asyncio.gather(demote(ADMIN, begun), demote(SECOND, begun), return_exceptions=True)
+    (refused,) = [each for each in ended if each is not None]
+    assert "the last Admin of an organization stays" in str(refused)
 
 
 async def test_one_address_is_one_person(made: Registry) -> None:

@@ -22,7 +22,7 @@ from services._mesh.uow import Store
 from services.identity.model.membership import Member, Role
 from services.identity.model.operators import OperatorAccess, state_at
 from services.identity.store.members import find_member_of_user
-from services.identity.usecases import installation, members, operators, organizations
+from services.identity.usecases import installation, members, operators, organizations, ownership
 from services.identity.usecases.organizations import NewOrganization
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, context
@@ -151,7 +151,8 @@ async def test_who_left_the_platform_has_no_access_whatever_was_granted(mesh: Me
     await mesh.grant(await mesh.request())
 
     async def leave(work: Any) -> None:
-        await members.add_member(work, ADMIN, "b@x.example", Role.ADMIN)
+        heir = await members.add_member(work, ADMIN, "b@x.example", Role.ADMIN)
+        await ownership.reassign_ownership(work, heir.member_id, "the owner goes")
         gone: Member | None = await find_member_of_user(work.connection, PLATFORM, OPERATOR)
         assert gone is not None
         await members.remove_member(work, gone.member_id)
@@ -230,7 +231,8 @@ async def test_a_new_installation_is_claimed_once_by_its_newest_token(bare: Mesh
     actions = [e["action"] for e in told]
     assert actions == [
         *["identity.installation.begin"] * 2,
-        *("identity.organization.create", "identity.member.add", "identity.installation.claim"),
+        *("identity.organization.create", "identity.member.add", "identity.ownership.transfer"),
+        "identity.installation.claim",
     ]
     assert token not in json.dumps(told)
     superuser = await bare.database.superuser()

@@ -22,6 +22,7 @@ from services._mesh.uow import Store, UnitOfWork
 from services.identity.__main__ import permission_table
 from services.identity.model import roles as model
 from services.identity.model.membership import CustomRole, Member, Role
+from services.identity.model.permissions import OWN
 from services.identity.model.roles import Standing, standing
 from services.identity.store import members as members_store
 from services.identity.usecases import members, organizations, roles
@@ -141,7 +142,7 @@ async def test_a_custom_role_holds_what_it_says_and_nothing_else(office: Office)
     assert (after.role, after.custom_role_id, after.role_name) == (Role.CUSTOM, role.role_id, "night-watch")
     assert (await office.standing(CLERK, "scanner")).permissions == {"scanner.finding.read", "scanner.scan.read"}
     assert (await office.standing(CLERK, "actions")).permissions == {"actions.action.read"}
-    assert (await office.standing(CLERK, "identity")).permissions == frozenset()
+    assert (await office.standing(CLERK, "identity")).permissions == OWN
     assert (await office.standing(CLERK, "scanner")).role == "night-watch"
     event = (await office.events("identity.role.assign"))[-1]
     assert event["metadata"]["before"]["role"] == "VIEWER"

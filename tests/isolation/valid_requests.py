@@ -176,6 +176,8 @@ def _review(made: TestMesh) -> str:
 
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
+_ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
+_INVITATIONS = "recoup.identity.v1.InvitationService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _ELEVATIONS = "recoup.identity.v1.ElevationService"
 _EXCEPTIONS = "recoup.identity.v1.ExceptionService"
@@ -263,6 +265,29 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_SCIM}/ListScimTokens": lambda made: Case({}),
     f"{_SCIM}/RevokeScimToken": lambda made: Case({"token_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_SCIM}/GetScimStatus": lambda made: Case({}),
+    # The platform's own organization, which isn't to be suspended, isn't suspended, and has no such member.
+    f"{_ORGANIZATIONS}/CreateOrganization": lambda made: Case(
+        {},
+        {"slug": "acme", "displayName": "Another Acme", "adminEmail": "a@x.example.com"},
+        answer=(409, "RESOURCE_EXISTS"),
+    ),
+    f"{_ORGANIZATIONS}/SuspendOrganization": lambda made: Case({}, {"reason": "x"}, answer=(400, "FIELD_INVALID")),
+    f"{_ORGANIZATIONS}/ResumeOrganization": lambda made: Case({}, {"reason": "x"}, answer=(400, "STATE_WRONG")),
+    f"{_ORGANIZATIONS}/ReassignOwnership": lambda made: Case(
+        {}, {"memberId": str(uuid4()), "reason": "x"}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ORGANIZATIONS}/TransferOwnership": lambda made: Case(
+        {}, {"memberId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ORGANIZATIONS}/LeaveOrganization": lambda made: Case(
+        {}, {"confirmSlug": "another"}, answer=(400, "FIELD_INVALID")
+    ),
+    f"{_ORGANIZATIONS}/SetDefaultOrganization": lambda made: Case({}, {}),
+    f"{_INVITATIONS}/CreateInvitation": lambda made: Case({}, {"email": "guest@x.example.com", "role": "ROLE_VIEWER"}),
+    f"{_INVITATIONS}/ListInvitations": lambda made: Case({}),
+    f"{_INVITATIONS}/RevokeInvitation": lambda made: Case(
+        {"invitation_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
     f"{_CONNECTION}/CreateConnection": lambda made: Case({}, support.new_connection(made)),
     f"{_CONNECTION}/VerifyConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")

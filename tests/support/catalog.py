@@ -48,6 +48,8 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("identity.scim_tokens", "lookup"): ("identity_api", "SELECT", "*", "*"),
     # A token shows itself to whoever supplies its text's SHA-256.
     ("identity.api_tokens", "by_secret"): ("identity_api", "SELECT", "*", "*"),
+    # An invitation shows itself to whoever supplies its secret's SHA-256.
+    ("identity.invitations", "by_secret"): ("identity_api", "SELECT", "*", "*"),
     # (c) the sequencer inserts, and keeps each organization's place in the chain.
     ("audit.events", "sequencer"): ("audit_sequencer", "INSERT", "", ""),
     ("audit.entries", "sequencer"): ("audit_sequencer", "INSERT", "", "*"),

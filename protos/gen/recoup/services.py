@@ -13,7 +13,9 @@ from recoup.broker.v1 import broker_service_pb2
 from recoup.identity.v1 import elevation_service_pb2
 from recoup.identity.v1 import exception_service_pb2
 from recoup.identity.v1 import identity_service_pb2
+from recoup.identity.v1 import invitation_service_pb2
 from recoup.identity.v1 import operator_service_pb2
+from recoup.identity.v1 import organization_service_pb2
 from recoup.identity.v1 import review_service_pb2
 from recoup.identity.v1 import role_service_pb2
 from recoup.identity.v1 import scim_service_pb2
@@ -41,7 +43,9 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"],
         exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"],
         identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+        invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"],
         operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
+        organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"],
         review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
         role_service_pb2.DESCRIPTOR.services_by_name["RoleService"],
         scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"],

@@ -16,6 +16,8 @@ BODIES_SHA256 = {
     "identity.refuse_second_end": "8d5a5ac05c00b52a2074828c0ae999f958f560f570c9906f49b0ac375fe54f6b",
     "identity.require_other_person": "24ffcb35ad19138346013436cb0a6221db413991277b91f9a31b9f3d8ad486c0",
     "identity.require_renewal": "966453e683aa5bc5c6fc562c2537ed4e37fad6b77a720ccc71691422b722839e",
+    "identity.keep_admin": "7fa1e41d68bc67b7f78c7afe237db7a4f75818ac1ede99b79f217e8fca7ca43e",
+    "identity.settle_once": "3c8c8075f851ef1a21e01e99a01f1dad31594ea767b022e32dcb420a6a6af04f",
     "identity.require_another_person": "b01c8cad803036c83c7dca020bf84fbd2a7470475fb7e00850e68544aded0423",
     "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",
     "public.recoup_refuse_alter": "247bc0ab5f51512d2c27e2dd68af8a7f13d6ddfab2811ee7055e0109d50f8771",
@@ -31,6 +33,7 @@ _KINDS = {
     "log": (*LOGS, "audit.events"),
     "state": (
         *(f"identity.{name}" for name in ("organizations", "members", "roles", "elevations", "exceptions", "reviews")),
+        *(f"identity.{name}" for name in ("persons", "linked_identities", "invitations", "ownerships")),
         *(f"scanner.{name}" for name in ("connections", "credentials", "scans")),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
@@ -55,6 +58,8 @@ TRIGGERS = (
     ("final_state", "refuse_second_end"),
     ("other_person", "require_other_person"),
     ("renewed_by_review", "require_renewal"),
+    ("settle_once", "settle_once"),
+    ("keep_admin", "keep_admin"),
 )
 # Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
 GUARDS = (
@@ -65,6 +70,8 @@ GUARDS = (
     ("identity.exceptions", "renewed_by_review", 1 + 2 + 16, "O", "require_renewal"),
     ("identity.reviews", "final_state", 1 + 2 + 16, "O", "refuse_second_end"),
     ("identity.reviews", "other_person", 1 + 2 + 4 + 16, "O", "require_other_person"),
+    ("identity.invitations", "settle_once", 1 + 2 + 16, "O", "settle_once"),
+    ("identity.members", "keep_admin", 1 + 8 + 16, "O", "keep_admin"),
 )
 _UNDECIDED = "(state <> ALL (ARRAY['APPROVED'::text, 'DONE'::text]))"
 CONSTRAINTS = (
@@ -143,6 +150,10 @@ SEALED = (
         "kind,about,owner_person,reviewers,term_begins_at,expires_at,ended_at",
     ),
     ("identity.reviews", "review_id", "elevation_id,subject_person,due_at,verdict,reviewer_person,decided_at"),
+    ("identity.persons", "user_id", "person_id"),
+    ("identity.linked_identities", "identity_id", "kind,issuer,subject,user_id,state"),
+    ("identity.invitations", "invitation_id", "email,role,secret_digest,state,expires_at,member_id"),
+    ("identity.ownerships", "", "member_id"),
     ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
     ("actions.actions", "action_id", "requester_person,plan_hash,state"),

@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from services._mesh.errors import Conflict, Reason, WrongState, invalid_field
+from services._mesh.errors import Conflict, NotFound, Reason, WrongState, invalid_field
 from services._mesh.resource_limits import UNLIMITED, ResourceLimits
 
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
@@ -40,6 +40,7 @@ class Organization:
     state: str
     version: int
     created_at: datetime
+    owner_member_id: UUID | None = None
 
     @property
     def etag(self) -> str:
@@ -88,6 +89,7 @@ class Member:
     approver_since: datetime | None = None
     approver_by: UUID | None = None
     confirmed_by: UUID | None = None
+    person_id: UUID | None = None
 
     @property
     def etag(self) -> str:
@@ -118,6 +120,14 @@ class Member:
 def role_key(role: Role, custom: CustomRole | None) -> str:
     """Which role it is, in which version."""
     return f"{custom.role_id}/{custom.version}" if custom else role.value
+
+
+def own_user_id(actor: str) -> UUID:
+    """The user that an actor is. Raises NotFound for a token or a service account: neither is anybody's membership."""
+    kind, _, identifier = actor.partition(":")
+    if kind != "user":
+        raise NotFound("member")
+    return UUID(identifier)
 
 
 def etag(identifier: UUID, version: int) -> str:

@@ -12,6 +12,8 @@ from services._mesh.ids import PLATFORM
 PLATFORM_SLUG = "platform"
 Held = Mapping[str, Mapping[str, frozenset[str]]]
 _NONE: frozenset[str] = frozenset()
+# What every member holds, whatever their role: it is about nothing but their own membership.
+OWN = frozenset({"identity.membership.update"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class PermissionTable:
         """The same for a member who may have a custom role: `custom` is what that one holds, of all services."""
         if not custom or organization_id in (None, PLATFORM):
             return self.held(organization_id, role, audience)
-        return custom.intersection(frozenset().union(*self.customers.get(audience, {}).values()))
+        return (custom | OWN).intersection(frozenset().union(*self.customers.get(audience, {}).values()))
 
     def everywhere(self, organization_id: UUID, role: str, custom: frozenset[str]) -> frozenset[str]:
         """The same, of all services together."""

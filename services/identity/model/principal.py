@@ -17,7 +17,8 @@ class Principal:
     the membership of one of the `others` ends it too. A credential that is bound to one organization is good for no
     other. `ceiling` holds the permissions, of all services, that the credential never goes beyond; `limits` the
     resources that it keeps to. None where the role alone decides. `organization_hint`, which a session's claims name,
-    only chooses among memberships.
+    only chooses among memberships. `email` is an address that the credential proves to be theirs; empty where it proves
+    none.
     """
 
     actor: str
@@ -32,3 +33,4 @@ class Principal:
     ceiling: frozenset[str] | None = None
     organization_hint: UUID | None = None
     limits: ResourceLimits | None = None
+    email: str = ""

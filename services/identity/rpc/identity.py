@@ -14,7 +14,7 @@ from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import stamp_seconds
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.usecases import feed, members, organizations, passports, roles
+from services.identity.usecases import feed, members, organizations, own_membership, passports, roles
 from services.identity.usecases.principals import Authority
 from services.identity.wire import members as wire
 
@@ -76,7 +76,8 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
     async def ListMyOrganizations(
         self, request: pb.ListMyOrganizationsRequest, context: Context
     ) -> pb.ListMyOrganizationsResponse:
-        answer = pb.ListMyOrganizationsResponse()
+        default = await own_membership.my_default_organization(self._store)
+        answer = pb.ListMyOrganizationsResponse(default_organization=str(default or ""))
         for organization, role in await organizations.list_my_organizations(self._store):
             answer.memberships.add(organization=wire.organization(organization), role=wire.role_message(role))
         return answer

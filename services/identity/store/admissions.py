@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.identity.model.admission import Admission
 from services.identity.store.members import member_of_user, read_member
 from services.identity.tables import organizations, revocations
-from services.identity.tables.persons import persons
 
 
 def sessions_of(organization_id: UUID, actor: str) -> str:
@@ -23,9 +22,6 @@ async def find_admission(
 ) -> Admission | None:
     """A user's membership in the transaction's organization, with what decides about a session of theirs."""
     state = select(organizations.c.state).where(organizations.c.organization_id == organization_id)
-    person = select(persons.c.person_id).where(
-        persons.c.organization_id == organization_id, persons.c.user_id == user_id
-    )
     over = exists().where(revocations.c.kind == "SESSION", revocations.c.key == session_id)
     ended = select(func.max(revocations.c.revoked_at)).where(
         or_(
@@ -35,16 +31,13 @@ async def find_admission(
     )
     query = member_of_user(organization_id, user_id).add_columns(
         state.scalar_subquery().label("organization_state"),
-        person.scalar_subquery().label("person_id"),
         over.label("session_over"),
         ended.scalar_subquery().label("all_ended_at"),
     )
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         return None
-    return Admission(
-        read_member(row), row.organization_state or "", row.person_id or user_id, row.session_over, row.all_ended_at
-    )
+    return Admission(read_member(row), row.organization_state or "", row.person_id, row.session_over, row.all_ended_at)
 
 
 async def has_ended(connection: AsyncConnection, session_id: str, actor: str, auth_time: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +13,22 @@ from services._mesh.errors import NotFound
 from services._mesh.resource_limits import ResourceLimits
 from services.identity.model.membership import CustomRole, Member, Role, fold_address, role_key
 from services.identity.tables import members, organizations, roles
+from services.identity.tables.persons import persons
 
+_PERSON = func.coalesce(
+    select(persons.c.person_id)
+    .where(persons.c.organization_id == members.c.organization_id, persons.c.user_id == members.c.user_id)
+    .scalar_subquery(),
+    members.c.user_id,
+).label("person_id")
 _JOINED = members.outerjoin(
     roles,
     and_(roles.c.organization_id == members.c.organization_id, roles.c.role_id == members.c.custom_role_id),
 )
-# A membership with the custom role that it is under.
-_WHOLE = select(members, *(column.label(f"role_{column.name}") for column in roles.c)).select_from(_JOINED)
+# A membership with the custom role that it is under, and the person behind it.
+_WHOLE = select(members, _PERSON, *(column.label(f"role_{column.name}") for column in roles.c)).select_from(_JOINED)
+# More organizations than anybody is a member of.
+MOST_MEMBERSHIPS = 500
 
 
 def read_member(row: Any) -> Member:
@@ -39,6 +49,7 @@ def read_member(row: Any) -> Member:
         row.approver_since,
         row.approver_by,
         row.confirmed_by,
+        row.person_id,
     )
 
 
@@ -76,6 +87,15 @@ async def get_member(connection: AsyncConnection, member_id: UUID, *, lock: bool
     return read_member(row)
 
 
+async def get_active_member(connection: AsyncConnection, organization_id: UUID, member_id: UUID) -> Member:
+    """A member, locked, after everybody who changes who belongs here. Raises NotFound where the membership is over."""
+    await lock_members(connection, organization_id)
+    member = await get_member(connection, member_id, lock=True)
+    if member.state != "ACTIVE":
+        raise NotFound("member")
+    return member
+
+
 async def list_members(connection: AsyncConnection, after: UUID | None, limit: int) -> list[Member]:
     """Active members of the transaction's organization, by id, after `after`."""
     query = _WHOLE.where(members.c.state == "ACTIVE").order_by(members.c.member_id).limit(limit)
@@ -86,9 +106,13 @@ async def list_members(connection: AsyncConnection, after: UUID | None, limit: i
 
 async def list_memberships(connection: AsyncConnection, user_id: UUID) -> list[Member]:
     """A person's active memberships in all organizations: the policy `own` shows these rows and no others."""
-    await connection.execute(text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)})
-    query = _WHOLE.where(members.c.user_id == user_id, members.c.state == "ACTIVE").limit(500)
+    await _own_rows(connection, user_id)
+    query = _WHOLE.where(members.c.user_id == user_id, members.c.state == "ACTIVE").limit(MOST_MEMBERSHIPS)
     return [read_member(row) for row in await connection.execute(query)]
+
+
+async def _own_rows(connection: AsyncConnection, user_id: UUID) -> None:
+    await connection.execute(text("SELECT set_config('app.user_id', :user_id, true)"), {"user_id": str(user_id)})
 
 
 async def lock_members(connection: AsyncConnection, organization_id: UUID) -> None:
@@ -106,6 +130,30 @@ async def count_admins(connection: AsyncConnection) -> int:
     return int((await connection.execute(admins)).scalar_one())
 
 
+async def list_admins(connection: AsyncConnection) -> list[Member]:
+    """Active Admins of the transaction's organization, the longest-standing first."""
+    query = _WHOLE.where(members.c.role == Role.ADMIN.value, members.c.state == "ACTIVE")
+    return [
+        read_member(row) for row in await connection.execute(query.order_by(members.c.created_at, members.c.member_id))
+    ]
+
+
+async def list_choices(connection: AsyncConnection, user_id: UUID) -> list[tuple[UUID, datetime | None]]:
+    """The organizations of a person's active memberships, each with when they made it their default."""
+    await _own_rows(connection, user_id)
+    query = (
+        select(members.c.organization_id, members.c.default_chosen_at)
+        .where(members.c.user_id == user_id, members.c.state == "ACTIVE")
+        .limit(MOST_MEMBERSHIPS)
+    )
+    return [(row.organization_id, row.default_chosen_at) for row in await connection.execute(query)]
+
+
+async def mark_default(connection: AsyncConnection, member_id: UUID, now: datetime) -> None:
+    """Remember that the member made the organization their default. It is theirs: no edit of what Admins see."""
+    await connection.execute(update(members).where(members.c.member_id == member_id).values(default_chosen_at=now))
+
+
 async def list_members_of_address(connection: AsyncConnection, email: str) -> list[Member]:
     """Who has, or had, an address in the transaction's organization; ASCII letters of any case are one."""
     query = _WHOLE.where(func.lower(members.c.email.collate("C")) == fold_address(email))
@@ -121,7 +169,8 @@ async def insert_member(connection: AsyncConnection, member: Member) -> bool:
     if found is not None and found.state == "ACTIVE":
         return False
     if found is not None:
-        await mark_role(connection, found.member_id, member, state="ACTIVE", email=member.email)
+        came_back = {"state": "ACTIVE", "email": member.email, "default_chosen_at": None}
+        await mark_role(connection, found.member_id, member, **came_back)
         return True
     await connection.execute(
         insert(members).values(

@@ -13,14 +13,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from services._mesh.errors import NotFound
 from services._mesh.revocations import RevocationKind
 from services._mesh.uow import UnitOfWork
-from services.identity.model.membership import Member, require_another_admin
+from services.identity.model.membership import Member, Role, require_another_admin
 from services.identity.store import members as store
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
+from services.identity.usecases.invitations import end_invitations
 from services.identity.usecases.operators import end_operator_access
+from services.identity.usecases.ownership import refuse_owner, succeed_owner
 from services.identity.usecases.token_endings import end_tokens
 
 
@@ -42,28 +43,45 @@ ENDINGS: tuple[tuple[str, Ending], ...] = (
     ("elevations", end_elevations),
     ("operator access", end_operator_access),
     ("tokens", end_tokens),
+    ("invitations", end_invitations),
 )
 
 
 async def active_member(work: UnitOfWork, member_id: UUID) -> Member:
     """A member, locked, after everybody who changes who belongs here. Raises NotFound where the membership is over."""
-    await store.lock_members(work.connection, work.organization_id)
-    member = await store.get_member(work.connection, member_id, lock=True)
-    if member.state != "ACTIVE":
-        raise NotFound("member")
-    return member
+    return await store.get_active_member(work.connection, work.organization_id, member_id)
+
+
+async def lose_admin(work: UnitOfWork, member: Member) -> None:
+    """What goes before a member gets a role that isn't Admin: the last Admin and the owner stay (WrongState), and whom
+    an Admin invited doesn't come in any more.
+    """
+    if member.role is not Role.ADMIN:
+        return
+    require_another_admin(member, await store.count_admins(work.connection))
+    await refuse_owner(work, member)
+    await end_invitations(work, member)
 
 
 async def end_membership(
-    work: UnitOfWork, member: Member, reason: str, action: str = "identity.member.remove"
+    work: UnitOfWork,
+    member: Member,
+    reason: str,
+    action: str = "identity.member.remove",
+    *,
+    hands_over: bool = False,
 ) -> Member:
     """End a membership and all that rests on it; returns the member as they are now.
 
-    `reason` is a word for the event, such as "removed", "left" or "directory"; `action` is the event's. Raises NotFound
-    where it is over already, WrongState for the last Admin.
+    `reason` is a word for the event, such as "removed", "left" or "directory"; `action` is the event's. With
+    `hands_over`, which is for directories, an owner's ownership passes to the longest-standing other Admin. Raises
+    NotFound where the membership is over already, WrongState for the last Admin and (without `hands_over`) the owner.
     """
     before = await active_member(work, member.member_id)
     require_another_admin(before, await store.count_admins(work.connection))
+    if hands_over:
+        await succeed_owner(work, before)
+    await refuse_owner(work, before)
     after = await store.mark_member(work.connection, before.member_id, state="REMOVED")
     ended = {name: str(await end(work, before)) for name, end in ENDINGS}
     work.emit(

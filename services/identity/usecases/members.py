@@ -11,12 +11,12 @@ from services._mesh.ids import uuid7
 from services._mesh.resource_limits import ResourceLimits
 from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.model.membership import Member, Role, require_another_admin, require_etag
+from services.identity.model.membership import Member, Role, require_etag
 from services.identity.store import members as store
 from services.identity.store.admissions import sessions_of
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
-from services.identity.usecases.endings import active_member, end_membership, revoke_member
+from services.identity.usecases.endings import active_member, end_membership, lose_admin, revoke_member
 from services.identity.usecases.persons import link_by_address
 
 
@@ -77,7 +77,7 @@ async def update_member(work: UnitOfWork, member_id: UUID, role: Role, etag: str
     before = await active_member(work, member_id)
     require_etag(etag, before.etag)
     if role is not Role.ADMIN:
-        require_another_admin(before, await store.count_admins(work.connection))
+        await lose_admin(work, before)
     limits = before.limits if role is not Role.ADMIN else ResourceLimits()
     wanted = replace(before, role=role, custom_role_id=None, custom_role=None, limits=limits)
     if wanted.role_key != before.role_key:

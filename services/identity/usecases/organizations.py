@@ -16,6 +16,7 @@ from services.identity.model.permissions import require_platform_named
 from services.identity.store import organizations as store
 from services.identity.store.members import find_member_of_user, list_memberships
 from services.identity.usecases.members import add_member
+from services.identity.usecases.ownership import first_owner
 
 
 async def check_organization(reader: Store, organization_id: UUID) -> Organization:
@@ -128,4 +129,4 @@ async def create_in(work: UnitOfWork, given: NewOrganization) -> None:
     work.emit("identity.organization.create", f"organizations/{given.organization_id}", {"slug": given.slug})
     for user_id, email, role in given.members:
         # The operator, who has the id of zeros, names them and answers for them.
-        await add_member(work, user_id, email, role, confirmed_by=PLATFORM)
+        await first_owner(work, await add_member(work, user_id, email, role, confirmed_by=PLATFORM))

@@ -8,7 +8,7 @@ from uuid import UUID
 from services._mesh.context import current
 from services._mesh.errors import NotFound
 from services._mesh.ids import uuid7
-from services._mesh.passports import Kind, Passport, sign_passport
+from services._mesh.passports import ISSUER, Kind, Passport, sign_passport
 from services._mesh.resource_limits import narrowed
 from services.identity.model.api_tokens import is_service_account
 from services.identity.model.elevations import over
@@ -73,6 +73,7 @@ async def issue_passport(
         kind=principal.kind,
         rests_on=_rests_on(principal, place.actor),
         ceiling=principal.ceiling,
+        email=principal.email if organization_id is None and audience == ISSUER else "",
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)

@@ -35,6 +35,7 @@ class Authority:
     reach: Reach
     clock: Clock
     seconds: int
+    confirms_email: bool = False
 
 
 Resolver = Callable[[Authority, str], Awaitable[Principal]]
@@ -74,6 +75,7 @@ async def _session(authority: Authority, token: str) -> Principal:
         auth_time=session.auth_time,
         ends_at=session.expires_at,
         organization_hint=session.organization_hint,
+        email=session.email if authority.confirms_email or claims.get("email_verified") is True else "",
     )
 
 

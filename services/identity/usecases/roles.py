@@ -12,7 +12,7 @@ from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.resource_limits import ResourceLimits
 from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.model.membership import CustomRole, Member, Role, require_another_admin, require_etag
+from services.identity.model.membership import CustomRole, Member, Role, require_etag
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.roles import (
     MAX_ROLES,
@@ -27,7 +27,7 @@ from services.identity.model.roles import (
 from services.identity.store import members as members_store
 from services.identity.store import roles as store
 from services.identity.store.revocations import insert_revocations
-from services.identity.usecases.endings import active_member, revoke_member
+from services.identity.usecases.endings import active_member, lose_admin, revoke_member
 from services.identity.usecases.persons import responsible_person, users_of_person
 
 
@@ -145,7 +145,7 @@ async def assign_role(work: UnitOfWork, table: PermissionTable, given: Assignmen
     role = given.role or Role.CUSTOM
     await require_may_give(work, table, role, custom)
     if role is not Role.ADMIN:
-        require_another_admin(before, await members_store.count_admins(work.connection))
+        await lose_admin(work, before)
     wanted = replace(before, role=role, custom_role_id=given.custom_role_id, custom_role=custom, limits=given.limits)
     if wanted.role_key != before.role_key:
         wanted = as_fresh(work, wanted)

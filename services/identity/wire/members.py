@@ -24,6 +24,7 @@ def organization(found: Organization) -> pb.Organization:
         state=pb.OrganizationState.Value(f"ORGANIZATION_STATE_{found.state}"),
         etag=found.etag,
         created_at=stamp(found.created_at),
+        owner_member_id=str(found.owner_member_id or ""),
     )
 
 
@@ -40,6 +41,7 @@ def member(found: Member, now: datetime) -> pb.Member:
         state=pb.MemberState.Value(f"MEMBER_STATE_{found.state}"),
         etag=found.etag,
         created_at=stamp(found.created_at),
+        person_id=str(found.person_id or found.user_id),
         custom_role_id=str(found.custom_role_id) if found.custom_role_id else "",
         custom_role_name=found.custom_role.name if found.custom_role else "",
         limits=_limits(found.limits) if found.limits else None,

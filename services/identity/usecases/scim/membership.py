@@ -10,15 +10,15 @@ from dataclasses import replace
 from uuid import UUID
 
 from services._mesh.uow import UnitOfWork
-from services.identity.model.membership import Member, Role, fold_address, require_another_admin
+from services.identity.model.membership import Member, Role, fold_address
 from services.identity.model.persons import Login, LoginKind
 from services.identity.model.scim.roles import DEFAULT_ROLE, GivenRole, role_of
 from services.identity.model.scim.users import ScimUser, comparable
 from services.identity.store import scim_groups, scim_users
-from services.identity.store.members import count_admins, find_member_of_user, lock_members, mark_role
+from services.identity.store.members import find_member_of_user, lock_members, mark_role
 from services.identity.store.persons import find_linked_identity
 from services.identity.usecases.elevations import end_elevations
-from services.identity.usecases.endings import end_membership, revoke_member
+from services.identity.usecases.endings import end_membership, lose_admin, revoke_member
 from services.identity.usecases.members import add_member, update_member
 from services.identity.usecases.persons import link_identity, unlink_identity
 from services.identity.usecases.roles import as_fresh
@@ -62,11 +62,11 @@ def _has(member: Member, given: GivenRole) -> bool:
 async def give(work: UnitOfWork, member: Member, given: GivenRole) -> Member:
     """Give a member a role; what they hold is void at once, and who may newly approve is a fresh approver.
 
-    Raises WrongState for the last Admin.
+    Raises WrongState for the last Admin and the owner.
     """
     if given.custom is None:
         return await update_member(work, member.member_id, given.role, member.etag)
-    require_another_admin(member, await count_admins(work.connection))
+    await lose_admin(work, member)
     wanted = replace(member, role=Role.CUSTOM, custom_role_id=given.custom_id, custom_role=given.custom)
     after = await mark_role(work.connection, member.member_id, as_fresh(work, wanted))
     await revoke_member(work, member)
@@ -81,7 +81,7 @@ async def deactivate(work: UnitOfWork, user: ScimUser) -> bool:
     member = await _member(work, user)
     if member is None or member.state == "REMOVED":
         return False
-    await end_membership(work, member, REASON)
+    await end_membership(work, member, REASON, hands_over=True)
     return True
 
 

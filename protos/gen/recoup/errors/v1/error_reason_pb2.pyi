@@ -162,6 +162,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller is the very person whom this is about, and somebody else has to do it. PERMISSION_DENIED.
     Metadata: member_id.
     """
+    ERROR_REASON_INVITATION_FOR_ANOTHER: _ErrorReason.ValueType  # 101
+    """The session's address isn't the one that was invited. Sign in with that one. PERMISSION_DENIED. Metadata: none."""
+    ERROR_REASON_ADDRESS_UNVERIFIED: _ErrorReason.ValueType  # 102
+    """The session's address isn't verified, so that it proves nothing. PERMISSION_DENIED. Metadata: none."""
+    ERROR_REASON_INVITATION_EXPIRED: _ErrorReason.ValueType  # 103
+    """The invitation has expired. Ask for a new one. FAILED_PRECONDITION. Metadata: none."""
+    ERROR_REASON_INVITATION_REVOKED: _ErrorReason.ValueType  # 104
+    """The invitation was taken back. Ask for a new one. FAILED_PRECONDITION. Metadata: none."""
+    ERROR_REASON_INVITATION_USED: _ErrorReason.ValueType  # 105
+    """The invitation was accepted before. FAILED_PRECONDITION. Metadata: none."""
+    ERROR_REASON_OWNER_STAYS: _ErrorReason.ValueType  # 106
+    """The member owns the organization: hand over the ownership first. FAILED_PRECONDITION. Metadata: member_id."""
+    ERROR_REASON_OWNER_ONLY: _ErrorReason.ValueType  # 107
+    """Only the organization's owner may do this. PERMISSION_DENIED. Metadata: none."""
     ERROR_REASON_HUMAN_SESSION_REQUIRED: _ErrorReason.ValueType  # 120
     """Only a person's own session may do this, never an API token or a service account: sign in, and repeat it.
     PERMISSION_DENIED. Metadata: session (whose it must be: "human").
@@ -340,6 +354,20 @@ ERROR_REASON_OWN_PERSON: ErrorReason.ValueType  # 100
 """The caller is the very person whom this is about, and somebody else has to do it. PERMISSION_DENIED.
 Metadata: member_id.
 """
+ERROR_REASON_INVITATION_FOR_ANOTHER: ErrorReason.ValueType  # 101
+"""The session's address isn't the one that was invited. Sign in with that one. PERMISSION_DENIED. Metadata: none."""
+ERROR_REASON_ADDRESS_UNVERIFIED: ErrorReason.ValueType  # 102
+"""The session's address isn't verified, so that it proves nothing. PERMISSION_DENIED. Metadata: none."""
+ERROR_REASON_INVITATION_EXPIRED: ErrorReason.ValueType  # 103
+"""The invitation has expired. Ask for a new one. FAILED_PRECONDITION. Metadata: none."""
+ERROR_REASON_INVITATION_REVOKED: ErrorReason.ValueType  # 104
+"""The invitation was taken back. Ask for a new one. FAILED_PRECONDITION. Metadata: none."""
+ERROR_REASON_INVITATION_USED: ErrorReason.ValueType  # 105
+"""The invitation was accepted before. FAILED_PRECONDITION. Metadata: none."""
+ERROR_REASON_OWNER_STAYS: ErrorReason.ValueType  # 106
+"""The member owns the organization: hand over the ownership first. FAILED_PRECONDITION. Metadata: member_id."""
+ERROR_REASON_OWNER_ONLY: ErrorReason.ValueType  # 107
+"""Only the organization's owner may do this. PERMISSION_DENIED. Metadata: none."""
 ERROR_REASON_HUMAN_SESSION_REQUIRED: ErrorReason.ValueType  # 120
 """Only a person's own session may do this, never an API token or a service account: sign in, and repeat it.
 PERMISSION_DENIED. Metadata: session (whose it must be: "human").

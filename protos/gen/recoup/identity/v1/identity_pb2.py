@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!recoup/identity/v1/identity.proto\x12\x12recoup.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xee\x01\n\x0cOrganization\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x1a\n\x12reporting_currency\x18\x05 \x01(\t\x12\x34\n\x05state\x18\x06 \x01(\x0e\x32%.recoup.identity.v1.OrganizationState\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x03\n\x06Member\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\r\n\x05\x65mail\x18\x04 \x01(\t\x12\"\n\x04role\x18\x05 \x01(\x0e\x32\x14.recoup.mesh.v1.Role\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.recoup.identity.v1.MemberState\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63ustom_role_id\x18\x19 \x01(\t\x12\x18\n\x10\x63ustom_role_name\x18\x1a \x01(\t\x12\x32\n\x06limits\x18\x1b \x01(\x0b\x32\".recoup.identity.v1.ResourceLimits\x12\x39\n\x0e\x61pprover_state\x18\x1c \x01(\x0e\x32!.recoup.identity.v1.ApproverState\x12\x31\n\rapproves_from\x18\x1d \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x0eResourceLimits\x12)\n\x0e\x63onnection_ids\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x1e\x18\x01\"\x05r\x03\xb0\x01\x01\x12\x37\n\x04tags\x18\x02 \x03(\x0b\x32\x1f.recoup.identity.v1.ResourceTagB\x08\xbaH\x05\x92\x01\x02\x10\n\"?\n\x0bResourceTag\x12\x17\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x17\n\x05value\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x88\x01\n\nRevocation\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".recoup.identity.v1.RevocationKind\x12\x0b\n\x03key\x18\x03 \x01(\t\x12.\n\nrevoked_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*x\n\x11OrganizationState\x12\"\n\x1eORGANIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19ORGANIZATION_STATE_ACTIVE\x10\x01\x12 \n\x1cORGANIZATION_STATE_SUSPENDED\x10\x02*e\n\rApproverState\x12\x1e\n\x1a\x41PPROVER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVER_STATE_SETTLED\x10\x01\x12\x18\n\x14\x41PPROVER_STATE_FRESH\x10\x02*^\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_STATE_ACTIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_REMOVED\x10\x02*\xe2\x01\n\x0eRevocationKind\x12\x1f\n\x1bREVOCATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17REVOCATION_KIND_SESSION\x10\x01\x12\x19\n\x15REVOCATION_KIND_ACTOR\x10\x02\x12\x1a\n\x16REVOCATION_KIND_MEMBER\x10\x03\x12 \n\x1cREVOCATION_KIND_ORGANIZATION\x10\x04\x12\x19\n\x15REVOCATION_KIND_TOKEN\x10\x05\x12\x1e\n\x1aREVOCATION_KIND_CREDENTIAL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!recoup/identity/v1/identity.proto\x12\x12recoup.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\x87\x02\n\x0cOrganization\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x1a\n\x12reporting_currency\x18\x05 \x01(\t\x12\x34\n\x05state\x18\x06 \x01(\x0e\x32%.recoup.identity.v1.OrganizationState\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fowner_member_id\x18\x14 \x01(\t\"\xcd\x03\n\x06Member\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\r\n\x05\x65mail\x18\x04 \x01(\t\x12\"\n\x04role\x18\x05 \x01(\x0e\x32\x14.recoup.mesh.v1.Role\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.recoup.identity.v1.MemberState\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tperson_id\x18\x14 \x01(\t\x12\x16\n\x0e\x63ustom_role_id\x18\x19 \x01(\t\x12\x18\n\x10\x63ustom_role_name\x18\x1a \x01(\t\x12\x32\n\x06limits\x18\x1b \x01(\x0b\x32\".recoup.identity.v1.ResourceLimits\x12\x39\n\x0e\x61pprover_state\x18\x1c \x01(\x0e\x32!.recoup.identity.v1.ApproverState\x12\x31\n\rapproves_from\x18\x1d \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x0eResourceLimits\x12)\n\x0e\x63onnection_ids\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x1e\x18\x01\"\x05r\x03\xb0\x01\x01\x12\x37\n\x04tags\x18\x02 \x03(\x0b\x32\x1f.recoup.identity.v1.ResourceTagB\x08\xbaH\x05\x92\x01\x02\x10\n\"?\n\x0bResourceTag\x12\x17\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x17\n\x05value\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x88\x01\n\nRevocation\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".recoup.identity.v1.RevocationKind\x12\x0b\n\x03key\x18\x03 \x01(\t\x12.\n\nrevoked_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*x\n\x11OrganizationState\x12\"\n\x1eORGANIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19ORGANIZATION_STATE_ACTIVE\x10\x01\x12 \n\x1cORGANIZATION_STATE_SUSPENDED\x10\x02*e\n\rApproverState\x12\x1e\n\x1a\x41PPROVER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVER_STATE_SETTLED\x10\x01\x12\x18\n\x14\x41PPROVER_STATE_FRESH\x10\x02*^\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_STATE_ACTIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_REMOVED\x10\x02*\xe2\x01\n\x0eRevocationKind\x12\x1f\n\x1bREVOCATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17REVOCATION_KIND_SESSION\x10\x01\x12\x19\n\x15REVOCATION_KIND_ACTOR\x10\x02\x12\x1a\n\x16REVOCATION_KIND_MEMBER\x10\x03\x12 \n\x1cREVOCATION_KIND_ORGANIZATION\x10\x04\x12\x19\n\x15REVOCATION_KIND_TOKEN\x10\x05\x12\x1e\n\x1aREVOCATION_KIND_CREDENTIAL\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,22 +42,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCETAG'].fields_by_name['key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_RESOURCETAG'].fields_by_name['value']._loaded_options = None
   _globals['_RESOURCETAG'].fields_by_name['value']._serialized_options = b'\272H\005r\003\030\200\002'
-  _globals['_ORGANIZATIONSTATE']._serialized_start=1156
-  _globals['_ORGANIZATIONSTATE']._serialized_end=1276
-  _globals['_APPROVERSTATE']._serialized_start=1278
-  _globals['_APPROVERSTATE']._serialized_end=1379
-  _globals['_MEMBERSTATE']._serialized_start=1381
-  _globals['_MEMBERSTATE']._serialized_end=1475
-  _globals['_REVOCATIONKIND']._serialized_start=1478
-  _globals['_REVOCATIONKIND']._serialized_end=1704
+  _globals['_ORGANIZATIONSTATE']._serialized_start=1200
+  _globals['_ORGANIZATIONSTATE']._serialized_end=1320
+  _globals['_APPROVERSTATE']._serialized_start=1322
+  _globals['_APPROVERSTATE']._serialized_end=1423
+  _globals['_MEMBERSTATE']._serialized_start=1425
+  _globals['_MEMBERSTATE']._serialized_end=1519
+  _globals['_REVOCATIONKIND']._serialized_start=1522
+  _globals['_REVOCATIONKIND']._serialized_end=1748
   _globals['_ORGANIZATION']._serialized_start=149
-  _globals['_ORGANIZATION']._serialized_end=387
-  _globals['_MEMBER']._serialized_start=390
-  _globals['_MEMBER']._serialized_end=832
-  _globals['_RESOURCELIMITS']._serialized_start=834
-  _globals['_RESOURCELIMITS']._serialized_end=950
-  _globals['_RESOURCETAG']._serialized_start=952
-  _globals['_RESOURCETAG']._serialized_end=1015
-  _globals['_REVOCATION']._serialized_start=1018
-  _globals['_REVOCATION']._serialized_end=1154
+  _globals['_ORGANIZATION']._serialized_end=412
+  _globals['_MEMBER']._serialized_start=415
+  _globals['_MEMBER']._serialized_end=876
+  _globals['_RESOURCELIMITS']._serialized_start=878
+  _globals['_RESOURCELIMITS']._serialized_end=994
+  _globals['_RESOURCETAG']._serialized_start=996
+  _globals['_RESOURCETAG']._serialized_end=1059
+  _globals['_REVOCATION']._serialized_start=1062
+  _globals['_REVOCATION']._serialized_end=1198
 # @@protoc_insertion_point(module_scope)

@@ -147,6 +147,7 @@ class Organization(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    OWNER_MEMBER_ID_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """Its id, a UUID."""
     slug: _builtins.str
@@ -161,6 +162,8 @@ class Organization(_message.Message):
     """Where the organization stands."""
     etag: _builtins.str
     """Changes with every edit; send it back to edit safely."""
+    owner_member_id: _builtins.str
+    """The owner's membership, a UUID; empty while there is none."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -176,10 +179,11 @@ class Organization(_message.Message):
         state: Global___OrganizationState.ValueType = ...,
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        owner_member_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "etag", b"etag", "organization_id", b"organization_id", "reporting_currency", b"reporting_currency", "slug", b"slug", "state", b"state", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "etag", b"etag", "organization_id", b"organization_id", "owner_member_id", b"owner_member_id", "reporting_currency", b"reporting_currency", "slug", b"slug", "state", b"state", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,6 +203,7 @@ class Member(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
     CUSTOM_ROLE_ID_FIELD_NUMBER: _builtins.int
     CUSTOM_ROLE_NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
@@ -218,6 +223,8 @@ class Member(_message.Message):
     """Where the membership stands."""
     etag: _builtins.str
     """Changes with every edit; send it back to edit safely."""
+    person_id: _builtins.str
+    """The human being that they are, a UUID: the same for members who are linked as one."""
     custom_role_id: _builtins.str
     """Their custom role, a UUID; empty unless `role` is ROLE_CUSTOM."""
     custom_role_name: _builtins.str
@@ -247,6 +254,7 @@ class Member(_message.Message):
         state: Global___MemberState.ValueType = ...,
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        person_id: _builtins.str = ...,
         custom_role_id: _builtins.str = ...,
         custom_role_name: _builtins.str = ...,
         limits: Global___ResourceLimits | None = ...,
@@ -255,7 +263,7 @@ class Member(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approves_from", b"approves_from", "created_at", b"created_at", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver_state", b"approver_state", "approves_from", b"approves_from", "created_at", b"created_at", "custom_role_id", b"custom_role_id", "custom_role_name", b"custom_role_name", "email", b"email", "etag", b"etag", "limits", b"limits", "member_id", b"member_id", "organization_id", b"organization_id", "role", b"role", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver_state", b"approver_state", "approves_from", b"approves_from", "created_at", b"created_at", "custom_role_id", b"custom_role_id", "custom_role_name", b"custom_role_name", "email", b"email", "etag", b"etag", "limits", b"limits", "member_id", b"member_id", "organization_id", b"organization_id", "person_id", b"person_id", "role", b"role", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

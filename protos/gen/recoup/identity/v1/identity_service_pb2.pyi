@@ -318,6 +318,9 @@ class ListMyOrganizationsResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     MEMBERSHIPS_FIELD_NUMBER: _builtins.int
+    DEFAULT_ORGANIZATION_FIELD_NUMBER: _builtins.int
+    default_organization: _builtins.str
+    """The organization that the caller made their default, or the only one, a UUID; empty where neither is so."""
     @_builtins.property
     def memberships(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListMyOrganizationsResponse.Membership]:
         """The memberships, by slug."""
@@ -326,10 +329,11 @@ class ListMyOrganizationsResponse(_message.Message):
         self,
         *,
         memberships: _abc.Iterable[Global___ListMyOrganizationsResponse.Membership] | None = ...,
+        default_organization: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memberships", b"memberships"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_organization", b"default_organization", "memberships", b"memberships"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,66 @@
+"""What a person decides about their own membership: leaving, and which organization they are in by default."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services._mesh.context import current
+from services._mesh.database import scope
+from services._mesh.errors import Denied, NotFound, Reason, invalid_field
+from services._mesh.uow import Store, UnitOfWork
+from services.identity.model.membership import Member, Role, own_user_id
+from services.identity.store import members as store
+from services.identity.store.organizations import find_organization, get_organization
+from services.identity.usecases.endings import end_membership
+
+
+async def leave_organization(work: UnitOfWork, confirm_slug: str) -> None:
+    """End one's own membership. Raises NotFound, Invalid, WrongState for the owner and the last Admin, Denied (aal)."""
+    await store.lock_members(work.connection, work.organization_id)
+    if (await get_organization(work.connection, work.organization_id)).slug != confirm_slug:
+        raise invalid_field("confirm_slug", "must be the short name of the organization that you leave")
+    member = await _own(work)
+    if member.role is Role.ADMIN and current().aal < 2:
+        raise Denied(
+            Reason.ERROR_REASON_ASSURANCE_TOO_LOW,
+            "An Admin leaves with a second factor.",
+            {"required_aal": "2"},
+        )
+    await end_membership(work, member, "left", "identity.member.leave")
+
+
+async def set_default_organization(work: UnitOfWork) -> None:
+    """Remember this organization as the person's choice: of several, the one chosen last counts. Raises NotFound."""
+    member = await _own(work)
+    await store.mark_default(work.connection, member.member_id, work.now)
+    about = {"before": {}, "after": {"chosen_at": work.now.isoformat()}}
+    work.emit("identity.default_organization.set", f"members/{member.member_id}", about)
+
+
+async def _own(work: UnitOfWork) -> Member:
+    user_id = own_user_id(current().actor)
+    member = await store.find_member_of_user(work.connection, work.organization_id, user_id)
+    if member is None or member.state != "ACTIVE":
+        raise NotFound("member")
+    return member
+
+
+async def default_organization(reader: Store, user_id: UUID) -> UUID | None:
+    """The organization that a person is in when they name none: the active one chosen last, or the only one."""
+    async with reader.read(UUID(int=0)) as connection:
+        active = []
+        for organization_id, chosen_at in await store.list_choices(connection, user_id):
+            await scope(connection, organization_id)
+            organization = await find_organization(connection, organization_id)
+            if organization is not None and organization.state == "ACTIVE":
+                active.append((chosen_at, organization_id))
+    chosen = [(at, organization_id) for at, organization_id in active if at is not None]
+    if chosen:
+        return max(chosen)[1]
+    return active[0][1] if len(active) == 1 else None
+
+
+async def my_default_organization(reader: Store) -> UUID | None:
+    """The caller's own."""
+    person = current().responsible_person
+    return None if person is None else await default_organization(reader, person)
