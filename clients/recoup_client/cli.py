@@ -126,10 +126,12 @@ def scan_show(session: Session, scan_id: str) -> None:
 
 @main.command()
 @click.option("--detection", default="", help="only this detection, such as aws.ebs.gp2")
+@click.option("--suppressed", is_flag=True, help="those that an exception leaves alone, instead of the open ones")
 @click.pass_obj
-def findings(session: Session, detection: str) -> None:
+def findings(session: Session, detection: str, suppressed: bool) -> None:
     """List open findings, the largest saving first."""
-    found = session.all("/findings", "findings", detectionId=detection)
+    state = "FINDING_STATE_SUPPRESSED" if suppressed else ""
+    found = session.all("/findings", "findings", detectionId=detection, state=state)
     rows = [
         (
             f["findingId"],
@@ -182,6 +184,7 @@ for _command in (
     excepting.exception,
     scim,
     *tokens.COMMANDS,
+    excepting.suppress,
 ):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

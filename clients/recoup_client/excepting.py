@@ -8,7 +8,7 @@ import click
 
 from recoup_client.auditing import Moment
 from recoup_client.rest import at
-from recoup_client.session import Group, Session
+from recoup_client.session import Command, Group, Session
 
 _KINDS = ("suppression", "policy-override", "access")
 _STATES = ("active", "due", "expired", "overdue", "ended")
@@ -66,6 +66,21 @@ def exception_show(session: Session, exception_id: str) -> None:
 def exception_end(session: Session, exception_id: str, reason: str) -> None:
     """End an exception at once, yours or anybody's."""
     _show(session, session.call("POST", at("/exceptions/{}:end", exception_id), {"reason": reason}))
+
+
+@click.command(cls=Command)
+@click.argument("finding_id")
+@click.option("--reason", required=True, help="why, without anybody's name: it stands in the log")
+@click.option("--until", type=Moment(), required=True, help="when it is open again (UTC), a year ahead at most")
+@click.option("--reviewer", multiple=True, help="who is asked to review it: a member's user id; may be repeated")
+@click.pass_obj
+def suppress(session: Session, finding_id: str, reason: str, until: str, reviewer: tuple[str, ...]) -> None:
+    """Leave a finding alone until a date, by an exception. To take it back, end that: recoup exception end."""
+    body = {"reason": reason, "expiresAt": until, "reviewers": list(reviewer)}
+    found = session.call("POST", at("/findings/{}:suppress", finding_id), body)
+    finding = found["finding"]
+    rows = [(finding_id, finding["exceptionId"], finding["suppressedUntil"][:19])]
+    session.show(found, rows, "finding", "exception", "until")
 
 
 _COLUMNS = ("exception", "kind", "about", "state", "until", "owner", "reason")

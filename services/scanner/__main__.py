@@ -10,7 +10,7 @@ from services._mesh.job_tasks import own_jobs
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
-from services.scanner.clients.peers import Identity
+from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.config import ScannerSettings
 from services.scanner.rpc import ScannerRpc
 from services.scanner.usecases import SCAN, VERIFY, Policies
@@ -25,7 +25,8 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     policies = Policies(store, Identity(mesh.channels.to("identity")))
     office = await own_jobs(mesh, "scanner", store, {VERIFY: policies.verify, SCAN: policies.scan}, on_dead=give_up)
     keys = settings.scanner
-    rpc = ScannerRpc(store, office.planner, FileWrapper(keys.kek), PageTokens.from_file(keys.page_key))
+    exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
+    rpc = ScannerRpc(store, office.planner, FileWrapper(keys.kek), PageTokens.from_file(keys.page_key), exceptions)
     await mesh.serve([(scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc), office.service])
 
 

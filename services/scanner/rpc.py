@@ -15,6 +15,7 @@ from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import moment
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner import usecases, wire
+from services.scanner.clients.peers import Exceptions
 
 Context = Any
 
@@ -22,8 +23,11 @@ Context = Any
 class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
     """recoup.scanner.v1.ScannerService."""
 
-    def __init__(self, store: Store, planner: Planner, wrapper: Wrapper, pages: PageTokens) -> None:
+    def __init__(
+        self, store: Store, planner: Planner, wrapper: Wrapper, pages: PageTokens, exceptions: Exceptions
+    ) -> None:
         self._store, self._planner, self._wrapper, self._pages = store, planner, wrapper, pages
+        self._exceptions = exceptions
 
     async def CreateConnection(
         self, request: pb.CreateConnectionRequest, context: Context
@@ -88,19 +92,36 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
         return pb.ListScansResponse(scans=scans, next_page_token=token)
 
     async def GetFinding(self, request: pb.GetFindingRequest, context: Context) -> pb.GetFindingResponse:
-        row = await usecases.get_finding(self._store, UUID(request.finding_id))
-        return pb.GetFindingResponse(finding=wire.finding(row))
+        row, in_force = await usecases.get_finding(self._store, self._exceptions, UUID(request.finding_id))
+        return pb.GetFindingResponse(finding=wire.finding(row, in_force))
 
     async def ListFindings(self, request: pb.ListFindingsRequest, context: Context) -> pb.ListFindingsResponse:
         organization_id, limit = current().organization(), size_of(request)
         position = self._pages.decode(organization_id, request)
-        rows = await usecases.list_findings(self._store, _after(position), limit, wire.finding_filter(request))
+        narrowed = wire.finding_filter(request)
+        rows, in_force = await usecases.list_findings(self._store, self._exceptions, _after(position), limit, narrowed)
         token = ""
         if len(rows) > limit:
             last = rows[limit - 1]
             amount = "-1" if last.saving is None else f"{last.saving:f}"
             token = self._pages.encode(organization_id, request, f"{amount} {last.finding_id}")
-        return pb.ListFindingsResponse(findings=[wire.finding(row) for row in rows[:limit]], next_page_token=token)
+        return pb.ListFindingsResponse(
+            findings=[wire.finding(row, in_force) for row in rows[:limit]], next_page_token=token
+        )
+
+    async def SuppressFinding(self, request: pb.SuppressFindingRequest, context: Context) -> pb.SuppressFindingResponse:
+        earlier = await self._store.replayed(request, pb.SuppressFindingResponse)
+        if earlier is not None:
+            return earlier
+        finding_id = UUID(request.finding_id)
+        # Made before the transaction, like every call to a peer. Alone it hides nothing.
+        exception_id, until = await usecases.except_finding(self._store, self._exceptions, wire.suppression(request))
+
+        async def decide(work: UnitOfWork) -> pb.SuppressFindingResponse:
+            row = await usecases.suppress_finding(work, finding_id, exception_id, until, request.reason)
+            return pb.SuppressFindingResponse(finding=wire.finding(row, {exception_id: until}))
+
+        return await self._store.write(request, pb.SuppressFindingResponse, decide)
 
     async def FetchSealedCredential(
         self, request: pb.FetchSealedCredentialRequest, context: Context

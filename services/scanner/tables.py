@@ -112,4 +112,5 @@ findings = Table(
     Column("action_type", Text, nullable=False),
     Column("first_seen_at", _Moment, nullable=False),
     Column("last_seen_at", _Moment, nullable=False),
+    Column("exception_id", _Id),
 )

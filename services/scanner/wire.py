@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 from recoup.mesh.v1 import resource_pb2
 from recoup.scanner.v1 import scanner_pb2 as pb
 from recoup.scanner.v1 import scanner_service_pb2
-from services._mesh.times import stamp
+from services._mesh.times import moment, stamp
 from services.scanner.model.connection import Account, Connection, NewConnection
+from services.scanner.model.suppression import Suppression
 
 
 def new_connection(request: scanner_service_pb2.CreateConnectionRequest) -> NewConnection:
@@ -88,8 +92,9 @@ def _coverage(unit: Any) -> pb.Coverage:
     )
 
 
-def finding(row: Any) -> pb.Finding:
-    """A finding as it is read."""
+def finding(row: Any, in_force: Mapping[UUID, datetime] = MappingProxyType({})) -> pb.Finding:
+    """A finding as it is read. `in_force` has the ends of the exceptions that leave findings alone, by their ids."""
+    until = in_force.get(row.exception_id) if row.state == "OPEN" else None
     saving = None
     if row.saving is not None:
         saving = resource_pb2.Money(amount=f"{row.saving:f}", currency=row.currency)
@@ -108,7 +113,7 @@ def finding(row: Any) -> pb.Finding:
             id=row.id,
         ),
         resource_name=row.resource_name,
-        state=pb.FindingState.Value(f"FINDING_STATE_{row.state}"),
+        state=pb.FindingState.Value(f"FINDING_STATE_{'SUPPRESSED' if until else row.state}"),
         actionability=pb.Actionability.Value(f"ACTIONABILITY_{row.actionability}"),
         monthly_saving=saving,
         price_version=row.price_version,
@@ -119,6 +124,8 @@ def finding(row: Any) -> pb.Finding:
         first_seen_at=stamp(row.first_seen_at),
         last_seen_at=stamp(row.last_seen_at),
         tags=getattr(row, "tags", None),
+        exception_id=str(row.exception_id) if until else "",
+        suppressed_until=stamp(until),
     )
 
 
@@ -133,3 +140,14 @@ def finding_filter(request: scanner_service_pb2.ListFindingsRequest) -> dict[str
     if request.actionability:
         narrowed["actionability"] = pb.Actionability.Name(request.actionability).removeprefix("ACTIONABILITY_")
     return narrowed
+
+
+def suppression(request: scanner_service_pb2.SuppressFindingRequest) -> Suppression:
+    """The exception that somebody asks for."""
+    return Suppression(
+        UUID(request.finding_id),
+        request.reason,
+        moment(request.expires_at),
+        tuple(request.reviewers),
+        request.request_id,
+    )

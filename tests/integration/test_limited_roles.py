@@ -172,14 +172,15 @@ async def test_a_limited_role_sees_its_findings_and_no_others(
     estate: Estate, limits: ResourceLimits | None, seen: set[tuple[UUID, str]]
 ) -> None:
     store = estate.scanner
-    listed = await within(limits, lambda: scanner.list_findings(store, None, 50, {"state": "OPEN"}))
+    unasked: Any = None  # No finding carries an exception.
+    listed, _ = await within(limits, lambda: scanner.list_findings(store, unasked, None, 50, {"state": "OPEN"}))
     assert {row.finding_id for row in listed} == {estate.findings[each] for each in seen}
     for each, finding_id in estate.findings.items():
         if each in seen:
-            row = await within(limits, lambda one=finding_id: scanner.get_finding(store, one))
+            row, _ = await within(limits, lambda one=finding_id: scanner.get_finding(store, unasked, one))
             assert row.tags == TAGS[each[1]]
         else:
-            asked = within(limits, lambda one=finding_id: scanner.get_finding(store, one))
+            asked = within(limits, lambda one=finding_id: scanner.get_finding(store, unasked, one))
             assert isinstance(await refused(asked), NotFound)
 
 

@@ -302,6 +302,11 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_CONNECTION}/ListScans": lambda made: Case({}),
     f"{_CONNECTION}/GetFinding": lambda made: Case({"finding_id": _finding(made)}),
     f"{_CONNECTION}/ListFindings": lambda made: Case({}),
+    f"{_CONNECTION}/SuppressFinding": lambda made: Case(
+        {"finding_id": str(uuid4())},
+        {name: _excepted(made, hours=48)[name] for name in ("reason", "expiresAt")},
+        answer=(404, "RESOURCE_NOT_FOUND"),
+    ),
     "recoup.pricing.v1.PricingService/ListPrices": lambda made: Case({}, query={"region": "us-east-1"}),
     f"{_BILLS}/CreateBillSource": lambda made: Case(
         {}, {"connectionId": str(uuid4()), **_NOWHERE}, answer=(404, "RESOURCE_NOT_FOUND")

@@ -42,7 +42,7 @@ async def gather_request(scanner: Scanner, bills: Bills, finding_id: UUID, now: 
     if finding.state != "OPEN":
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,
-            f"The finding is {finding.state}: there is nothing left to recover.",
+            f"The finding is {finding.state}: only an open one is acted on.",
             {"state": finding.state, "allowed": "OPEN"},
         )
     if is_too_old(finding, now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -10,12 +11,21 @@ import grpc
 import grpc.aio
 
 from recoup.broker.v1 import broker_service_pb2, broker_service_pb2_grpc
-from recoup.identity.v1 import identity_pb2, identity_service_pb2, identity_service_pb2_grpc
+from recoup.identity.v1 import (
+    exception_service_pb2,
+    exception_service_pb2_grpc,
+    identity_pb2,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+)
 from recoup.pricing.v1 import pricing_pb2, pricing_service_pb2, pricing_service_pb2_grpc
 from services._mesh.errors import from_rpc_error
+from services._mesh.exchange import Exchange
 from services._mesh.grants import metadata
+from services._mesh.times import moment, stamp
 from services.scanner.model.connection import RoleCheck
 from services.scanner.model.finding import PriceBook
+from services.scanner.model.suppression import Suppression, target_of
 
 PEER_SECONDS = 10.0
 PROBE_SECONDS = 60.0
@@ -37,6 +47,43 @@ class Identity:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "identity") from None
         return bool(answer.state == identity_pb2.ORGANIZATION_STATE_ACTIVE)
+
+
+class Exceptions:
+    """Identity's exceptions, as far as they leave findings alone."""
+
+    def __init__(self, channel: grpc.aio.Channel, exchange: Exchange) -> None:
+        self._stub = exception_service_pb2_grpc.ExceptionServiceStub(channel)
+        self._exchange = exchange
+
+    async def in_force(self, organization_id: UUID) -> dict[UUID, tuple[str, datetime]]:
+        """What each suppression that is in force now is about, and when it ends, by its id. Raises Problem."""
+        request = exception_service_pb2.CheckExceptionsRequest(
+            organization_id=str(organization_id), kind=exception_service_pb2.EXCEPTION_KIND_SUPPRESSION
+        )
+        try:
+            answer = await self._stub.CheckExceptions(request, timeout=PEER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "identity") from None
+        return {UUID(each.exception_id): (each.target, moment(each.expires_at)) for each in answer.in_force}
+
+    async def create(self, organization_id: UUID, wanted: Suppression) -> tuple[UUID, datetime]:
+        """Make one on behalf of the caller; its id and its end. Raises AlreadyExists, and any other Problem."""
+        request = exception_service_pb2.CreateExceptionRequest(
+            organization_id=str(organization_id),
+            kind=exception_service_pb2.EXCEPTION_KIND_SUPPRESSION,
+            target=target_of(wanted.finding_id),
+            reason=wanted.reason,
+            expires_at=stamp(wanted.expires_at),
+            reviewers=wanted.reviewers,
+            request_id=wanted.request_id,
+        )
+        try:
+            metadata = await self._exchange.on_behalf("identity")
+            answer = await self._stub.CreateException(request, metadata=metadata, timeout=PEER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "identity") from None
+        return UUID(answer.exception.exception_id), moment(answer.exception.expires_at)
 
 
 class Pricing:

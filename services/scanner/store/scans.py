@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -206,10 +206,10 @@ async def mark_gone(
 
 
 async def upsert_findings(connection: AsyncConnection, organization_id: UUID, found: Sequence[Finding]) -> None:
-    """Write the findings of a scan; one that was there keeps its id and when it was first seen."""
+    """Write the findings of a scan; one that was there keeps its id, when it was first seen, and its exception."""
     for start in range(0, len(found), 500):
         statement = upsert(findings).values([_finding_row(organization_id, f) for f in found[start : start + 500]])
-        keep = {"organization_id", "finding_id", "first_seen_at"}
+        keep = {"organization_id", "finding_id", "first_seen_at", "exception_id"}
         changes = {c.name: statement.excluded[c.name] for c in findings.columns if c.name not in keep}
         await connection.execute(
             statement.on_conflict_do_update(
@@ -289,14 +289,36 @@ async def get_finding(connection: AsyncConnection, finding_id: UUID) -> Any:
     return row
 
 
+async def has_excepted(connection: AsyncConnection) -> bool:
+    """Whether any finding of the organization carries an exception, in force or not."""
+    query = select(findings.c.finding_id).where(findings.c.exception_id.is_not(None)).limit(1)
+    return (await connection.execute(query)).first() is not None
+
+
+async def mark_excepted(connection: AsyncConnection, finding_id: UUID, exception_id: UUID) -> None:
+    """Have a finding carry an exception."""
+    this = findings.c.finding_id == finding_id
+    await connection.execute(update(findings).where(this).values(exception_id=exception_id))
+
+
 async def list_findings(
-    connection: AsyncConnection, after: tuple[Decimal, UUID] | None, limit: int, narrowed: Mapping[str, Any]
+    connection: AsyncConnection,
+    after: tuple[Decimal, UUID] | None,
+    limit: int,
+    narrowed: Mapping[str, Any],
+    in_force: Collection[UUID] = (),
 ) -> Sequence[Any]:
-    """Findings, the largest saving first; those without a known saving come last."""
+    """Findings, the largest saving first; those without a known saving come last.
+
+    An open one whose exception is `in_force` is SUPPRESSED, and isn't OPEN.
+    """
     amount = func.coalesce(findings.c.saving, -1)
     query = select(findings).order_by(amount.desc(), findings.c.finding_id).limit(limit)
+    suppressed = func.coalesce(findings.c.exception_id.in_(in_force), False)
     for name, value in narrowed.items():
-        query = query.where(findings.c[name] == value)
+        query = query.where(findings.c[name] == ("OPEN" if value == "SUPPRESSED" else value))
+    if narrowed.get("state") in ("OPEN", "SUPPRESSED"):
+        query = query.where(suppressed if narrowed["state"] == "SUPPRESSED" else ~suppressed)
     if after is not None:
         query = query.where((amount < after[0]) | ((amount == after[0]) & (findings.c.finding_id > after[1])))
     return (await connection.execute(query)).all()

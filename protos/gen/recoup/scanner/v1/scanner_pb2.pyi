@@ -105,6 +105,8 @@ class _FindingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingS
     """The last complete reading still shows it."""
     FINDING_STATE_RESOLVED: _FindingState.ValueType  # 2
     """The last complete reading no longer shows it."""
+    FINDING_STATE_SUPPRESSED: _FindingState.ValueType  # 3
+    """The last complete reading still shows it, and an exception that is in force leaves it alone."""
 
 class FindingState(_FindingState, metaclass=_FindingStateEnumTypeWrapper):
     """Where a finding stands."""
@@ -115,6 +117,8 @@ FINDING_STATE_OPEN: FindingState.ValueType  # 1
 """The last complete reading still shows it."""
 FINDING_STATE_RESOLVED: FindingState.ValueType  # 2
 """The last complete reading no longer shows it."""
+FINDING_STATE_SUPPRESSED: FindingState.ValueType  # 3
+"""The last complete reading still shows it, and an exception that is in force leaves it alone."""
 Global___FindingState: _TypeAlias = FindingState  # noqa: Y015
 
 class _Actionability:
@@ -501,6 +505,8 @@ class Finding(_message.Message):
     FIRST_SEEN_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    EXCEPTION_ID_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_UNTIL_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
@@ -525,6 +531,8 @@ class Finding(_message.Message):
     """"LOW", "MEDIUM" or "HIGH"."""
     action_type: _builtins.str
     """The action that it proposes, such as "aws.ebs.delete_volume"; empty when there is none."""
+    exception_id: _builtins.str
+    """The exception that leaves it alone, a UUID; empty where none is in force."""
     @_builtins.property
     def resource(self) -> _resource_pb2.ResourceKey:
         """The resource."""
@@ -551,6 +559,10 @@ class Finding(_message.Message):
         read.
         """
 
+    @_builtins.property
+    def suppressed_until(self) -> _timestamp_pb2.Timestamp:
+        """When that exception expires; the finding is open again then."""
+
     def __init__(
         self,
         *,
@@ -572,10 +584,12 @@ class Finding(_message.Message):
         first_seen_at: _timestamp_pb2.Timestamp | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        exception_id: _builtins.str = ...,
+        suppressed_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "resource", b"resource", "suppressed_until", b"suppressed_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_type", b"action_type", "actionability", b"actionability", "confidence", b"confidence", "connection_id", b"connection_id", "detection_id", b"detection_id", "evidence", b"evidence", "finding_id", b"finding_id", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "organization_id", b"organization_id", "price_version", b"price_version", "resource", b"resource", "resource_name", b"resource_name", "scan_id", b"scan_id", "severity", b"severity", "state", b"state", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_type", b"action_type", "actionability", b"actionability", "confidence", b"confidence", "connection_id", b"connection_id", "detection_id", b"detection_id", "evidence", b"evidence", "exception_id", b"exception_id", "finding_id", b"finding_id", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "monthly_saving", b"monthly_saving", "organization_id", b"organization_id", "price_version", b"price_version", "resource", b"resource", "resource_name", b"resource_name", "scan_id", b"scan_id", "severity", b"severity", "state", b"state", "suppressed_until", b"suppressed_until", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -531,6 +531,76 @@ class GetFindingResponse(_message.Message):
 Global___GetFindingResponse: _TypeAlias = GetFindingResponse  # noqa: Y015
 
 @_typing.final
+class SuppressFindingRequest(_message.Message):
+    """Asks to leave a finding alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    FINDING_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    REVIEWERS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    finding_id: _builtins.str
+    """The finding, a UUID."""
+    reason: _builtins.str
+    """Why, without anybody's name: it stands in the log."""
+    request_id: _builtins.str
+    """A UUID that makes the call safe to repeat."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when: an hour ahead at least, a year at most."""
+
+    @_builtins.property
+    def reviewers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who are asked to review it: members, by their user ids. Empty for whoever may."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        finding_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        reviewers: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "finding_id", b"finding_id", "organization_id", b"organization_id", "reason", b"reason", "request_id", b"request_id", "reviewers", b"reviewers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressFindingRequest: _TypeAlias = SuppressFindingRequest  # noqa: Y015
+
+@_typing.final
+class SuppressFindingResponse(_message.Message):
+    """The finding, left alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> _scanner_pb2.Finding:
+        """The finding."""
+
+    def __init__(
+        self,
+        *,
+        finding: _scanner_pb2.Finding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuppressFindingResponse: _TypeAlias = SuppressFindingResponse  # noqa: Y015
+
+@_typing.final
 class ListFindingsRequest(_message.Message):
     """Asks for findings."""
 

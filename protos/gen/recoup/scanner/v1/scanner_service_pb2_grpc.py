@@ -85,6 +85,11 @@ class ScannerServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListFindingsRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListFindingsResponse.FromString,
                 _registered_method=True)
+        self.SuppressFinding = channel.unary_unary(
+                '/recoup.scanner.v1.ScannerService/SuppressFinding',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.SuppressFindingRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.SuppressFindingResponse.FromString,
+                _registered_method=True)
         self.FetchSealedCredential = channel.unary_unary(
                 '/recoup.scanner.v1.ScannerService/FetchSealedCredential',
                 request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.FetchSealedCredentialRequest.SerializeToString,
@@ -177,6 +182,14 @@ class ScannerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuppressFinding(self, request, context):
+        """Leaves a finding alone until a date, by an exception: it isn't listed as open, and no action is taken on it. Then, or
+        when the exception is ended, it is open again. Somebody else than the caller reviews the exception.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FetchSealedCredential(self, request, context):
         """Hands a worker the sealed credential that its grant names. Sealed, it is useless to anybody but the broker.
         """
@@ -251,6 +264,11 @@ def add_ScannerServiceServicer_to_server(servicer, server):
                     servicer.ListFindings,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListFindingsRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListFindingsResponse.SerializeToString,
+            ),
+            'SuppressFinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuppressFinding,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.SuppressFindingRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.SuppressFindingResponse.SerializeToString,
             ),
             'FetchSealedCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchSealedCredential,
@@ -539,6 +557,33 @@ class ScannerService:
             '/recoup.scanner.v1.ScannerService/ListFindings',
             recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListFindingsRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListFindingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuppressFinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.ScannerService/SuppressFinding',
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.SuppressFindingRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.SuppressFindingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,10 @@ class ScannerServiceStub:
     """Reads one finding."""
     ListFindings: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.ListFindingsRequest, _scanner_service_pb2.ListFindingsResponse]
     """Lists findings, the largest saving first."""
+    SuppressFinding: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.SuppressFindingRequest, _scanner_service_pb2.SuppressFindingResponse]
+    """Leaves a finding alone until a date, by an exception: it isn't listed as open, and no action is taken on it. Then, or
+    when the exception is ended, it is open again. Somebody else than the caller reviews the exception.
+    """
     FetchSealedCredential: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.FetchSealedCredentialRequest, _scanner_service_pb2.FetchSealedCredentialResponse]
     """Hands a worker the sealed credential that its grant names. Sealed, it is useless to anybody but the broker."""
     ListEvidenceScans: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.ListEvidenceScansRequest, _scanner_service_pb2.ListEvidenceScansResponse]
@@ -91,6 +95,10 @@ class ScannerServiceAsyncStub(ScannerServiceStub):
     """Reads one finding."""
     ListFindings: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.ListFindingsRequest, _scanner_service_pb2.ListFindingsResponse]  # type: ignore[assignment]
     """Lists findings, the largest saving first."""
+    SuppressFinding: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.SuppressFindingRequest, _scanner_service_pb2.SuppressFindingResponse]  # type: ignore[assignment]
+    """Leaves a finding alone until a date, by an exception: it isn't listed as open, and no action is taken on it. Then, or
+    when the exception is ended, it is open again. Somebody else than the caller reviews the exception.
+    """
     FetchSealedCredential: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.FetchSealedCredentialRequest, _scanner_service_pb2.FetchSealedCredentialResponse]  # type: ignore[assignment]
     """Hands a worker the sealed credential that its grant names. Sealed, it is useless to anybody but the broker."""
     ListEvidenceScans: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.ListEvidenceScansRequest, _scanner_service_pb2.ListEvidenceScansResponse]  # type: ignore[assignment]
@@ -184,6 +192,16 @@ class ScannerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scanner_service_pb2.ListFindingsResponse, _abc.Awaitable[_scanner_service_pb2.ListFindingsResponse]]:
         """Lists findings, the largest saving first."""
+
+    @_abc_1.abstractmethod
+    def SuppressFinding(
+        self,
+        request: _scanner_service_pb2.SuppressFindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scanner_service_pb2.SuppressFindingResponse, _abc.Awaitable[_scanner_service_pb2.SuppressFindingResponse]]:
+        """Leaves a finding alone until a date, by an exception: it isn't listed as open, and no action is taken on it. Then, or
+        when the exception is ended, it is open again. Somebody else than the caller reviews the exception.
+        """
 
     @_abc_1.abstractmethod
     def FetchSealedCredential(
