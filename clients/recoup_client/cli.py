@@ -11,7 +11,19 @@ from pathlib import Path
 
 import click
 
-from recoup_client import auditing, elevating, erasing, evidence, excepting, log, operating, roles, savings, tokens
+from recoup_client import (
+    auditing,
+    elevating,
+    erasing,
+    evidence,
+    excepting,
+    log,
+    operating,
+    roles,
+    savings,
+    signing_in,
+    tokens,
+)
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.scim import scim
@@ -185,6 +197,7 @@ for _command in (
     scim,
     *tokens.COMMANDS,
     excepting.suppress,
+    signing_in.sso,
 ):
     main.add_command(_command)
 for _entry in entry_points(group="recoup.commands"):

@@ -56,7 +56,10 @@ class Rest:
             raise WrongUse("the session token holds a line break, a space or another character that no token has")
         if elevation and not _ID.fullmatch(elevation):
             raise WrongUse("--elevation must be the id of a break-glass access, as `recoup elevate list` shows it")
-        headers = {"authorization": f"Bearer {token}", **({"elevation-id": elevation} if elevation else {})}
+        headers = {
+            **({"authorization": f"Bearer {token}"} if token else {}),
+            **({"elevation-id": elevation} if elevation else {}),
+        }
         verify = _trusting(ca) if ca else True
         try:
             self._client = httpx.Client(

@@ -48,10 +48,14 @@ class Session:
         """Take the organization from a command's own --org."""
         self._org = org
 
-    def rest(self) -> Rest:
-        """The client. Raises click.UsageError when an option is missing, WrongUse when one can't be used."""
+    def rest(self, *, signed_in: bool = True) -> Rest:
+        """The client, for who is signed in or has yet to. Raises click.UsageError when an option is missing, WrongUse
+        when one can't be used.
+        """
         if not self._gateway:
             raise click.UsageError("say where the gateway is: --gateway or RECOUP_GATEWAY")
+        if not signed_in:
+            return Rest(self._gateway, "", self._ca)
         token = _token(self._token_file) if self._token_file else os.environ.get("RECOUP_TOKEN", "")
         if not token:
             raise click.UsageError("sign in first: --token-file or RECOUP_TOKEN")

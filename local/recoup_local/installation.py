@@ -172,6 +172,7 @@ class Installation:
             "identity": {
                 "sessions": {"issuer": ISSUER, "audience": AUDIENCE, "jwks": around.jwks},
                 "passports": {"page_key": "page.key"},
+                "sso": {"public_url": f"https://localhost:{self.ports['gateway-rest']}"},
             },
             "audit": {
                 "log.sequencer": self._audit_role("sequencer"),

@@ -16,6 +16,7 @@ from recoup.identity.v1 import (
     review_service_pb2,
     role_service_pb2,
     scim_service_pb2,
+    sso_service_pb2,
     token_service_pb2,
 )
 from recoup.services import SERVICES
@@ -25,12 +26,15 @@ from services._mesh.passports import PassportVerifier
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services._mesh.revocations import Revocation, RevocationKind
+from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store
+from services.identity.clients.dns import TxtResolver
 from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
 from services.identity.falling_due import FallingDue
 from services.identity.model.elevations import Reach
 from services.identity.model.permissions import Held, PermissionTable
+from services.identity.model.sso import ServiceProvider
 from services.identity.rpc.elevations import ElevationRpc
 from services.identity.rpc.exceptions import ExceptionRpc
 from services.identity.rpc.identity import IdentityRpc
@@ -40,9 +44,11 @@ from services.identity.rpc.organizations import OrganizationRpc
 from services.identity.rpc.reviews import ReviewRpc
 from services.identity.rpc.roles import RoleRpc
 from services.identity.rpc.scim import ScimRpc
+from services.identity.rpc.sso import SsoRpc
 from services.identity.rpc.tokens import TokenRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
+from services.identity.usecases.saml_logins import SamlOffice
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _INVITATIONS = invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"]
@@ -54,6 +60,7 @@ _TOKENS = token_service_pb2.DESCRIPTOR.services_by_name["TokenService"]
 _REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
 _ROLES = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
 _SCIM = scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"]
+_SSO = sso_service_pb2.DESCRIPTOR.services_by_name["SsoService"]
 
 
 def permission_table() -> PermissionTable:
@@ -139,6 +146,8 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
     dispatcher = mesh.database(settings.database.dispatcher, 2)
     mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics).run(), "what is due")
+    sp = ServiceProvider(settings.sso.public_url, settings.sso.return_urls)
+    office = SamlOffice(store, sp, BoundedThreads(2, "saml"), mesh.denials, mesh.clock.wall_now)
     pages = PageTokens.from_file(settings.passports.page_key)
     await mesh.serve(
         [
@@ -152,6 +161,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),
             (_ORGANIZATIONS, OrganizationRpc(store)),
             (_INVITATIONS, InvitationRpc(store, authority.permissions, mesh.clock, pages)),
+            (_SSO, SsoRpc(office, TxtResolver(settings.sso.nameservers), authority.permissions)),
         ]
     )
 

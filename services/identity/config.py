@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from services._mesh.config import Matches, PlainFile, Seconds, SecretFile
@@ -33,8 +33,22 @@ class PassportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SsoSettings:
+    """Single sign-on: our own public address, where people may be sent back to, and who is asked about domains.
+
+    `public_url` is the gateway's; without it no identity provider can be set up. `return_urls` are whole addresses of
+    the web frontend. `nameservers` are "address" or "address:port"; without any, the machine's own are asked.
+    """
+
+    public_url: Annotated[str, Matches(r"(https://[^\s/]+)?", "an https address without a path, or empty")] = ""
+    return_urls: tuple[Annotated[str, Matches(r"https://[^\s?#]+", "an https address without a query")], ...] = ()
+    nameservers: tuple[Annotated[str, Matches(r"[0-9a-fA-F.:]+", "an IP address, and a port if not 53")], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class IdentitySettings(MeshSettings):
     """The identity process."""
 
     sessions: SessionIssuer
     passports: PassportSettings
+    sso: SsoSettings = field(default_factory=SsoSettings)

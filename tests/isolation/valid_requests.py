@@ -174,6 +174,15 @@ def _review(made: TestMesh) -> str:
     return str(elevation["reviewId"])
 
 
+def _provider(made: TestMesh) -> dict[str, str]:
+    admin = made.rest("acme", "Admin")
+    found: list[dict[str, Any]] = admin.get("/identityProviders")["providers"]
+    if not found:
+        found = [admin.post("/identityProviders", {"displayName": "for the suite"})["provider"]]
+    return {"provider_id": str(found[0]["providerId"])}
+
+
+_SSO = "recoup.identity.v1.SsoService"
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
@@ -288,6 +297,23 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_INVITATIONS}/RevokeInvitation": lambda made: Case(
         {"invitation_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
     ),
+    f"{_SSO}/CreateIdentityProvider": lambda made: Case({}, {"displayName": "another"}),
+    f"{_SSO}/GetIdentityProvider": lambda made: Case(_provider(made)),
+    f"{_SSO}/ListIdentityProviders": lambda made: Case({}),
+    f"{_SSO}/UpdateIdentityProvider": lambda made: _etag_refused(_provider(made), emailAttribute="email"),
+    f"{_SSO}/ImportMetadata": lambda made: _etag_refused(_provider(made), metadata="<a/>"),
+    f"{_SSO}/SetGroupRoles": lambda made: _etag_refused(_provider(made)),
+    f"{_SSO}/EnableIdentityProvider": lambda made: _etag_refused(_provider(made)),
+    f"{_SSO}/DisableIdentityProvider": lambda made: Case(
+        {"provider_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_SSO}/SetEnforcement": lambda made: _etag_refused(_provider(made), enforcement="ENFORCEMENT_OFF"),
+    f"{_SSO}/StartTestLogin": lambda made: Case(_provider(made), {}, answer=(400, "STATE_WRONG")),
+    f"{_SSO}/GetTestResult": lambda made: Case({"test_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_SSO}/AddDomain": lambda made: Case({}, {"name": f"d{uuid4().hex}.example"}),
+    f"{_SSO}/ListDomains": lambda made: Case({}),
+    f"{_SSO}/VerifyDomain": lambda made: Case({"domain_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_SSO}/RemoveDomain": lambda made: Case({"domain_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_CONNECTION}/CreateConnection": lambda made: Case({}, support.new_connection(made)),
     f"{_CONNECTION}/VerifyConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")

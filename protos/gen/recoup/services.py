@@ -19,6 +19,7 @@ from recoup.identity.v1 import organization_service_pb2
 from recoup.identity.v1 import review_service_pb2
 from recoup.identity.v1 import role_service_pb2
 from recoup.identity.v1 import scim_service_pb2
+from recoup.identity.v1 import sso_service_pb2
 from recoup.identity.v1 import token_service_pb2
 from recoup.pricing.v1 import bill_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
@@ -49,6 +50,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
         role_service_pb2.DESCRIPTOR.services_by_name["RoleService"],
         scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"],
+        sso_service_pb2.DESCRIPTOR.services_by_name["SsoService"],
         token_service_pb2.DESCRIPTOR.services_by_name["TokenService"],
     ),
     "pricing": (

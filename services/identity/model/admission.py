@@ -13,7 +13,8 @@ from services.identity.model.membership import Member
 class Admission:
     """A membership as it is at this moment, who the user is as a person, and what was ended.
 
-    `all_ended_at`: until when all sessions of the actor that began were ended, everywhere or in this organization.
+    `demanded_provider`: which identity provider a session of theirs must be one of, if any. `all_ended_at`: until when
+    all sessions of the actor that began were ended, everywhere or in this organization.
     """
 
     member: Member
@@ -21,6 +22,7 @@ class Admission:
     person_id: UUID
     session_over: bool
     all_ended_at: datetime | None
+    demanded_provider: UUID | None = None
 
     @property
     def is_open(self) -> bool:

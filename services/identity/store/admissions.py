@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.identity.model.admission import Admission
 from services.identity.store.members import member_of_user, read_member
+from services.identity.store.sso import demanded_provider
 from services.identity.tables import organizations, revocations
 
 
@@ -33,11 +34,19 @@ async def find_admission(
         state.scalar_subquery().label("organization_state"),
         over.label("session_over"),
         ended.scalar_subquery().label("all_ended_at"),
+        demanded_provider(organization_id).label("demanded_provider"),
     )
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         return None
-    return Admission(read_member(row), row.organization_state or "", row.person_id, row.session_over, row.all_ended_at)
+    return Admission(
+        read_member(row),
+        row.organization_state or "",
+        row.person_id,
+        row.session_over,
+        row.all_ended_at,
+        row.demanded_provider,
+    )
 
 
 async def has_ended(connection: AsyncConnection, session_id: str, actor: str, auth_time: int) -> bool:

@@ -19,9 +19,11 @@ from services.identity.model.membership import Member, Role, require_another_adm
 from services.identity.store import members as store
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
+from services.identity.usecases.enforcement import require_not_break_glass
 from services.identity.usecases.invitations import end_invitations
 from services.identity.usecases.operators import end_operator_access
 from services.identity.usecases.ownership import refuse_owner, succeed_owner
+from services.identity.usecases.sso_sessions import end_sso_sessions
 from services.identity.usecases.token_endings import end_tokens
 
 
@@ -44,6 +46,7 @@ ENDINGS: tuple[tuple[str, Ending], ...] = (
     ("operator access", end_operator_access),
     ("tokens", end_tokens),
     ("invitations", end_invitations),
+    ("sso_sessions", end_sso_sessions),
 )
 
 
@@ -53,13 +56,14 @@ async def active_member(work: UnitOfWork, member_id: UUID) -> Member:
 
 
 async def lose_admin(work: UnitOfWork, member: Member) -> None:
-    """What goes before a member gets a role that isn't Admin: the last Admin and the owner stay (WrongState), and whom
-    an Admin invited doesn't come in any more.
+    """What goes before a member gets a role that isn't Admin: the last Admin, the owner and who may sign in without an
+    enforced identity provider stay (WrongState), and whom an Admin invited doesn't come in any more.
     """
     if member.role is not Role.ADMIN:
         return
     require_another_admin(member, await store.count_admins(work.connection))
     await refuse_owner(work, member)
+    await require_not_break_glass(work, member)
     await end_invitations(work, member)
 
 
@@ -82,6 +86,7 @@ async def end_membership(
     if hands_over:
         await succeed_owner(work, before)
     await refuse_owner(work, before)
+    await require_not_break_glass(work, before)
     after = await store.mark_member(work.connection, before.member_id, state="REMOVED")
     ended = {name: str(await end(work, before)) for name, end in ENDINGS}
     work.emit(

@@ -18,6 +18,7 @@ from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import active_member, end_membership, lose_admin, revoke_member
 from services.identity.usecases.persons import link_by_address
+from services.identity.usecases.sso_sessions import end_sso_sessions
 
 
 async def list_members(reader: Store, after: UUID | None, limit: int) -> list[Member]:
@@ -109,5 +110,6 @@ async def revoke_member_sessions(work: UnitOfWork, member_id: UUID) -> int:
     await insert_revocation(work.connection, RevocationKind.SESSION.name, key, work.wall_now)
     seq = await revoke_member(work, member)
     await end_elevations(work, member)
+    await end_sso_sessions(work, member)
     work.emit("identity.session.revoke", f"members/{member_id}", {"seq": str(seq), "user_id": str(member.user_id)})
     return seq

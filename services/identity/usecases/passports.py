@@ -19,6 +19,7 @@ from services.identity.model.roles import NOBODY, Standing, standing
 from services.identity.store.admissions import find_admission, has_ended
 from services.identity.usecases import elevations
 from services.identity.usecases.choosing import choose_organization
+from services.identity.usecases.enforcement import require_no_provider
 from services.identity.usecases.operators import enter
 from services.identity.usecases.principals import Authority, ended, resolve
 
@@ -122,8 +123,9 @@ class _Place:
 
 async def _place(authority: Authority, principal: Principal, organization_id: UUID, audience: str, jti: str) -> _Place:
     """As a member; or as an operator whom the organization lets in for now. Raises NotFound."""
+    own = principal.kind is Kind.HUMAN and principal.organization_id is None
     try:
-        held, person = await _standing(authority, organization_id, _holder(principal), audience)
+        held, person = await _standing(authority, organization_id, _holder(principal), audience, own_login=own)
         return _Place(principal.actor, person, held, principal.ends_at)
     except NotFound:
         # An operator comes in person, and with a second factor; no token of theirs does.
@@ -158,10 +160,13 @@ def _holder(principal: Principal) -> _Holder:
     return _Holder(principal.user_id, principal.session_id, principal.actor, principal.auth_time)
 
 
-async def _membership(authority: Authority, organization_id: UUID, holder: _Holder) -> tuple[Member, UUID]:
+async def _membership(
+    authority: Authority, organization_id: UUID, holder: _Holder, *, own_login: bool
+) -> tuple[Member, UUID]:
     """The user's membership and who they are as a person, straight from the database.
 
-    Whatever is amiss with it, the organization isn't there for them. Raises NotFound, Unauthenticated.
+    Whatever is amiss with it, the organization isn't there for them; but who shows a login of their own (`own_login`)
+    where its identity provider is demanded is told so. Raises NotFound, Unauthenticated, Denied (SSO_REQUIRED).
     """
     async with authority.reader.read(organization_id) as connection:
         found = await find_admission(connection, organization_id, holder.user_id, holder.session_id, holder.actor)
@@ -169,6 +174,7 @@ async def _membership(authority: Authority, organization_id: UUID, holder: _Hold
         raise NotFound("organization")
     if found.has_ended(holder.auth_time):
         raise ended()
+    require_no_provider(found.demanded_provider if own_login else None)
     return found.member, found.person_id
 
 
@@ -180,10 +186,10 @@ async def _refuse_ended(authority: Authority, holder: _Holder) -> None:
 
 
 async def _standing(
-    authority: Authority, organization_id: UUID, holder: _Holder, audience: str
+    authority: Authority, organization_id: UUID, holder: _Holder, audience: str, *, own_login: bool = False
 ) -> tuple[Standing, UUID]:
-    """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated."""
-    member, person = await _membership(authority, organization_id, holder)
+    """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated, Denied."""
+    member, person = await _membership(authority, organization_id, holder, own_login=own_login)
     return standing(authority.permissions, member, audience, authority.clock.now()), person
 
 

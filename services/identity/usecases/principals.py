@@ -17,6 +17,8 @@ from services.identity.model.elevations import Reach
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.principal import Principal
 from services.identity.model.session import SessionExpired, SessionInvalid, read_claims
+from services.identity.model.sso_tokens import SESSION_PREFIX
+from services.identity.usecases.sso_sessions import find_sso_principal
 from services.identity.usecases.token_principals import token_principal
 
 
@@ -93,5 +95,9 @@ def ended() -> Unauthenticated:
     return Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was ended. Sign in again.")
 
 
+async def _sso_session(authority: Authority, token: str) -> Principal:
+    return await find_sso_principal(authority.reader, token, authority.clock.wall_seconds())
+
+
 # JWTs begin with "eyJ": no prefix here may.
-_BY_PREFIX: Mapping[str, Resolver] = {PREFIX: token_principal}
+_BY_PREFIX: Mapping[str, Resolver] = {PREFIX: token_principal, SESSION_PREFIX: _sso_session}

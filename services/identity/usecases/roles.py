@@ -27,6 +27,7 @@ from services.identity.model.roles import (
 from services.identity.store import members as members_store
 from services.identity.store import roles as store
 from services.identity.store.revocations import insert_revocations
+from services.identity.store.sso import is_mapped
 from services.identity.usecases.endings import active_member, lose_admin, revoke_member
 from services.identity.usecases.persons import responsible_person, users_of_person
 
@@ -114,6 +115,12 @@ async def _void(work: UnitOfWork, people: Sequence[UUID]) -> None:
 async def delete_role(work: UnitOfWork, role_id: UUID) -> None:
     """Delete a custom role. Raises NotFound, WrongState while somebody holds it."""
     role = await store.get_role(work.connection, role_id, lock=True)
+    if await is_mapped(work.connection, role_id):
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            f"A group of an identity provider has {role.name}. Map it to another role first.",
+            {"state": "MAPPED", "allowed": "mapped to by no group"},
+        )
     require_unheld(role, await members_store.drop_former_holders(work.connection, role_id))
     await store.delete_role(work.connection, role_id)
     work.emit("identity.role.delete", f"roles/{role_id}", {"before": reads(role)})
@@ -144,15 +151,31 @@ async def assign_role(work: UnitOfWork, table: PermissionTable, given: Assignmen
     custom = await store.get_role(work.connection, given.custom_role_id, lock=True) if given.custom_role_id else None
     role = given.role or Role.CUSTOM
     await require_may_give(work, table, role, custom)
+    return await give_role(work, before, role, custom, given.limits)
+
+
+async def give_role(
+    work: UnitOfWork,
+    before: Member,
+    role: Role,
+    custom: CustomRole | None,
+    limits: ResourceLimits,
+    given_by: UUID | None = None,
+) -> Member:
+    """Give a locked member a role that somebody may give (`require_may_give`): the caller, or `given_by` earlier.
+
+    Raises WrongState for the last Admin, and for who may sign in without an enforced identity provider.
+    """
     if role is not Role.ADMIN:
         await lose_admin(work, before)
-    wanted = replace(before, role=role, custom_role_id=given.custom_role_id, custom_role=custom, limits=given.limits)
+    role_id = custom.role_id if custom else None
+    wanted = replace(before, role=role, custom_role_id=role_id, custom_role=custom, limits=limits)
     if wanted.role_key != before.role_key:
-        wanted = as_fresh(work, wanted)
-    after = await members_store.mark_role(work.connection, given.member_id, wanted)
+        wanted = as_fresh(work, wanted, given_by)
+    after = await members_store.mark_role(work.connection, before.member_id, wanted)
     await revoke_member(work, before)
     changed = {"user_id": str(before.user_id), "before": assigned(before), "after": assigned(after)}
-    work.emit("identity.role.assign", f"members/{given.member_id}", changed)
+    work.emit("identity.role.assign", f"members/{before.member_id}", changed)
     return after
 
 
@@ -167,9 +190,9 @@ async def require_may_give(
     require_held(wanted or table.everywhere(work.organization_id, role.value, wanted), held)
 
 
-def as_fresh(work: UnitOfWork, member: Member) -> Member:
-    """A member whose role is new to them from now on, by the caller's decision."""
-    giver = current().responsible_person
+def as_fresh(work: UnitOfWork, member: Member, given_by: UUID | None = None) -> Member:
+    """A member whose role is new to them from now on, by the caller's decision if nobody else is named."""
+    giver = given_by or current().responsible_person
     return replace(member, approver_for=member.role_key, approver_since=work.now, approver_by=giver, confirmed_by=None)
 
 

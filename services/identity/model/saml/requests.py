@@ -12,8 +12,13 @@ from lxml import etree
 from services.identity.model.saml.documents import POST_BINDING, SAML, SAMLP, tag
 
 
-def authn_request(request_id: str, sp_entity_id: str, acs_url: str, sso_url: str, now: datetime) -> bytes:
-    """The request's document. It isn't signed: its answer is believed by its own signature, and by this id."""
+def authn_request(
+    request_id: str, sp_entity_id: str, acs_url: str, sso_url: str, now: datetime, *, anew: bool = False
+) -> bytes:
+    """The request's document; `anew`: the person must authenticate now, whatever session they have there.
+
+    It isn't signed: its answer is believed by its own signature, and by this id.
+    """
     root = etree.Element(
         tag(SAMLP, "AuthnRequest"),
         nsmap={"samlp": SAMLP, "saml": SAML},
@@ -24,6 +29,8 @@ def authn_request(request_id: str, sp_entity_id: str, acs_url: str, sso_url: str
         AssertionConsumerServiceURL=acs_url,
         ProtocolBinding=POST_BINDING,
     )
+    if anew:
+        root.set("ForceAuthn", "true")
     etree.SubElement(root, tag(SAML, "Issuer")).text = sp_entity_id
     return etree.tostring(root)
 

@@ -76,6 +76,14 @@ def read_response(raw: bytes, expected: Expected) -> Assertion:
     return found
 
 
+def unverified_request_id(raw: bytes) -> str:
+    """What a response says that it answers: nobody's word, good for finding a test that is to be told why it failed."""
+    try:
+        return parse(raw, MAX_RESPONSE_BYTES).get("InResponseTo", "")[:_MAX_NAME]
+    except SamlRefused:
+        return ""
+
+
 def _require_structure(root: etree._Element) -> None:
     """One response with one assertion in it, and no place for another one anywhere."""
     if root.tag != tag(SAMLP, "Response"):

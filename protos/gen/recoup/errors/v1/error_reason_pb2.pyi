@@ -210,6 +210,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SECOND_PERSON_REQUIRED: _ErrorReason.ValueType  # 113
     """The same responsible person can't do both halves of this: ask another one. PERMISSION_DENIED. Metadata: none."""
+    ERROR_REASON_SSO_REQUIRED: _ErrorReason.ValueType  # 140
+    """The organization demands that people in its domains sign in by its identity provider. PERMISSION_DENIED.
+    Metadata: provider_id.
+    """
+    ERROR_REASON_SAML_REFUSED: _ErrorReason.ValueType  # 141
+    """A SAML document can't be accepted. INVALID_ARGUMENT for metadata; a sign-in is answered over HTTP.
+    Metadata: cause.
+    """
+    ERROR_REASON_DOMAIN_NOT_PROVEN: _ErrorReason.ValueType  # 142
+    """The TXT record that proves the domain isn't there, or says something else. FAILED_PRECONDITION.
+    Metadata: record_name, record_value.
+    """
+    ERROR_REASON_SSO_NOT_TESTED: _ErrorReason.ValueType  # 143
+    """Nobody can be locked out by a sign-in that was never seen to work: run a test sign-in first. FAILED_PRECONDITION.
+    Metadata: provider_id.
+    """
+    ERROR_REASON_BREAK_GLASS_ADMIN: _ErrorReason.ValueType  # 144
+    """The Admin who may sign in without single sign-on can't be this member, or must stay one. FAILED_PRECONDITION.
+    Metadata: member_id.
+    """
+    ERROR_REASON_LOGIN_CODE_INVALID: _ErrorReason.ValueType  # 145
+    """The code of a sign-in isn't good (any more), or another verifier belongs to it. UNAUTHENTICATED. Metadata: none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -402,4 +424,26 @@ PERMISSION_DENIED. Metadata: permission.
 """
 ERROR_REASON_SECOND_PERSON_REQUIRED: ErrorReason.ValueType  # 113
 """The same responsible person can't do both halves of this: ask another one. PERMISSION_DENIED. Metadata: none."""
+ERROR_REASON_SSO_REQUIRED: ErrorReason.ValueType  # 140
+"""The organization demands that people in its domains sign in by its identity provider. PERMISSION_DENIED.
+Metadata: provider_id.
+"""
+ERROR_REASON_SAML_REFUSED: ErrorReason.ValueType  # 141
+"""A SAML document can't be accepted. INVALID_ARGUMENT for metadata; a sign-in is answered over HTTP.
+Metadata: cause.
+"""
+ERROR_REASON_DOMAIN_NOT_PROVEN: ErrorReason.ValueType  # 142
+"""The TXT record that proves the domain isn't there, or says something else. FAILED_PRECONDITION.
+Metadata: record_name, record_value.
+"""
+ERROR_REASON_SSO_NOT_TESTED: ErrorReason.ValueType  # 143
+"""Nobody can be locked out by a sign-in that was never seen to work: run a test sign-in first. FAILED_PRECONDITION.
+Metadata: provider_id.
+"""
+ERROR_REASON_BREAK_GLASS_ADMIN: ErrorReason.ValueType  # 144
+"""The Admin who may sign in without single sign-on can't be this member, or must stay one. FAILED_PRECONDITION.
+Metadata: member_id.
+"""
+ERROR_REASON_LOGIN_CODE_INVALID: ErrorReason.ValueType  # 145
+"""The code of a sign-in isn't good (any more), or another verifier belongs to it. UNAUTHENTICATED. Metadata: none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
