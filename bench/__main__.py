@@ -14,8 +14,9 @@ from typing import Any
 
 import uvloop
 
-from bench import audit_append, authorized_read, scan_listing, verifying, whole_path
+from bench import audit_append, authorized_read, exchanging, flooding, passports, scan_listing, verifying, whole_path
 from bench.filled_log import FilledLog
+from bench.identity_mesh import running_identity
 from bench.log_mesh import running_log
 from bench.measuring import Result
 from recoup_local.supervisor import LocalMesh
@@ -42,6 +43,11 @@ class Surroundings:
         return self._stack.enter_context(running_log())
 
     @cached_property
+    def identity(self) -> LocalMesh:
+        """The processes that somebody signs in through."""
+        return self._stack.enter_context(running_identity())
+
+    @cached_property
     def filled(self) -> FilledLog:
         """Two logs of their own, one of them to be filled."""
         large, small = (self._stack.enter_context(running_log()) for _ in range(2))
@@ -51,6 +57,10 @@ class Surroundings:
 BENCHMARKS: dict[str, Callable[[Surroundings], Coroutine[Any, Any, Result] | Result]] = {
     "rpc.authorized_read": lambda around: authorized_read.run(around.mesh),
     "scan.listing": lambda around: scan_listing.run(around.mesh),
+    "identity.verify_passport": lambda _: passports.verification(),
+    "identity.permission_us": lambda _: passports.permission(),
+    "identity.exchange_p99_ms": lambda around: exchanging.run(around.identity),
+    "identity.flood_p99": lambda around: flooding.run(around.identity),
     "audit.append": lambda around: audit_append.run(around.log),
     "audit.whole_path": lambda around: whole_path.run(around.log),
     "audit.flat_10m": lambda around: around.filled.flat(),
@@ -61,6 +71,8 @@ BENCHMARKS: dict[str, Callable[[Surroundings], Coroutine[Any, Any, Result] | Res
 # The parts of the mesh that no later benchmark needs would only take time from it.
 GROUPS = (
     ("rpc.authorized_read", "scan.listing"),
+    ("identity.verify_passport", "identity.permission_us"),
+    ("identity.exchange_p99_ms", "identity.flood_p99"),
     ("audit.append", "audit.whole_path"),
     ("audit.flat_10m", "audit.proof_p99_ms"),
     ("verify.receipt_ms", "verify.bundle_100k_s"),

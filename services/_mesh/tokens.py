@@ -8,6 +8,7 @@ token) and 9864 ("Ed25519" as a fully specified algorithm name).
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from services._mesh.clock import monotonic
 from services._mesh.config import ConfigError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from joserfc.jwk import OKPKey
 
 ALGORITHM = "Ed25519"
@@ -150,14 +152,28 @@ def peek(token: str, typ: str) -> Unverified:
 
 
 def check_signature(token: str, key: OKPKey) -> None:
-    """Raises TokenInvalid unless `key` signed the token."""
-    from joserfc import jws
-    from joserfc.errors import JoseError
+    """Raises TokenInvalid unless `key` signed the token, which `peek` has looked at.
 
+    By the primitive itself, which saves a sixth: whatever a library would look at before it, `peek` has.
+    """
+    invalid, kind = _primitive()
+    signed, _, signature = token.rpartition(".")
+    public = key.public_key
+    if not isinstance(public, kind):
+        raise TokenInvalid("key")
     try:
-        jws.deserialize_compact(token, key, registry=_registry())
-    except (JoseError, ValueError) as error:
+        public.verify(_strict_decode(signature), signed.encode("ascii"))
+    except (invalid, ValueError) as error:
         raise TokenInvalid("signature") from error
+
+
+@functools.cache
+def _primitive() -> tuple[type[Exception], type[Ed25519PublicKey]]:
+    """Imported when first needed, as all of cryptography here, and looked up once."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return InvalidSignature, Ed25519PublicKey
 
 
 def check_times(claims: Mapping[str, Any], now: float) -> None:
@@ -216,12 +232,6 @@ def process_of(spiffe_id: str) -> str:
 def thumbprint(certificate_der: bytes) -> str:
     """RFC 8705 x5t#S256 of a certificate."""
     return base64.urlsafe_b64encode(hashlib.sha256(certificate_der).digest()).rstrip(b"=").decode()
-
-
-def _registry() -> Any:
-    from joserfc.jws import JWSRegistry
-
-    return JWSRegistry(algorithms=[ALGORITHM])
 
 
 def _json_part(part: str) -> dict[str, Any]:
