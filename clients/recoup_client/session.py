@@ -92,10 +92,13 @@ class Session:
         return found
 
     def _organization(self, rest: Rest) -> str:
-        """The organization's id: as given, by its short name, or the only one that there is."""
+        """The organization's id: as given, by its short name, or else the person's default or only one."""
         if self._org and _ID.fullmatch(self._org.lower()):
             return self._org.lower()
-        mine = rest.call("GET", "/v1/me/organizations")["memberships"]
+        answer = rest.call("GET", "/v1/me/organizations")
+        mine = answer["memberships"]
+        if not self._org and answer["defaultOrganization"]:
+            return str(answer["defaultOrganization"])
         found = [m["organization"] for m in mine if not self._org or m["organization"]["slug"] == self._org]
         if len(found) != 1:
             names = ", ".join(m["organization"]["slug"] for m in mine) or "none"

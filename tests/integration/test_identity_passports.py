@@ -23,6 +23,7 @@ from services.identity.__main__ import break_glass_reach, permission_table
 from services.identity.clients.jwks import SessionKeys
 from services.identity.model.membership import Role
 from services.identity.usecases.members import add_member, remove_member, revoke_member_sessions, update_member
+from services.identity.usecases.own_membership import set_default_organization
 from services.identity.usecases.passports import exchange_passport, issue_passport
 from services.identity.usecases.principals import Authority
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
@@ -252,6 +253,15 @@ async def test_who_names_no_organization_is_in_the_one_of_their_session_or_their
             found = await office.issue(office.session(CLERK, **claims), **nothing)
             assert (found.organization_id, found.role) == (organization, role)
     assert isinstance(await office.refused(office.session(uuid4()), None, choose=True), NotFound)
+    # What they chose themselves goes before what a claim says, for as long as they are let in there.
+    await office.registry.decide(set_default_organization, CLERK, GLOBEX, "identity.default_organization.set")
+    hinted = office.session(CLERK, organization_id=str(ACME))
+    assert (await office.issue(hinted, **nothing)).organization_id == GLOBEX
+    member = await office.registry.member(CLERK, GLOBEX)
+    await office.registry.decide(
+        lambda work: remove_member(work, member.member_id), GLOBAL_ADMIN, GLOBEX, "identity.member.remove"
+    )
+    assert (await office.issue(hinted, **nothing)).organization_id == ACME
 
 
 async def exchanged(office: Office, token: str, caller: str, target: str) -> Passport:

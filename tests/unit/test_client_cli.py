@@ -369,6 +369,22 @@ def test_another_server_at_the_address_is_no_gateway(
     assert (done.exit_code, "isn't a Recoup gateway" in done.stderr) == (UNREACHABLE, True)
 
 
+def test_who_names_no_organization_is_in_their_default_or_only_one(
+    gateway: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ORG.replace("1", "2")
+    mine = [{"organization": {"organizationId": each, "slug": slug}} for each, slug in ((ORG, "a"), (other, "b"))]
+    path = "/v1/me/organizations"
+    monkeypatch.setitem(ANSWERS, path, {"memberships": mine, "defaultOrganization": ""})
+    asked = run("action", "show", ACTION, url=gateway[0], RECOUP_ORG="")
+    assert (asked.exit_code, "--org. Yours: a, b" in asked.stderr) == (WRONG_USE, True)
+    monkeypatch.setitem(ANSWERS, path, {"memberships": mine, "defaultOrganization": ORG})
+    assert run("action", "show", ACTION, url=gateway[0], RECOUP_ORG="").exit_code == DONE
+    assert gateway[1][-1] == f"/v1/organizations/{ORG}/actions/{ACTION}"
+    assert run("--org", "b", "action", "show", ACTION, url=gateway[0], RECOUP_ORG="").exit_code != DONE
+    assert gateway[1][-1] == f"/v1/organizations/{other}/actions/{ACTION}"
+
+
 def test_an_id_stays_one_segment_of_the_path(gateway: tuple[str, list[str]]) -> None:
     for given in ("../receipts", "x/steps", "x?y=1", "x#y", "x:cancel", "%2e%2e"):
         run("action", "show", given, url=gateway[0])

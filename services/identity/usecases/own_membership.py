@@ -5,12 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from services._mesh.context import current
-from services._mesh.database import scope
 from services._mesh.errors import Denied, NotFound, Reason, invalid_field
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role, own_user_id
 from services.identity.store import members as store
-from services.identity.store.organizations import find_organization, get_organization
+from services.identity.store.organizations import get_organization
+from services.identity.usecases.choosing import active_choices, preferred
 from services.identity.usecases.endings import end_membership
 
 
@@ -47,17 +47,7 @@ async def _own(work: UnitOfWork) -> Member:
 
 async def default_organization(reader: Store, user_id: UUID) -> UUID | None:
     """The organization that a person is in when they name none: the active one chosen last, or the only one."""
-    async with reader.read(UUID(int=0)) as connection:
-        active = []
-        for organization_id, chosen_at in await store.list_choices(connection, user_id):
-            await scope(connection, organization_id)
-            organization = await find_organization(connection, organization_id)
-            if organization is not None and organization.state == "ACTIVE":
-                active.append((chosen_at, organization_id))
-    chosen = [(at, organization_id) for at, organization_id in active if at is not None]
-    if chosen:
-        return max(chosen)[1]
-    return active[0][1] if len(active) == 1 else None
+    return preferred(await active_choices(reader, user_id), None)
 
 
 async def my_default_organization(reader: Store) -> UUID | None:
