@@ -32,6 +32,7 @@ from services.identity.clients.dns import TxtResolver
 from services.identity.clients.jwks import SessionKeys
 from services.identity.config import IdentitySettings
 from services.identity.falling_due import FallingDue
+from services.identity.model.api_tokens import TOKEN_AAL
 from services.identity.model.elevations import Reach
 from services.identity.model.permissions import Held, PermissionTable
 from services.identity.model.sso import ServiceProvider
@@ -73,9 +74,10 @@ def permission_table() -> PermissionTable:
 
 
 def _for_people() -> frozenset[str]:
-    """The permissions of which every RPC that names one is for a person's own session."""
+    """The permissions of which no RPC that names one lets a machine in: a token proves no second factor either."""
     rules = [rule for services in SERVICES.values() for service in services for rule in method_rules(service)]
-    return frozenset(r.permission for r in rules if r.human_only) - {r.permission for r in rules if not r.human_only}
+    open_to = {rule.permission for rule in rules if not rule.human_only and rule.min_aal <= TOKEN_AAL}
+    return frozenset(rule.permission for rule in rules) - open_to
 
 
 def _held(roles_of: Callable[[PermissionRule], tuple[str, ...]]) -> Held:

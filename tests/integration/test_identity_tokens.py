@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from services._mesh.context import entered
 from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, Problem, Unauthenticated, WrongState
 from services._mesh.pages import PageTokens
 from services._mesh.passports import Kind
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.times import stamp
 from services.identity.model import api_tokens
 from services.identity.model.api_tokens import new_text
@@ -21,6 +23,7 @@ from services.identity.model.membership import Role
 from services.identity.rpc.tokens import TokenRpc
 from services.identity.store import tokens as store
 from services.identity.usecases import endings, members, tokens
+from services.identity.usecases.roles import Assignment, assign_role
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, registry
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, context
@@ -79,6 +82,21 @@ async def test_no_exchange_goes_beyond_what_it_was_made_for(made: Desk) -> None:
         made.scanner._audience = "scanner"
 
 
+async def test_it_keeps_to_the_connections_that_it_was_made_for(made: Desk) -> None:
+    one, two, three = (UUID(int=number) for number in (1, 2, 3))
+    _, text = await made.create(replace(made.wanted(), connection_ids=frozenset({one, two})))
+    assert (await made.verified(await made.passport(text))).limits == ResourceLimits((one, two))
+    # Its creator is limited later: it keeps to what is left of both, also when it is exchanged for another passport.
+    admin = await made.made.member(ADMIN)
+    given = Assignment(admin.member_id, Role.FINOPS, None, ResourceLimits((two, three)), admin.etag)
+    await made.decide(SECOND, lambda work: assign_role(work, TABLE, given), action="identity.role.assign")
+    made.made.clock.wall_ahead += timedelta(seconds=1)
+    signed = await made.passport(text)
+    assert (await made.verified(signed)).limits == ResourceLimits((two,))
+    made.scanner._audience = "pricing"
+    assert made.scanner.verify(await made.exchanged(signed, "pricing"), "scanner").limits == ResourceLimits((two,))
+
+
 async def test_a_token_wider_than_its_creator_is_refused(made: Desk) -> None:
     with pytest.raises(Denied) as caught:
         await made.create(made.wanted(READ_FINDINGS, START_SCAN), CLERK)
@@ -86,7 +104,7 @@ async def test_a_token_wider_than_its_creator_is_refused(made: Desk) -> None:
     with pytest.raises(Invalid, match=r"there is no permission 'scanner\.everything'"):
         await made.create(made.wanted("scanner.everything"))
     # API tokens never approve, and never change who may do what.
-    for for_people in ("actions.action.approve", "identity.member.update", "identity.service_account.update"):
+    for for_people in ("actions.action.approve", "identity.member.update", "audit.erasure.request"):
         with pytest.raises(Invalid, match="for people alone"):
             await made.create(made.wanted(for_people))
     assert await made.made.rows("SELECT 1 FROM identity.api_tokens") == []

@@ -20,6 +20,8 @@ from services._mesh.errors import Denied, Reason, WrongState, invalid_field
 from services.identity.model.membership import etag
 
 PREFIX = "rcp_"
+# A token proves nothing about a second factor.
+TOKEN_AAL = 1
 MAX_LIFETIME = timedelta(days=365)
 MAX_OVERLAP_HOURS = 72
 # Each counts those that are neither expired nor revoked.

@@ -12,7 +12,7 @@ from services._mesh.database import scope
 from services._mesh.errors import Reason, Unauthenticated
 from services._mesh.passports import Kind
 from services._mesh.resource_limits import ResourceLimits, narrowed
-from services.identity.model.api_tokens import ApiToken, ServiceAccount, TokenTextInvalid, digest
+from services.identity.model.api_tokens import TOKEN_AAL, ApiToken, ServiceAccount, TokenTextInvalid, digest
 from services.identity.model.membership import Member
 from services.identity.model.principal import Principal
 from services.identity.store import members as members_store
@@ -21,9 +21,6 @@ from services.identity.usecases.tokens import held_by
 
 if TYPE_CHECKING:
     from services.identity.usecases.principals import Authority
-
-# A token proves nothing about a second factor.
-_AAL = 1
 
 
 async def token_principal(authority: Authority, text: str) -> Principal:
@@ -40,7 +37,7 @@ async def token_principal(authority: Authority, text: str) -> Principal:
         others=() if account is None else (creator.user_id,),
         session_id=str(token.token_id),
         kind=Kind.MACHINE,
-        aal=_AAL,
+        aal=TOKEN_AAL,
         auth_time=int(token.created_at.timestamp()),
         ends_at=int(token.expires_at.timestamp()),
         organization_id=token.organization_id,
