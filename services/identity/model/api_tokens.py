@@ -30,7 +30,6 @@ MAX_TOKENS_OF_A_SERVICE_ACCOUNT = 50
 MAX_SERVICE_ACCOUNTS = 200
 # How precise "last used" is; it is no reason to write more often.
 USE_NOTED_EVERY = timedelta(minutes=1)
-_SERVICE = "service:"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_BITS, _RANDOM_DIGITS, _CHECK_DIGITS, _HINT = 256, 43, 6, 8
 _SHAPE = re.compile(rf"rcp_[0-9A-Za-z]{{{_RANDOM_DIGITS + _CHECK_DIGITS}}}")
@@ -90,7 +89,7 @@ class ServiceAccount:
     @property
     def actor(self) -> str:
         """How passports and events name it."""
-        return f"{_SERVICE}{self.service_account_id}"
+        return f"service:{self.service_account_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +146,14 @@ def require_known(permissions: Collection[str], known: Collection[str], for_peop
             raise invalid_field("permissions", f"{name!r} is for people alone: no token may use it; leave it out")
 
 
-def require_within(permissions: Collection[str], held: Collection[str], holder: str) -> None:
-    """Raise Denied (TOKEN_TOO_WIDE) where `holder` ("creator" or "owner") doesn't hold one of the permissions."""
+def require_within(permissions: Collection[str], held: Collection[str]) -> None:
+    """Raise Denied (TOKEN_TOO_WIDE) where whoever makes a token doesn't hold one of the permissions."""
     for name in sorted(permissions):
         if name not in held:
             raise Denied(
                 Reason.ERROR_REASON_TOKEN_TOO_WIDE,
-                f"The {holder} doesn't hold {name}, and a token is never wider. Leave it out.",
-                {"permission": name, "holder": holder},
+                f"You don't hold {name}, and a token is never wider than who makes it. Leave it out.",
+                {"permission": name},
             )
 
 
@@ -167,11 +166,6 @@ def require_usable(token: ApiToken, wall_now: datetime) -> None:
             f"The token is {standing.lower()}: it can't be rotated. Create a new one.",
             {"state": standing, "allowed": "ACTIVE"},
         )
-
-
-def is_service_account(actor: str) -> bool:
-    """Whether an actor is a service account."""
-    return actor.startswith(_SERVICE)
 
 
 def user_of(actor: str) -> UUID:

@@ -13,10 +13,10 @@ from services._mesh.resource_limits import ResourceLimits
 class Principal:
     """Who a credential stands for. Times are whole seconds of wall time.
 
-    `actor` names who acts, `user_id` the user whose membership and role it has, who is responsible for it. What ends
-    the membership of one of the `others` ends it too. A credential that is bound to one organization is good for no
-    other. `ceiling` holds the permissions, of all services, that the credential never goes beyond; `limits` the
-    resources that it keeps to. None where the role alone decides. `organization_hint`, which a session's claims name,
+    `actor` names who acts, `user_id` the user whose membership and role it has, who is responsible for it. A credential
+    that is bound to one organization is good for no other. `ceiling` holds the permissions, of all services, that the
+    credential never goes beyond; `limits` the resources that it keeps to. None where the role alone decides.
+    `organization_hint`, which a session's claims name,
     only chooses among memberships. `email` is an address that the credential proves to be theirs; empty where it proves
     none.
     """
@@ -28,7 +28,6 @@ class Principal:
     aal: int
     auth_time: int
     ends_at: int
-    others: tuple[UUID, ...] = ()
     organization_id: UUID | None = None
     ceiling: frozenset[str] | None = None
     organization_hint: UUID | None = None

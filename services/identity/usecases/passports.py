@@ -10,7 +10,6 @@ from services._mesh.errors import NotFound
 from services._mesh.ids import uuid7
 from services._mesh.passports import ISSUER, Kind, Passport, sign_passport
 from services._mesh.resource_limits import narrowed
-from services.identity.model.api_tokens import is_service_account
 from services.identity.model.elevations import over
 from services.identity.model.membership import Member
 from services.identity.model.operators import OPERATOR_AAL, OperatorAccess, is_operator
@@ -82,9 +81,9 @@ async def issue_passport(
 
 
 def _rests_on(principal: Principal, actor: str) -> tuple[str, ...]:
-    """Whose revocation ends the passport: the users', the first of whom it is for, an operator's or machine's own."""
-    users = [f"user:{user_id}" for user_id in (principal.user_id, *principal.others)]
-    return (*users, actor) if is_operator(actor) or is_service_account(actor) else tuple(users)
+    """Whose revocation ends the passport: the user's whom it is for, first of all, and an operator's own."""
+    user = f"user:{principal.user_id}"
+    return (user, actor) if is_operator(actor) else (user,)
 
 
 def _bound(only: UUID | None, asked: UUID | None) -> UUID | None:

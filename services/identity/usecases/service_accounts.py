@@ -8,13 +8,11 @@ from uuid import UUID
 from services._mesh.context import current
 from services._mesh.errors import Exhausted, Reason, WrongState, invalid_field
 from services._mesh.ids import uuid7
-from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.api_tokens import MAX_SERVICE_ACCOUNTS, ServiceAccount, user_of
 from services.identity.model.membership import Member, require_etag
 from services.identity.store import members as members_store
 from services.identity.store import tokens as store
-from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.token_endings import end_token
 
 
@@ -47,7 +45,7 @@ async def list_service_accounts(reader: Store, after: UUID | None, limit: int) -
 async def update_service_account(
     work: UnitOfWork, service_account_id: UUID, display_name: str, owner: UUID | None, etag: str
 ) -> ServiceAccount:
-    """Rename it, or have another member answer for it: what was given under the old owner is void at once.
+    """Rename it, or have another member answer for it: what the old owner's tokens opened, who may know them, ends.
 
     Raises NotFound, Conflict, WrongState, and Invalid where the new owner isn't a member.
     """
@@ -59,7 +57,7 @@ async def update_service_account(
     )
     if after.owner_user_id != before.owner_user_id:
         await require_owner(work, after.owner_user_id)
-        await void_passports(work, before)
+        await _end_all(work, before, "handed over")
     after = await store.mark_service_account(
         work.connection, service_account_id, display_name=after.display_name, owner_user_id=after.owner_user_id
     )
@@ -70,10 +68,8 @@ async def update_service_account(
 async def disable_service_account(work: UnitOfWork, service_account_id: UUID) -> ServiceAccount:
     """End it and all its tokens, at once and for good. Raises NotFound, WrongState."""
     before = await active_account(work, service_account_id)
-    for token in await store.list_live_tokens_of_account(work.connection, service_account_id):
-        await end_token(work, token, "service account disabled")
+    await _end_all(work, before, "service account disabled")
     after = await store.mark_service_account(work.connection, service_account_id, state="DISABLED")
-    await void_passports(work, before)
     _emit(work, "identity.service_account.disable", before, after)
     return after
 
@@ -81,13 +77,18 @@ async def disable_service_account(work: UnitOfWork, service_account_id: UUID) ->
 async def active_account(work: UnitOfWork, service_account_id: UUID) -> ServiceAccount:
     """A service account in use, locked. Raises NotFound, WrongState where it is disabled."""
     account = await store.get_service_account(work.connection, service_account_id, lock=True)
+    require_active(account)
+    return account
+
+
+def require_active(account: ServiceAccount) -> None:
+    """Raise WrongState where a service account is disabled."""
     if account.state != "ACTIVE":
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,
             "The service account is disabled. Make another one.",
             {"state": account.state, "allowed": "ACTIVE"},
         )
-    return account
 
 
 async def require_owner(work: UnitOfWork, user_id: UUID) -> Member:
@@ -98,10 +99,9 @@ async def require_owner(work: UnitOfWork, user_id: UUID) -> Member:
     return found
 
 
-async def void_passports(work: UnitOfWork, account: ServiceAccount) -> None:
-    """What the machine holds now is void; its tokens get it new passports, by what is true now."""
-    key = f"{work.organization_id}/{account.actor}"
-    await insert_revocation(work.connection, RevocationKind.MEMBER.name, key, work.wall_now)
+async def _end_all(work: UnitOfWork, account: ServiceAccount, reason: str) -> None:
+    for token in await store.list_live_tokens_of_account(work.connection, account.service_account_id):
+        await end_token(work, token, reason)
 
 
 def _emit(work: UnitOfWork, action: str, before: ServiceAccount | None, after: ServiceAccount) -> None:

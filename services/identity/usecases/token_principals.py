@@ -1,23 +1,23 @@
-"""An API token's text into a principal: what it may do is worked out anew each time, from what its people hold now.
+"""An API token's text into a principal: never more than what it was made for, of what its creator holds then.
 
 The token's row decides, not the revocation feed: identity reads it in its database.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services._mesh.database import scope
 from services._mesh.errors import Reason, Unauthenticated
 from services._mesh.passports import Kind
-from services._mesh.resource_limits import ResourceLimits, narrowed
+from services._mesh.resource_limits import ResourceLimits
 from services.identity.model.api_tokens import TOKEN_AAL, ApiToken, ServiceAccount, TokenTextInvalid, digest
 from services.identity.model.membership import Member
 from services.identity.model.principal import Principal
 from services.identity.store import members as members_store
 from services.identity.store import tokens as store
-from services.identity.usecases.tokens import held_by
 
 if TYPE_CHECKING:
     from services.identity.usecases.principals import Authority
@@ -26,23 +26,21 @@ if TYPE_CHECKING:
 async def token_principal(authority: Authority, text: str) -> Principal:
     """Who an API token stands for, and how far. Raises Unauthenticated."""
     token, account, creator, is_noted = await _read(authority, text)
-    _require_good(authority, token, account, creator)
+    _require_good(token, account, creator, authority.clock.wall_now())
     if not is_noted:
         async with authority.reader.begin(token.organization_id) as work:
             await store.put_use(work.connection, token, work.wall_now)
-    assert creator is not None
     return Principal(
         actor=token.actor if account is None else account.actor,
-        user_id=creator.user_id if account is None else account.owner_user_id,
-        others=() if account is None else (creator.user_id,),
+        user_id=token.creator_user_id,
         session_id=str(token.token_id),
         kind=Kind.MACHINE,
         aal=TOKEN_AAL,
         auth_time=int(token.created_at.timestamp()),
         ends_at=int(token.expires_at.timestamp()),
         organization_id=token.organization_id,
-        ceiling=token.permissions & held_by(authority.permissions, creator, authority.clock.now()),
-        limits=narrowed(creator.limits, ResourceLimits(tuple(sorted(token.connection_ids)))),
+        ceiling=token.permissions,
+        limits=ResourceLimits(tuple(sorted(token.connection_ids))) or None,
     )
 
 
@@ -65,16 +63,15 @@ async def _read(authority: Authority, text: str) -> tuple[ApiToken, ServiceAccou
     return token, account, creator, is_noted
 
 
-def _require_good(
-    authority: Authority, token: ApiToken, account: ServiceAccount | None, creator: Member | None
-) -> None:
-    standing = token.standing(authority.clock.wall_now())
+def _require_good(token: ApiToken, account: ServiceAccount | None, creator: Member | None, wall_now: datetime) -> None:
+    standing = token.standing(wall_now)
     if standing == "EXPIRED":
         raise Unauthenticated(
             Reason.ERROR_REASON_CREDENTIAL_EXPIRED, "The API token has expired. Create another one, or rotate in time."
         )
-    has_people = creator is not None and creator.state == "ACTIVE" and (account is None or account.state == "ACTIVE")
-    if standing != "ACTIVE" or not has_people:
+    # Who made a service account's token answers for it, or it opens nothing.
+    is_owned = account is None or (account.state == "ACTIVE" and account.owner_user_id == token.creator_user_id)
+    if standing != "ACTIVE" or not is_owned or creator is None or creator.state != "ACTIVE":
         raise Unauthenticated(
             Reason.ERROR_REASON_CREDENTIAL_REVOKED,
             "The API token is revoked, or who made it may no longer. Create another one.",

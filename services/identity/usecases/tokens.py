@@ -21,11 +21,10 @@ from services.identity.model.permissions import PermissionTable
 from services.identity.model.roles import is_fresh
 from services.identity.store import members as members_store
 from services.identity.store import tokens as store
-from services.identity.usecases.service_accounts import active_account, require_owner
+from services.identity.usecases.service_accounts import require_active, require_owner
 from services.identity.usecases.token_endings import end_token
 
 READ_ALL, REVOKE_ALL = "identity.token.read", "identity.token.revoke"
-UPDATE_ACCOUNTS = "identity.service_account.update"
 
 
 async def create_token(work: UnitOfWork, table: PermissionTable, wanted: NewToken, text: str) -> ApiToken:
@@ -56,13 +55,13 @@ async def rotate_token(
 ) -> tuple[ApiToken, ApiToken]:
     """Make a token's successor with the text `text`; returns it, and the old one with its new end.
 
-    The successor is its maker's: it holds what the old one does only as far as they hold it. Raises NotFound, Denied,
+    Only who made it does that, and only as far as they still hold what it holds. Raises NotFound, Denied,
     Invalid, WrongState, Exhausted.
     """
     await members_store.lock_members(work.connection, work.organization_id)
     old = await store.get_token(work.connection, token_id, lock=True)
-    if not (await _owns_account(work, old) or (_holds(UPDATE_ACCOUNTS) if old.service_account_id else _made(old))):
-        raise _not_yours("rotated by whoever made it, or by who answers for its service account")
+    if not _made(old):
+        raise _not_yours("rotated by whoever made it")
     model.require_usable(old, work.wall_now)
     expires_at = expires_at or work.wall_now + (old.expires_at - old.created_at)
     model.require_expiry(expires_at, work.wall_now)
@@ -90,8 +89,8 @@ async def _replace(work: UnitOfWork, old: ApiToken, new: ApiToken, overlap_hours
 async def revoke_token(work: UnitOfWork, token_id: UUID) -> ApiToken:
     """End a token at once. Raises NotFound, and WrongState where that has been done."""
     token = await store.get_token(work.connection, token_id, lock=True)
-    if not (_holds(REVOKE_ALL) or _made(token) or await _owns_account(work, token)):
-        raise _not_yours("revoked by whoever made it, who answers for its service account, an Admin or Security")
+    if not (_holds(REVOKE_ALL) or _made(token)):
+        raise _not_yours("revoked by whoever made it, an Admin or Security")
     if token.state != "ACTIVE":
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,
@@ -132,21 +131,23 @@ async def _insert(work: UnitOfWork, token: ApiToken, text: str) -> None:
 async def _require_within(
     work: UnitOfWork, table: PermissionTable, permissions: frozenset[str], service_account_id: UUID | None
 ) -> None:
-    """Raise unless the caller, and the owner of the machine that shall act with it, hold all of it now."""
+    """Raise unless the caller holds all of it now, and answers for the machine that shall act with it.
+
+    Whoever made a token may know its text: were they somebody else than who answers for what is done with it, they
+    could approve what they asked for themself.
+    """
     model.require_known(permissions, table.known, table.for_people)
     creator = await require_owner(work, _caller())
-    model.require_within(permissions, held_by(table, creator, work.now), "creator")
+    model.require_within(permissions, _held_by(table, creator, work.now))
     if service_account_id is None:
         return
-    account = await active_account(work, service_account_id)
+    account = await store.get_service_account(work.connection, service_account_id, lock=True)
     if account.owner_user_id != creator.user_id:
-        if not _holds(UPDATE_ACCOUNTS):
-            raise NotFound("service_account")
-        owner = await require_owner(work, account.owner_user_id)
-        model.require_within(permissions, held_by(table, owner, work.now), "owner")
+        raise _not_its_owner() if _holds(READ_ALL) else NotFound("service_account")
+    require_active(account)
 
 
-def held_by(table: PermissionTable, member: Member, now: datetime) -> frozenset[str]:
+def _held_by(table: PermissionTable, member: Member, now: datetime) -> frozenset[str]:
     """What a member holds now, of all services, by the injected clock."""
     held = table.everywhere(member.organization_id, member.role.value, member.custom_permissions)
     return held - table.approvals if is_fresh(member, now) else held
@@ -154,14 +155,6 @@ def held_by(table: PermissionTable, member: Member, now: datetime) -> frozenset[
 
 def _made(token: ApiToken) -> bool:
     return token.creator_user_id == _caller()
-
-
-async def _owns_account(work: UnitOfWork, token: ApiToken) -> bool:
-    """Whether the caller answers for the machine that acts with a token."""
-    if token.service_account_id is None:
-        return False
-    account = await store.get_service_account(work.connection, token.service_account_id)
-    return account.owner_user_id == _caller()
 
 
 def _caller() -> UUID:
@@ -177,6 +170,13 @@ def _on_whose_behalf() -> UUID:
 def _holds(permission: str) -> bool:
     passport = current().passport
     return passport is not None and permission in passport.permissions
+
+
+def _not_its_owner() -> Denied:
+    return Denied(
+        Reason.ERROR_REASON_SERVICE_ACCOUNT_NOT_OWN,
+        "Only who answers for a service account makes its tokens. Ask them, or have it handed to you first.",
+    )
 
 
 def _not_yours(rule: str) -> Problem:

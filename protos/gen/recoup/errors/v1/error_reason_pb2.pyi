@@ -185,9 +185,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
     """
     ERROR_REASON_TOKEN_TOO_WIDE: _ErrorReason.ValueType  # 122
-    """An API token would be wider than who makes it, or than the owner of its service account. PERMISSION_DENIED.
-    Metadata: permission (the first one that is missing), holder ("creator" or "owner").
-    """
+    """An API token would be wider than who makes it. PERMISSION_DENIED. Metadata: permission (the first that is missing)."""
+    ERROR_REASON_SERVICE_ACCOUNT_NOT_OWN: _ErrorReason.ValueType  # 123
+    """Only who answers for a service account makes its tokens. PERMISSION_DENIED. Metadata: none."""
     ERROR_REASON_ORGANIZATION_CHOICE_NEEDED: _ErrorReason.ValueType  # 130
     """No organization was named, and the person is a member of several: name one. FAILED_PRECONDITION.
     Metadata: organizations (how many).
@@ -399,9 +399,9 @@ ERROR_REASON_REAUTHENTICATION_REQUIRED: ErrorReason.ValueType  # 121
 RFC 9470 challenge at the edge. Metadata: max_auth_age_seconds, auth_age_seconds.
 """
 ERROR_REASON_TOKEN_TOO_WIDE: ErrorReason.ValueType  # 122
-"""An API token would be wider than who makes it, or than the owner of its service account. PERMISSION_DENIED.
-Metadata: permission (the first one that is missing), holder ("creator" or "owner").
-"""
+"""An API token would be wider than who makes it. PERMISSION_DENIED. Metadata: permission (the first that is missing)."""
+ERROR_REASON_SERVICE_ACCOUNT_NOT_OWN: ErrorReason.ValueType  # 123
+"""Only who answers for a service account makes its tokens. PERMISSION_DENIED. Metadata: none."""
 ERROR_REASON_ORGANIZATION_CHOICE_NEEDED: ErrorReason.ValueType  # 130
 """No organization was named, and the person is a member of several: name one. FAILED_PRECONDITION.
 Metadata: organizations (how many).

@@ -57,7 +57,7 @@ class _TokenStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenState
     TOKEN_STATE_EXPIRED: _TokenState.ValueType  # 2
     """Expired."""
     TOKEN_STATE_REVOKED: _TokenState.ValueType  # 3
-    """Revoked, by somebody or with the membership of its creator or owner."""
+    """Revoked, by somebody or with the membership of its creator, or with its service account."""
 
 class TokenState(_TokenState, metaclass=_TokenStateEnumTypeWrapper):
     """Where an API token stands."""
@@ -69,7 +69,7 @@ TOKEN_STATE_ACTIVE: TokenState.ValueType  # 1
 TOKEN_STATE_EXPIRED: TokenState.ValueType  # 2
 """Expired."""
 TOKEN_STATE_REVOKED: TokenState.ValueType  # 3
-"""Revoked, by somebody or with the membership of its creator or owner."""
+"""Revoked, by somebody or with the membership of its creator, or with its service account."""
 Global___TokenState: _TypeAlias = TokenState  # noqa: Y015
 
 @_typing.final
@@ -157,7 +157,7 @@ class Token(_message.Message):
     """The first characters of its text, to find it by."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it was made for. It may do what of this its creator, and the owner of its service account, may today."""
+        """What it was made for. It may do what of this its creator may today."""
 
     @_builtins.property
     def connection_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

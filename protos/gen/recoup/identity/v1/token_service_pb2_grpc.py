@@ -98,7 +98,7 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateServiceAccount(self, request, context):
-        """Renames a service account, or has another member answer for it. What its tokens may do follows the new owner.
+        """Renames a service account, or hands it to another member, which ends its tokens: the old owner may know them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +112,7 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateToken(self, request, context):
-        """Makes an API token for oneself or for a service account. Its text is in this answer and nowhere else.
+        """Makes an API token for oneself, or for a service account that one answers for. Its text is in this answer and nowhere else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,11 +40,11 @@ class TokenServiceStub:
     ListServiceAccounts: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ListServiceAccountsRequest, _token_service_pb2.ListServiceAccountsResponse]
     """Lists the organization's service accounts."""
     UpdateServiceAccount: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.UpdateServiceAccountRequest, _token_service_pb2.UpdateServiceAccountResponse]
-    """Renames a service account, or has another member answer for it. What its tokens may do follows the new owner."""
+    """Renames a service account, or hands it to another member, which ends its tokens: the old owner may know them."""
     DisableServiceAccount: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.DisableServiceAccountRequest, _token_service_pb2.DisableServiceAccountResponse]
     """Ends a service account and all its tokens, for good."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.CreateTokenRequest, _token_service_pb2.CreateTokenResponse]
-    """Makes an API token for oneself or for a service account. Its text is in this answer and nowhere else."""
+    """Makes an API token for oneself, or for a service account that one answers for. Its text is in this answer and nowhere else."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ListTokensRequest, _token_service_pb2.ListTokensResponse]
     """Lists API tokens: one's own and those of one's service accounts, or everybody's with identity.token.read."""
     RotateToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RotateTokenRequest, _token_service_pb2.RotateTokenResponse]
@@ -64,11 +64,11 @@ class TokenServiceAsyncStub(TokenServiceStub):
     ListServiceAccounts: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ListServiceAccountsRequest, _token_service_pb2.ListServiceAccountsResponse]  # type: ignore[assignment]
     """Lists the organization's service accounts."""
     UpdateServiceAccount: _aio.UnaryUnaryMultiCallable[_token_service_pb2.UpdateServiceAccountRequest, _token_service_pb2.UpdateServiceAccountResponse]  # type: ignore[assignment]
-    """Renames a service account, or has another member answer for it. What its tokens may do follows the new owner."""
+    """Renames a service account, or hands it to another member, which ends its tokens: the old owner may know them."""
     DisableServiceAccount: _aio.UnaryUnaryMultiCallable[_token_service_pb2.DisableServiceAccountRequest, _token_service_pb2.DisableServiceAccountResponse]  # type: ignore[assignment]
     """Ends a service account and all its tokens, for good."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.CreateTokenRequest, _token_service_pb2.CreateTokenResponse]  # type: ignore[assignment]
-    """Makes an API token for oneself or for a service account. Its text is in this answer and nowhere else."""
+    """Makes an API token for oneself, or for a service account that one answers for. Its text is in this answer and nowhere else."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ListTokensRequest, _token_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """Lists API tokens: one's own and those of one's service accounts, or everybody's with identity.token.read."""
     RotateToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RotateTokenRequest, _token_service_pb2.RotateTokenResponse]  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_service_pb2.UpdateServiceAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.UpdateServiceAccountResponse, _abc.Awaitable[_token_service_pb2.UpdateServiceAccountResponse]]:
-        """Renames a service account, or has another member answer for it. What its tokens may do follows the new owner."""
+        """Renames a service account, or hands it to another member, which ends its tokens: the old owner may know them."""
 
     @_abc_1.abstractmethod
     def DisableServiceAccount(
@@ -119,7 +119,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_service_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.CreateTokenResponse, _abc.Awaitable[_token_service_pb2.CreateTokenResponse]]:
-        """Makes an API token for oneself or for a service account. Its text is in this answer and nowhere else."""
+        """Makes an API token for oneself, or for a service account that one answers for. Its text is in this answer and nowhere else."""
 
     @_abc_1.abstractmethod
     def ListTokens(
