@@ -19,11 +19,13 @@ from recoup_client import (
     excepting,
     log,
     operating,
+    organizations,
     roles,
     savings,
     signing_in,
     tokens,
 )
+from recoup_client.members import member, role_of
 from recoup_client.program import Program
 from recoup_client.rest import at
 from recoup_client.scim import scim
@@ -72,7 +74,7 @@ def orgs(session: Session) -> None:
 def members(session: Session) -> None:
     """List the organization's members."""
     found = session.all("/members", "members")
-    session.show(found, [(m["email"], roles.role_of(m), m["memberId"]) for m in found["members"]],
+    session.show(found, [(m["email"], role_of(m), m["memberId"]) for m in found["members"]],
                  "e-mail", "role", "id")  # fmt: skip
 
 
@@ -193,6 +195,8 @@ for _command in (
     elevating.elevate,
     elevating.review,
     roles.role,
+    member,
+    organizations.org,
     excepting.exception,
     scim,
     *tokens.COMMANDS,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
+from recoup_client.members import find_member, role_of
 from recoup_client.rest import WrongUse, at
 from recoup_client.session import Group, Session
 
 BUILT_IN = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEWER")
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @click.group(cls=Group)
@@ -99,7 +98,7 @@ def role_delete(session: Session, name: str) -> None:
 @click.pass_obj
 def role_assign(session: Session, member: str, name: str, connections: tuple[str, ...], tags: tuple[str, ...]) -> None:
     """Give MEMBER (id or e-mail address) the role NAME: one of the seven, or a custom one. Limits are given anew."""
-    found = _member(session, member)
+    found = find_member(session, member)
     body: dict[str, Any] = {"etag": found["etag"]}
     if name.upper() in BUILT_IN:
         body["role"] = f"ROLE_{name.upper()}"
@@ -115,14 +114,9 @@ def role_assign(session: Session, member: str, name: str, connections: tuple[str
 @click.pass_obj
 def role_confirm(session: Session, member: str) -> None:
     """Let MEMBER approve, whom another Admin gave a role with approvals less than a day ago."""
-    found = _member(session, member)
+    found = find_member(session, member)
     body = {"etag": found["etag"]}
     _show_member(session, session.call("POST", at("/members/{}:confirmApprover", found["memberId"]), body))
-
-
-def role_of(member: dict[str, Any]) -> str:
-    """A member's role as people write it."""
-    return str(member["customRoleName"] or _short(member["role"]))
 
 
 def _short(name: str) -> str:
@@ -134,17 +128,6 @@ def _custom(listed: dict[str, Any], name: str) -> dict[str, Any]:
     if not found:
         names = ", ".join([each["name"] for each in listed["roles"]] + [each.lower() for each in BUILT_IN])
         raise WrongUse(f"there is no role {name}; there are {names}")
-    result: dict[str, Any] = found[0]
-    return result
-
-
-def _member(session: Session, member: str) -> dict[str, Any]:
-    if _ID.fullmatch(member.lower()):
-        one: dict[str, Any] = session.call("GET", at("/members/{}", member.lower()))["member"]
-        return one
-    found = [m for m in session.all("/members", "members")["members"] if m["email"].lower() == member.lower()]
-    if len(found) != 1:
-        raise WrongUse(f"{len(found)} members have the address {member}; name one by id (recoup members)")
     result: dict[str, Any] = found[0]
     return result
 

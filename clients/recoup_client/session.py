@@ -68,6 +68,10 @@ class Session:
             given = {key: value for key, value in parameters.items() if value != ""}
             return rest.call(method, at("/v1/organizations/{}", organization_id) + path, body, given)
 
+    def of(self, org: str) -> Session:
+        """The same session, about an organization that is named by its id or short name."""
+        return Session(self._gateway, self._ca, self._token_file, org, self.as_json)
+
     def octets(self, path: str, media_type: str) -> bytes:
         """A body that isn't JSON, about no organization. Raises as `call` does."""
         with self.rest() as rest:

@@ -13,6 +13,7 @@ from recoup.identity.v1 import (
     invitation_service_pb2,
     operator_service_pb2,
     organization_service_pb2,
+    person_service_pb2,
     review_service_pb2,
     role_service_pb2,
     scim_service_pb2,
@@ -42,6 +43,7 @@ from services.identity.rpc.identity import IdentityRpc
 from services.identity.rpc.invitations import InvitationRpc
 from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.organizations import OrganizationRpc
+from services.identity.rpc.persons import PersonRpc
 from services.identity.rpc.reviews import ReviewRpc
 from services.identity.rpc.roles import RoleRpc
 from services.identity.rpc.scim import ScimRpc
@@ -54,6 +56,7 @@ from services.identity.usecases.saml_logins import SamlOffice
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _INVITATIONS = invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"]
 _ORGANIZATIONS = organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"]
+_PERSONS = person_service_pb2.DESCRIPTOR.services_by_name["PersonService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
 _EXCEPTIONS = exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"]
@@ -162,6 +165,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
             (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),
             (_ORGANIZATIONS, OrganizationRpc(store)),
+            (_PERSONS, PersonRpc(store, pages)),
             (_INVITATIONS, InvitationRpc(store, authority.permissions, mesh.clock, pages)),
             (_SSO, SsoRpc(office, TxtResolver(settings.sso.nameservers), authority.permissions)),
         ]

@@ -186,6 +186,7 @@ _SSO = "recoup.identity.v1.SsoService"
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
+_PERSONS = "recoup.identity.v1.PersonService"
 _INVITATIONS = "recoup.identity.v1.InvitationService"
 _IDENTITY = "recoup.identity.v1.IdentityService"
 _ELEVATIONS = "recoup.identity.v1.ElevationService"
@@ -292,6 +293,11 @@ FACTORIES: Mapping[str, Factory] = {
         {}, {"confirmSlug": "another"}, answer=(400, "FIELD_INVALID")
     ),
     f"{_ORGANIZATIONS}/SetDefaultOrganization": lambda made: Case({}, {}),
+    f"{_PERSONS}/LinkMember": lambda made: Case(
+        {"member_id": str(uuid4())}, {"sameAsMemberId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_PERSONS}/UnlinkMember": lambda made: Case({"member_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_PERSONS}/ListLinkedIdentities": lambda made: Case({}),
     f"{_INVITATIONS}/CreateInvitation": lambda made: Case({}, {"email": "guest@x.example.com", "role": "ROLE_VIEWER"}),
     f"{_INVITATIONS}/ListInvitations": lambda made: Case({}),
     f"{_INVITATIONS}/RevokeInvitation": lambda made: Case(
