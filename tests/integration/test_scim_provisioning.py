@@ -16,6 +16,7 @@ from recoup.mesh.v1 import access_pb2
 from services._mesh.context import entered
 from services._mesh.errors import Invalid
 from services._mesh.uow import UnitOfWork
+from services.audit.model.leaf import parse_payload
 from services.identity.model.membership import Role
 from services.identity.usecases import endings
 from services.identity.usecases.scim import membership
@@ -241,6 +242,7 @@ DENIED = [
     ("GET", "/Users?filter=password%20eq%20%22a%22", None, 400, "invalidFilter"),
     ("GET", "/Users?filter=active%20gt%20true", None, 400, "invalidFilter"),
     ("GET", "/Users?filter=userName%20eq%20%22%00%22", None, 400, "invalidValue"),
+    ("GET", "/Users?filter=userName%20eq%20%22%5Cu0000%22", None, 400, "invalidValue"),
     ("GET", f"/Users?filter={'(' * 2001}", None, 400, "invalidFilter"),
     ("GET", f"/Users?filter={'%20or%20'.join(['title%20pr'] * 51)}", None, 400, "invalidFilter"),
     ("GET", f"/Users?filter={'not(' * 40}title%20pr{')' * 40}", None, 400, "invalidFilter"),
@@ -312,6 +314,7 @@ PATCHES = [
     ({"op": "conquer", "path": "title", "value": "x"}, "invalidValue"),
     ({"op": "replace", "path": "active", "value": "perhaps"}, "invalidValue"),
     ({"op": "replace", "value": {"nothing": 1}}, "invalidValue"),
+    ({"op": "add", "path": 'emails[type eq "\\u0000"].value', "value": "a@b"}, "invalidValue"),
     ({"op": "replace", "path": 'emails[value co "x"].value', "value": "a@b"}, "noTarget"),
 ]
 
@@ -449,6 +452,18 @@ async def test_deactivation_ends_the_membership_and_all_that_rests_on_it_in_one_
     assert login["state"] == "REMOVED"
 
 
+async def test_who_was_a_member_before_goes_by_their_address_and_gets_nothing_by_it(made: Provisioning) -> None:
+    user = await made.acme.made("Users", userName="x", emails=[{"value": "CLEO@acme.example"}])
+    await made.acme.made("Groups", displayName="g", members=[{"value": user["id"]}])
+    await roles(made, ("g", "ADMIN"))
+    assert (await made.registry.member(CLERK)).role is Role.VIEWER
+    path = f"/Users/{user['id']}"
+    await made.acme.patch(path, {"op": "replace", "value": {"active": False}})
+    assert (await made.registry.member(CLERK)).state == "REMOVED"
+    await made.acme.patch(path, {"op": "replace", "value": {"active": True}})
+    assert (await made.registry.member(CLERK)).state == "REMOVED"
+
+
 async def test_the_last_admin_stays(made: Provisioning) -> None:
     first = await linked(made, ADMIN, "ada@acme.example")
     second = await linked(made, SECOND, "bob@acme.example")
@@ -541,6 +556,17 @@ async def test_a_bulk_job_does_each_operation_alone_and_refers_to_what_it_made(m
     answer = await made.acme.ask("POST", "/Bulk", job, expect=200)
     assert [each["status"] for each in answer.document["Operations"]] == ["409"]
     assert (await made.acme.get("/Users"))["totalResults"] == 1
+
+
+async def test_the_log_takes_every_event_of_a_directory(made: Provisioning) -> None:
+    """One that it refused would hold up all that follow it."""
+    user = await linked(made, NEW, "new@acme.example")
+    await made.acme.made("Groups", displayName="g", members=[{"value": user["id"]}])
+    await made.acme.patch(f"/Users/{user['id']}", {"op": "replace", "value": {"active": False}})
+    rows = await made.registry.rows("SELECT * FROM identity.outbox WHERE payload LIKE '%scim:%'::bytea")
+    assert len(rows) >= 4
+    for row in rows:
+        parse_payload(row["payload"], row["event_id"], row["organization_id"])
 
 
 async def test_the_status_says_how_it_goes(made: Provisioning) -> None:

@@ -27,6 +27,10 @@ _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _PASSPORT = re.compile(rf"passport:{_UUID}|elevation:{_UUID}\.{_UUID}")
 # The id of a grant: job, fence, number.
 _GRANT = re.compile(rf"grant:{_UUID}\.[0-9]{{1,19}}\.[0-9]{{1,19}}")
+# An answer of an organization's identity provider, by which a person signs in before there is any passport.
+_SIGN_IN = re.compile(rf"saml:{_UUID}")
+# A directory's token; it is the actor, too.
+_DIRECTORY = re.compile(rf"scim:{_UUID}")
 PROCESSES = ("process:", "spiffe:")
 
 
@@ -87,8 +91,10 @@ def parse_payload(raw: bytes, event_id: UUID, organization_id: UUID, digest: Dig
 
 
 def _check_authority(authority: str, actor: str) -> None:
-    """What an event rests on: a person's passport, or a process's grant or the process itself."""
-    if _PASSPORT.fullmatch(authority):
+    """What an event rests on: a person's passport or sign-in, a directory's token, a process's grant or itself."""
+    if _PASSPORT.fullmatch(authority) or (_DIRECTORY.fullmatch(authority) and authority == actor):
+        return
+    if _SIGN_IN.fullmatch(authority) and actor.startswith("user:"):
         return
     if not actor.startswith(PROCESSES):
         raise PayloadInvalid(

@@ -174,7 +174,8 @@ async def accept_saml_response(
     try:
         assertion = await _verified(office, provider, response)
         user_id, person = await _user_of(office.store, provider, assertion)
-        call = replace(current(), actor=f"user:{user_id}", responsible_person=person)
+        says = f"saml:{provider_id}"
+        call = replace(current(), actor=f"user:{user_id}", responsible_person=person, authority=says)
         with entered(call):
             async with office.store.begin(organization_id, call) as work:
                 return await _accept(work, provider, assertion, relay_state, user_id)

@@ -30,7 +30,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise InvalidSyntaxException(detail="The body must be a JSON object.")
-    _check_texts(found)
+    require_usable_texts(found)
     return found
 
 
@@ -65,17 +65,17 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _check_texts(value: Any) -> None:
-    """Look at all names and texts; depth is bounded already."""
+def require_usable_texts(value: Any) -> None:
+    """Look at all names and texts of a document whose depth is bounded already."""
     if isinstance(value, str):
         require_usable(value, "A value")
     elif isinstance(value, list):
         for each in value:
-            _check_texts(each)
+            require_usable_texts(each)
     elif isinstance(value, dict):
         for key, each in value.items():
             require_usable(key, "A name")
-            _check_texts(each)
+            require_usable_texts(each)
 
 
 def _number(digits: str) -> int | float:

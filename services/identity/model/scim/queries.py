@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from scim2_models import InvalidFilterException, InvalidValueException, Resource, ScimFilter
-from scim2_models.path import FilterNode, LogicalExpr, Not, ValuePath
+from scim2_models.path import Comparison, FilterNode, LogicalExpr, Not, ValuePath
 
 from services.identity.model.scim.bodies import require_usable
 from services.identity.model.scim.documents import Wanted, wanted
@@ -37,7 +37,11 @@ class Query:
 def from_url(raw: str) -> dict[str, Any]:
     """The parameters of a URL's query. Raises InvalidValueException where one is there twice."""
     found: dict[str, Any] = {}
-    for name, value in parse_qsl(raw, keep_blank_values=True, errors="strict"):
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidValueException(detail="The query must be percent-encoded UTF-8.") from error
+    for name, value in pairs:
         if name.lower() in found:
             raise InvalidValueException(detail=f"{name[:100]} is given twice.")
         require_usable(value, name[:100])
@@ -106,8 +110,13 @@ def _filter(text: Any, model: type[Resource[Any]]) -> ScimFilter[Any] | None:
 
 
 def _terms(node: FilterNode) -> int:
+    """How many terms there are; each compares with text that the database can hold."""
     if isinstance(node, LogicalExpr):
         return sum(_terms(each) for each in node.terms)
     if isinstance(node, Not):
         return _terms(node.expr)
-    return _terms(node.val_filter) if isinstance(node, ValuePath) else 1
+    if isinstance(node, ValuePath):
+        return _terms(node.val_filter)
+    if isinstance(node, Comparison) and isinstance(node.value, str):
+        require_usable(node.value, "A value in the filter")
+    return 1

@@ -13,6 +13,7 @@ from scim2_models import Context, InvalidValueException, PatchOp, Path, PayloadT
 
 from services.identity.model.membership import Role, fold_address
 from services.identity.model.scim import documents
+from services.identity.model.scim.bodies import require_usable_texts
 from services.identity.model.scim.resources import ENTERPRISE, MAX_DOCUMENT_BYTES, POLICY, ProvisionedUser
 
 _NEVER_KEPT = ("id", "meta", "groups", "roles", "password")
@@ -125,6 +126,7 @@ def _document(model: Any) -> dict[str, Any]:
     for name, value in document.items():
         if isinstance(value, list) and len(value) > _MAX_ENTRIES:
             raise InvalidValueException(detail=f"{name} may have at most {_MAX_ENTRIES} values.")
+    require_usable_texts(document)  # A PATCH path holds texts of its own.
     if len(json.dumps(document)) > MAX_DOCUMENT_BYTES:
         raise PayloadTooLargeException(detail=f"The resource is larger than {MAX_DOCUMENT_BYTES} bytes.")
     found: dict[str, Any] = json.loads(json.dumps(document))

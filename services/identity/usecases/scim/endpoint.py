@@ -45,12 +45,13 @@ class Caller:
 
 def caller_of(store: Store, token: ScimToken) -> Caller:
     """The caller that a token stands for: whoever made it is responsible for what is done with it."""
+    name = f"scim:{token.token_id}"
     context = replace(
         current(),
-        actor=f"scim:{token.token_id}",
+        actor=name,
         organization_id=token.organization_id,
         responsible_person=token.created_by,
-        authority=f"scim-token:{token.token_id}",
+        authority=name,
     )
     return Caller(store, token, context)
 

@@ -15,7 +15,7 @@ from services.identity.model.persons import Login, LoginKind
 from services.identity.model.scim.roles import DEFAULT_ROLE, GivenRole, role_of
 from services.identity.model.scim.users import ScimUser, comparable
 from services.identity.store import scim_groups, scim_users
-from services.identity.store.members import find_member_of_user, lock_members, mark_role
+from services.identity.store.members import find_member_of_user, list_members_of_address, lock_members, mark_role
 from services.identity.store.persons import find_linked_identity
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import end_membership, lose_admin, revoke_member
@@ -77,12 +77,20 @@ async def give(work: UnitOfWork, member: Member, given: GivenRole) -> Member:
 
 
 async def deactivate(work: UnitOfWork, user: ScimUser) -> bool:
-    """End the membership of a user, and with it sessions, tokens and elevations. Raises WrongState (the last Admin)."""
-    member = await _member(work, user)
-    if member is None or member.state == "REMOVED":
-        return False
-    await end_membership(work, member, REASON, hands_over=True)
-    return True
+    """End the membership of a user, and with it sessions, tokens and elevations. Raises WrongState (the last Admin).
+
+    Of one whom nobody has signed in as, memberships with the same address end: that takes away, and gives nothing, so
+    that it needs no proof of whose the address is.
+    """
+    if user.user_id is not None:
+        member = await find_member_of_user(work.connection, work.organization_id, user.user_id)
+        members = [member] if member is not None else []
+    else:
+        members = await list_members_of_address(work.connection, user.email) if user.email else []
+    ending = [each for each in members if each.state == "ACTIVE"]
+    for each in ending:
+        await end_membership(work, each, REASON, hands_over=True)
+    return bool(ending)
 
 
 async def reactivate(work: UnitOfWork, user: ScimUser) -> bool:

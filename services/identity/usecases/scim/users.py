@@ -103,7 +103,7 @@ async def _change(work: UnitOfWork, user: ScimUser, document: Mapping[str, Any],
     await _require_free_name(work, after)
     await scim_users.mark_user(work.connection, after)
     if user.active and not after.active:
-        await membership.deactivate(work, after)
+        await membership.deactivate(work, user)
     elif after.active and not user.active:
         await membership.reactivate(work, after)
     changed = sorted(name for name in {*user.document, *document} if user.document.get(name) != document.get(name))
