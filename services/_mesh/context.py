@@ -55,6 +55,20 @@ class CallContext:
             raise RuntimeError(f"{self.rpc} runs without an organization")
         return self.organization_id
 
+    def persons(self) -> frozenset[UUID]:
+        """All users that the caller is as a human being: who is among those recorded earlier is the caller."""
+        mine = frozenset() if self.responsible_person is None else frozenset({self.responsible_person})
+        return mine | self.passport.linked if self.passport is not None else mine
+
+    def require_human(self, permission: str) -> None:
+        """Raise Denied unless a person acts, and no token or service account of theirs."""
+        if not self.actor.startswith("user:") or self.responsible_person is None:
+            raise Denied(
+                Reason.ERROR_REASON_HUMAN_SESSION_REQUIRED,
+                "This is for people: no API token or service account may do it. Sign in, and repeat it.",
+                {"session": "human", "permission": permission},
+            )
+
     def require_whole_connections(self) -> None:
         """Raise Denied (ROLE_LIMITED) where the caller's role is limited to resources with some tags."""
         if self.passport is not None and self.passport.limits is not None and self.passport.limits.tags:

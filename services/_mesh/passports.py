@@ -62,8 +62,9 @@ class Passport:
     whose memberships it ends with; the actor alone where it says nothing. `ceiling` holds the permissions, of all
     services, that no exchange of it may go beyond; None where the role alone says what it holds. What says nothing
     about its kind is a machine's: less is open to it. What `elevation` adds isn't in `permissions`. `withheld` are
-    permissions that the role holds and the person doesn't yet; `limits` what the role is limited to. `email` is an
-    address that the session proves, in passports of no organization for identity alone.
+    permissions that the role holds and the person doesn't yet; `limits` what the role is limited to; `linked` the other
+    users that the responsible person is. `email` is an address that the session proves, in passports of no organization
+    for identity alone.
     """
 
     audience: str
@@ -88,6 +89,7 @@ class Passport:
     withheld: frozenset[str] = frozenset()
     limits: ResourceLimits | None = None
     email: str = ""
+    linked: frozenset[UUID] = frozenset()
 
     @property
     def authority(self) -> str:
@@ -125,6 +127,8 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["lim"] = sorted(passport.ceiling)
     if passport.withheld:
         claims["wait"] = sorted(passport.withheld)
+    if passport.linked:
+        claims["also"] = sorted(str(user) for user in passport.linked)
     if passport.limits is not None:
         claims["only"] = passport.limits.claim()
     if passport.email:
@@ -294,6 +298,7 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         withheld=frozenset(_texts(claims, "wait")) if claims.get("wait") else frozenset(),
         limits=_limits(claims.get("only")),
         email=_optional_text(claims, "email"),
+        linked=frozenset(_uuid(user) for user in _texts(claims, "also")) if claims.get("also") else frozenset(),
     )
 
 

@@ -58,19 +58,26 @@ def difference_recorder(schema: str, store: Store) -> Tell:
 
 
 def denial_recorder(schema: str, store: Store) -> Sink:
-    """Records denials as events: those of nobody's organization under the installation's own."""
+    """Records denials as events, all of an organization's or none; those of nobody's under the installation's own."""
 
     async def record(denials: Sequence[Denial]) -> None:
-        for denial in denials:
-            async with store.begin(denial.organization_id or PLATFORM) as work:
-                metadata = {
-                    "actor": denial.actor,
-                    "peer": denial.peer,
-                    "rpc": denial.rpc,
-                    "reason": denial.reason,
-                    "count": str(denial.count),
-                    "trace_id": denial.trace_id,
-                }
-                work.emit(f"{schema}.access.deny", f"rpcs/{denial.rpc}", metadata, "DENIED")
+        for organization_id in dict.fromkeys(denial.organization_id for denial in denials):
+            async with store.begin(organization_id or PLATFORM) as work:
+                for denial in denials:
+                    if denial.organization_id == organization_id:
+                        work.emit(f"{schema}.access.deny", f"rpcs/{denial.rpc}", _of_denial(denial), "DENIED")
 
     return record
+
+
+def _of_denial(denial: Denial) -> dict[str, str]:
+    return {
+        "actor": denial.actor,
+        "peer": denial.peer,
+        "rpc": denial.rpc,
+        "reason": denial.reason,
+        "count": str(denial.count),
+        "first_at": denial.first_at.isoformat(),
+        "last_at": denial.last_at.isoformat(),
+        "trace_id": denial.trace_id,
+    }

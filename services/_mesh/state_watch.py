@@ -34,7 +34,7 @@ PAGE = 500
 # So many events of bypasses are written by one transaction.
 TOLD_AT_ONCE = 50
 _ORGANIZATIONS = 500
-_NAME = re.compile(r"[a-z_]+")
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)

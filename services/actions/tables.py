@@ -67,6 +67,7 @@ approvals = Table(
     Column("comment", Text, nullable=False),
     Column("decided_at", _Moment, nullable=False),
     Column("event_id", _Id, nullable=False),
+    Column("persons", ARRAY(_Id), nullable=False),
 )
 
 steps = Table(

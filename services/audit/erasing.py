@@ -63,8 +63,10 @@ async def request_erasure(work: UnitOfWork, hashed: ActorHash, subject: str, rea
 
 async def approve_erasure(work: UnitOfWork, hashed: ActorHash, erasure_id: UUID, subject: str, comment: str) -> Erasure:
     """Approve an erasure, by its subject's name. Raises NotFound, Denied, Invalid, WrongState."""
-    found, decider = await _requested(work, erasure_id), _person(work, hashed)
-    if decider in (found.requester_hash, found.subject_hash):
+    found = await _requested(work, erasure_id)
+    current().require_human("audit.erasure.approve")
+    # Linked logins are one person, whichever of them asked.
+    if _persons(work, hashed) & {found.requester_hash, found.subject_hash}:
         raise Denied(
             Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
             "Who asked for an erasure, or is its subject, can't approve it. Ask somebody else who may.",
@@ -78,14 +80,13 @@ async def approve_erasure(work: UnitOfWork, hashed: ActorHash, erasure_id: UUID,
             "A legal hold covers the subject. It must be released first.",
             {"state": "HELD", "allowed": ErasureState.REQUESTED},
         )
-    return await _decided(work, found, ErasureState.APPROVED, decider, comment, "audit.erasure.approve")
+    return await _decided(work, hashed, found, ErasureState.APPROVED, comment, "audit.erasure.approve")
 
 
 async def reject_erasure(work: UnitOfWork, hashed: ActorHash, erasure_id: UUID, comment: str) -> Erasure:
     """Reject an erasure, or take it back. Raises NotFound, WrongState."""
     found = await _requested(work, erasure_id)
-    decider = _person(work, hashed)
-    return await _decided(work, found, ErasureState.REJECTED, decider, comment, "audit.erasure.reject")
+    return await _decided(work, hashed, found, ErasureState.REJECTED, comment, "audit.erasure.reject")
 
 
 async def place_legal_hold(work: UnitOfWork, hashed: ActorHash, subject: str, reason: str) -> LegalHold:
@@ -134,11 +135,17 @@ async def _requested(work: UnitOfWork, erasure_id: UUID) -> Erasure:
 
 
 async def _decided(
-    work: UnitOfWork, found: Erasure, state: ErasureState, decider: bytes, comment: str, audit_action: str
+    work: UnitOfWork, hashed: ActorHash, found: Erasure, state: ErasureState, comment: str, audit_action: str
 ) -> Erasure:
-    await store.mark_decided(work.connection, found.erasure_id, state, decider, work.now, comment)
+    decider, deciders = _person(work, hashed), _persons(work, hashed)
+    await store.mark_decided(work.connection, found.erasure_id, state, decider, deciders, work.now, comment)
     work.emit(audit_action, found.target, {"subject_hash": found.subject_hash.hex(), "comment": comment})
     return await store.get_erasure(work.connection, found.erasure_id)
+
+
+def _persons(work: UnitOfWork, hashed: ActorHash) -> frozenset[bytes]:
+    """The hashes of all users that the caller is as a person."""
+    return frozenset(hashed(work.organization_id, f"user:{user}") for user in current().persons())
 
 
 def _person(work: UnitOfWork, hashed: ActorHash) -> bytes:

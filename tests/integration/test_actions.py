@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import orjson
 import pytest
 from sqlalchemy import text
@@ -41,7 +42,7 @@ from services.actions.usecases.policies import Policies
 from services.actions.usecases.requests import CHECKPOINT, EXECUTE, Gathered
 from services.actions.working import checking, executing, outcomes
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, GLOBEX, MovableClock, context, keys
+from tests.support.things import ACME, GLOBEX, MovableClock, context, keys, linked_passport
 
 pytestmark = pytest.mark.services("actions")
 
@@ -73,9 +74,13 @@ class Office:
             async with self.api.begin(ACME, call) as work:
                 return await requests.request_action(work, self.planner, self.gathered(resource))
 
-    async def approve(self, made: Whole, person: UUID = BOB, plan_hash: str = "") -> Whole:
+    async def approve(
+        self, made: Whole, person: UUID = BOB, plan_hash: str = "", linked: UUID | None = None, **more: Any
+    ) -> Whole:
         wanted = plan_hash or made.action.plan.plan_hash
-        with entered(by(person, "actions.action.approve")) as call:
+        if linked is not None:
+            more["passport"] = linked_passport(person, linked)
+        with entered(by(person, "actions.action.approve", **more)) as call:
             async with self.api.begin(ACME, call) as work:
                 return await requests.approve_action(work, self.planner, made.action.action_id, wanted, "")
 
@@ -96,7 +101,8 @@ class Office:
 
 
 def by(person: UUID, action: str, **more: Any) -> Any:
-    return context(ACME, action, responsible_person=person, actor=f"user:{person}", role="ADMIN", **more)
+    facts = {"responsible_person": person, "actor": f"user:{person}", "role": "ADMIN", **more}
+    return context(ACME, action, **facts)
 
 
 @pytest.fixture
@@ -153,6 +159,65 @@ async def test_who_may_not_approve(office: Office) -> None:
     with pytest.raises(WrongState, match="time to decide is over"):
         await office.approve(made)
     assert await office.state(made) is ActionState.REQUESTED
+
+
+async def test_nobody_approves_under_another_login_what_they_requested(office: Office) -> None:
+    """Bob is Ann, linked before or after she asked: the id that stands there is one of theirs."""
+    made = await office.request()
+    with pytest.raises(Denied) as caught:
+        await office.approve(made, BOB, linked=ANN)
+    assert caught.value.reason_name == "REQUESTER_IS_APPROVER"
+    assert (await office.approve(made, BOB, linked=uuid4())).action.state is ActionState.APPROVED
+
+
+async def test_no_machine_decides(office: Office) -> None:
+    made = await office.request()
+    for actor in ("token:1", "service:1", "spiffe://recoup/actions"):
+        with pytest.raises(Denied) as caught:
+            await office.approve(made, BOB, actor=actor)
+        assert caught.value.reason_name == "HUMAN_SESSION_REQUIRED"
+    assert await office.state(made) is ActionState.REQUESTED
+
+
+async def test_two_people_are_two_in_the_data_itself(office: Office) -> None:
+    """As each login of the service: nobody writes an approval of their own request, or a machine's, or changes one."""
+    made = (await office.request()).action
+    values = "($1, $2, $3, $4, $5, 'ADMIN', 'APPROVED', $6, '', now(), $2, $7)"
+    approvals = {
+        "their own": (ANN, ANN, f"user:{ANN}", []),
+        "under another login": (BOB, ANN, f"user:{BOB}", [BOB, ANN]),
+        "of somebody else's request": (ANN, BOB, f"user:{ANN}", []),
+        "a token's": (BOB, ANN, "token:1", [BOB]),
+        "a process's": (BOB, ANN, "spiffe://recoup/actions", [BOB]),
+    }
+    logins = ("actions_api", "actions_worker", "actions_dispatcher", "actions_relay")
+    for login in (*logins, "actions_migrate"):
+        connection = await office.database.login(login)
+        changes = [f"UPDATE actions.actions SET requester_person = '{BOB}'", "DELETE FROM actions.approvals"]
+        for statement in (*changes, "UPDATE actions.approvals SET person = requester_person"):
+            with pytest.raises(asyncpg.PostgresError):
+                await within(connection, statement)
+        for what, (person, requester, decided_by, persons) in approvals.items():
+            with pytest.raises(asyncpg.PostgresError) as caught:
+                await within(
+                    connection, f"INSERT INTO actions.approvals VALUES {values}",
+                    ACME, made.action_id, person, requester, decided_by, made.plan.plan_hash, persons,
+                )  # fmt: skip
+            refusal = asyncpg.IntegrityConstraintViolationError if login == "actions_api" else asyncpg.PostgresError
+            assert isinstance(caught.value, refusal), (login, what)
+        await connection.close()
+    # What the API may write, so that each of these was refused for what it was.
+    connection = await office.database.login("actions_api")
+    good = (ACME, made.action_id, BOB, ANN, f"user:{BOB}", made.plan.plan_hash, [BOB])
+    with pytest.raises(asyncpg.PostgresError, match="without its event"):
+        await within(connection, f"INSERT INTO actions.approvals VALUES {values}", *good)
+    await connection.close()
+
+
+async def within(connection: asyncpg.Connection, statement: str, *values: object) -> None:
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL app.organization_id = '{ACME}'")
+        await connection.execute(statement, *values)
 
 
 async def test_another_organization_finds_nothing(office: Office) -> None:

@@ -25,7 +25,7 @@ from services.audit.watch import KeysWatch
 from tests.support.erasing import ADA, BOB, EVE, Vault, elsewhere, vault
 from tests.support.log import ACME, ACTORS, GLOBEX, event
 from tests.support.postgres import TestDatabase, copied, drop
-from tests.support.things import context
+from tests.support.things import context, linked_passport
 
 pytestmark = pytest.mark.services("audit")
 STATES = PayloadState
@@ -110,6 +110,24 @@ async def test_nobody_approves_what_they_asked_for_or_did_themselves(database: T
             await made.approve(BOB, asked, ADA)
         assert (await made.get(asked)).state is ErasureState.REQUESTED
         assert await made.eraser.round() == 0
+
+
+async def test_nobody_erases_alone_under_two_logins(database: TestDatabase) -> None:
+    async with vault(database) as made:
+        await made.act(EVE)
+        asked = await made.request(ADA, EVE)
+        for other in (ADA, EVE):
+            with pytest.raises(Denied) as caught:
+                await made.approve(BOB, asked, EVE, passport=linked_passport(BOB, other))
+            assert caught.value.reason_name == "REQUESTER_IS_APPROVER"
+    superuser = await database.superuser()
+    for column in ("requester_hash", "subject_hash"):
+        with pytest.raises(asyncpg.CheckViolationError, match=r"of_all|at_all"):
+            await superuser.execute(
+                "UPDATE audit.erasures SET state = 'APPROVED', decider_hash = sha256('x'), decided_at = now(),"
+                f" decider_hashes = ARRAY[{column}]"
+            )
+    await superuser.close()
 
 
 @pytest.mark.parametrize("decider", ["requester_hash", "subject_hash"])

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -16,6 +17,7 @@ from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Conflict, Denied, Exhausted, Invalid, NotFound, Problem, WrongState
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
+from services._mesh.passports import Kind
 from services._mesh.resource_limits import ResourceLimits
 from services._mesh.state_watch import StateWatch
 from services._mesh.uow import Store, UnitOfWork
@@ -25,7 +27,8 @@ from services.identity.model.membership import CustomRole, Member, Role
 from services.identity.model.permissions import OWN
 from services.identity.model.roles import Standing, standing
 from services.identity.store import members as members_store
-from services.identity.usecases import members, organizations, roles
+from services.identity.store.admissions import find_admission
+from services.identity.usecases import members, organizations, passports, roles
 from services.identity.usecases.organizations import NewOrganization
 from services.identity.usecases.roles import Assignment
 from tests.support.postgres import TestDatabase
@@ -364,3 +367,35 @@ async def test_what_isnt_new_in_a_changed_role_makes_nobody_wait(office: Office)
     assert await office.may_approve(EVE)
     assert eve.limits.tags == (("team", "web"),)
     assert await office.bypasses() == []
+
+
+async def test_no_machine_holds_an_approval_whatever_its_ceiling_says(office: Office) -> None:
+    held = await office.standing(EVE, "actions")
+    authority: Any = SimpleNamespace(permissions=TABLE)
+    ceiling = held.permissions
+    assert "actions.action.approve" in passports._within(authority, Kind.HUMAN, ceiling, held)
+    for most in (None, ceiling):
+        left = passports._within(authority, Kind.MACHINE, most, held)
+        assert left == held.permissions - {"actions.action.approve"}
+
+
+async def test_who_is_too_many_users_to_tell_approves_nothing(office: Office) -> None:
+    member, now = await office.member(EVE), office.clock.now()
+    for many, may in ((model.MAX_LINKED, True), (model.MAX_LINKED + 1, False)):
+        held = standing(TABLE, member, "actions", now, frozenset(uuid4() for _ in range(many)))
+        assert ("actions.action.approve" in held.permissions) is may
+        assert len(held.linked) == (many if may else 0)
+
+
+async def test_a_passport_names_all_users_that_the_person_is(office: Office) -> None:
+    other = await office.do(lambda work: members.add_member(work, uuid4(), f"{EVE.int}@x.example", Role.VIEWER))
+    person = {EVE, other.user_id}
+    for user in person:
+        async with office.store.read(ACME) as connection:
+            found = await find_admission(connection, ACME, user, "s", f"user:{user}")
+        assert found is not None
+        assert found.linked | {found.person_id} == person
+    async with office.store.read(ACME) as connection:
+        alone = await find_admission(connection, ACME, CLERK, "s", f"user:{CLERK}")
+    assert alone is not None
+    assert (alone.linked, alone.person_id) == (frozenset(), CLERK)

@@ -58,9 +58,11 @@ class Vault:
         await usecases.append_events(self.log, "identity", made)
         return made
 
-    async def decide(self, person: UUID, decide: Callable[[UnitOfWork], Awaitable[T]], organization: UUID = ACME) -> T:
+    async def decide(
+        self, person: UUID, decide: Callable[[UnitOfWork], Awaitable[T]], organization: UUID = ACME, **more: Any
+    ) -> T:
         """A decision of a person."""
-        call = context(organization, actor=f"user:{person}", responsible_person=person, role="SECURITY")
+        call = context(organization, actor=f"user:{person}", responsible_person=person, role="SECURITY", **more)
         with entered(call):
             async with self.store.begin(organization, call) as work:
                 return await decide(work)
@@ -71,12 +73,15 @@ class Vault:
             person, lambda work: erasing.request_erasure(work, ACTORS, f"user:{subject}", "case 7"), organization
         )
 
-    async def approve(self, person: UUID, erasure: Erasure, subject: UUID, organization: UUID = ACME) -> Erasure:
+    async def approve(
+        self, person: UUID, erasure: Erasure, subject: UUID, organization: UUID = ACME, **more: Any
+    ) -> Erasure:
         """Approve one."""
         return await self.decide(
             person,
             lambda work: erasing.approve_erasure(work, ACTORS, erasure.erasure_id, f"user:{subject}", ""),
             organization,
+            **more,
         )
 
     async def hold(self, person: UUID, subject: UUID | None) -> LegalHold:

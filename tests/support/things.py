@@ -22,6 +22,7 @@ from services._mesh import schema
 from services._mesh.clock import Clock
 from services._mesh.context import CallContext, entered
 from services._mesh.errors import DETAILS_KEY, Problem, to_status
+from services._mesh.passports import Passport
 from services._mesh.tokens import SigningKey
 from services._mesh.trust import TrustStore
 from services._mesh.uow import UnitOfWork
@@ -61,6 +62,15 @@ def context(organization: UUID | None = ACME, action: str = "", peer: str = "gat
         "authority": f"passport:{uuid4()}",
     }
     return CallContext(**{**facts, **more})
+
+
+def linked_passport(person: UUID, *others: UUID) -> Passport:
+    """The passport of somebody who is other users besides, as far as the service looks at it after the gate."""
+    return Passport(
+        audience=SERVICE, actor=f"user:{person}", responsible_person=person, organization_id=ACME, role="ADMIN",
+        permissions=frozenset(), permissions_version=1, session_id="s", aal=2, auth_time=0, act=(), presenter="",
+        jti="j", issued_at=0, expires_at=1, linked=frozenset(others),
+    )  # fmt: skip
 
 
 async def add_thing(work: UnitOfWork, name: str, thing_id: UUID | None = None) -> UUID:

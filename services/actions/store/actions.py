@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -158,13 +158,19 @@ async def is_worked_on(connection: AsyncConnection, action_id: UUID) -> bool:
     return (await connection.execute(query)).first() is not None
 
 
-async def insert_approval(connection: AsyncConnection, action: Action, made: Approval) -> None:
-    """Insert a person's decision. The table itself refuses the requester's approval, and one of another plan."""
+async def insert_approval(
+    connection: AsyncConnection, action: Action, made: Approval, persons: Collection[UUID]
+) -> None:
+    """Insert a person's decision; `persons` are all users that they are.
+
+    The table itself refuses the requester's approval, a machine's, and one of another plan.
+    """
     await connection.execute(
         insert(approvals).values(
             organization_id=action.organization_id,
             action_id=action.action_id,
             person=made.person,
+            persons=sorted(persons),
             requester_person=action.requester_person,
             decided_by=made.decided_by,
             role=made.role,

@@ -150,7 +150,8 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
     Raises NotFound, WrongState (STATE_WRONG, PLAN_HASH_MISMATCH), Denied (REQUESTER_IS_APPROVER).
     """
     action = await _requested(work, action_id)
-    if _person("actions.action.approve") == action.requester_person:
+    current().require_human("actions.action.approve")
+    if action.requester_person in current().persons():
         raise Denied(
             Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
             "Who requested an action can't approve it. Ask somebody else who may.",
@@ -201,7 +202,7 @@ async def _decide(work: UnitOfWork, action: Action, decision: str, audit_action:
         work.now,
         event_id,
     )
-    await actions.insert_approval(work.connection, action, made)
+    await actions.insert_approval(work.connection, action, made, context.persons())
 
 
 async def _plan_checkpoints(work: UnitOfWork, planner: Planner, action: Action) -> None:
@@ -220,8 +221,9 @@ async def _plan_checkpoints(work: UnitOfWork, planner: Planner, action: Action) 
 
 
 async def reject_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whole:
-    """Reject an action. Raises NotFound, WrongState."""
+    """Reject an action. Raises NotFound, WrongState, Denied."""
     action = await _requested(work, action_id)
+    current().require_human("actions.action.approve")
     await _decide(work, action, "REJECTED", "actions.action.reject", comment)
     rejected = await actions.mark_action(work.connection, action, ActionState.REJECTED, problem=comment)
     return await _whole(work, rejected)

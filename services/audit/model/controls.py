@@ -76,6 +76,12 @@ GUARDS = (
 _UNDECIDED = "(state <> ALL (ARRAY['APPROVED'::text, 'DONE'::text]))"
 CONSTRAINTS = (
     (
+        "actions.approvals",
+        "another_person",
+        "((decision <> 'APPROVED'::text) OR (requester_person <> ALL (persons)))",
+    ),
+    ("actions.approvals", "no_machine", "((decision <> 'APPROVED'::text) OR (decided_by ~~ 'user:%'::text))"),
+    (
         "identity.members",
         "confirmed_by_another",
         "((confirmed_by IS NULL) OR ((confirmed_by <> user_id) AND (confirmed_by IS DISTINCT FROM approver_by)))",
@@ -92,6 +98,8 @@ CONSTRAINTS = (
     ),
     ("identity.reviews", "somebody_else_decides", "(reviewer_person <> subject_person)"),
     ("audit.erasures", "two_people", f"({_UNDECIDED} OR (decider_hash <> requester_hash))"),
+    ("audit.erasures", "two_people_of_all", f"({_UNDECIDED} OR (requester_hash <> ALL (decider_hashes)))"),
+    ("audit.erasures", "not_of_oneself_at_all", f"({_UNDECIDED} OR (subject_hash <> ALL (decider_hashes)))"),
     ("audit.erasures", "not_of_oneself", f"({_UNDECIDED} OR (decider_hash <> subject_hash))"),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -78,15 +78,22 @@ async def insert_erasure(connection: AsyncConnection, organization_id: UUID, era
 
 
 async def mark_decided(
-    connection: AsyncConnection, erasure_id: UUID, state: ErasureState, decider: bytes, at: datetime, comment: str
+    connection: AsyncConnection,
+    erasure_id: UUID,
+    state: ErasureState,
+    decider: bytes,
+    deciders: Collection[bytes],
+    at: datetime,
+    comment: str,
 ) -> None:
-    """Approve or reject an erasure that was requested."""
+    """Approve or reject an erasure that was requested; `deciders` are all users that the decider is."""
+    decided = {"state": state, "decider": decider, "deciders": sorted(deciders), "at": at, "comment": comment}
     await connection.execute(
         text(
-            "UPDATE audit.erasures SET state = :state, decider_hash = :decider, decided_at = :at, comment = :comment"
-            " WHERE erasure_id = :id AND state = 'REQUESTED'"
+            "UPDATE audit.erasures SET state = :state, decider_hash = :decider, decider_hashes = :deciders,"
+            " decided_at = :at, comment = :comment WHERE erasure_id = :id AND state = 'REQUESTED'"
         ),
-        {"id": erasure_id, "state": state, "decider": decider, "at": at, "comment": comment},
+        {"id": erasure_id, **decided},
     )
 
 

@@ -14,7 +14,8 @@ class Admission:
     """A membership as it is at this moment, who the user is as a person, and what was ended.
 
     `demanded_provider`: which identity provider a session of theirs must be one of, if any. `all_ended_at`: until when
-    all sessions of the actor that began were ended, everywhere or in this organization.
+    all sessions of the actor that began were ended, everywhere or in this organization. `linked` are the other users
+    that the person is.
     """
 
     member: Member
@@ -23,6 +24,7 @@ class Admission:
     session_over: bool
     all_ended_at: datetime | None
     demanded_provider: UUID | None = None
+    linked: frozenset[UUID] = frozenset()
 
     @property
     def is_open(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from services._mesh.errors import Denied, Reason, WrongState, invalid_field
 from services._mesh.resource_limits import ResourceLimits
@@ -14,29 +15,46 @@ from services.identity.model.permissions import PermissionTable
 # How long somebody waits who was given a role that may approve, unless another Admin confirms them.
 APPROVER_WAIT = timedelta(hours=24)
 MAX_ROLES = 100
+# So many further users of one person fit into a passport.
+MAX_LINKED = 20
 # Events name custom roles and the others side by side.
 _TAKEN = frozenset({*(role.value.lower() for role in Role), "system"})
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a membership amounts to towards one service. `withheld`: of the role's, what a fresh approver waits for."""
+    """What a membership amounts to towards one service. `withheld`: of the role's, what a fresh approver waits for.
+
+    `linked` are the other users that the member is as a person.
+    """
 
     role: str
     permissions: frozenset[str]
     withheld: frozenset[str]
     limits: ResourceLimits | None
+    linked: frozenset[UUID] = frozenset()
 
 
 # Before an organization is chosen.
 NOBODY = Standing("", frozenset(), frozenset(), None)
 
 
-def standing(table: PermissionTable, member: Member, audience: str, now: datetime) -> Standing:
-    """What a member holds for `audience`; `now` is the injected clock's."""
+def standing(
+    table: PermissionTable,
+    member: Member,
+    audience: str,
+    now: datetime,
+    linked: frozenset[UUID] = frozenset(),
+) -> Standing:
+    """What a member holds for `audience`; `now` is the injected clock's.
+
+    Who is more users than a passport has room for approves nothing: that it isn't their own couldn't be told.
+    """
     held = table.of(member.organization_id, member.role.value, member.custom_permissions, audience)
-    withheld = held & table.approvals if is_fresh(member, now) else frozenset[str]()
-    return Standing(member.role_name, held - withheld, withheld, member.limits or None)
+    waits = is_fresh(member, now) or len(linked) > MAX_LINKED
+    withheld = held & table.approvals if waits else frozenset[str]()
+    known = linked if len(linked) <= MAX_LINKED else frozenset[UUID]()
+    return Standing(member.role_name, held - withheld, withheld, member.limits or None, known)
 
 
 def is_fresh(member: Member, now: datetime) -> bool:

@@ -11,6 +11,7 @@ from services.identity.model.admission import Admission
 from services.identity.store.members import member_of_user, read_member
 from services.identity.store.sso import demanded_provider
 from services.identity.tables import organizations, revocations
+from services.identity.tables.persons import persons
 
 
 def sessions_of(organization_id: UUID, actor: str) -> str:
@@ -23,6 +24,12 @@ async def find_admission(
 ) -> Admission | None:
     """A user's membership in the transaction's organization, with what decides about a session of theirs."""
     state = select(organizations.c.state).where(organizations.c.organization_id == organization_id)
+    own, also = persons.alias("own"), persons.alias("also")
+    person = select(own.c.person_id).where(own.c.organization_id == organization_id, own.c.user_id == user_id)
+    linked = select(func.array_agg(also.c.user_id)).where(
+        also.c.organization_id == organization_id,
+        also.c.person_id == func.coalesce(person.scalar_subquery(), user_id),
+    )
     over = exists().where(revocations.c.kind == "SESSION", revocations.c.key == session_id)
     ended = select(func.max(revocations.c.revoked_at)).where(
         or_(
@@ -32,6 +39,7 @@ async def find_admission(
     )
     query = member_of_user(organization_id, user_id).add_columns(
         state.scalar_subquery().label("organization_state"),
+        linked.scalar_subquery().label("linked"),
         over.label("session_over"),
         ended.scalar_subquery().label("all_ended_at"),
         demanded_provider(organization_id).label("demanded_provider"),
@@ -46,6 +54,7 @@ async def find_admission(
         row.session_over,
         row.all_ended_at,
         row.demanded_provider,
+        frozenset(row.linked or ()) - {row.person_id},
     )
 
 

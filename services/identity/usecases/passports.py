@@ -10,8 +10,8 @@ from services._mesh.errors import NotFound
 from services._mesh.ids import uuid7
 from services._mesh.passports import ISSUER, Kind, Passport, sign_passport
 from services._mesh.resource_limits import narrowed
+from services.identity.model.admission import Admission
 from services.identity.model.elevations import over
-from services.identity.model.membership import Member
 from services.identity.model.operators import OPERATOR_AAL, OperatorAccess, is_operator
 from services.identity.model.principal import Principal
 from services.identity.model.roles import NOBODY, Standing, standing
@@ -58,9 +58,10 @@ async def issue_passport(
         responsible_person=place.person,
         organization_id=organization_id,
         role=place.held.role,
-        permissions=_within(principal.ceiling, place.held.permissions),
+        permissions=_within(authority, principal.kind, principal.ceiling, place.held),
         withheld=place.held.withheld,
         limits=narrowed(place.held.limits, principal.limits),
+        linked=place.held.linked,
         permissions_version=PERMISSIONS_VERSION,
         session_id=principal.session_id,
         aal=principal.aal,
@@ -106,8 +107,10 @@ async def _elevated(authority: Authority, passport: Passport, elevation_id: UUID
     return replace(passport, elevation=found, expires_at=min(passport.expires_at, passport.issued_at + left))
 
 
-def _within(ceiling: frozenset[str] | None, held: frozenset[str]) -> frozenset[str]:
-    return held if ceiling is None else held & ceiling
+def _within(authority: Authority, kind: Kind, ceiling: frozenset[str] | None, held: Standing) -> frozenset[str]:
+    """What is left of a role within a credential's ceiling. No machine approves, whatever its ceiling says."""
+    most = held.permissions if kind is Kind.HUMAN else held.permissions - authority.permissions.approvals
+    return most if ceiling is None else most & ceiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +162,7 @@ def _holder(principal: Principal) -> _Holder:
     return _Holder(principal.user_id, principal.session_id, principal.actor, principal.auth_time)
 
 
-async def _membership(
-    authority: Authority, organization_id: UUID, holder: _Holder, *, own_login: bool
-) -> tuple[Member, UUID]:
+async def _membership(authority: Authority, organization_id: UUID, holder: _Holder, *, own_login: bool) -> Admission:
     """The user's membership and who they are as a person, straight from the database.
 
     Whatever is amiss with it, the organization isn't there for them; but who shows a login of their own (`own_login`)
@@ -174,7 +175,7 @@ async def _membership(
     if found.has_ended(holder.auth_time):
         raise ended()
     require_no_provider(found.demanded_provider if own_login else None)
-    return found.member, found.person_id
+    return found
 
 
 async def _refuse_ended(authority: Authority, holder: _Holder) -> None:
@@ -188,8 +189,9 @@ async def _standing(
     authority: Authority, organization_id: UUID, holder: _Holder, audience: str, *, own_login: bool = False
 ) -> tuple[Standing, UUID]:
     """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated, Denied."""
-    member, person = await _membership(authority, organization_id, holder, own_login=own_login)
-    return standing(authority.permissions, member, audience, authority.clock.now()), person
+    found = await _membership(authority, organization_id, holder, own_login=own_login)
+    held = standing(authority.permissions, found.member, audience, authority.clock.now(), found.linked)
+    return held, found.person_id
 
 
 async def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[str, int]:
@@ -208,9 +210,10 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
         received,
         audience=audience,
         role=held.role,
-        permissions=_within(received.ceiling, held.permissions),
+        permissions=_within(authority, received.kind, received.ceiling, held),
         withheld=held.withheld,
         limits=narrowed(held.limits, received.limits),
+        linked=held.linked,
         act=(caller, *received.act),
         presenter=current().peer_thumbprint,
         jti=jti,
