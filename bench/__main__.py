@@ -14,7 +14,17 @@ from typing import Any
 
 import uvloop
 
-from bench import audit_append, authorized_read, exchanging, flooding, passports, scan_listing, verifying, whole_path
+from bench import (
+    audit_append,
+    authorized_read,
+    exchanging,
+    flooding,
+    passports,
+    scan_listing,
+    scim_paging,
+    verifying,
+    whole_path,
+)
 from bench.filled_log import FilledLog
 from bench.identity_mesh import running_identity
 from bench.log_mesh import running_log
@@ -61,6 +71,7 @@ BENCHMARKS: dict[str, Callable[[Surroundings], Coroutine[Any, Any, Result] | Res
     "identity.permission_us": lambda _: passports.permission(),
     "identity.exchange_p99_ms": lambda around: exchanging.run(around.identity),
     "identity.flood_p99": lambda around: flooding.run(around.identity),
+    "identity.scim_page_p99_ms": lambda around: scim_paging.run(around.identity),
     "audit.append": lambda around: audit_append.run(around.log),
     "audit.whole_path": lambda around: whole_path.run(around.log),
     "audit.flat_10m": lambda around: around.filled.flat(),
@@ -72,7 +83,7 @@ BENCHMARKS: dict[str, Callable[[Surroundings], Coroutine[Any, Any, Result] | Res
 GROUPS = (
     ("rpc.authorized_read", "scan.listing"),
     ("identity.verify_passport", "identity.permission_us"),
-    ("identity.exchange_p99_ms", "identity.flood_p99"),
+    ("identity.exchange_p99_ms", "identity.flood_p99", "identity.scim_page_p99_ms"),
     ("audit.append", "audit.whole_path"),
     ("audit.flat_10m", "audit.proof_p99_ms"),
     ("verify.receipt_ms", "verify.bundle_100k_s"),

@@ -18,8 +18,9 @@ from services._mesh.errors import Invalid
 from services._mesh.uow import UnitOfWork
 from services.audit.model.leaf import parse_payload
 from services.identity.model.membership import Role
-from services.identity.usecases import endings
+from services.identity.usecases import endings, sso
 from services.identity.usecases.scim import membership
+from services.identity.usecases.scim.joining import join_provisioned
 from tests.support.identity import ADMIN, CLERK, SECOND
 from tests.support.postgres import TestDatabase
 from tests.support.scim import BULK, ENTERPRISE, ERROR, GROUP, USER, Directory, Provisioning, provisioning
@@ -527,6 +528,37 @@ async def test_who_signs_in_is_linked_only_where_it_is_clear_who_they_are(made: 
     assert await link("", "nameid-7") is None  # Linked already.
     (event,) = await made.registry.events("identity.scim.link")
     assert event["metadata"]["after"] == {"user_id": str(NEW)}
+
+
+async def test_who_comes_with_a_proven_address_joins_inside_a_proven_domain_alone(made: Provisioning) -> None:
+    await made.acme.made("Users", userName="new@acme.example")
+    store = made.registry.store
+
+    async def come(email: str, organization: UUID = ACME) -> bool:
+        with entered(context(None, "", actor="spiffe://recoup/gateway", peer="gateway")):
+            return await join_provisioned(store, organization, NEW, email, str(uuid4()))
+
+    assert not await come("new@acme.example")  # The domain isn't proven.
+    domain = await made.registry.decide(lambda work: sso.add_domain(work, "acme.example"))
+    assert not await come("new@acme.example")  # Named, and still not proven.
+    await made.registry.decide(lambda work: sso.verify_domain(work, domain.domain_id))
+    assert not await come("")  # The session proves no address.
+    assert not await come("other@acme.example")
+    assert not await come("new@acme.example", GLOBEX)
+    assert await made.registry.rows("SELECT FROM identity.linked_identities") == []
+    assert await come("NEW@acme.example")
+    member = await made.registry.member(NEW)
+    assert (member.role, member.state) == (Role.VIEWER, "ACTIVE")
+    (event,) = await made.registry.events("identity.scim.link")
+    assert event["actor"] == f"user:{NEW}"
+    parse_payload(
+        *(
+            await made.registry.rows(
+                "SELECT payload, event_id, organization_id FROM identity.outbox WHERE action = 'identity.scim.link'"
+            )
+        )[0]
+    )
+    assert not await come("new@acme.example")
 
 
 async def test_a_bulk_job_does_each_operation_alone_and_refers_to_what_it_made(made: Provisioning) -> None:

@@ -105,11 +105,14 @@ async def list_linked(connection: AsyncConnection) -> list[ScimUser]:
     return [_user(row) for row in await connection.execute(query.with_for_update())]
 
 
-async def list_unlinked(connection: AsyncConnection, email_key: str, name_key: str) -> list[ScimUser]:
-    """Active users that nobody has signed in as, with this address or name, locked; two show that it is unclear."""
+async def list_unlinked(
+    connection: AsyncConnection, email_key: str, name_key: str, *, lock: bool = True
+) -> list[ScimUser]:
+    """Active users that nobody has signed in as, with this address or name; two show that it is unclear."""
     same = or_(users.c.email_key == email_key, users.c.user_name_key == name_key)
     query = select(users).where(same, users.c.user_id.is_(None), users.c.active, _THERE)
-    return [_user(row) for row in await connection.execute(query.order_by(users.c.scim_id).limit(2).with_for_update())]
+    query = query.order_by(users.c.scim_id).limit(2)
+    return [_user(row) for row in await connection.execute(query.with_for_update() if lock else query)]
 
 
 async def insert_user(connection: AsyncConnection, user: ScimUser) -> None:

@@ -21,6 +21,7 @@ from services.identity.usecases.choosing import choose_organization
 from services.identity.usecases.enforcement import require_no_provider
 from services.identity.usecases.operators import enter
 from services.identity.usecases.principals import Authority, ended, resolve
+from services.identity.usecases.scim.joining import join_provisioned
 
 PERMISSIONS_VERSION = 1
 
@@ -130,6 +131,9 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
         held, person = await _standing(authority, organization_id, _holder(principal), audience, own_login=own)
         return _Place(principal.actor, person, held, principal.ends_at)
     except NotFound:
+        if own and await _joins(authority, principal, organization_id, jti):
+            held, person = await _standing(authority, organization_id, _holder(principal), audience, own_login=own)
+            return _Place(principal.actor, person, held, principal.ends_at)
         # An operator comes in person, and with a second factor; no token of theirs does.
         if principal.kind is not Kind.HUMAN or principal.aal < OPERATOR_AAL:
             raise
@@ -140,6 +144,14 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
     left = int((access.expires_at - authority.clock.now()).total_seconds())
     ends_at = min(principal.ends_at, int(authority.clock.wall_seconds()) + left)
     return _Place(access.actor, principal.user_id, _operating(authority, access, audience), ends_at)
+
+
+async def _joins(authority: Authority, principal: Principal, organization_id: UUID, jti: str) -> bool:
+    """Whether somebody becomes a member by coming, because the directory has provisioned them."""
+    if not principal.email:
+        return False
+    await _refuse_ended(authority, _holder(principal))
+    return await join_provisioned(authority.reader, organization_id, principal.user_id, principal.email, jti)
 
 
 def _operating(authority: Authority, access: OperatorAccess, audience: str) -> Standing:
