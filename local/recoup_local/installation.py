@@ -30,6 +30,7 @@ class Surroundings:
     jwks: str
     otlp: str
     aws: str
+    dns: str
 
 
 class Installation:
@@ -172,7 +173,10 @@ class Installation:
             "identity": {
                 "sessions": {"issuer": ISSUER, "audience": AUDIENCE, "jwks": around.jwks},
                 "passports": {"page_key": "page.key"},
-                "sso": {"public_url": f"https://localhost:{self.ports['gateway-rest']}"},
+                "sso": {
+                    "public_url": f"https://localhost:{self.ports['gateway-rest']}",
+                    "nameservers": [around.dns],
+                },
             },
             "audit": {
                 "log.sequencer": self._audit_role("sequencer"),

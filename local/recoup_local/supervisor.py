@@ -27,6 +27,7 @@ from recoup_local import issuer as people
 from recoup_local import otlp
 from recoup_local.cloud.launch import Cloud, CloudEndpoints, CloudStartError, start_cloud
 from recoup_local.cloud.simclock import SimClock
+from recoup_local.dns import LocalDns
 from recoup_local.embedded import child
 from recoup_local.embedded.nats import EmbeddedNats, NatsError
 from recoup_local.embedded.postgres import (
@@ -84,7 +85,8 @@ class LocalMesh:
         self.logs = state / "logs"
         self._postgres = EmbeddedPostgres(state, fsync=fsync)
         self._nats = EmbeddedNats(state, self.installation.nats_users(), self.installation.nats_tls())
-        self._servers: list[ThreadingHTTPServer] = []
+        self._servers: list[ThreadingHTTPServer | LocalDns] = []
+        self.dns = LocalDns()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._with_cloud = cloud
         self._cloud: Cloud | None = None
@@ -111,9 +113,10 @@ class LocalMesh:
         nats = self._nats.start()
         jwks_server, jwks = people.serve_jwks(self.installation.issuer)
         otlp_server, endpoint = otlp.serve(self.spans)
-        self._servers += [jwks_server, otlp_server]
+        dns = self.dns.start()
+        self._servers += [jwks_server, otlp_server, self.dns]
         aws = await asyncio.to_thread(self._start_cloud) if self._with_cloud else ""
-        self.installation.write_configs(Surroundings(self.postgres, nats.url, jwks, endpoint, aws))
+        self.installation.write_configs(Surroundings(self.postgres, nats.url, jwks, endpoint, aws, dns))
         tell("creating roles and schemas")
         await self._prepare_database(self.postgres)
         await self._create_people()

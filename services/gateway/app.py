@@ -203,6 +203,7 @@ class Gateway:
     def _session(self, exchange: Exchange, route: Route) -> str:
         """The session token, where the route needs one. Who was never let in is slowed down by address."""
         if route.rule.scope is Scope.PUBLIC:
+            self._limits.require_patience(exchange)
             return ""
         header = exchange.headers.get("authorization", "")
         if not header:
@@ -230,10 +231,9 @@ class Gateway:
         return found
 
     def _limit(self, exchange: Exchange, route: Route, session: str, organization_id: str) -> None:
-        """Per organization, session and class of permission."""
-        if session:
-            reads = route.rule.effect is Effect.READ
-            self._limits.count(exchange, f"{organization_id}/{session[-43:]}", reads=reads)
+        """Per organization, session and class of permission; where no session is needed, by address."""
+        key = f"{organization_id}/{session[-43:]}" if session else f"from {exchange.client}"
+        self._limits.count(exchange, key, reads=route.rule.effect is Effect.READ)
 
     async def _body(self, exchange: Exchange, receive: Receive) -> bytes:
         body = await read_body(exchange, receive, self._settings.body_bytes, self._settings.call_seconds)

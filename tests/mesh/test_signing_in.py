@@ -1,0 +1,114 @@
+"""Single sign-on through the gateway: from a provider's metadata to a session at work, enforced, and ended at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from recoup_local.issuer import organization_id
+from services.identity.model.sso_tokens import challenge_of
+from tests.support import mesh as support
+from tests.support.mesh import Person, TestMesh
+from tests.support.saml_idp import MFA, Said, TestIdp
+
+pytestmark = pytest.mark.xdist_group("mesh")
+
+VERIFIER = "v" * 43
+DOMAIN = "globex.example.com"
+
+
+def recoup(made: TestMesh, *arguments: str) -> dict[str, Any]:
+    """The command line, as globex' Admin uses it."""
+    given = {
+        "RECOUP_GATEWAY": made.mesh.gateway_url,
+        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
+        "RECOUP_TOKEN": made.mesh.token("globex", "Admin"),
+        "PATH": os.environ["PATH"],
+    }
+    command = [sys.executable, "-m", "recoup_client.cli", "--json", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def path_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def said(provider: dict[str, Any], **changes: Any) -> Said:
+    attributes = {"email": [f"eve@{DOMAIN}"], "groups": ["engineers"]}
+    return Said(provider["acsUrl"], provider["spEntityId"], attributes=attributes, authn_context=MFA, **changes)
+
+
+def reason(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json().get("reason", "")
+
+
+def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_path: Any) -> None:
+    admin, viewer = made.rest("globex", "Admin"), made.rest("globex", "Viewer")
+    browser, idp = Person(made.mesh, "globex", ""), TestIdp()
+    # Onboarding, by the command line.
+    provider = recoup(made, "sso", "create", "--name", "Test")["provider"]
+    (tmp_path / "idp.xml").write_bytes(idp.metadata())
+    recoup(made, "sso", "import-metadata", str(tmp_path / "idp.xml"))
+    domain = recoup(made, "sso", "domain", "add", DOMAIN)["domain"]
+    assert reason(admin.call("POST", f"/domains/{domain['domainId']}:verify", json={})) == (400, "DOMAIN_NOT_PROVEN")
+    made.mesh.dns.records[domain["recordName"]] = [domain["recordValue"]]
+    assert recoup(made, "sso", "domain", "verify", DOMAIN)["domain"]["state"] == "DOMAIN_STATE_VERIFIED"
+    recoup(made, "sso", "set", "--email-attribute", "email", "--groups-attribute", "groups", "--mfa-context", MFA)
+    recoup(made, "sso", "map", "engineers=finops")
+    # A test sign-in, then the real thing.
+    test = recoup(made, "sso", "test")
+    answer = browser.client.post(path_of(provider["acsUrl"]), data=idp.answer(test["loginUrl"], said(provider)))
+    assert (answer.status_code, "passed" in answer.text) == (200, True), answer.text
+    result = recoup(made, "sso", "test", "--result", test["test"]["testId"])["test"]
+    assert (result["state"], result["role"], result["aal"]) == ("TEST_STATE_PASSED", "ROLE_FINOPS", 2)
+    assert recoup(made, "sso", "enable")["provider"]["state"] == "PROVIDER_STATE_ACTIVE"
+    eve = signed_in(made, browser, idp, provider)
+    assert eve.get("/findings")["findings"] == []
+    acme = organization_id("acme")
+    assert reason(eve.client.get(f"/v1/organizations/{acme}/findings")) == (404, "RESOURCE_NOT_FOUND")
+    assert reason(eve.call("GET", "/members")) == (403, "PERMISSION_MISSING")
+    for what in ("metadata", f"login?code_challenge={challenge_of(VERIFIER)}"):
+        below_acme = f"/saml/{acme}/{provider['providerId']}/{what}"
+        assert reason(browser.client.get(below_acme)) == (404, "RESOURCE_NOT_FOUND")
+    # Enforced: members in the domain come by the provider, but for the one named Admin.
+    member = next(each for each in admin.get("/members", pageSize=500)["members"] if each["role"] == "ROLE_ADMIN")
+    assert viewer.call("GET", "/findings").status_code == 200
+    recoup(made, "sso", "enforce", "--break-glass", member["memberId"])
+    support.until(lambda: reason(viewer.call("GET", "/findings")) == (403, "SSO_REQUIRED") or None)
+    assert admin.get("/members", pageSize=1)["members"]
+    assert eve.call("GET", "/findings").status_code == 200
+    # Disabled: its sessions are over, in every process, and the demand with them.
+    recoup(made, "sso", "disable")
+    support.until(lambda: reason(eve.call("GET", "/findings")) == (401, "CREDENTIAL_REVOKED") or None)
+    assert viewer.call("GET", "/findings").status_code == 200
+    assert recoup(made, "sso", "status")["providers"][0]["state"] == "PROVIDER_STATE_DISABLED"
+
+
+def signed_in(made: TestMesh, browser: Person, idp: TestIdp, provider: dict[str, Any]) -> Person:
+    """Eve, by a sign-in that began here."""
+    begun = browser.client.get(f"{path_of(provider['loginUrl'])}?code_challenge={challenge_of(VERIFIER)}")
+    assert begun.status_code == 303, begun.text
+    form = idp.answer(begun.headers["location"], said(provider))
+    wrong = browser.client.post(path_of(provider["acsUrl"]), json=form)
+    assert reason(wrong) == (415, "MEDIA_TYPE_UNSUPPORTED")
+    answer = browser.client.post(path_of(provider["acsUrl"]), data=form)
+    assert answer.status_code == 200, answer.text
+    again = browser.client.post(path_of(provider["acsUrl"]), data=form)
+    assert (again.status_code, "(REQUEST)" in again.text) == (403, True)
+    (code,) = re.findall(r"rcc_\S+", answer.text)
+    body = {"code": code, "codeVerifier": VERIFIER}
+    token = browser.client.post("/v1/sso/sessions", json=body).json()["sessionToken"]
+    assert reason(browser.client.post("/v1/sso/sessions", json=body)) == (401, "LOGIN_CODE_INVALID")
+    return Person(made.mesh, "globex", token)
