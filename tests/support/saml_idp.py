@@ -24,7 +24,7 @@ SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
 DS = "http://www.w3.org/2000/09/xmldsig#"
 SUCCESS = "urn:oasis:names:tc:SAML:2.0:status:Success"
 PASSWORD = "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"
-MFA = "https://refeds.org/profile/mfa"
+MFA = "urn:example:mfa"
 PERSISTENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent"
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 

@@ -350,3 +350,29 @@ def test_ten_minutes_of_skew_are_refused(minutes: int, cause: str) -> None:
 def test_response_and_assertion_must_answer_the_same_request() -> None:
     raw = IDP.response(said())
     assert refused(raw.replace(b'InResponseTo="_request"', b'InResponseTo="_other"', 1)) == "IN_RESPONSE_TO"
+
+
+@pytest.mark.parametrize("within", ["Subject", "Conditions", "Issuer"])
+def test_a_signature_anywhere_else_is_refused(within: str) -> None:
+    """A signature that holds, over the assertion, where it doesn't belong."""
+    root = etree.fromstring(IDP.response(said()))
+    assertion = root.find(f"{{{SAML}}}Assertion")
+    assertion.find(f"{{{SAML}}}{within}").append(assertion.find(f"{{{DS}}}Signature"))
+    assert refused(etree.tostring(root)) == "SIGNATURE_PLACE"
+
+
+@pytest.mark.parametrize("order", [(1,), (0,), (1, 0), (0, 0), (0, 1, 1), ()])
+def test_transforms_are_the_two_in_their_order(order: tuple[int, ...]) -> None:
+    root = etree.fromstring(IDP.response(said()))
+    transforms = root.find(f".//{{{DS}}}Transforms")
+    kept = [copy.deepcopy(transforms[place]) for place in order]
+    del transforms[:]
+    transforms.extend(kept)
+    assert refused(etree.tostring(root)) == "TRANSFORM"
+
+
+def test_an_assertion_of_another_provider_in_this_ones_response_is_refused() -> None:
+    foreign = IDP.sign(IDP.assertion(said(issuer="https://other.example.com/saml")))
+    root = IDP.envelope(said(), foreign)
+    root.remove(root.find(f"{{{DS}}}Signature[@Id='placeholder']"))
+    assert refused(etree.tostring(root)) == "ISSUER"

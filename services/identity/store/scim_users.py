@@ -115,6 +115,13 @@ async def list_unlinked(
     return [_user(row) for row in await connection.execute(query.with_for_update() if lock else query)]
 
 
+async def is_inactive(connection: AsyncConnection, email_key: str, name_key: str) -> bool:
+    """Whether the directory has users with this address or name, and none of them is active."""
+    same = or_(users.c.email_key == email_key, users.c.user_name_key == name_key)
+    active = (await connection.execute(select(users.c.active).where(same, _THERE).distinct())).scalars().all()
+    return list(active) == [False]
+
+
 async def insert_user(connection: AsyncConnection, user: ScimUser) -> None:
     """Insert a user."""
     await connection.execute(

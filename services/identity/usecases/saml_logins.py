@@ -54,6 +54,7 @@ from services.identity.store.organizations import find_organization
 from services.identity.usecases.members import add_member
 from services.identity.usecases.persons import find_linked_identity, link_identity, responsible_person
 from services.identity.usecases.roles import give_role
+from services.identity.usecases.scim.membership import is_inactive, link_person
 from services.identity.usecases.sso_sessions import make_code
 
 _VERIFY_SECONDS = 10.0
@@ -256,23 +257,32 @@ async def _require_open(work: UnitOfWork, provider: Provider) -> None:
 async def _sign_in(work: UnitOfWork, provider: Provider, assertion: Assertion, user_id: UUID) -> Member:
     """The member that the assertion is about: made where nobody signed in by this NameID before."""
     email, given = await _entitled(work, provider, assertion)
+    member = await _member_of(work, provider, assertion, user_id, email, given)
+    # Who the directory has provisioned is this user from their first sign-in on: what it ends ends here.
+    member = await link_person(work, user_id, email, assertion.name_id) or member
+    # Without mapped groups, roles are given by hand, or by the directory.
+    return await _governed(work, member, given) if provider.group_roles else member
+
+
+async def _member_of(
+    work: UnitOfWork, provider: Provider, assertion: Assertion, user_id: UUID, email: str, given: GroupRole
+) -> Member:
+    """The member who signs in by the NameID, made the first time. Raises SamlRefused where the membership ended."""
     found = await find_linked_identity(work.connection, work.organization_id, _login(provider, assertion))
     if found is None:
         try:
             await link_identity(work, _login(provider, assertion), user_id)
             role = Role.VIEWER if given.role is Role.CUSTOM else given.role
-            member = await add_member(work, user_id, email, role, given_by=given.granted_by)
+            return await add_member(work, user_id, email, role, given_by=given.granted_by)
         except AlreadyExists as error:
             raise SamlRefused("RACE", "Somebody signed in by this NameID just now. Sign in again.") from error
-        return await _governed(work, member, given) if given.role is Role.CUSTOM else member
-    member_now = await members_store.find_member_of_user(work.connection, work.organization_id, found.user_id)
-    if found.state != "ACTIVE" or found.user_id != user_id or member_now is None or member_now.state != "ACTIVE":
+    member = await members_store.find_member_of_user(work.connection, work.organization_id, found.user_id)
+    if found.state != "ACTIVE" or found.user_id != user_id or member is None or member.state != "ACTIVE":
         raise SamlRefused("MEMBERSHIP", "The person's membership has ended. An Admin can bring them back.")
-    if member_now.email != email:
-        member_now = await members_store.mark_member(work.connection, member_now.member_id, email=email)
-        _emit_update(work, member_now, {"address": "changed"}, "OK")
-    # Without mapped groups, roles are given by hand.
-    return await _governed(work, member_now, given) if provider.group_roles else member_now
+    if member.email != email:
+        member = await members_store.mark_member(work.connection, member.member_id, email=email)
+        _emit_update(work, member, {"address": "changed"}, "OK")
+    return member
 
 
 async def _require_authenticated_since(work: UnitOfWork, member: Member, assertion: Assertion) -> None:
@@ -287,6 +297,8 @@ async def _entitled(work: UnitOfWork, provider: Provider, assertion: Assertion) 
     require_lasting(assertion)
     email = address_of(provider, assertion)
     require_proven(email, await store.proven_domains(work.connection))
+    if await is_inactive(work, email, assertion.name_id):
+        raise SamlRefused("DIRECTORY", "The directory says that the person isn't active.")
     return email, role_of(provider, assertion.attributes)
 
 

@@ -135,6 +135,11 @@ async def link_person(work: UnitOfWork, user_id: UUID, email: str, name: str = "
     return await _joined(work, user, user_id)
 
 
+async def is_inactive(work: UnitOfWork, email: str, name: str) -> bool:
+    """Whether the directory says that somebody isn't active: nobody else lets them in then, by another login either."""
+    return await scim_users.is_inactive(work.connection, fold_address(email) or "-", comparable(name) or "-")
+
+
 async def _joined(work: UnitOfWork, user: ScimUser, user_id: UUID) -> Member | None:
     role = (await mapped_roles(work, [user.scim_id]))[user.scim_id]
     member = await find_member_of_user(work.connection, work.organization_id, user_id)
