@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from uuid import UUID, uuid4
@@ -10,9 +11,11 @@ import pytest
 
 from services._mesh.errors import AlreadyExists, Denied, Invalid, NotFound, WrongState
 from services._mesh.ids import PLATFORM
-from services.identity.model.membership import Role
+from services._mesh.uow import UnitOfWork
+from services.identity.model.membership import Organization, Role
 from services.identity.store.organizations import find_organization
-from services.identity.usecases import endings, joining, members, own_membership, ownership, platform
+from services.identity.usecases import endings, joining, members, organizations, own_membership, ownership, platform
+from services.identity.usecases.organizations import OrganizationChange
 from services.identity.usecases.platform import NewTenant
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
 from tests.support.postgres import TestDatabase
@@ -75,6 +78,25 @@ async def test_a_short_name_is_taken_once(made: Registry) -> None:
             lambda work: platform.create_organization(work, tenant(address="\u00e9@x.example")), OPERATOR, uuid4()
         )
     assert len(await made.rows("SELECT FROM identity.organizations")) == 2
+
+
+async def test_of_two_edits_of_one_etag_one_is_made(made: Registry) -> None:
+    async with made.store.read(ACME) as connection:
+        found = await find_organization(connection, ACME)
+    assert found is not None
+    begun = asyncio.Barrier(2)
+
+    async def rename(name: str) -> Organization:
+        async def decide(work: UnitOfWork) -> Organization:
+            await begun.wait()
+            return await organizations.update_organization(work, OrganizationChange(name, "", "", found.etag))
+
+        return await made.decide(decide, action="identity.organization.update")
+
+    ended = await asyncio.gather(rename("One"), rename("Two"), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in ended) == ["Conflict", "Organization"]
+    (event,) = await made.events("identity.organization.update")
+    assert event["metadata"]["before"] == {"display_name": "Acme Inc."}
 
 
 async def test_a_suspended_organization_rests_until_it_is_resumed(made: Registry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -304,3 +304,24 @@ async def test_what_was_revoked_is_exchanged_for_nothing(office: Office) -> None
     office.registry.clock.wall_ahead = timedelta(seconds=301)
     with pytest.raises(Unauthenticated):
         await exchanged(office, token, "actions", "scanner")
+
+
+async def test_an_address_is_carried_if_it_is_proven_and_to_identity_alone(office: Office) -> None:
+    async def carried(
+        claims: dict[str, Any], organization: UUID | None = None, audience: str = "identity", confirms: bool = False
+    ) -> str:
+        authority = replace(office.authority, confirms_email=confirms)
+        session = office.session(**{"email": "ada@x.example", "email_verified": True, **claims})
+        with entered(context(None, peer="gateway", peer_thumbprint="x5t")):
+            signed, said = await issue_passport(authority, session, audience, organization)
+        if audience == "identity":
+            assert authority.verifier.verify(signed, "x5t") == said
+        return said.email
+
+    assert await carried({}) == "ada@x.example"
+    for claim in (None, False, "true", 1):
+        assert await carried({"email_verified": claim}) == "", claim
+    assert await carried({"email_verified": None, "user_metadata": {"email_verified": True}}) == ""
+    assert await carried({}, ACME) == await carried({}, None, "scanner") == ""
+    # A project that lets nobody sign in unconfirmed.
+    assert await carried({"email_verified": None}, confirms=True) == "ada@x.example"

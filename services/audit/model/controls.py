@@ -16,7 +16,7 @@ BODIES_SHA256 = {
     "identity.refuse_second_end": "8d5a5ac05c00b52a2074828c0ae999f958f560f570c9906f49b0ac375fe54f6b",
     "identity.require_other_person": "24ffcb35ad19138346013436cb0a6221db413991277b91f9a31b9f3d8ad486c0",
     "identity.require_renewal": "966453e683aa5bc5c6fc562c2537ed4e37fad6b77a720ccc71691422b722839e",
-    "identity.keep_admin": "7fa1e41d68bc67b7f78c7afe237db7a4f75818ac1ede99b79f217e8fca7ca43e",
+    "identity.keep_admin": "0476c2ef53affeecbd6564a137ba653949d1012a2f456b31007fc21eed05edb7",
     "identity.settle_once": "3c8c8075f851ef1a21e01e99a01f1dad31594ea767b022e32dcb420a6a6af04f",
     "identity.require_another_person": "b01c8cad803036c83c7dca020bf84fbd2a7470475fb7e00850e68544aded0423",
     "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",

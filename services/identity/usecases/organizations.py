@@ -14,7 +14,7 @@ from services.identity.model.api_tokens import user_of
 from services.identity.model.membership import Organization, Role, require_etag, require_time_zone
 from services.identity.model.permissions import require_platform_named
 from services.identity.store import organizations as store
-from services.identity.store.members import find_member_of_user, list_memberships
+from services.identity.store.members import find_member_of_user, list_memberships, lock_members
 from services.identity.usecases.members import add_member
 from services.identity.usecases.ownership import first_owner
 
@@ -67,6 +67,7 @@ class OrganizationChange:
 
 async def update_organization(work: UnitOfWork, change: OrganizationChange) -> Organization:
     """Change the organization. Raises Conflict (ETAG_MISMATCH), Invalid."""
+    await lock_members(work.connection, work.organization_id)
     before = await store.get_organization(work.connection, work.organization_id)
     require_etag(change.etag, before.etag)
     if change.time_zone:
