@@ -20,13 +20,16 @@ CONNECTIONS = 16
 
 
 class Flood:
-    """Requests at a rate, or as fast as they are answered (rate 0), over a few connections that stay open."""
+    """Requests at a rate, or as fast as they are answered (rate 0), over a few connections that stay open. With a rate
+    they come in every other window of so many seconds, counted from a moment of the machine's monotonic clock.
+    """
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._host, self._port, self._path = given["host"], given["port"], given["path"]
         self._trust = ssl.create_default_context(cafile=given["ca"])
         self._header, self._claims = given["token"].split(".")[:2]
-        self._rate, self._ends_at = given["rate"], time.monotonic() + given["seconds"]
+        self._rate, self._window = given["rate"], given["window"]
+        self._begins_at, self._ends_at = given["begins_at"], given["begins_at"] + given["seconds"]
         self._due = asyncio.Queue[None](maxsize=10_000)
         self.statuses: Counter[int] = Counter()
 
@@ -41,13 +44,16 @@ class Flood:
         return {str(status): count / seconds for status, count in self.statuses.items()}
 
     async def _pace(self) -> None:
-        began, made = time.monotonic(), 0
-        while self._rate and time.monotonic() < self._ends_at:
-            owed = int((time.monotonic() - began) * self._rate) - made
-            for _ in range(min(owed, self._due.maxsize - self._due.qsize())):
-                self._due.put_nowait(None)
-            made += owed
+        before, owed = time.monotonic(), 0.0
+        while self._rate and before < self._ends_at:
             await asyncio.sleep(0.005)
+            now = time.monotonic()
+            if int((now - self._begins_at) // self._window) % 2:
+                owed += (now - before) * self._rate
+            before = now
+            while owed >= 1.0 and not self._due.full():
+                self._due.put_nowait(None)
+                owed -= 1.0
 
     async def _connection(self) -> None:
         reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._trust)

@@ -49,7 +49,8 @@ POLL_SECONDS = 0.5
 # Whose passport opens what is about the whole installation, such as the log's checkpoints and tiles.
 PLATFORM_ORGANIZATION_ID = "00000000-0000-0000-0000-000000000000"
 _MARGIN_SECONDS = 30.0
-_STALE = frozenset({"CREDENTIAL_EXPIRED", "CREDENTIAL_REVOKED"})
+# Of a passport; the last one where its key is trusted no more.
+_STALE = frozenset({"CREDENTIAL_EXPIRED", "CREDENTIAL_REVOKED", "CREDENTIAL_INVALID"})
 _OVER = frozenset({scanner_pb2.SCAN_STATE_COMPLETE, scanner_pb2.SCAN_STATE_PARTIAL, scanner_pb2.SCAN_STATE_FAILED})
 # Nothing more happens to an action in these but its checkpoints.
 _SETTLED = frozenset(

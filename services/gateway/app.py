@@ -45,7 +45,14 @@ log = logging.getLogger(__name__)
 Channel = Callable[[str], grpc.aio.Channel]
 
 _JSON = "application/json"
-_STALE_PASSPORT = frozenset({Reason.ERROR_REASON_CREDENTIAL_REVOKED, Reason.ERROR_REASON_CREDENTIAL_EXPIRED})
+# Of a passport that identity has issued, the last one means that its key is trusted no more.
+_STALE_PASSPORT = frozenset(
+    {
+        Reason.ERROR_REASON_CREDENTIAL_REVOKED,
+        Reason.ERROR_REASON_CREDENTIAL_EXPIRED,
+        Reason.ERROR_REASON_CREDENTIAL_INVALID,
+    }
+)
 
 
 class Gateway:

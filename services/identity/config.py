@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from services._mesh.config import Matches, PlainFile, Seconds, SecretFile
+from services._mesh.config import Between, Matches, PlainFile, SecretFile
 from services._mesh.settings import MeshSettings
+from services._mesh.tokens import MAX_LIFETIME_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,10 @@ class SessionIssuer:
 
 @dataclass(frozen=True, kw_only=True)
 class PassportSettings:
-    """How long passports live, and the key that page tokens are sealed with."""
+    """How long passports live, and the key that page tokens are sealed with. Nobody accepts longer ones."""
 
     page_key: SecretFile
-    seconds: Seconds = 300.0
+    seconds: Annotated[float, Between(60.0, MAX_LIFETIME_SECONDS)] = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc
+import grpc.aio
 import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,7 +27,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from recoup.actions.v1 import actions_service_pb2
 from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import identity_service_pb2 as pb
-from recoup.identity.v1 import token_service_pb2
+from recoup.identity.v1 import identity_service_pb2_grpc, token_service_pb2
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import bill_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
@@ -36,7 +38,7 @@ from recoup_local.supervisor import LocalMesh
 from services._mesh.passports import glance
 from services._mesh.tokens import peek
 from services.identity import rotate
-from tests.support.mesh import soon
+from tests.support.mesh import channel_of, soon
 
 pytestmark = pytest.mark.xdist_group("nemesis")
 SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
@@ -281,18 +283,24 @@ async def test_identitys_key_is_rotated_under_calls_none_of_which_fails(mesh: Lo
             await soon(go_on)
         assert [(each.name, each.refused, each.odd) for each in going_on if each.refused or each.odd] == []
         old = await admin.passport("identity")
+        assert kid(old) == before
         aged(key, rotate.OVERLAP_SECONDS + 1)
         rotate.retire(key, trust)
-        assert kid(old) == before
+        request = pb.GetOrganizationRequest(organization_id=ACME)
+        async with channel_of(mesh, "identity", "client/tests") as channel:
+            bare = identity_service_pb2_grpc.IdentityServiceStub(channel)
 
-        async def refused() -> bool | None:
-            try:
-                await READS["identity"][1](admin)
-            except SignInNeeded:
-                return True
-            return None
+            async def refused() -> bool | None:
+                try:
+                    await bare.GetOrganization(request, metadata=(("authorization", f"Bearer {old}"),), timeout=10)
+                except grpc.aio.AioRpcError as error:
+                    return error.code() is grpc.StatusCode.UNAUTHENTICATED
+                return None
 
-        assert await soon(refused)
+            assert await soon(refused)
+        # Who still holds one asks for another by itself.
+        assert await admin.identity.GetOrganization(request)
+        assert kid(await admin.passport("identity")) != before
 
 
 def kid(passport: str) -> str:
