@@ -20,6 +20,7 @@ from recoup_client import (
     log,
     operating,
     organizations,
+    posture,
     roles,
     savings,
     signing_in,
@@ -184,6 +185,7 @@ def events(session: Session, action: str) -> None:
 
 
 auditing.audit.add_command(erasing.erase)
+organizations.org.add_command(posture.posture)
 auditing.audit.add_command(erasing.hold)
 for _command in (
     *savings.COMMANDS,

@@ -14,6 +14,7 @@ from recoup.identity.v1 import (
     operator_service_pb2,
     organization_service_pb2,
     person_service_pb2,
+    posture_service_pb2,
     review_service_pb2,
     role_service_pb2,
     scim_service_pb2,
@@ -44,6 +45,7 @@ from services.identity.rpc.invitations import InvitationRpc
 from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.organizations import OrganizationRpc
 from services.identity.rpc.persons import PersonRpc
+from services.identity.rpc.posture import PostureRpc
 from services.identity.rpc.reviews import ReviewRpc
 from services.identity.rpc.roles import RoleRpc
 from services.identity.rpc.scim import ScimRpc
@@ -61,6 +63,7 @@ _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
 _EXCEPTIONS = exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"]
 _TOKENS = token_service_pb2.DESCRIPTOR.services_by_name["TokenService"]
+_POSTURE = posture_service_pb2.DESCRIPTOR.services_by_name["PostureService"]
 _REVIEWS = review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"]
 _ROLES = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
 _SCIM = scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"]
@@ -153,6 +156,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics).run(), "what is due")
     sp = ServiceProvider(settings.sso.public_url, settings.sso.return_urls)
     office = SamlOffice(store, sp, BoundedThreads(2, "saml"), mesh.denials, mesh.clock.wall_now)
+    mesh.task(authority.sightings.run(store), "sightings")
     pages = PageTokens.from_file(settings.passports.page_key)
     await mesh.serve(
         [
@@ -161,6 +165,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_ELEVATIONS, ElevationRpc(store, mesh.clock, pages, authority.permissions, authority.reach)),
             (_EXCEPTIONS, ExceptionRpc(store, mesh.clock, pages)),
             (_REVIEWS, ReviewRpc(store, mesh.clock, pages)),
+            (_POSTURE, PostureRpc(store, mesh.clock)),
             (_ROLES, RoleRpc(store, authority.permissions, mesh.clock, pages)),
             (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
             (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),

@@ -17,7 +17,7 @@ import pytest
 from services._mesh import passports
 from services._mesh.clock import Clock
 from services._mesh.context import entered
-from services._mesh.errors import Exhausted, Invalid, NotFound, Problem, Unauthenticated, WrongState
+from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, Problem, Unauthenticated, WrongState
 from services._mesh.passports import Passport, PassportVerifier, sign_passport
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.uow import Store, UnitOfWork
@@ -170,6 +170,8 @@ async def test_only_what_break_glass_reaches_and_the_role_lacks(identity: Identi
         (violation,) = caught.value.field_violations
         assert violation.field == "permissions[1]"
         assert said in violation.description
+    for role in ("FINOPS", "SECURITY", "CUSTOM", "break-glass"):
+        assert await refused(Denied, identity.request(role=role)) == "PERMISSION_MISSING"
     assert await identity.events() == []
 
 
@@ -221,16 +223,17 @@ async def test_ending_it_is_final_and_reaches_the_feed(identity: Identity) -> No
 
 async def test_with_the_role_the_membership_or_the_sessions_it_ends(identity: Identity) -> None:
     async with identity.store.read(ACME) as connection:
-        admin = await find_member_of_user(connection, ACME, ADMIN)
+        admin = await find_member_of_user(connection, ACME, OTHER)  # ADMIN owns the organization, and stays.
     assert admin is not None
     for end in (
         lambda work: members.revoke_member_sessions(work, admin.member_id),
         lambda work: members.update_member(work, admin.member_id, Role.FINOPS, admin.etag),
         lambda work: members.remove_member(work, admin.member_id),
     ):
-        found = await identity.request()
-        await identity.decide(end, OTHER)
-        assert await refused(WrongState, identity.force(found)) == "ELEVATION_OVER"
+        found = await identity.request(person=OTHER)
+        assert await identity.force(found, OTHER) == {RELEASE}
+        await identity.decide(end, ADMIN)
+        assert await refused(WrongState, identity.force(found, OTHER)) == "ELEVATION_OVER"
     actions = [action for action, _, _ in await identity.events()]
     assert actions == ["identity.elevation.request", "identity.review.open", "identity.elevation.end"] * 3
 
@@ -365,7 +368,8 @@ async def test_a_passport_under_it_ends_with_it_and_is_held_against_it_again(
         with entered(context(None, peer="actions", peer_thumbprint="x5t")):
             return await exchange_passport(authority, shown, "audit")
 
-    assert await refused(WrongState, exchange(sign_passport(key, replace(received, kind=passports.Kind.MACHINE))))
+    for odd in (replace(received, kind=passports.Kind.MACHINE), replace(received, role="FINOPS")):
+        assert await refused(WrongState, exchange(sign_passport(key, odd))) == "ELEVATION_OVER"
     exchanged, expires_at = await exchange(token)
     got = at_audit.verify(exchanged, "x5t")
     assert got.elevation is not None

@@ -241,6 +241,7 @@ FACTORIES: Mapping[str, Factory] = {
     ),
     f"{_EXCEPTIONS}/GetException": lambda made: Case({"exception_id": _exception(made)}),
     f"{_EXCEPTIONS}/ListExceptions": lambda made: Case({}),
+    "recoup.identity.v1.PostureService/GetPosture": lambda made: Case({}),
     f"{_REVIEWS}/GetReview": lambda made: Case({"review_id": _review(made)}),
     f"{_REVIEWS}/ListReviews": lambda made: Case({}),
     f"{_REVIEWS}/DecideReview": lambda made: Case(

@@ -17,6 +17,7 @@ from recoup.identity.v1 import invitation_service_pb2
 from recoup.identity.v1 import operator_service_pb2
 from recoup.identity.v1 import organization_service_pb2
 from recoup.identity.v1 import person_service_pb2
+from recoup.identity.v1 import posture_service_pb2
 from recoup.identity.v1 import review_service_pb2
 from recoup.identity.v1 import role_service_pb2
 from recoup.identity.v1 import scim_service_pb2
@@ -49,6 +50,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
         organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"],
         person_service_pb2.DESCRIPTOR.services_by_name["PersonService"],
+        posture_service_pb2.DESCRIPTOR.services_by_name["PostureService"],
         review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
         role_service_pb2.DESCRIPTOR.services_by_name["RoleService"],
         scim_service_pb2.DESCRIPTOR.services_by_name["ScimService"],

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from services._mesh import passports
 from services._mesh.context import current, find_current
-from services._mesh.errors import Exhausted, Reason, WrongState
+from services._mesh.errors import Denied, Exhausted, Reason, WrongState
 from services._mesh.ids import uuid7
 from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.elevations import MAX_UNREVIEWED, REVIEWED_WITHIN, Elevation, Reach, over
-from services.identity.model.membership import Member
+from services.identity.model.membership import Member, Role
 from services.identity.model.reviews import Review
 from services.identity.store import elevations as store
 from services.identity.store.due import insert_due
@@ -36,12 +36,18 @@ class Wanted:
 async def request_elevation(work: UnitOfWork, reach: Reach, held: frozenset[str], wanted: Wanted) -> Elevation:
     """Take break-glass access for the caller's session, and open its review. `held` is what the caller's role holds.
 
-    Raises Invalid for what break-glass doesn't reach, WrongState while another is in force, Exhausted (QUOTA_EXCEEDED)
-    while too many of the caller's uses wait for their review.
+    Raises Denied unless the caller is an Admin, Invalid for what break-glass doesn't reach, WrongState while another is
+    in force, Exhausted (QUOTA_EXCEEDED) while too many of the caller's uses wait for their review.
     """
     context = current()
     person = context.responsible_person
     assert person is not None  # A passport of ORGANIZATION scope has one.
+    if context.role != Role.ADMIN.value:  # Whatever a custom role may hold.
+        raise Denied(
+            Reason.ERROR_REASON_PERMISSION_MISSING,
+            "Break-glass is for Admins.",
+            {"permission": "identity.elevation.request"},
+        )
     reach.require(work.organization_id, wanted.permissions, held)
     await store.lock_holder(work.connection, work.organization_id, context.actor)
     if in_force := await store.lock_elevations_in_force(work.connection, context.actor, work.now):

@@ -12,6 +12,7 @@ from services._mesh.passports import ISSUER, Kind, Passport, sign_passport
 from services._mesh.resource_limits import narrowed
 from services.identity.model.admission import Admission
 from services.identity.model.elevations import over
+from services.identity.model.membership import Role
 from services.identity.model.operators import OPERATOR_AAL, OperatorAccess, is_operator
 from services.identity.model.principal import Principal
 from services.identity.model.roles import NOBODY, Standing, standing
@@ -79,6 +80,8 @@ async def issue_passport(
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)
+    if organization_id is not None and principal.kind is Kind.HUMAN and not is_operator(place.actor):
+        authority.sightings.note(organization_id, principal.user_id, principal.aal, authority.clock.wall_now())
     return sign_passport(authority.key, passport), passport
 
 
@@ -98,7 +101,7 @@ def _bound(only: UUID | None, asked: UUID | None) -> UUID | None:
 async def _elevated(authority: Authority, passport: Passport, elevation_id: UUID) -> Passport:
     """The passport under break-glass access: it ends no later than that. Raises WrongState (ELEVATION_OVER)."""
     organization_id, now = passport.organization_id, authority.clock.now()
-    if organization_id is None or passport.kind is not Kind.HUMAN:
+    if organization_id is None or passport.kind is not Kind.HUMAN or passport.role != Role.ADMIN.value:
         raise over(elevation_id)
     bearer = elevations.Bearer(organization_id, passport.actor, passport.session_id, passport.aal)
     found = await elevations.elevation_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services._mesh.clock import Clock
 from services._mesh.errors import Reason, Unauthenticated
@@ -18,6 +18,7 @@ from services.identity.model.permissions import PermissionTable
 from services.identity.model.principal import Principal
 from services.identity.model.session import SessionExpired, SessionInvalid, read_claims
 from services.identity.model.sso_tokens import SESSION_PREFIX
+from services.identity.usecases.posture import Sightings
 from services.identity.usecases.sso_sessions import find_sso_principal
 from services.identity.usecases.token_principals import token_principal
 
@@ -38,6 +39,7 @@ class Authority:
     clock: Clock
     seconds: int
     confirms_email: bool = False
+    sightings: Sightings = field(default_factory=Sightings)
 
 
 Resolver = Callable[[Authority, str], Awaitable[Principal]]

@@ -28,6 +28,7 @@ from services.identity.store import members as members_store
 from services.identity.store import roles as store
 from services.identity.store.revocations import insert_revocations
 from services.identity.store.sso import is_mapped
+from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import active_member, lose_admin, revoke_member
 from services.identity.usecases.persons import responsible_person, users_of_person
 
@@ -174,6 +175,7 @@ async def give_role(
         wanted = as_fresh(work, wanted, given_by)
     after = await members_store.mark_role(work.connection, before.member_id, wanted)
     await revoke_member(work, before)
+    await end_elevations(work, before)
     changed = {"user_id": str(before.user_id), "before": assigned(before), "after": assigned(after)}
     work.emit("identity.role.assign", f"members/{before.member_id}", changed)
     return after
