@@ -246,7 +246,12 @@ async def test_its_last_use_is_noted_once_a_minute_and_is_no_state(made: Desk) -
     assert await used() == []
     await made.passport(text)
     first = await used()
+    # A second use doesn't even touch the row; of two at once, both of which would, one writes.
+    versions = await made.made.rows("SELECT xmin::text, xmax::text FROM identity.api_token_uses")
     await made.passport(text, audience="pricing")
+    assert await made.made.rows("SELECT xmin::text, xmax::text FROM identity.api_token_uses") == versions
+    async with made.made.store.begin(ACME) as work:
+        await store.put_use(work.connection, token, work.wall_now)
     assert await used() == first
     events = await made.made.rows("SELECT count(*) AS n FROM identity.outbox")
     made.made.clock.wall_ahead = timedelta(seconds=61)
