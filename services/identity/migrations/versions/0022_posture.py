@@ -4,8 +4,8 @@ from alembic import op
 
 from services._mesh.schema import allow, run, tenancy
 
-revision = "0021"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 
 _SIGHTINGS = [
     """CREATE TABLE identity.member_sightings (
