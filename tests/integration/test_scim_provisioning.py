@@ -416,6 +416,9 @@ async def test_a_repeated_request_makes_one_token_and_shows_it_once(made: Provis
     assert first.token
     assert not second.token
     assert first.scim_token == second.scim_token
+    kept = await made.registry.rows("SELECT response FROM identity.idempotency")
+    assert len(kept) == 1
+    assert first.token.encode() not in kept[0]["response"]
 
 
 async def test_deactivation_ends_the_membership_and_all_that_rests_on_it_in_one_transaction(
