@@ -27,7 +27,7 @@ SECURITY_HEADERS = (
 
 
 # What a caller may say to the edge itself, which hands it on in words of its own.
-_FOR_THE_EDGE = frozenset({"recoup-organization", "recoup-elevation"})
+_FOR_THE_EDGE = frozenset({"recoup-organization"})
 
 
 @dataclass

@@ -13,6 +13,9 @@ from uuid import UUID
 
 import pytest
 
+from recoup.services import SERVICES
+from recoup_verify.evidence.events import RECORDS
+from services._mesh.descriptors import method_rules
 from services.audit.model.evidence.csv_files import cell, row
 from services.audit.model.evidence.documents import Contents, Counts, Head, Scope
 from services.audit.model.evidence.records import KEY_COLUMNS, KINDS, Record, cells, kinds_of, record
@@ -223,3 +226,21 @@ def test_records_by_action() -> None:
     assert cells(event(metadata={"b": 1, "a": "x"}), ("event_id", "metadata", "absent")) == [
         "e1", '{"a":"x","b":1}', "",
     ]  # fmt: skip
+
+
+# How somebody signed in, or what they chose for themselves alone.
+NOT_WHO_MAY_WHAT = frozenset({"session", "saml_response", "test_login", "default_organization"})
+
+
+def test_what_identity_decides_is_in_a_list_for_people_and_the_verifier_demands_it() -> None:
+    decided = {
+        rule.audit_action
+        for service in SERVICES["identity"]
+        for rule in method_rules(service)
+        if rule.audit_action and rule.audit_action.split(".")[1] not in NOT_WHO_MAY_WHAT
+    }
+    assert len(decided) > 40
+    for action in sorted(decided):
+        kinds = kinds_of(action, "passport:1")
+        assert len(kinds) == 1, action
+        assert action.split(".")[1] in RECORDS[f"{kinds[0]}.json"], action

@@ -39,10 +39,10 @@ def test_path_and_header_name_it_together_or_one_of_them() -> None:
 
 
 def test_the_edge_takes_what_is_meant_for_it_and_nothing_that_the_mesh_says_to_itself() -> None:
-    given = [(b"Recoup-Organization", b"a"), (b"recoup-elevation", b"b"), (b"recoup-request-id", b"c")]
+    given = [(b"Recoup-Organization", b"a"), (b"recoup-request-id", b"c")]
     given += [(b"recoup-grant", b"d"), (b"X-HTTP-Method-Override", b"DELETE")]
     found = read({"method": "GET", "path": "/", "query_string": b"", "headers": given})
-    assert found.headers == {HEADER: "a", "recoup-elevation": "b"}
+    assert found.headers == {HEADER: "a"}
 
 
 class Identity(identity_service_pb2_grpc.IdentityServiceServicer):

@@ -21,7 +21,14 @@ _SHOWN, _ERASED = {**_LINE, **shape(texts="payload salt")}, {**_LINE, **shape(fl
 # The lists for people, and what the middle word of an action must be to stand there; "" where any event may be named.
 RECORDS: Mapping[str, frozenset[str]] = {
     "approvals.json": frozenset({"action"}),
-    "changes.json": frozenset(["member", "role", "permission", "policy", "organization", "platform", "sso", "token"]),
+    "changes.json": frozenset(
+        (
+            *("member", "membership", "invitation", "ownership", "organization", "platform", "operatoraccess"),
+            *("installation", "role", "approver", "permission", "policy", "person", "login", "token"),
+            *("service_account", "sso", "identity_provider", "metadata", "domain", "enforcement", "group_role"),
+            *("scim", "scim_token", "scim_roles"),
+        )
+    ),
     "break_glass.json": frozenset({"elevation", "break_glass", "alarm", "bypass", "control"}),
     "exceptions.json": frozenset({"exception", "review"}),
     "scans.json": frozenset(),

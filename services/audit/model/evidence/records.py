@@ -15,8 +15,14 @@ Record = dict[str, Any]
 
 _APPROVALS = frozenset({"actions.action.approve", "actions.action.reject"})
 # The noun in the middle of "<service>.<noun>.<verb>" tells what an event is about.
+_CHANGED = (
+    *("member", "membership", "invitation", "ownership", "organization", "platform", "operatoraccess", "installation"),
+    *("role", "approver", "permission", "policy", "person", "login", "token", "service_account"),
+    *("sso", "identity_provider", "metadata", "domain", "enforcement", "group_role"),
+    *("scim", "scim_token", "scim_roles"),
+)
 _NOUNS = {
-    **dict.fromkeys(("member", "role", "permission", "policy", "organization", "platform", "sso", "token"), "changes"),
+    **dict.fromkeys(_CHANGED, "changes"),
     **dict.fromkeys(("elevation", "break_glass", "alarm", "bypass", "control"), "break_glass"),
     **dict.fromkeys(("exception", "review"), "exceptions"),
 }
@@ -43,7 +49,11 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("approvals", "Who approved what", "Nothing was approved or rejected in this period."),
-        Kind("changes", "Changes of members, roles and policy", "None of these was changed in this period."),
+        Kind(
+            "changes",
+            "Changes of who may do what: members, roles, tokens, ways to sign in, policy",
+            "None of these was changed in this period.",
+        ),
         Kind(
             "break_glass",
             "Break-glass access and all that was done under it, bypassed controls, alarms",
