@@ -18,7 +18,7 @@ from services._mesh.errors import Invalid
 from services._mesh.uow import UnitOfWork
 from services.audit.model.leaf import parse_payload
 from services.identity.model.membership import Role
-from services.identity.usecases import endings, sso
+from services.identity.usecases import endings, persons, sso
 from services.identity.usecases.scim import membership
 from services.identity.usecases.scim.joining import join_provisioned
 from tests.support.identity import ADMIN, CLERK, SECOND
@@ -457,6 +457,7 @@ async def test_deactivation_ends_the_membership_and_all_that_rests_on_it_in_one_
 
 
 async def test_who_was_a_member_before_goes_by_their_address_and_gets_nothing_by_it(made: Provisioning) -> None:
+    await prove(made)
     user = await made.acme.made("Users", userName="x", emails=[{"value": "CLEO@acme.example"}])
     await made.acme.made("Groups", displayName="g", members=[{"value": user["id"]}])
     await roles(made, ("g", "ADMIN"))
@@ -466,6 +467,34 @@ async def test_who_was_a_member_before_goes_by_their_address_and_gets_nothing_by
     assert (await made.registry.member(CLERK)).state == "REMOVED"
     await made.acme.patch(path, {"op": "replace", "value": {"active": True}})
     assert (await made.registry.member(CLERK)).state == "REMOVED"
+
+
+async def prove(made: Provisioning, name: str = "acme.example") -> None:
+    """Make a domain the organization's."""
+    domain = await made.registry.decide(lambda work: sso.add_domain(work, name))
+    await made.registry.decide(lambda work: sso.verify_domain(work, domain.domain_id))
+
+
+async def test_an_address_ends_nothing_outside_of_a_proven_domain_and_never_the_owner(made: Provisioning) -> None:
+    gone = {"op": "replace", "value": {"active": False}}
+    clerk = await made.acme.made("Users", userName="x", emails=[{"value": "cleo@acme.example"}])
+    await made.acme.patch(f"/Users/{clerk['id']}", gone)
+    assert (await made.registry.member(CLERK)).state == "ACTIVE"
+    await prove(made)
+    owner = await made.acme.made("Users", userName="y", emails=[{"value": "ada@acme.example"}])
+    answer = await made.acme.patch(f"/Users/{owner['id']}", gone, expect=400)
+    assert "owner stays" in refusal(answer, 400, "mutability")
+    assert (await made.registry.member(ADMIN)).state == "ACTIVE"
+
+
+async def test_deactivation_ends_what_the_person_has_by_other_logins(made: Provisioning) -> None:
+    user = await linked(made, NEW, "new@acme.example")
+    clerk = await made.registry.member(CLERK)
+    member = await made.registry.member(NEW)
+    await made.registry.decide(lambda work: persons.link_member(work, clerk.member_id, member.member_id))
+    await made.acme.patch(f"/Users/{user['id']}", {"op": "replace", "value": {"active": False}})
+    assert [(await made.registry.member(each)).state for each in (NEW, CLERK, SECOND)] == [
+        "REMOVED", "REMOVED", "ACTIVE"]  # fmt: skip
 
 
 async def test_the_last_admin_stays(made: Provisioning) -> None:
@@ -546,6 +575,7 @@ async def test_who_comes_with_a_proven_address_joins_inside_a_proven_domain_alon
     assert not await come("new@acme.example")  # Named, and still not proven.
     await made.registry.decide(lambda work: sso.verify_domain(work, domain.domain_id))
     assert not await come("")  # The session proves no address.
+    assert not await come("not an address")
     assert not await come("other@acme.example")
     assert not await come("new@acme.example", GLOBEX)
     assert await made.registry.rows("SELECT FROM identity.linked_identities") == []

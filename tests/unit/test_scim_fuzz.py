@@ -108,6 +108,7 @@ def test_an_order_is_known_or_refused(name: str) -> None:
 @example(b'{"a":' * 100_000)
 @example(b'{"a": "' + b"\\" * 100_001 + b'"}')
 @example(b'"' * 500_001)
+@example(b'{"a": "' + b'\\"' * 100_000)  # Quadratic time would keep this from ending.
 def test_a_body_is_an_object_or_refused(body: bytes) -> None:
     found = answered(lambda: read_object(body))
     assert found is None or isinstance(found, dict)

@@ -150,6 +150,14 @@ def domain_of(email: str) -> str:
     return found.group(1).lower()
 
 
+def is_inside(email: str, proven: Collection[str]) -> bool:
+    """Whether it is a plain address in one of these domains."""
+    try:
+        return domain_of(email) in proven
+    except SamlRefused:
+        return False
+
+
 def address_of(provider: Provider, assertion: Assertion) -> str:
     """The person's address, from the mapped attribute, or else from a NameID that is one. Raises SamlRefused."""
     if provider.email_attribute:

@@ -11,7 +11,8 @@ from scim2_models import InvalidSyntaxException, InvalidValueException
 MAX_DEPTH = 20
 MAX_TEXT = 8192
 _MAX_DIGITS = 40
-_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[{\[]|[}\]]', re.DOTALL)
+# Possessive, and good for strings without an end too: each character is looked at once.
+_MARKS = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|[{\[]|[}\]]', re.DOTALL)
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from services._mesh.context import current, entered
 from services._mesh.uow import Store
 from services.identity.model.membership import fold_address
-from services.identity.model.sso import domain_of
+from services.identity.model.sso import is_inside
 from services.identity.store.organizations import find_organization
 from services.identity.store.scim_users import list_unlinked
 from services.identity.store.sso import enforcing_provider, proven_domains
@@ -40,7 +40,7 @@ async def _may_join(reader: Store, organization_id: UUID, email: str) -> bool:
         organization = await find_organization(connection, organization_id)
         if organization is None or organization.state != "ACTIVE":
             return False
-        if domain_of(email) not in await proven_domains(connection):
+        if not is_inside(email, await proven_domains(connection)):
             return False
         if await enforcing_provider(connection) is not None:
             return False

@@ -14,13 +14,15 @@ from services.identity.model.membership import Member, Role, fold_address
 from services.identity.model.persons import Login, LoginKind
 from services.identity.model.scim.roles import DEFAULT_ROLE, GivenRole, role_of
 from services.identity.model.scim.users import ScimUser, comparable
+from services.identity.model.sso import is_inside
 from services.identity.store import scim_groups, scim_users
 from services.identity.store.members import find_member_of_user, list_members_of_address, lock_members, mark_role
 from services.identity.store.persons import find_linked_identity
+from services.identity.store.sso import proven_domains
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import end_membership, lose_admin, revoke_member
 from services.identity.usecases.members import add_member, update_member
-from services.identity.usecases.persons import link_identity, unlink_identity
+from services.identity.usecases.persons import link_identity, responsible_person, unlink_identity, users_of_person
 from services.identity.usecases.roles import as_fresh
 
 REASON = "directory"
@@ -77,20 +79,31 @@ async def give(work: UnitOfWork, member: Member, given: GivenRole) -> Member:
 
 
 async def deactivate(work: UnitOfWork, user: ScimUser) -> bool:
-    """End the membership of a user, and with it sessions, tokens and elevations. Raises WrongState (the last Admin).
+    """End the memberships of a user's person, by whichever of their logins, and with them sessions, tokens and
+    elevations. Raises WrongState (the last Admin).
 
-    Of one whom nobody has signed in as, memberships with the same address end: that takes away, and gives nothing, so
-    that it needs no proof of whose the address is.
+    Of one whom nobody has signed in as, memberships with the same address end, inside a domain that the organization
+    has proven. Only the very login that is the directory's user hands an ownership over: any other owner stays
+    (WrongState), because an address alone doesn't prove who somebody is.
     """
-    if user.user_id is not None:
-        member = await find_member_of_user(work.connection, work.organization_id, user.user_id)
-        members = [member] if member is not None else []
-    else:
-        members = await list_members_of_address(work.connection, user.email) if user.email else []
-    ending = [each for each in members if each.state == "ACTIVE"]
+    ending = await (_of_person(work, user.user_id) if user.user_id else _of_address(work, user.email))
     for each in ending:
-        await end_membership(work, each, REASON, hands_over=True)
+        await end_membership(work, each, REASON, hands_over=each.user_id == user.user_id)
     return bool(ending)
+
+
+async def _of_person(work: UnitOfWork, user_id: UUID) -> list[Member]:
+    person = await responsible_person(work.connection, work.organization_id, user_id)
+    users = await users_of_person(work.connection, work.organization_id, person)
+    found = [await find_member_of_user(work.connection, work.organization_id, each) for each in sorted(users)]
+    return [each for each in found if each is not None and each.state == "ACTIVE"]
+
+
+async def _of_address(work: UnitOfWork, email: str) -> list[Member]:
+    if not is_inside(email, await proven_domains(work.connection)):
+        return []
+    found = await list_members_of_address(work.connection, email)
+    return [each for each in found if each.state == "ACTIVE"]
 
 
 async def reactivate(work: UnitOfWork, user: ScimUser) -> bool:
