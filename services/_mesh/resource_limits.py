@@ -26,6 +26,11 @@ class ResourceLimits:
     def __bool__(self) -> bool:
         return bool(self.connection_ids or self.tags)
 
+    def is_within(self, other: ResourceLimits) -> bool:
+        """Whether nothing is reached by these that the others don't reach."""
+        pairs = ((self.connection_ids, other.connection_ids), (self.tags, other.tags))
+        return all(not most or (bool(some) and set(some) <= set(most)) for some, most in pairs)
+
     def claim(self) -> dict[str, Any]:
         """As a passport carries it."""
         return {"c": [str(each) for each in self.connection_ids], "t": [list(each) for each in self.tags]}

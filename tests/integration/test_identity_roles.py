@@ -297,6 +297,47 @@ async def test_another_admin_confirms_a_fresh_approver(office: Office) -> None:
     assert await office.bypasses() == []
 
 
+async def test_what_no_settled_member_gave_nobody_confirms(office: Office) -> None:
+    """Two people who are one and their guest: only waiting makes an approver of the guest."""
+    await office.assign(CLERK, Role.ADMIN)
+    # The guest gives themself the role that they need, and who invited them confirms it.
+    await office.assign(CLERK, Role.FINOPS, person=CLERK)
+    for person in (ADA, BOSS):
+        assert (await refused(office.confirm(CLERK, person))).reason_name == "SECOND_PERSON_REQUIRED"
+    # Or they give it to a third.
+    await office.assign(CLERK, Role.ADMIN)
+    await office.assign(EVE, Role.FINOPS, person=CLERK)
+    assert (await refused(office.confirm(EVE, ADA))).reason_name == "SECOND_PERSON_REQUIRED"
+    await office.confirm(CLERK, BOSS)
+    await office.confirm(EVE, ADA)
+    # Or who gave it has gone.
+    await office.assign(EVE, Role.APPROVER, person=CLERK)
+    clerk = await office.member(CLERK)
+    await office.do(lambda work: members.remove_member(work, clerk.member_id))
+    assert (await refused(office.confirm(EVE, ADA))).reason_name == "SECOND_PERSON_REQUIRED"
+    # Or nobody gave it: they came by a sign-in of their own, with the role that everybody comes with.
+    joiner = uuid4()
+    joined = await office.do(lambda work: members.add_member(work, joiner, "j@x.example", Role.APPROVER), joiner)
+    assert joined.approver_by is None
+    assert (await refused(office.confirm(joiner, ADA))).reason_name == "SECOND_PERSON_REQUIRED"
+    assert not await office.may_approve(joiner)
+    office.clock.ahead = model.APPROVER_WAIT + timedelta(seconds=5)
+    assert await office.may_approve(joiner)
+
+
+async def test_wider_limits_make_a_fresh_approver(office: Office) -> None:
+    one, other = uuid4(), uuid4()
+    web, batch = ("team", "web"), ("team", "batch")
+    await office.assign(EVE, Role.APPROVER, ResourceLimits((one, other), (web, batch)))
+    await office.assign(EVE, Role.APPROVER, ResourceLimits((one,), (web,)))
+    assert await office.may_approve(EVE)
+    for wider in (ResourceLimits((other,), (web,)), ResourceLimits((one, other)), ResourceLimits((one,)), ALL):
+        await office.assign(EVE, Role.APPROVER, wider)
+        assert not await office.may_approve(EVE)
+        await office.confirm(EVE, BOSS)
+        await office.assign(EVE, Role.APPROVER, ResourceLimits((one,), (web,)))
+
+
 async def test_who_confirms_is_another_in_the_data_itself(office: Office) -> None:
     await office.assign(CLERK, Role.ADMIN)
     # Another login of hers is she.

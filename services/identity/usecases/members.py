@@ -51,6 +51,8 @@ async def add_member(
     before = await store.find_member_of_user(work.connection, work.organization_id, user_id)
     call = find_current()
     giver = given_by or (call.responsible_person if call else None)
+    # Who comes by their own sign-in has their role from nobody that is known: a default isn't their own decision.
+    giver = None if giver == user_id else giver
     member = Member(
         *(work.organization_id, uuid7(), user_id, email, role, "ACTIVE", 1, work.now),
         approver_by=giver,

@@ -171,7 +171,8 @@ async def give_role(
         await lose_admin(work, before)
     role_id = custom.role_id if custom else None
     wanted = replace(before, role=role, custom_role_id=role_id, custom_role=custom, limits=limits)
-    if wanted.role_key != before.role_key:
+    # What they may approve beyond what they could, be it only by wider limits, is as new to them as another role.
+    if wanted.role_key != before.role_key or not limits.is_within(before.limits):
         wanted = as_fresh(work, wanted, given_by)
     after = await members_store.mark_role(work.connection, before.member_id, wanted)
     await revoke_member(work, before)
@@ -214,6 +215,11 @@ async def confirm_approver(work: UnitOfWork, member_id: UUID, etag: str) -> Memb
             Reason.ERROR_REASON_SECOND_PERSON_REQUIRED,
             "Neither a new approver nor who made them one can confirm it. Ask another Admin, or wait for a day.",
         )
+    if before.approver_for == before.role_key and not await _is_vouched_for(work, before):
+        raise Denied(
+            Reason.ERROR_REASON_SECOND_PERSON_REQUIRED,
+            "Nobody else who has been here for a day gave them this role, so nobody can confirm it. Wait for a day.",
+        )
     settled = replace(before, approver_for=before.role_key, confirmed_by=person)
     after = await members_store.mark_role(work.connection, member_id, settled)
     await revoke_member(work, before)
@@ -223,3 +229,20 @@ async def confirm_approver(work: UnitOfWork, member_id: UUID, etag: str) -> Memb
         {"user_id": str(before.user_id), "role": before.role_name, "before": "FRESH", "after": "SETTLED"},
     )
     return after
+
+
+async def _is_vouched_for(work: UnitOfWork, member: Member) -> bool:
+    """Whether somebody else gave the role, who is a member still and no newcomer: two people, and not one with a guest.
+
+    The caller holds `lock_members`.
+    """
+    if member.approver_by is None:
+        return False
+    connection, organization_id = work.connection, work.organization_id
+    giver = await responsible_person(connection, organization_id, member.approver_by)
+    users = await users_of_person(connection, organization_id, giver)
+    if member.user_id in users:
+        return False
+    found = [await members_store.find_member_of_user(connection, organization_id, user) for user in sorted(users)]
+    active = [each for each in found if each is not None and each.state == "ACTIVE"]
+    return bool(active) and not any(is_fresh(each, work.now) for each in active)
