@@ -60,6 +60,10 @@ class CallContext:
         mine = frozenset() if self.responsible_person is None else frozenset({self.responsible_person})
         return mine | self.passport.linked if self.passport is not None else mine
 
+    def is_caller(self, actor: str) -> bool:
+        """Whether an actor recorded earlier is the caller by one of their logins, be it unlinked since."""
+        return actor == self.actor or actor in {f"user:{each}" for each in self.persons()}
+
     def require_human(self, permission: str) -> None:
         """Raise Denied unless a person acts, and no token or service account of theirs."""
         if not self.actor.startswith("user:") or self.responsible_person is None:

@@ -170,6 +170,19 @@ async def test_nobody_approves_under_another_login_what_they_requested(office: O
     assert (await office.approve(made, BOB, linked=uuid4())).action.state is ActionState.APPROVED
 
 
+async def test_nobody_approves_after_an_unlink_what_they_requested(office: Office) -> None:
+    """Under a login that was Ann's then, and is nobody else's now; or under one that it was linked to since."""
+    login = uuid4()
+    with entered(by(ANN, "actions.action.request", actor=f"user:{login}")) as call:
+        async with office.api.begin(ACME, call) as work:
+            made = await requests.request_action(work, office.planner, office.gathered())
+    for person, linked in ((login, None), (BOB, login)):
+        with pytest.raises(Denied) as caught:
+            await office.approve(made, person, linked=linked)
+        assert caught.value.reason_name == "REQUESTER_IS_APPROVER"
+    assert (await office.approve(made, BOB)).action.state is ActionState.APPROVED
+
+
 async def test_no_machine_decides(office: Office) -> None:
     made = await office.request()
     for actor in ("token:1", "service:1", "spiffe://recoup/actions"):

@@ -273,6 +273,13 @@ async def test_a_linked_identity_is_no_somebody_else(identity: Identity) -> None
     await identity.review(found, CLERK)
 
 
+async def test_a_login_that_was_unlinked_since_reviews_nothing_of_its_own(identity: Identity) -> None:
+    found = await identity.request(actor=f"user:{CLERK}")  # Then another login of the Admin's.
+    await identity.decide(lambda work: elevations.end_elevation(work, found.elevation_id))
+    assert await refused(WrongState, identity.review(found, CLERK)) == "REVIEW_OWN"
+    await identity.review(found)
+
+
 async def test_a_review_that_nobody_decides_is_overdue(identity: Identity) -> None:
     found = await identity.request()
 

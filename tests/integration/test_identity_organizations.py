@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
 
+from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Denied, Invalid, NotFound, WrongState
 from services._mesh.ids import PLATFORM
 from services._mesh.uow import UnitOfWork
@@ -19,7 +21,7 @@ from services.identity.usecases.organizations import OrganizationChange
 from services.identity.usecases.platform import NewTenant
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, GLOBEX
+from tests.support.things import ACME, GLOBEX, context, linked_passport
 
 pytestmark = pytest.mark.services("identity")
 OPERATOR = UUID(int=0x81)
@@ -198,6 +200,23 @@ async def test_leaving_ends_ones_own_membership_alone(made: Registry) -> None:
     # A token has no membership of its own to leave.
     with pytest.raises(NotFound):
         await made.decide(lambda work: own_membership.leave_organization(work, "acme"), actor=f"token:{uuid4()}")
+
+
+async def test_a_login_sees_its_own_organizations_and_a_bound_one_its_own(made: Registry) -> None:
+    """Whoever acme says is one person with a globex Admin sees nothing of globex by that."""
+
+    async def seen(user: UUID, person: UUID, bound: UUID | None) -> tuple[list[str], UUID | None]:
+        passport = replace(linked_passport(person), actor=f"user:{user}", rests_on=(f"user:{user}",))
+        call = context(None, actor=f"user:{user}", responsible_person=person)
+        with entered(replace(call, passport=replace(passport, organization_id=bound))):
+            mine = await organizations.list_my_organizations(made.store)
+            return [each.slug for each, _ in mine], await own_membership.my_default_organization(made.store)
+
+    assert await seen(CLERK, GLOBAL_ADMIN, ACME) == (["acme"], ACME)
+    assert await seen(CLERK, GLOBAL_ADMIN, None) == (["acme"], ACME)
+    await made.decide(lambda work: members.add_member(work, CLERK, "c@x.example", Role.VIEWER), GLOBAL_ADMIN, GLOBEX)
+    assert await seen(CLERK, CLERK, ACME) == (["acme"], ACME)
+    assert (await seen(CLERK, CLERK, None))[0] == ["acme", "globex"]
 
 
 async def test_the_default_is_what_the_person_chose_last(made: Registry) -> None:

@@ -151,7 +151,7 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
     """
     action = await _requested(work, action_id)
     current().require_human("actions.action.approve")
-    if action.requester_person in current().persons():
+    if action.requester_person in current().persons() or current().is_caller(action.requested_by):
         raise Denied(
             Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
             "Who requested an action can't approve it. Ask somebody else who may.",

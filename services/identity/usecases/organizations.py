@@ -8,14 +8,13 @@ from uuid import UUID
 from services._mesh.context import current
 from services._mesh.database import scope
 from services._mesh.ids import PLATFORM
-from services._mesh.passports import Kind
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.model.api_tokens import user_of
 from services.identity.model.membership import Organization, Role, require_etag, require_time_zone
 from services.identity.model.permissions import require_platform_named
 from services.identity.store import organizations as store
 from services.identity.store.members import find_member_of_user, list_memberships, lock_members
 from services.identity.usecases.members import add_member
+from services.identity.usecases.own_membership import bound_organization, own_user
 from services.identity.usecases.ownership import first_owner
 
 
@@ -26,15 +25,18 @@ async def check_organization(reader: Store, organization_id: UUID) -> Organizati
 
 
 async def list_my_organizations(reader: Store) -> list[tuple[Organization, Role]]:
-    """The caller's organizations, by slug; a machine's is the one that its credential is bound to."""
-    passport, person = current().passport, current().responsible_person
-    if passport is not None and passport.kind is Kind.MACHINE and passport.organization_id is not None:
-        return await _bound_organization(reader, passport.organization_id, user_of(passport.rests_on[0]))
-    if person is None:
+    """The caller's organizations, by slug; only the one that the credential is bound to, where it is.
+
+    A login sees its own: who is the same person in one organization needn't be in another.
+    """
+    user, bound = own_user(), bound_organization()
+    if user is None:
         return []
+    if bound is not None:
+        return await _bound_organization(reader, bound, user)
     found = []
     async with reader.read(UUID(int=0)) as connection:
-        for member in await list_memberships(connection, person):
+        for member in await list_memberships(connection, user):
             await scope(connection, member.organization_id)
             organization = await store.find_organization(connection, member.organization_id)
             if organization is not None:
@@ -43,7 +45,7 @@ async def list_my_organizations(reader: Store) -> list[tuple[Organization, Role]
 
 
 async def _bound_organization(reader: Store, organization_id: UUID, user_id: UUID) -> list[tuple[Organization, Role]]:
-    """A machine's one organization, with the role of whoever is responsible for it."""
+    """The one organization of a bound credential, with the role of whose it is."""
     async with reader.read(organization_id) as connection:
         member = await find_member_of_user(connection, organization_id, user_id)
         return [(await store.get_organization(connection, organization_id), member.role)] if member else []

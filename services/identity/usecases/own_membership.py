@@ -51,6 +51,19 @@ async def default_organization(reader: Store, user_id: UUID) -> UUID | None:
 
 
 async def my_default_organization(reader: Store) -> UUID | None:
-    """The caller's own."""
-    person = current().responsible_person
-    return None if person is None else await default_organization(reader, person)
+    """The caller's own, by this login; of a bound credential, the organization that it is bound to."""
+    user, bound = own_user(), bound_organization()
+    return bound if bound is not None or user is None else await default_organization(reader, user)
+
+
+def own_user() -> UUID | None:
+    """The user whose membership the caller has, and not the person that others in an organization say they are."""
+    call = current()
+    actor = call.passport.rests_on[0] if call.passport is not None and call.passport.rests_on else call.actor
+    return own_user_id(actor) if actor.startswith("user:") else None
+
+
+def bound_organization() -> UUID | None:
+    """The organization of the caller's passport, where it has one."""
+    passport = current().passport
+    return None if passport is None else passport.organization_id

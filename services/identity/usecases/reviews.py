@@ -51,7 +51,7 @@ async def decide_review(work: UnitOfWork, review_id: UUID, decision: Decision) -
     assert person is not None  # A passport of ORGANIZATION scope has one.
     found = await store.get_review(work.connection, review_id, lock=True)
     require_undecided(found)
-    if person == found.subject_person:
+    if found.subject_person in context.persons() or context.is_caller(await _holder(work, found)):
         raise own(found)
     require_fitting(found, decision)
     await _require_over(work, found)
@@ -64,6 +64,14 @@ async def decide_review(work: UnitOfWork, review_id: UUID, decision: Decision) -
     if found.exception_id is not None:
         await apply_verdict(work, found, decision)
     return decided
+
+
+async def _holder(work: UnitOfWork, review: Review) -> str:
+    """The login that has what the review is about: the person's, or one that isn't theirs any more."""
+    if review.elevation_id is not None:
+        return (await get_elevation(work.connection, review.elevation_id)).holder
+    assert review.exception_id is not None  # It is about exactly one of them.
+    return (await get_exception(work.connection, review.exception_id)).owner
 
 
 async def _require_asked(work: UnitOfWork, review: Review, person: UUID) -> None:
