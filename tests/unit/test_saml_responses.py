@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from lxml import etree
 
-from services.identity.model.saml.documents import SamlRefused
+from services.identity.model.saml.documents import SamlRefused, parse
 from services.identity.model.saml.responses import Assertion, Expected, read_response
 from tests.support.saml_idp import DS, MFA, SAML, SAMLP, Said, TestIdp, certificate
 
@@ -282,6 +282,18 @@ def test_a_reference_elsewhere_is_refused() -> None:
 
 
 BILLION_LAUGHS = b"""<?xml version="1.0"?><!DOCTYPE r [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>"""
+
+
+# Markup that only a reader of UTF-7 sees. The text that was matched ends with what looks like a good declaration.
+UTF_7 = b"""<?xml version="1.0" encoding="UTF-7" ?+AD4-+ADw-+ACE-DOCTYPE r +AFs-+ADw-+ACE-ENTITY a "x"+AD4-+AF0-+AD4-"""
+UTF_7 += b"""+ADw-r encoding="utf-8"+AD4-+ADw-/r+AD4-"""
+
+
+@pytest.mark.parametrize("raw", [UTF_7, UTF_7.decode().encode("utf-16"), UTF_7.decode().encode("utf-16-le")])
+def test_no_declared_encoding_hides_a_dtd(raw: bytes) -> None:
+    with pytest.raises(SamlRefused) as caught:
+        parse(raw, 1000)
+    assert caught.value.cause in ("XML", "CHARSET")
 
 
 @pytest.mark.parametrize(

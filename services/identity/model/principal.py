@@ -16,9 +16,9 @@ class Principal:
     `actor` names who acts, `user_id` the user whose membership and role it has, who is responsible for it. A credential
     that is bound to one organization is good for no other. `ceiling` holds the permissions, of all services, that the
     credential never goes beyond; `limits` the resources that it keeps to. None where the role alone decides.
-    `organization_hint`, which a session's claims name,
-    only chooses among memberships. `email` is an address that the credential proves to be theirs; empty where it proves
-    none.
+    `organization_hint`, which a session's claims name, only chooses among memberships. `provider_id` is the identity
+    provider that the session is of, if any. `email` is an address that the credential proves to be theirs; empty where
+    it proves none.
     """
 
     actor: str
@@ -33,3 +33,4 @@ class Principal:
     organization_hint: UUID | None = None
     limits: ResourceLimits | None = None
     email: str = ""
+    provider_id: UUID | None = None

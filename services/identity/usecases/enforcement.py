@@ -11,9 +11,9 @@ from services.identity.store import members as members_store
 from services.identity.store import sso as store
 
 
-def require_no_provider(provider_id: UUID | None) -> None:
-    """Raise Denied (SSO_REQUIRED) where a provider is demanded."""
-    if provider_id is not None:
+def require_no_provider(provider_id: UUID | None, own: UUID | None = None) -> None:
+    """Raise Denied (SSO_REQUIRED) where a provider is demanded that isn't the session's own."""
+    if provider_id not in (None, own):
         raise Denied(
             Reason.ERROR_REASON_SSO_REQUIRED,
             "Your organization demands that you sign in by its identity provider.",

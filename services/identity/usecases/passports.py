@@ -131,11 +131,11 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
     """As a member; or as an operator whom the organization lets in for now. Raises NotFound."""
     own = principal.kind is Kind.HUMAN and principal.organization_id is None
     try:
-        held, person = await _standing(authority, organization_id, _holder(principal), audience, own_login=own)
+        held, person = await _standing(authority, organization_id, _holder(principal), audience, by=principal)
         return _Place(principal.actor, person, held, principal.ends_at)
     except NotFound:
         if own and await _joins(authority, principal, organization_id, jti):
-            held, person = await _standing(authority, organization_id, _holder(principal), audience, own_login=own)
+            held, person = await _standing(authority, organization_id, _holder(principal), audience, by=principal)
             return _Place(principal.actor, person, held, principal.ends_at)
         # An operator comes in person, and with a second factor; no token of theirs does.
         if principal.kind is not Kind.HUMAN or principal.aal < OPERATOR_AAL:
@@ -177,11 +177,11 @@ def _holder(principal: Principal) -> _Holder:
     return _Holder(principal.user_id, principal.session_id, principal.actor, principal.auth_time)
 
 
-async def _membership(authority: Authority, organization_id: UUID, holder: _Holder, *, own_login: bool) -> Admission:
+async def _membership(authority: Authority, organization_id: UUID, holder: _Holder, by: Principal | None) -> Admission:
     """The user's membership and who they are as a person, straight from the database.
 
-    Whatever is amiss with it, the organization isn't there for them; but who shows a login of their own (`own_login`)
-    where its identity provider is demanded is told so. Raises NotFound, Unauthenticated, Denied (SSO_REQUIRED).
+    Whatever is amiss with it, the organization isn't there for them; but whose session (`by`) isn't of the identity
+    provider that is demanded is told so. Raises NotFound, Unauthenticated, Denied (SSO_REQUIRED).
     """
     async with authority.reader.read(organization_id) as connection:
         found = await find_admission(connection, organization_id, holder.user_id, holder.session_id, holder.actor)
@@ -189,7 +189,8 @@ async def _membership(authority: Authority, organization_id: UUID, holder: _Hold
         raise NotFound("organization")
     if found.has_ended(holder.auth_time):
         raise ended()
-    require_no_provider(found.demanded_provider if own_login else None)
+    if by is not None and by.kind is Kind.HUMAN:
+        require_no_provider(found.demanded_provider, by.provider_id)
     return found
 
 
@@ -201,10 +202,10 @@ async def _refuse_ended(authority: Authority, holder: _Holder) -> None:
 
 
 async def _standing(
-    authority: Authority, organization_id: UUID, holder: _Holder, audience: str, *, own_login: bool = False
+    authority: Authority, organization_id: UUID, holder: _Holder, audience: str, by: Principal | None = None
 ) -> tuple[Standing, UUID]:
     """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated, Denied."""
-    found = await _membership(authority, organization_id, holder, own_login=own_login)
+    found = await _membership(authority, organization_id, holder, by)
     held = standing(authority.permissions, found.member, audience, authority.clock.now(), found.linked)
     return held, found.person_id
 

@@ -248,10 +248,13 @@ async def _answered(
 
 
 async def _require_open(work: UnitOfWork, provider: Provider) -> None:
-    """Raise SamlRefused where the provider, or the whole organization, signs nobody in."""
+    """Raise SamlRefused where the provider, or the whole organization, signs nobody in, or by another one only."""
     organization = await find_organization(work.connection, work.organization_id)
     if provider.state is not ProviderState.ACTIVE or organization is None or organization.state != "ACTIVE":
         raise SamlRefused("DISABLED", "This identity provider signs nobody in.")
+    demanded = await store.enforcing_provider(work.connection)
+    if demanded is not None and demanded.provider_id != provider.provider_id:
+        raise SamlRefused("ENFORCED", "The organization demands that you sign in by another identity provider.")
 
 
 async def _sign_in(work: UnitOfWork, provider: Provider, assertion: Assertion, user_id: UUID) -> Member:

@@ -124,6 +124,7 @@ async def find_sso_principal(reader: Store, token: str, wall_seconds: float) -> 
         auth_time=int(session.authenticated_at.timestamp()),
         ends_at=int(session.expires_at.timestamp()),
         organization_id=organization_id,
+        provider_id=session.provider_id,
     )
 
 

@@ -46,11 +46,14 @@ def parse(raw: bytes, limit: int) -> etree._Element:
         raise SamlRefused("DTD", "The document has a DTD or declares entities.")
     if text.count("<?") > bool(_DECLARATION.match(text)):
         raise SamlRefused("PROCESSING_INSTRUCTION", "The document has processing instructions.")
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    # What was checked as UTF-8 is read as UTF-8, whatever its declaration says.
+    parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
         root = etree.fromstring(text.encode(), parser=parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise SamlRefused("XML", "The document isn't well-formed XML.") from error
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise SamlRefused("DTD", "The document has a DTD.")
     _bound(root)
     return root
 
