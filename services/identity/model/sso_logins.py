@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 REQUEST_SECONDS, CODE_SECONDS, TEST_SECONDS = 600, 60, 3600
-# Beyond this many sign-ins on their way somebody is filling the table; they end by themselves within ten minutes.
+# Beyond this many sign-ins on their way somebody is filling the table: the oldest make room.
 MAX_PENDING_REQUESTS = 10_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
 from services.identity.model.sso_logins import LoginCode, LoginRequest, SsoSession, TestLogin
+from services.identity.tables import members
 from services.identity.tables.sso import sso_assertions, sso_codes, sso_requests, sso_sessions, sso_tests
 
 
@@ -25,6 +27,21 @@ async def count_requests(connection: AsyncConnection, provider_id: UUID) -> int:
     """How many sign-ins are on their way to a provider."""
     query = select(func.count()).where(sso_requests.c.provider_id == provider_id)
     return int((await connection.execute(query)).scalar_one())
+
+
+async def delete_oldest_requests(connection: AsyncConnection, provider_id: UUID, count: int) -> int:
+    """Forget the sign-ins that began first, up to so many, and never a test; returns how many."""
+    oldest = (
+        select(sso_requests.c.request_id)
+        .where(sso_requests.c.provider_id == provider_id, sso_requests.c.test_id.is_(None))
+        .order_by(sso_requests.c.expires_at)
+        .limit(count)
+    )
+    # Two at once may choose the same rows: whoever comes next deletes what is too many.
+    chosen = list((await connection.execute(oldest)).scalars())
+    if chosen:
+        await connection.execute(delete(sso_requests).where(sso_requests.c.request_id.in_(chosen)))
+    return len(chosen)
 
 
 async def find_request(connection: AsyncConnection, provider_id: UUID, request_id: str) -> LoginRequest | None:
@@ -84,9 +101,15 @@ async def delete_pending(connection: AsyncConnection, provider_id: UUID) -> None
         await connection.execute(delete(table).where(table.c.provider_id == provider_id))
 
 
-async def delete_codes(connection: AsyncConnection, user_id: UUID) -> None:
-    """The same for the codes of a person."""
-    await connection.execute(delete(sso_codes).where(sso_codes.c.user_id == user_id))
+async def delete_codes(connection: AsyncConnection, user_ids: Sequence[UUID]) -> None:
+    """The same for the codes of people."""
+    await connection.execute(delete(sso_codes).where(sso_codes.c.user_id.in_(user_ids)))
+
+
+async def users_of_domain(connection: AsyncConnection, name: str) -> list[UUID]:
+    """The members of the transaction's organization whose address is in a domain."""
+    of_domain = func.lower(func.split_part(members.c.email, "@", -1)) == name
+    return list((await connection.execute(select(members.c.user_id).where(of_domain))).scalars())
 
 
 async def insert_test(connection: AsyncConnection, test: TestLogin) -> None:
@@ -147,12 +170,16 @@ async def find_session(connection: AsyncConnection, token_hash: bytes) -> SsoSes
 
 
 async def end_sessions(
-    connection: AsyncConnection, wall_now: datetime, *, user_id: UUID | None = None, provider_id: UUID | None = None
+    connection: AsyncConnection,
+    wall_now: datetime,
+    *,
+    user_ids: Sequence[UUID] | None = None,
+    provider_id: UUID | None = None,
 ) -> list[UUID]:
-    """End the live sessions of a person or of a provider; returns their ids."""
+    """End the live sessions of people or of a provider; returns their ids."""
     live = update(sso_sessions).where(sso_sessions.c.ended_at.is_(None), sso_sessions.c.expires_at > wall_now)
-    if user_id is not None:
-        live = live.where(sso_sessions.c.user_id == user_id)
+    if user_ids is not None:
+        live = live.where(sso_sessions.c.user_id.in_(user_ids))
     if provider_id is not None:
         live = live.where(sso_sessions.c.provider_id == provider_id)
     ended = live.values(ended_at=wall_now).returning(sso_sessions.c.session_id)

@@ -52,7 +52,12 @@ from services.identity.store import sso_logins as logins
 from services.identity.store.admissions import find_admission
 from services.identity.store.organizations import find_organization
 from services.identity.usecases.members import add_member
-from services.identity.usecases.persons import find_linked_identity, link_identity, responsible_person
+from services.identity.usecases.persons import (
+    find_linked_identity,
+    link_by_address,
+    link_identity,
+    responsible_person,
+)
 from services.identity.usecases.roles import give_role
 from services.identity.usecases.scim.membership import is_inactive, link_person
 from services.identity.usecases.sso_sessions import make_code
@@ -145,12 +150,7 @@ async def _send(
 ) -> str:
     """Remember a request, and give the address that carries it."""
     await logins.clear_ended(work.connection, work.wall_now)
-    if await logins.count_requests(work.connection, provider.provider_id) >= MAX_PENDING_REQUESTS:
-        raise Exhausted(
-            Reason.ERROR_REASON_RATE_LIMITED,
-            "Too many sign-ins are on their way. Try again in a few minutes.",
-            {"retry_after_seconds": "60"},
-        )
+    await _make_room(work, provider)
     request_id, relay_state = f"_{secrets.token_hex(20)}", secrets.token_urlsafe(32)
     ends_at = work.wall_now + timedelta(seconds=REQUEST_SECONDS)
     where = (work.organization_id, provider.provider_id)
@@ -165,6 +165,17 @@ async def _send(
         request_id, sp.url(*where, "metadata"), sp.url(*where, "acs"), provider.sso_url, work.wall_now, anew=anew
     )
     return redirect_url(provider.sso_url, document, relay_state)
+
+
+async def _make_room(work: UnitOfWork, provider: Provider) -> None:
+    """Let one more sign-in fit. Anybody may begin one, so the oldest go; Exhausted where all of them are tests."""
+    above = await logins.count_requests(work.connection, provider.provider_id) - MAX_PENDING_REQUESTS + 1
+    if above > 0 and await logins.delete_oldest_requests(work.connection, provider.provider_id, above) == 0:
+        raise Exhausted(
+            Reason.ERROR_REASON_RATE_LIMITED,
+            "Too many sign-ins are on their way. Try again in a few minutes.",
+            {"retry_after_seconds": "60"},
+        )
 
 
 async def accept_saml_response(
@@ -285,6 +296,7 @@ async def _member_of(
     if member.email != email:
         member = await members_store.mark_member(work.connection, member.member_id, email=email)
         _emit_update(work, member, {"address": "changed"}, "OK")
+        await link_by_address(work, member)
     return member
 
 

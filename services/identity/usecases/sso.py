@@ -36,7 +36,7 @@ from services.identity.store import sso_logins as logins
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.enforcement import require_break_glass_admin
 from services.identity.usecases.roles import require_may_give
-from services.identity.usecases.sso_sessions import revoke_sessions
+from services.identity.usecases.sso_sessions import end_domain_sessions, revoke_sessions
 
 
 class Resolver(Protocol):
@@ -278,7 +278,9 @@ async def remove_domain(work: UnitOfWork, domain_id: UUID) -> None:
             {"state": "ENFORCED", "allowed": "not enforced"},
         )
     await store.delete_domain(work.connection, domain_id)
-    work.emit("identity.domain.remove", f"domains/{domain_id}", {"before": _domain_reads(before), "after": {}})
+    ended = await end_domain_sessions(work, before.name) if before.state == "VERIFIED" else 0
+    facts = {"before": _domain_reads(before), "after": {}, "sessions_ended": str(ended)}
+    work.emit("identity.domain.remove", f"domains/{domain_id}", facts)
 
 
 async def _locked(work: UnitOfWork, provider_id: UUID, etag: str) -> Provider:

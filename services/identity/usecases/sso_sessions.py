@@ -134,8 +134,17 @@ def _refused(reason: Reason.ValueType, message: str) -> Unauthenticated:
 
 async def end_sso_sessions(work: UnitOfWork, member: Member) -> int:
     """An ending: a member's sessions are over for good, and no code becomes another one."""
-    await logins.delete_codes(work.connection, member.user_id)
-    ended = await logins.end_sessions(work.connection, work.wall_now, user_id=member.user_id)
+    return await _end_sessions_of(work, [member.user_id])
+
+
+async def end_domain_sessions(work: UnitOfWork, name: str) -> int:
+    """The same for all members whose address is in a domain."""
+    return await _end_sessions_of(work, await logins.users_of_domain(work.connection, name))
+
+
+async def _end_sessions_of(work: UnitOfWork, user_ids: Sequence[UUID]) -> int:
+    await logins.delete_codes(work.connection, user_ids)
+    ended = await logins.end_sessions(work.connection, work.wall_now, user_ids=user_ids)
     await revoke_sessions(work, ended)
     return len(ended)
 
