@@ -11,7 +11,7 @@ import pytest
 from services._mesh.errors import Denied, Exhausted, Reason, Unauthenticated
 from services.identity.usecases import saml_logins, sso
 from tests.integration.test_identity_passports import Office, opened
-from tests.integration.test_identity_saml import cause, enforce, person, refused
+from tests.integration.test_identity_saml import cause, enforce, person, principal, refused
 from tests.support.identity import ADMIN
 from tests.support.postgres import TestDatabase
 from tests.support.saml_idp import TestIdp
@@ -91,3 +91,26 @@ async def test_with_a_domain_its_peoples_sessions_end(office: Office, at: Desk) 
     with pytest.raises(Unauthenticated):
         await at.exchange(code)
     await office.issue(stays)
+
+
+@pytest.mark.parametrize("change", ["certificate", "address", "second factor"])
+async def test_what_vouches_for_people_ends_their_sessions_when_it_changes(at: Desk, change: str) -> None:
+    await at.passed_test()
+    token, session = await at.session()
+    code = code_of(await at.sign_in())
+    await at.update(display_name="Okta 2")
+    await principal(at, token)  # A name vouches for nobody.
+    await at.passed_test()
+    found = await at.now()
+    if change == "certificate":
+        own = TestIdp(at.idp.entity_id).metadata()
+        await at.made.decide(lambda work: sso.import_metadata(work, found.provider_id, own, "", found.etag))
+    elif change == "address":
+        await at.update(email_attribute="mail")
+    else:
+        await at.update(mfa_contexts=("anything",))
+    assert await refused(at, token) == "CREDENTIAL_REVOKED"
+    assert ("SESSION", str(session.session_id)) in await at.made.revoked()
+    with pytest.raises(Unauthenticated):
+        await at.exchange(code)
+    assert not (await at.now()).is_tested

@@ -78,6 +78,12 @@ class Provider:
         return etag(self.provider_id, self.version)
 
     @property
+    def vouches(self) -> tuple[object, ...]:
+        """Who may say who somebody is, and how surely: what all its sessions rest on."""
+        sets = frozenset(self.certificates), frozenset(self.mfa_contexts)
+        return self.entity_id, self.sso_url, self.email_attribute, *sets
+
+    @property
     def is_tested(self) -> bool:
         """Whether a test sign-in passed under today's settings."""
         return self.tested_version == self.config_version

@@ -93,11 +93,10 @@ async def update_identity_provider(
     before = await _locked(work, provider_id, change.etag)
     if change.default_role is not None and change.default_role is not before.default_role:
         await require_may_give(work, table, change.default_role)
-    return await _marked(
+    return await _configured(
         work,
         "identity.identity_provider.update",
         before,
-        config_version=before.config_version + 1,
         display_name=change.display_name or before.display_name,
         provider_initiated=change.provider_initiated,
         email_attribute=change.email_attribute,
@@ -126,11 +125,10 @@ async def import_metadata(work: UnitOfWork, provider_id: UUID, metadata: bytes, 
             "This metadata is another provider's (entityID), and people sign in by this one. Create another provider.",
             {"state": "IN_USE", "allowed": "the same entityID"},
         )
-    return await _marked(
+    return await _configured(
         work,
         "identity.metadata.import",
         before,
-        config_version=before.config_version + 1,
         entity_id=found.entity_id,
         sso_url=found.sso_url,
         certificates=list(found.certificates),
@@ -294,6 +292,18 @@ async def _locked(work: UnitOfWork, provider_id: UUID, etag: str) -> Provider:
 async def _marked(work: UnitOfWork, action: str, before: Provider, **values: Any) -> Provider:
     after = await store.mark_provider(work.connection, before, **values)
     _emit(work, action, before, after)
+    return after
+
+
+async def _configured(work: UnitOfWork, action: str, before: Provider, **values: Any) -> Provider:
+    """Change settings, which voids the test; where others would vouch for people from now on, their sessions end."""
+    after = await store.mark_provider(work.connection, before, config_version=before.config_version + 1, **values)
+    ended: list[UUID] = []
+    if before.vouches != after.vouches:
+        ended = await logins.end_sessions(work.connection, work.wall_now, provider_id=before.provider_id)
+        await revoke_sessions(work, ended)
+        await logins.delete_pending(work.connection, before.provider_id)
+    _emit(work, action, before, after, sessions_ended=str(len(ended)))
     return after
 
 
