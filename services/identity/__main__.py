@@ -170,7 +170,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
             (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),
             (_ORGANIZATIONS, OrganizationRpc(store)),
-            (_PERSONS, PersonRpc(store, pages)),
+            (_PERSONS, PersonRpc(store, authority.permissions, pages)),
             (_INVITATIONS, InvitationRpc(store, authority.permissions, mesh.clock, pages)),
             (_SSO, SsoRpc(office, TxtResolver(settings.sso.nameservers), authority.permissions)),
         ]

@@ -383,6 +383,9 @@ async def test_a_passport_under_it_ends_with_it_and_is_held_against_it_again(
     assert (got.elevation.permissions, got.permissions) == ({RELEASE}, HELD)
     assert got.authority == f"elevation:{found.elevation_id}.{got.jti}"
     assert expires_at - got.issued_at <= 120
+    # Who they are as a person is as it is now.
+    was_linked = sign_passport(key, replace(received, responsible_person=OTHER, jti=str(uuid4())))
+    assert at_audit.verify((await exchange(was_linked))[0], "x5t").responsible_person == ADMIN
     # The moment it is over, it is so for whoever holds a passport from before, and for whoever asks for another.
     identity.now = found.expires_at
     with pytest.raises(Unauthenticated) as caught:

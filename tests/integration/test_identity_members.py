@@ -161,6 +161,8 @@ async def test_linking_joins_whole_persons_and_unlinking_parts_one(made: Registr
     await made.decide(lambda work: persons.link_member(work, ids[CLERK], ids[SECOND]))
     assert {await person(made, user) for user in (CLERK, third, fourth, SECOND)} == {SECOND}
     assert await users(made, SECOND) == {CLERK, third, fourth, SECOND}
+    everybody = {("MEMBER", f"{ACME}/user:{user}") for user in (CLERK, third, fourth, SECOND)}
+    assert set((await made.revoked())[-4:]) == everybody
     with pytest.raises(AlreadyExists):
         await made.decide(lambda work: persons.link_member(work, ids[fourth], ids[CLERK]))
     # Nobody widens what they themself may: not under any of their users.
@@ -170,7 +172,9 @@ async def test_linking_joins_whole_persons_and_unlinking_parts_one(made: Registr
                 lambda work: persons.unlink_member(work, ids[third]), user, responsible_person=await person(made, user)
             )
         assert caught.value.reason_name == "OWN_PERSON"
+    before = len(await made.revoked())
     await made.decide(lambda work: persons.unlink_member(work, ids[SECOND]))
+    assert set((await made.revoked())[before:]) == everybody
     assert await person(made, SECOND) == SECOND
     rest = {await person(made, user) for user in (CLERK, third, fourth)}
     assert len(rest) == 1

@@ -25,7 +25,7 @@ from services.identity.store.members import find_member_of_user
 from services.identity.usecases import installation, members, operators, organizations, ownership
 from services.identity.usecases.organizations import NewOrganization
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, GLOBEX, context
+from tests.support.things import ACME, GLOBEX, context, linked_passport
 
 pytestmark = pytest.mark.services("identity")
 
@@ -164,6 +164,26 @@ async def test_who_left_the_platform_has_no_access_whatever_was_granted(mesh: Me
     found = await superuser.fetchval("SELECT key FROM identity.revocations WHERE kind = 'ACTOR'")
     await superuser.close()
     assert found == f"operator:{OPERATOR}"
+
+
+async def test_an_operator_asks_and_decides_by_whichever_login_they_have(mesh: Mesh) -> None:
+    """Who asks is the login that comes in later; and none of the person's logins lets it in."""
+
+    async def grant(**facts: Any) -> Any:
+        call = context(ACME, **{"actor": f"user:{CLERK}", "responsible_person": CLERK, "role": "ADMIN", **facts})
+        with entered(call):
+            async with mesh.store.begin(ACME, call) as work:
+                return await operators.grant_operator_access(work, asked.access_id, 0)
+
+    call = context(ACME, actor=f"user:{OPERATOR}", responsible_person=ADMIN, role="ADMIN")
+    with entered(call):
+        async with mesh.store.begin(ACME, call) as work:
+            asked = await operators.request_operator_access(work, Role.VIEWER, REASON, 1)
+    assert asked.operator_id == OPERATOR
+    for own in ({"passport": linked_passport(CLERK, OPERATOR)}, {"actor": f"user:{OPERATOR}"}):
+        with pytest.raises(Denied, match="let themselves in"):
+            await grant(**own)
+    assert (await grant()).state == "GRANTED"
 
 
 async def test_what_can_t_be_asked_or_decided(mesh: Mesh) -> None:

@@ -184,6 +184,13 @@ async def test_nobody_makes_or_gives_a_role_with_more_than_they_hold(office: Off
         assert (await refused(office.assign(CLERK, role, person=CLERK))).reason_name == "PERMISSION_NOT_HELD"
     # What it had before counts as well: nobody keeps for others what they don't hold.
     assert isinstance(await refused(office.update(large, "scanner.scan.start", READS[0], person=CLERK)), Denied)
+    # Nor does it take from anybody what it doesn't hold.
+    eve = await office.member(EVE)
+    assert (await refused(office.assign(EVE, small, person=CLERK))).reason_name == "PERMISSION_NOT_HELD"
+    for others in ((eve.member_id,), ((await office.member(CLERK)).member_id, eve.member_id)):
+        changing = office.do(lambda work, ids=others: roles.require_may_change(work, TABLE, *ids), CLERK)
+        assert (await refused(changing)).reason_name == "PERMISSION_NOT_HELD"
+    await office.assign(EVE, small)
     assert (await office.assign(EVE, small, person=CLERK)).role_name == "small"
     # An Admin gives each of the seven, whatever it holds that they don't.
     assert (await office.assign(EVE, Role.SECURITY)).role is Role.SECURITY

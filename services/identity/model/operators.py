@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -88,9 +89,12 @@ def granted_hours(asked: int, given: int) -> int:
     return given or asked
 
 
-def require_somebody_else(operator: UUID, decider: UUID | None) -> None:
-    """Raise Denied where the operator would let themselves in, as a member of the customer's organization."""
-    if decider is None or decider == operator:
+def require_somebody_else(operator: UUID, deciders: Collection[UUID]) -> None:
+    """Raise Denied where the operator would let themselves in, as a member of the customer's organization.
+
+    `deciders` are all users that whoever decides is.
+    """
+    if not deciders or operator in deciders:
         raise Denied(
             Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
             "An operator can't let themselves in. Somebody else of the organization decides.",

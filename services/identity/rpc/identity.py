@@ -127,6 +127,7 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
         async def decide(work: UnitOfWork) -> pb.UpdateMemberResponse:
             role = wire.role(request.role)
             await roles.require_may_give(work, self._authority.permissions, role)
+            await roles.require_may_change(work, self._authority.permissions, UUID(request.member_id))
             changed = await members.update_member(work, UUID(request.member_id), role, request.etag)
             return pb.UpdateMemberResponse(member=wire.member(changed, work.now))
 
@@ -134,6 +135,7 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Context) -> pb.RemoveMemberResponse:
         async def decide(work: UnitOfWork) -> pb.RemoveMemberResponse:
+            await roles.require_may_change(work, self._authority.permissions, UUID(request.member_id))
             await members.remove_member(work, UUID(request.member_id))
             return pb.RemoveMemberResponse()
 

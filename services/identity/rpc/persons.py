@@ -10,7 +10,8 @@ from recoup.identity.v1 import person_service_pb2_grpc
 from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.usecases import persons
+from services.identity.model.permissions import PermissionTable
+from services.identity.usecases import persons, roles
 from services.identity.wire import persons as wire
 
 Context = Any
@@ -19,18 +20,21 @@ Context = Any
 class PersonRpc(person_service_pb2_grpc.PersonServiceServicer):
     """recoup.identity.v1.PersonService."""
 
-    def __init__(self, store: Store, pages: PageTokens) -> None:
-        self._store, self._pages = store, pages
+    def __init__(self, store: Store, table: PermissionTable, pages: PageTokens) -> None:
+        self._store, self._table, self._pages = store, table, pages
 
     async def LinkMember(self, request: pb.LinkMemberRequest, context: Context) -> pb.LinkMemberResponse:
         async def decide(work: UnitOfWork) -> pb.LinkMemberResponse:
-            person = await persons.link_member(work, UUID(request.member_id), UUID(request.same_as_member_id))
+            member_id, same_as = UUID(request.member_id), UUID(request.same_as_member_id)
+            await roles.require_may_change(work, self._table, member_id, same_as)
+            person = await persons.link_member(work, member_id, same_as)
             return pb.LinkMemberResponse(person_id=str(person))
 
         return await self._store.write(request, pb.LinkMemberResponse, decide)
 
     async def UnlinkMember(self, request: pb.UnlinkMemberRequest, context: Context) -> pb.UnlinkMemberResponse:
         async def decide(work: UnitOfWork) -> pb.UnlinkMemberResponse:
+            await roles.require_may_change(work, self._table, UUID(request.member_id))
             await persons.unlink_member(work, UUID(request.member_id))
             return pb.UnlinkMemberResponse()
 

@@ -218,13 +218,14 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
     """
     caller = current().peer
     received = authority.verifier.verify_subject(token, caller)
-    held, jti = NOBODY, str(uuid7())
+    held, person, jti = NOBODY, received.responsible_person, str(uuid7())
     if received.organization_id is not None:
-        held = await _still(authority, received, received.organization_id, audience, jti)
+        held, person = await _still(authority, received, received.organization_id, audience, jti)
     now = int(authority.clock.wall_seconds())
     passport = replace(
         received,
         audience=audience,
+        responsible_person=person,
         role=held.role,
         permissions=_within(authority, received.kind, received.ceiling, held),
         withheld=held.withheld,
@@ -241,13 +242,15 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
     return sign_passport(authority.key, passport), passport.expires_at
 
 
-async def _still(authority: Authority, received: Passport, organization_id: UUID, audience: str, jti: str) -> Standing:
-    """What whoever the passport is for holds now. Raises NotFound where they left since."""
+async def _still(
+    authority: Authority, received: Passport, organization_id: UUID, audience: str, jti: str
+) -> tuple[Standing, UUID]:
+    """What whoever the passport is for holds now, and who they are as a person. Raises NotFound where they left."""
     user_id = UUID(received.rests_on[0].removeprefix("user:"))
     if not is_operator(received.actor):
         holder = _Holder(user_id, received.session_id, received.actor, received.auth_time)
-        return (await _standing(authority, organization_id, holder, audience))[0]
+        return await _standing(authority, organization_id, holder, audience)
     access = await enter(authority.reader, organization_id, user_id, received.session_id, jti)
     if access is None:
         raise NotFound("organization")
-    return _operating(authority, access, audience)
+    return _operating(authority, access, audience), user_id

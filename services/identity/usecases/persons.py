@@ -6,16 +6,19 @@ unlinks themself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from services._mesh.context import current
 from services._mesh.errors import AlreadyExists, Denied, NotFound, Reason
 from services._mesh.ids import uuid7
+from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member
 from services.identity.model.persons import LinkedIdentity, Login, after_split
 from services.identity.store import members as members_store
 from services.identity.store import persons as store
+from services.identity.store.revocations import insert_revocations
 
 # What a passport's responsible person comes from: `await responsible_person(connection, organization_id, user_id)`.
 # For separation of duties against something recorded earlier, ask whether the recorded id is among
@@ -46,12 +49,19 @@ async def link_users(work: UnitOfWork, user_id: UUID, same_as: UUID, why: str = 
         return False
     users = await store.users_of_person(connection, organization_id, before)
     await store.mark_persons(connection, organization_id, users | {after}, after, work.now)
+    await _void(work, await store.users_of_person(connection, organization_id, after))
     work.emit(
         "identity.person.link",
         f"users/{user_id}",
         {"before": {"person": str(before)}, "after": {"person": str(after)}, "why": why},
     )
     return True
+
+
+async def _void(work: UnitOfWork, users: Iterable[UUID]) -> None:
+    """What says who they were as a person holds no longer."""
+    keys = [f"{work.organization_id}/user:{user}" for user in sorted(users)]
+    await insert_revocations(work.connection, RevocationKind.MEMBER.name, keys, work.wall_now)
 
 
 async def link_by_address(work: UnitOfWork, member: Member) -> None:
@@ -81,6 +91,7 @@ async def unlink_member(work: UnitOfWork, member_id: UUID) -> None:
     now, organization_id = work.now, work.organization_id
     await store.mark_persons(work.connection, organization_id, users - {member.user_id}, goes_on, now)
     await store.mark_persons(work.connection, organization_id, [member.user_id], member.user_id, now)
+    await _void(work, users)
     work.emit(
         "identity.person.unlink",
         f"users/{member.user_id}",

@@ -152,6 +152,7 @@ async def assign_role(work: UnitOfWork, table: PermissionTable, given: Assignmen
     custom = await store.get_role(work.connection, given.custom_role_id, lock=True) if given.custom_role_id else None
     role = given.role or Role.CUSTOM
     await require_may_give(work, table, role, custom)
+    await require_may_change(work, table, before.member_id)
     return await give_role(work, before, role, custom, given.limits)
 
 
@@ -191,6 +192,20 @@ async def require_may_give(
         return
     wanted = frozenset(custom.permissions if custom else ())
     require_held(wanted or table.everywhere(work.organization_id, role.value, wanted), held)
+
+
+async def require_may_change(work: UnitOfWork, table: PermissionTable, *member_ids: UUID) -> None:
+    """Raise Denied unless the caller holds all that each of these members' roles holds: nobody rules who is above them.
+
+    Raises NotFound.
+    """
+    await members_store.lock_members(work.connection, work.organization_id)
+    caller, held = await _caller(work, table)
+    if caller.role is Role.ADMIN:
+        return
+    for member_id in member_ids:
+        member = await members_store.get_member(work.connection, member_id)
+        require_held(table.everywhere(work.organization_id, member.role.value, member.custom_permissions), held)
 
 
 def as_fresh(work: UnitOfWork, member: Member, given_by: UUID | None = None) -> Member:
