@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scim2_models import InvalidFilterException, SCIMException
+from scim2_models import InvalidFilterException, InvalidPathException, InvalidValueException, SCIMException
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
@@ -155,3 +155,26 @@ def test_a_filter_beyond_its_bounds_is_refused(text: str) -> None:
     with pytest.raises(InvalidFilterException):
         read_query({"filter": text}, ProvisionedUser)
     assert issubclass(InvalidFilterException, SCIMException)
+
+
+_MANY_TERMS = "[" + 'type eq "a" or ' * 50 + 'type eq "a"]'
+
+
+@pytest.mark.parametrize(
+    ("name", "given_operations"),
+    [
+        ("Operations", [{"op": "remove", "path": f"emails{_MANY_TERMS}"}]),
+        ("Operations", [{"op": "remove", "PATH": f"members{_MANY_TERMS}"}]),
+        ("Operations", [{"op": "add", "value": {f"emails{_MANY_TERMS}.value": "a"}}]),
+        ("Operations", [{"op": "remove", "path": 'emails[value eq "' + "x" * 2000 + '"]'}]),
+        ("operations", [{"op": "add", "path": "title", "value": "x"}] * 101),
+        ("Operations", [{"op": "add", "path": "emails", "value": [{"value": "a"}] * 10_001}]),
+    ],
+)
+def test_a_patch_beyond_its_bounds_is_refused(name: str, given_operations: list[Any]) -> None:
+    payload = {"schemas": [PATCH], name: given_operations}
+    user = ScimUser(UUID(int=1), UUID(int=2), DOCUMENT, None, 1, NOW, NOW)
+    group = ScimGroup(UUID(int=1), UUID(int=3), "g", "", 1, NOW, NOW)
+    for read in (lambda: patched_user(user, payload), lambda: patch_of(group, payload)):
+        with pytest.raises((InvalidPathException, InvalidValueException), match="may have at most"):
+            read()

@@ -15,10 +15,11 @@ from scim2_models import Context, InvalidPathException, InvalidValueException, N
 from scim2_models.path import Comparison, FilterNode, LogicalExpr, LogicalOperator
 
 from services.identity.model.scim import documents
+from services.identity.model.scim.patches import require_bounded
 from services.identity.model.scim.resources import GROUP_SCHEMA, MAX_GROUP_MEMBERS, POLICY, Group
 from services.identity.model.scim.users import comparable
 
-_MAX_NAME, _MAX_PATCHES = 256, 100
+_MAX_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,7 @@ def read_group(payload: Mapping[str, Any], context: Context) -> tuple[str, str, 
 
 def patch_of(group: ScimGroup, payload: Mapping[str, Any]) -> GroupPatch:
     """What a PATCH does to a group. Raises SCIMException, or pydantic's ValidationError."""
-    operations = payload.get("Operations")
-    if isinstance(operations, list) and len(operations) > _MAX_PATCHES:
-        raise InvalidValueException(detail=f"A PATCH may have at most {_MAX_PATCHES} operations.")
+    require_bounded(payload, MAX_GROUP_MEMBERS)
     patch = PatchOp[Group].model_validate(dict(payload), scim_ctx=Context.RESOURCE_PATCH_REQUEST, scim_policy=POLICY)
     found = GroupPatch(group)
     for operation in patch.operations or ():

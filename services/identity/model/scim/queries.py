@@ -104,19 +104,19 @@ def _filter(text: Any, model: type[Resource[Any]]) -> ScimFilter[Any] | None:
         raise InvalidFilterException(detail=f"The filter must be text of at most {MAX_FILTER} characters.")
     found: ScimFilter[Any] = ScimFilter.__class_getitem__(model)(text)
     found._validate_semantics()
-    if _terms(found.ast) > MAX_TERMS:
+    if count_terms(found.ast) > MAX_TERMS:
         raise InvalidFilterException(detail=f"The filter may have at most {MAX_TERMS} terms.")
     return found
 
 
-def _terms(node: FilterNode) -> int:
+def count_terms(node: FilterNode) -> int:
     """How many terms there are; each compares with text that the database can hold."""
     if isinstance(node, LogicalExpr):
-        return sum(_terms(each) for each in node.terms)
+        return sum(count_terms(each) for each in node.terms)
     if isinstance(node, Not):
-        return _terms(node.expr)
+        return count_terms(node.expr)
     if isinstance(node, ValuePath):
-        return _terms(node.val_filter)
+        return count_terms(node.val_filter)
     if isinstance(node, Comparison) and isinstance(node.value, str):
         require_usable(node.value, "A value in the filter")
     return 1

@@ -14,11 +14,12 @@ from scim2_models import Context, InvalidValueException, PatchOp, Path, PayloadT
 from services.identity.model.membership import Role, fold_address
 from services.identity.model.scim import documents
 from services.identity.model.scim.bodies import require_usable_texts
+from services.identity.model.scim.patches import require_bounded
 from services.identity.model.scim.resources import ENTERPRISE, MAX_DOCUMENT_BYTES, POLICY, ProvisionedUser
 
 _NEVER_KEPT = ("id", "meta", "groups", "roles", "password")
 _USER_NAME = Path[ProvisionedUser]("userName").resolve()  # type: ignore[valid-type]
-_MAX_NAME, _MAX_ENTRIES, _MAX_PATCHES = 256, 50, 100
+_MAX_NAME, _MAX_ENTRIES = 256, 50
 _MANAGER = f"{ENTERPRISE}:manager".lower()
 
 
@@ -106,6 +107,7 @@ def _read(payload: Mapping[str, Any], context: Context) -> dict[str, Any]:
 
 def patched_user(user: ScimUser, payload: Mapping[str, Any]) -> dict[str, Any] | None:
     """The document after a PATCH, or None where it changes nothing. Raises SCIMException, ValidationError."""
+    require_bounded(payload, _MAX_ENTRIES)
     with POLICY:
         patch = PatchOp[ProvisionedUser].model_validate(  # type: ignore[valid-type]
             _in_our_dialect(payload), scim_ctx=Context.RESOURCE_PATCH_REQUEST
@@ -148,8 +150,6 @@ def _in_our_dialect(payload: Mapping[str, Any]) -> dict[str, Any]:
     operations = given.get("Operations")
     if not isinstance(operations, list):
         return given
-    if len(operations) > _MAX_PATCHES:
-        raise InvalidValueException(detail=f"A PATCH may have at most {_MAX_PATCHES} operations.")
     given["Operations"] = [_translated(each) if isinstance(each, dict) else each for each in operations]
     return given
 
