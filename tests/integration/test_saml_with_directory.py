@@ -15,7 +15,7 @@ pytestmark = pytest.mark.services("identity")
 
 async def test_a_deactivated_person_is_out_by_every_name(database: TestDatabase) -> None:
     async with provisioning(database) as made, desk(made.registry) as at:
-        user = await made.acme.made("Users", userName="eve@acme.example")
+        user = await made.acme.made("Users", userName="eve@acme.example", externalId="person-1")
         token, session = await at.session()
         rows = await made.registry.rows("SELECT user_id FROM identity.scim_users")
         assert [row["user_id"] for row in rows] == [session.user_id]
@@ -35,3 +35,13 @@ async def test_whom_the_directory_deactivated_before_they_came_never_comes(datab
         answer = await at.sign_in()
         assert (answer.status, b"(DIRECTORY)" in answer.body) == (403, True), answer.body
         assert await made.registry.events("identity.login.link") == []
+
+
+async def test_an_address_doesnt_make_somebody_the_directory_s_user_where_the_provider_has_another_name(
+    database: TestDatabase,
+) -> None:
+    async with provisioning(database) as made, desk(made.registry) as at:
+        await made.acme.made("Users", userName="eve@acme.example")
+        await at.session()
+        rows = await made.registry.rows("SELECT user_id FROM identity.scim_users")
+        assert [row["user_id"] for row in rows] == [None]

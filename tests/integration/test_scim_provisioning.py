@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -18,12 +20,12 @@ from services._mesh.errors import Invalid
 from services._mesh.uow import UnitOfWork
 from services.audit.model.leaf import parse_payload
 from services.identity.model.membership import Role
-from services.identity.usecases import endings, persons, sso
+from services.identity.usecases import endings, members, persons, sso
 from services.identity.usecases.scim import membership
 from services.identity.usecases.scim.joining import join_provisioned
 from tests.support.identity import ADMIN, CLERK, SECOND
 from tests.support.postgres import TestDatabase
-from tests.support.scim import BULK, ENTERPRISE, ERROR, GROUP, USER, Directory, Provisioning, provisioning
+from tests.support.scim import BULK, ENTERPRISE, ERROR, GROUP, USER, Directory, Provisioning, new_token, provisioning
 from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("identity")
@@ -497,6 +499,53 @@ async def test_deactivation_ends_what_the_person_has_by_other_logins(made: Provi
         "REMOVED", "REMOVED", "ACTIVE"]  # fmt: skip
 
 
+async def test_a_token_ends_with_what_its_maker_was(made: Provisioning) -> None:
+    member = await made.registry.member(SECOND)
+    for change in (
+        lambda work: members.update_member(work, member.member_id, Role.VIEWER, member.etag),
+        lambda work: members.remove_member(work, member.member_id),
+    ):
+        token = await new_token(made.rpc, ACME, SECOND)
+        theirs = replace(made.acme, token=token.token)
+        await theirs.get("/Users")
+        await made.registry.decide(change)
+        refusal(await theirs.ask("GET", "/Users"), 401, None)
+        event = (await made.registry.events("identity.scim_token.revoke"))[-1]
+        assert event["target"] == f"scimTokens/{token.scim_token.token_id}"
+    assert (await made.registry.events("identity.member.remove"))[-1]["metadata"]["ended"]["scim_tokens"] == "1"
+    await made.acme.get("/Users")  # Another Admin's goes on.
+
+
+async def test_no_absent_address_or_name_is_somebody(made: Provisioning) -> None:
+    await made.acme.made("Users", userName="-")
+    for email, name in (("nobody@acme.example", ""), ("", "nobody"), ("", "")):
+        link = partial(membership.link_person, user_id=NEW, email=email, name=name)
+        assert await made.registry.decide(link, NEW) is None
+
+
+async def test_who_was_removed_doesnt_come_back_by_coming_and_no_admin_comes_with_one_factor(
+    made: Provisioning,
+) -> None:
+    await prove(made)
+    gone = await made.registry.member(CLERK)
+    await made.registry.decide(lambda work: members.remove_member(work, gone.member_id))
+    await made.acme.made("Users", userName="cleo@acme.example")
+    user = await made.acme.made("Users", userName="new@acme.example")
+    await made.acme.made("Groups", displayName="g", members=[{"value": user["id"]}])
+    await roles(made, ("g", "ADMIN"))
+
+    async def come(who: UUID, email: str, aal: int) -> bool:
+        with entered(context(None, "", actor="spiffe://recoup/gateway", peer="gateway")):
+            return await join_provisioned(made.registry.store, ACME, who, email, str(uuid4()), aal=aal)
+
+    assert not await come(CLERK, "cleo@acme.example", 2)
+    assert (await made.registry.member(CLERK)).state == "REMOVED"
+    assert not await come(NEW, "new@acme.example", 1)
+    assert await made.registry.rows("SELECT FROM identity.linked_identities") == []
+    assert await come(NEW, "new@acme.example", 2)
+    assert (await made.registry.member(NEW)).role is Role.ADMIN
+
+
 async def test_the_last_admin_stays(made: Provisioning) -> None:
     first = await linked(made, ADMIN, "ada@acme.example")
     second = await linked(made, SECOND, "bob@acme.example")
@@ -568,7 +617,7 @@ async def test_who_comes_with_a_proven_address_joins_inside_a_proven_domain_alon
 
     async def come(email: str, organization: UUID = ACME) -> bool:
         with entered(context(None, "", actor="spiffe://recoup/gateway", peer="gateway")):
-            return await join_provisioned(store, organization, NEW, email, str(uuid4()))
+            return await join_provisioned(store, organization, NEW, email, str(uuid4()), aal=1)
 
     assert not await come("new@acme.example")  # The domain isn't proven.
     domain = await made.registry.decide(lambda work: sso.add_domain(work, "acme.example"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -63,6 +64,15 @@ async def get_token(connection: AsyncConnection, token_id: UUID) -> ScimToken:
     if row is None:
         raise NotFound("scim_token")
     return _token(row, row.used_at)
+
+
+async def mark_revoked_of(connection: AsyncConnection, makers: Collection[UUID], wall_now: datetime) -> list[UUID]:
+    """End the tokens that somebody made and that haven't ended; their ids."""
+    ended = update(tokens).where(
+        tokens.c.created_by.in_(makers), tokens.c.revoked_at.is_(None), tokens.c.expires_at > wall_now
+    )
+    ended = ended.values(revoked_at=wall_now)
+    return sorted((await connection.execute(ended.returning(tokens.c.token_id))).scalars())
 
 
 async def insert_token(connection: AsyncConnection, token: ScimToken, digest: bytes) -> None:

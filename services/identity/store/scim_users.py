@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from scim2_models import ScimFilter
-from sqlalchemy import ColumnElement, Select, any_, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, any_, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PgUuid
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -105,19 +105,27 @@ async def list_linked(connection: AsyncConnection) -> list[ScimUser]:
     return [_user(row) for row in await connection.execute(query.with_for_update())]
 
 
+def _same(email_key: str, name_key: str, external_id: str) -> ColumnElement[bool]:
+    """Whether a user has one of these; what is empty is nobody's."""
+    given = ((users.c.email_key, email_key), (users.c.user_name_key, name_key), (users.c.external_id, external_id))
+    return or_(false(), *(column == key for column, key in given if key))
+
+
 async def list_unlinked(
-    connection: AsyncConnection, email_key: str, name_key: str, *, lock: bool = True
+    connection: AsyncConnection, email_key: str, name_key: str = "", external_id: str = "", *, lock: bool = True
 ) -> list[ScimUser]:
-    """Active users that nobody has signed in as, with this address or name; two show that it is unclear."""
-    same = or_(users.c.email_key == email_key, users.c.user_name_key == name_key)
+    """Active users that nobody has signed in as, with this address, name or id of the directory's; two show that it is
+    unclear.
+    """
+    same = _same(email_key, name_key, external_id)
     query = select(users).where(same, users.c.user_id.is_(None), users.c.active, _THERE)
     query = query.order_by(users.c.scim_id).limit(2)
     return [_user(row) for row in await connection.execute(query.with_for_update() if lock else query)]
 
 
-async def is_inactive(connection: AsyncConnection, email_key: str, name_key: str) -> bool:
-    """Whether the directory has users with this address or name, and none of them is active."""
-    same = or_(users.c.email_key == email_key, users.c.user_name_key == name_key)
+async def is_inactive(connection: AsyncConnection, email_key: str, name_key: str, external_id: str) -> bool:
+    """Whether the directory has users with this address, name or id of its own, and none of them is active."""
+    same = _same(email_key, name_key, external_id)
     active = (await connection.execute(select(users.c.active).where(same, _THERE).distinct())).scalars().all()
     return list(active) == [False]
 

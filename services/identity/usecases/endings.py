@@ -23,6 +23,7 @@ from services.identity.usecases.enforcement import require_not_break_glass
 from services.identity.usecases.invitations import end_invitations
 from services.identity.usecases.operators import end_operator_access
 from services.identity.usecases.ownership import refuse_owner, succeed_owner
+from services.identity.usecases.scim.token_endings import end_scim_tokens
 from services.identity.usecases.sso_sessions import end_sso_sessions
 from services.identity.usecases.token_endings import end_tokens
 
@@ -45,6 +46,7 @@ ENDINGS: tuple[tuple[str, Ending], ...] = (
     ("elevations", end_elevations),
     ("operator access", end_operator_access),
     ("tokens", end_tokens),
+    ("scim_tokens", end_scim_tokens),
     ("invitations", end_invitations),
     ("sso_sessions", end_sso_sessions),
 )
@@ -57,7 +59,8 @@ async def active_member(work: UnitOfWork, member_id: UUID) -> Member:
 
 async def lose_admin(work: UnitOfWork, member: Member) -> None:
     """What goes before a member gets a role that isn't Admin: the last Admin, the owner and who may sign in without an
-    enforced identity provider stay (WrongState), and whom an Admin invited doesn't come in any more.
+    enforced identity provider stay (WrongState), whom an Admin invited doesn't come in any more, and the SCIM tokens
+    that they made end.
     """
     if member.role is not Role.ADMIN:
         return
@@ -65,6 +68,7 @@ async def lose_admin(work: UnitOfWork, member: Member) -> None:
     await refuse_owner(work, member)
     await require_not_break_glass(work, member)
     await end_invitations(work, member)
+    await end_scim_tokens(work, member)
 
 
 async def end_membership(

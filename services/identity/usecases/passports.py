@@ -154,7 +154,9 @@ async def _joins(authority: Authority, principal: Principal, organization_id: UU
     if not principal.email:
         return False
     await _refuse_ended(authority, _holder(principal))
-    return await join_provisioned(authority.reader, organization_id, principal.user_id, principal.email, jti)
+    return await join_provisioned(
+        authority.reader, organization_id, principal.user_id, principal.email, jti, aal=principal.aal
+    )
 
 
 def _operating(authority: Authority, access: OperatorAccess, audience: str) -> Standing:

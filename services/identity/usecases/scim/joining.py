@@ -15,11 +15,14 @@ from services.identity.store.sso import enforcing_provider, proven_domains
 from services.identity.usecases.scim.membership import link_person
 
 
-async def join_provisioned(reader: Store, organization_id: UUID, user_id: UUID, email: str, jti: str) -> bool:
+async def join_provisioned(
+    reader: Store, organization_id: UUID, user_id: UUID, email: str, jti: str, *, aal: int
+) -> bool:
     """Make a person a member whom the directory has provisioned by this address; whether it did.
 
     `email` is one that the session proves, or empty. It counts only inside a domain that the organization has proven,
-    and not where its identity provider is demanded. `jti` is the passport that is about to be made.
+    and not where its identity provider is demanded. Who would be an Admin needs a second factor (`aal` 2).
+    `jti` is the passport that is about to be made.
     """
     if not email or not await _may_join(reader, organization_id, email):
         return False
@@ -32,7 +35,7 @@ async def join_provisioned(reader: Store, organization_id: UUID, user_id: UUID, 
     )
     with entered(context):
         async with reader.begin(organization_id, context, interim=True) as work:
-            return await link_person(work, user_id, email) is not None
+            return await link_person(work, user_id, email, aal=aal) is not None
 
 
 async def _may_join(reader: Store, organization_id: UUID, email: str) -> bool:
@@ -44,4 +47,4 @@ async def _may_join(reader: Store, organization_id: UUID, email: str) -> bool:
             return False
         if await enforcing_provider(connection) is not None:
             return False
-        return len(await list_unlinked(connection, fold_address(email), "-", lock=False)) == 1
+        return len(await list_unlinked(connection, fold_address(email), lock=False)) == 1

@@ -125,19 +125,27 @@ async def forget(work: UnitOfWork, user: ScimUser) -> None:
         await unlink_identity(work, login)
 
 
-async def link_person(work: UnitOfWork, user_id: UUID, email: str, name: str = "") -> Member | None:
+async def link_person(work: UnitOfWork, user_id: UUID, email: str, name: str = "", *, aal: int = 2) -> Member | None:
     """Make somebody who signs in the directory's user that they are; None where there is no such user, or no clear one.
 
     The caller has proven that the person holds `email`, inside a domain that the organization has proven, or that its
-    identity provider calls them `name`. Never call it with an address that somebody merely claims.
+    identity provider calls them `name`: then the address counts only where it is that name. Never call it with an
+    address that somebody merely claims. Whose membership somebody ended doesn't come back by coming, and nobody
+    becomes an Admin without a second factor (`aal`, as the session proves it).
     """
     await lock_members(work.connection, work.organization_id)
+    member = await find_member_of_user(work.connection, work.organization_id, user_id)
+    if member is not None and member.state == "REMOVED":
+        return None
     if await scim_users.find_user_of_person(work.connection, user_id) is not None:
         return None
-    found = await scim_users.list_unlinked(work.connection, fold_address(email) or "-", comparable(name) or "-")
+    address = fold_address(email) if not name or fold_address(email) == fold_address(name) else ""
+    found = await scim_users.list_unlinked(work.connection, address, comparable(name), name)
     if len(found) != 1:
         return None
     (user,) = found
+    if aal < 2 and await _becomes_admin(work, user):
+        return None
     await scim_users.mark_user_linked(work.connection, user.scim_id, user_id)
     await link_identity(work, login_of(user), user_id)
     work.emit(
@@ -148,15 +156,20 @@ async def link_person(work: UnitOfWork, user_id: UUID, email: str, name: str = "
     return await _joined(work, user, user_id)
 
 
+async def _becomes_admin(work: UnitOfWork, user: ScimUser) -> bool:
+    given = (await mapped_roles(work, [user.scim_id]))[user.scim_id]
+    return given is not None and given.role is Role.ADMIN
+
+
 async def is_inactive(work: UnitOfWork, email: str, name: str) -> bool:
     """Whether the directory says that somebody isn't active: nobody else lets them in then, by another login either."""
-    return await scim_users.is_inactive(work.connection, fold_address(email) or "-", comparable(name) or "-")
+    return await scim_users.is_inactive(work.connection, fold_address(email), comparable(name), name)
 
 
 async def _joined(work: UnitOfWork, user: ScimUser, user_id: UUID) -> Member | None:
     role = (await mapped_roles(work, [user.scim_id]))[user.scim_id]
     member = await find_member_of_user(work.connection, work.organization_id, user_id)
-    if member is None or member.state == "REMOVED":
+    if member is None:
         return await _join(work, user, user_id, role or DEFAULT_ROLE)
     if member.state == "ACTIVE" and role is not None and not _has(member, role):
         return await give(work, member, role)
