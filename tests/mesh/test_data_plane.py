@@ -46,7 +46,7 @@ _JOBS = {"api.password", "relay.password", "dispatcher.password", "nats.password
 _WORKER = {"worker.password", "nats.password"}
 HELD = {
     "gateway": set(),
-    "identity": {"api.password", "relay.password", "signing.key", "page.key"},
+    "identity": {"api.password", "relay.password", "dispatcher.password", "signing.key", "page.key"},
     "scanner": _JOBS | {"kek.public.json"},
     "pricing": _JOBS,
     "actions": _JOBS | {"receipt.key"},

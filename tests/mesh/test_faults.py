@@ -145,13 +145,15 @@ def test_a_revocation_reaches_everybody_within_five_seconds(made: TestMesh) -> N
     support.until(refused, 5.0)
     admin.client.delete(f"/v1/organizations/{admin.organization_id}/members/{member['memberId']}").raise_for_status()
     gone = support.until(
-        lambda: True if made.rest("acme", "Auditor").call("GET", "/events").status_code == 404 else None, 5.0
+        lambda: True if made.signed_in_anew("acme", "Auditor").call("GET", "/events").status_code == 404 else None, 5.0
     )
     assert gone
     assert time.monotonic() - began < 10.0
     body = {"userId": member["userId"], "email": member["email"], "role": "ROLE_AUDITOR"}
     admin.post("/members", body)
-    support.until(lambda: True if made.rest("acme", "Auditor").call("GET", "/events").status_code == 200 else None)
+    support.until(
+        lambda: True if made.signed_in_anew("acme", "Auditor").call("GET", "/events").status_code == 200 else None
+    )
 
 
 def test_while_identity_is_down_reads_go_on_and_nothing_changes(made: TestMesh) -> None:

@@ -59,6 +59,12 @@ class TestMesh:
             self._people[key] = Person(self.mesh, organization, self.mesh.token(organization, role, **session))
         return self._people[key]
 
+    def signed_in_anew(self, organization: str, role: str) -> Person:
+        """The same person in a new session, for whoever comes later too: after their sessions were ended."""
+        for key in [each for each in self._people if each[:2] == (organization, role)]:
+            del self._people[key]
+        return self.rest(organization, role)
+
     def channel(self, peer: str, process: str) -> grpc.aio.Channel:
         """A channel to `peer` under the certificate of `process` ("client/tests" is a typed client)."""
         return channel_of(self.mesh, peer, process)
