@@ -379,7 +379,8 @@ async def test_an_admin_ends_a_members_sessions(at: Desk) -> None:
     await at.made.decide(lambda work: members.revoke_member_sessions(work, member.member_id))
     assert await refused(at, token) == "CREDENTIAL_REVOKED"
     # Whoever goes on proves anew who they are: an older session at the provider doesn't do.
-    assert cause(await at.sign_in()) == "AUTHENTICATE"
+    before = at.said(now=at.made.clock.wall_now() - timedelta(seconds=30))
+    assert cause(await at.sign_in(before)) == "AUTHENTICATE"
     at.made.clock.wall_ahead = timedelta(seconds=2)
     await at.session(at.said(now=at.made.clock.wall_now()))
 

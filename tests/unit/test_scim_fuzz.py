@@ -75,6 +75,7 @@ def answered(run: Any) -> Any:
 @given(filters | st.text(max_size=60))
 @example("(" * 1999)
 @example("not(" * 400 + "title pr" + ")" * 400)
+@example("meta.created co true")
 @example('userName eq "' + "\\" * 1001)
 def test_a_filter_is_sql_with_bound_values_or_refused(text: str) -> None:
     for model in (ProvisionedUser, Group):

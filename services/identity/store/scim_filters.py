@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -276,13 +277,15 @@ def _ordered(column: _Column, op: CompareOperator, value: Any) -> Condition:
         return false()
     if op == CompareOperator.eq:
         return column.known(expression == value)
-    by = {
-        CompareOperator.gt: expression > value,
-        CompareOperator.ge: expression >= value,
-        CompareOperator.lt: expression < value,
-        CompareOperator.le: expression <= value,
-    }
-    found = by.get(op)
-    if found is None:
+    compare = _BY_ORDER.get(op)
+    if compare is None or isinstance(value, bool):  # Of true and false, none is greater.
         raise InvalidFilterException(detail=f"{op.value} can't compare that attribute.")
-    return column.known(found)
+    return column.known(compare(expression, value))
+
+
+_BY_ORDER: Mapping[CompareOperator, Callable[[Any, Any], Any]] = {
+    CompareOperator.gt: operator.gt,
+    CompareOperator.ge: operator.ge,
+    CompareOperator.lt: operator.lt,
+    CompareOperator.le: operator.le,
+}
