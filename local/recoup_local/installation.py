@@ -221,10 +221,13 @@ class Installation:
             "actions-worker": {**aws, "execution": {"settle_seconds": 1.0, "poll_seconds": 0.5}},
             "broker": {"broker": {"kek": self.kek_private.name}, **aws},
             "scanner-worker": aws,
-            # One machine is one address: what slows strangers down elsewhere would slow down everybody here.
+            # One machine is one address, and one person does what many do elsewhere: what slows those down would slow
+            # down everybody here.
             "gateway": {
                 "gateway": {
                     "listen": f"127.0.0.1:{self.ports['gateway-rest']}",
+                    "writes_a_second": 100.0,
+                    "write_burst": 500,
                     "strangers_a_second": 500.0,
                     "stranger_burst": 5000,
                 }

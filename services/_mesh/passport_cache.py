@@ -28,14 +28,18 @@ class PassportCache(Generic[K]):
 
     def get(self, key: K) -> str | None:
         """The passport, unless there is none, or the feed has taken it back since."""
+        found = self.find(key)
+        return found and found[0]
+
+    def find(self, key: K) -> tuple[str, Passport] | None:
+        """The same, with what it says."""
         found = self._known.get(key)
         if found is None:
             return None
-        token, passport = found
-        if passports.is_revoked(self._revocations, passport):
+        if passports.is_revoked(self._revocations, found[1]):
             self._known.drop(key)
             return None
-        return token
+        return found
 
     def put(self, key: K, token: str) -> Passport:
         """Keep a passport for as long as it may be used; returns what it says. Raises TokenInvalid."""

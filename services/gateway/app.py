@@ -6,8 +6,8 @@ It authenticates and limits; whether a caller may do what they ask is the called
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -37,12 +37,13 @@ from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
-from services.gateway.passports import PassportOffice, elevation_of, organization_of
+from services.gateway.passports import Issued, PassportOffice, elevation_of, organization_of
 from services.gateway.routes import Forwarded, Route, Router
 
 log = logging.getLogger(__name__)
 
 Channel = Callable[[str], grpc.aio.Channel]
+T = TypeVar("T")
 
 _JSON = "application/json"
 # Of a passport that identity has issued, the last one means that its key is trusted no more.
@@ -161,7 +162,6 @@ class Gateway:
         route, variables = self._route(exchange)
         session = self._session(exchange, route)
         organization_id = await self._organization(exchange, route, variables, session)
-        self._limit(exchange, route, session, organization_id)
         body = await self._body(exchange, receive)
         request = _build(route, variables, query, exchange.headers, body, self._settings.json_depth)
         response = await self._call(exchange, route, session, organization_id, request)
@@ -208,9 +208,11 @@ class Gateway:
         )
 
     def _session(self, exchange: Exchange, route: Route) -> str:
-        """The session token, where the route needs one. Who was never let in is slowed down by address."""
+        """The session token, where the route needs one; counted, before anybody asks what it is worth."""
+        reads = route.rule.effect is Effect.READ
         if route.rule.scope is Scope.PUBLIC:
             self._limits.require_patience(exchange)
+            self._limits.count_address(exchange, reads=reads)
             return ""
         header = exchange.headers.get("authorization", "")
         if not header:
@@ -220,9 +222,8 @@ class Gateway:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > 8192:
             raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The session token can't be accepted.")
-        if not self._office.knows(token):
-            # Only who was never let in waits: people behind one address don't pay for a stranger among them.
-            self._limits.require_patience(exchange)
+        self._limits.require_patience(exchange, token if self._office.knows(token) else "")
+        self._limits.count_credential(exchange, token, reads=reads)
         return token
 
     async def _organization(self, exchange: Exchange, route: Route, variables: dict[str, str], session: str) -> str:
@@ -233,14 +234,17 @@ class Gateway:
             return ""
         found = organization_of(variables["organization_id"], exchange.headers)
         if not found and session:
-            found = await self._office.choose(session, route.service)
+            found = await self._counted(exchange, session, self._office.choose(session, route.service))
         variables["organization_id"] = found
         return found
 
-    def _limit(self, exchange: Exchange, route: Route, session: str, organization_id: str) -> None:
-        """Per organization, session and class of permission; where no session is needed, by address."""
-        key = f"{organization_id}/{session[-43:]}" if session else f"from {exchange.client}"
-        self._limits.count(exchange, key, reads=route.rule.effect is Effect.READ)
+    async def _counted(self, exchange: Exchange, session: str, asked: Awaitable[T]) -> T:
+        """What identity says; an organization that there isn't for whoever asks is a stranger's attempt."""
+        try:
+            return await asked
+        except NotFound:
+            self._limits.count_stranger(exchange, session)
+            raise
 
     async def _body(self, exchange: Exchange, receive: Receive) -> bytes:
         body = await read_body(exchange, receive, self._settings.body_bytes, self._settings.call_seconds)
@@ -255,24 +259,30 @@ class Gateway:
         if not session:
             return await self._invoke(exchange, route, (), request)
         elevation_id = elevation_of(exchange.headers) if organization_id else ""
-        passport = await self._passport(route, session, organization_id, elevation_id)
+        issued = await self._passport(exchange, route, session, organization_id, elevation_id)
+        self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
         try:
-            return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
+            return await self._invoke(exchange, route, mesh_passports.bearer(issued.token), request)
         except Unauthenticated as problem:
             if problem.reason not in _STALE_PASSPORT:
                 raise
         # The call was refused before it reached its handler, so making it again is safe.
-        passport = await self._office.renew(session, route.service, organization_id, elevation_id)
-        return await self._invoke(exchange, route, mesh_passports.bearer(passport), request)
+        renewed = self._office.renew(session, route.service, organization_id, elevation_id)
+        issued = await self._counted(exchange, session, renewed)
+        return await self._invoke(exchange, route, mesh_passports.bearer(issued.token), request)
 
-    async def _passport(self, route: Route, session: str, organization_id: str, elevation_id: str) -> str:
+    async def _passport(
+        self, exchange: Exchange, route: Route, session: str, organization_id: str, elevation_id: str
+    ) -> Issued:
+        asked = self._office.passport(session, route.service, organization_id, elevation_id)
+        if route.rule.scope is not Scope.PLATFORM:
+            return await self._counted(exchange, session, asked)
         try:
-            return await self._office.passport(session, route.service, organization_id, elevation_id)
+            return await asked
         except NotFound:
-            if route.rule.scope is not Scope.PLATFORM:
-                raise
-        # Not a member of the platform: who it is, is shown all the same. The service refuses by permission, and counts.
-        return await self._office.passport(session, route.service, "")
+            # Not a member of the platform: who it is, is shown all the same. The service refuses by permission, and
+            # counts.
+            return await self._office.passport(session, route.service, "")
 
     async def _invoke(
         self, exchange: Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message

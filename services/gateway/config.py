@@ -13,7 +13,10 @@ _Rate = Annotated[float, Between(0.1, 100_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeSettings:
-    """Where REST is served, and what bounds it. Rates are calls a second; bursts are calls."""
+    """Where REST is served, and what bounds it. Rates are calls a second; bursts are calls.
+
+    Reads and writes are those of one credential, of one actor in an organization, or of one address that needs none.
+    """
 
     listen: Address
     body_bytes: Annotated[int, Between(1024, 16 * 1024 * 1024)] = 256 * 1024
@@ -26,6 +29,10 @@ class EdgeSettings:
     read_burst: Annotated[int, Between(1, 100_000)] = 200
     writes_a_second: _Rate = 10.0
     write_burst: Annotated[int, Between(1, 100_000)] = 50
+    organization_reads_a_second: _Rate = 500.0
+    organization_read_burst: Annotated[int, Between(1, 100_000)] = 2000
+    organization_writes_a_second: _Rate = 100.0
+    organization_write_burst: Annotated[int, Between(1, 100_000)] = 500
     strangers_a_second: _Rate = 2.0
     stranger_burst: Annotated[int, Between(1, 100_000)] = 30
 

@@ -39,17 +39,20 @@ class Forwarder:
         call_seconds: float,
     ) -> None:
         self._limits, self._call_seconds = limits, call_seconds
-        self._known: BoundedCache[str, bool] = BoundedCache(_KNOWN)
+        self._known: BoundedCache[bytes, bool] = BoundedCache(_KNOWN)
         self._calls = {each.rule.name: _callable(channel(each.service), each) for each in forwards}
 
     async def serve(self, forwarded: Forwarded, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
         """The service's answer: status, media type and body. Raises Problem where it wasn't reached, or said one."""
         token = self._token(forwarded, exchange)
-        who = hashlib.sha256(token.encode()).hexdigest() if token else f"from {exchange.client}"
-        if not self._known.get(who):
-            self._limits.require_patience(exchange)
         reads = forwarded.rule.effect is Effect.READ
-        self._limits.count(exchange, f"{forwarded.forward.prefix}/{who}", reads=reads)
+        who = hashlib.sha256(token.encode()).digest()
+        if not token or not self._known.get(who):
+            self._limits.require_patience(exchange)
+        if token:
+            self._limits.count_credential(exchange, token, reads=reads)
+        else:
+            self._limits.count_address(exchange, reads=reads, prefix=forwarded.forward.prefix)
         request = _request(forwarded, exchange, token)
         request.body = await self._body(forwarded, exchange, receive)
         answer = await self._call(forwarded, exchange, request)

@@ -1,46 +1,102 @@
-"""What the edge counts against whom: reads and writes of those it knows, and the attempts of strangers by address."""
+"""What the edge counts against whom: calls by credential before anybody looks at it, then by actor and by organization;
+by address where no credential is needed; and the attempts of strangers.
+
+Whoever makes up credentials, or organizations to ask for, to be counted anew is counted as a stranger for it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from ipaddress import IPv4Address, ip_address, ip_network
+from math import ceil
+
 from services._mesh.errors import Exhausted, Reason
+from services._mesh.passports import Passport
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange
 from services.gateway.ratelimit import Limiter, Verdict
 
 
 class Limits:
-    """The rate limits of one edge."""
+    """The rate limits of one edge; reads and writes have budgets of their own."""
 
     def __init__(self, settings: EdgeSettings) -> None:
-        self._reads = Limiter(settings.reads_a_second, settings.read_burst)
-        self._writes = Limiter(settings.writes_a_second, settings.write_burst)
+        # By whether it reads: of one credential, actor or address; and of a whole organization.
+        self._own = {
+            True: Limiter(settings.reads_a_second, settings.read_burst),
+            False: Limiter(settings.writes_a_second, settings.write_burst),
+        }
+        self._organizations = {
+            True: Limiter(settings.organization_reads_a_second, settings.organization_read_burst),
+            False: Limiter(settings.organization_writes_a_second, settings.organization_write_burst),
+        }
         self._strangers = Limiter(settings.strangers_a_second, settings.stranger_burst)
 
-    def count(self, exchange: Exchange, key: str, *, reads: bool) -> None:
-        """Count a call of whoever `key` stands for, and say in the answer what is left. Raises Exhausted."""
-        verdict = (self._reads if reads else self._writes).take(key)
-        exchange.answer_headers += _rate_headers(verdict)
+    def count_credential(self, exchange: Exchange, credential: str, *, reads: bool) -> None:
+        """Count a call under a credential, whatever it is worth and is for. Raises Exhausted."""
+        _charge(exchange, "credential", self._own[reads].take(f"credential {_digest(credential)}"))
+
+    def count_address(self, exchange: Exchange, *, reads: bool, prefix: str = "") -> None:
+        """Count a call that needs no credential; below each `prefix` by itself. Raises Exhausted."""
+        _charge(exchange, "address", self._own[reads].take(f"address {prefix} {_place(exchange)}"))
+
+    def count_verified(self, exchange: Exchange, passport: Passport, *, reads: bool) -> None:
+        """Count a call of whoever identity says it is, however many credentials they have, and of their organization.
+
+        Raises Exhausted.
+        """
+        organization_id = passport.organization_id
+        _charge(exchange, "actor", self._own[reads].take(f"actor {organization_id} {passport.actor}"))
+        if organization_id is not None:
+            _charge(exchange, "organization", self._organizations[reads].take(str(organization_id)))
+
+    def count_stranger(self, exchange: Exchange, credential: str = "") -> None:
+        """Count an attempt that wasn't let in: against its address, and the credential that tried it."""
+        self._strangers.take(f"address {_place(exchange)}")
+        if credential:
+            self._strangers.take(f"credential {_digest(credential)}")
+
+    def require_patience(self, exchange: Exchange, known_credential: str = "") -> None:
+        """Raise Exhausted after too many attempts that weren't let in: from this address, or, of a credential that was
+        let in before, by itself. People behind one address don't pay for a stranger among them.
+        """
+        key = f"credential {_digest(known_credential)}" if known_credential else f"address {_place(exchange)}"
+        verdict = self._strangers.look(key)
         if not verdict.allowed:
-            raise _limited(exchange, verdict)
-
-    def count_stranger(self, exchange: Exchange) -> None:
-        """Count an attempt that wasn't let in."""
-        self._strangers.take(exchange.client)
-
-    def require_patience(self, exchange: Exchange) -> None:
-        """Raise Exhausted where too many attempts from this address weren't let in lately."""
-        verdict = self._strangers.take(exchange.client, cost=0)
-        if verdict.remaining == 0:
-            raise _limited(exchange, verdict)
+            _charge(exchange, "attempts", verdict)
 
 
-def _rate_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
-    state = f'"default";r={verdict.remaining};t={max(0, round(verdict.reset_after))}'
-    return [(b"ratelimit-policy", f'"default";q={verdict.limit}'.encode()), (b"ratelimit", state.encode())]
+def _digest(credential: str) -> str:
+    """Instead of the credential itself: what is kept is none."""
+    return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _place(exchange: Exchange) -> str:
+    """The address; of IPv6 the network that one subscriber has, since they have all addresses in it."""
+    try:
+        address = ip_address(exchange.client.partition("%")[0])
+    except ValueError:
+        return exchange.client
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+
+
+def _charge(exchange: Exchange, policy: str, verdict: Verdict) -> None:
+    _say(exchange, policy, verdict)
+    if not verdict.allowed:
+        raise _limited(exchange, verdict)
+
+
+def _say(exchange: Exchange, policy: str, verdict: Verdict) -> None:
+    """Each limit that was asked is an item of the two fields' lists (draft-ietf-httpapi-ratelimit-headers)."""
+    said = f'"{policy}";q={verdict.limit};w={max(1, round(verdict.window))}'
+    state = f'"{policy}";r={verdict.remaining};t={max(0, round(verdict.reset_after))}'
+    exchange.answer_headers += [(b"ratelimit-policy", said.encode()), (b"ratelimit", state.encode())]
 
 
 def _limited(exchange: Exchange, verdict: Verdict) -> Exhausted:
-    seconds = max(1, round(verdict.retry_after + 0.5))
+    seconds = max(1, ceil(verdict.retry_after))
     exchange.answer_headers.append((b"retry-after", str(seconds).encode()))
     return Exhausted(
         Reason.ERROR_REASON_RATE_LIMITED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from typing import NamedTuple
 from uuid import UUID
 
 import grpc
@@ -15,6 +16,7 @@ from services._mesh.clock import Clock
 from services._mesh.errors import from_rpc_error, invalid_field
 from services._mesh.limits import BoundedCache
 from services._mesh.passport_cache import PassportCache
+from services._mesh.passports import Passport
 from services._mesh.revocations import Revocations
 
 # What the path has for an organization's id where the caller leaves the choice to the header, or to identity.
@@ -26,6 +28,13 @@ _CHOICE_SECONDS = 30.0
 _CALL_SECONDS = 10.0
 # Session (its digest), service, organization, break-glass access.
 Key = tuple[bytes, str, str, str]
+
+
+class Issued(NamedTuple):
+    """A passport as it is presented, and what it says."""
+
+    token: str
+    passport: Passport
 
 
 def elevation_of(headers: Mapping[str, str]) -> str:
@@ -68,18 +77,18 @@ class PassportOffice:
         self._known: PassportCache[Key] = PassportCache(_CACHED, revocations, clock)
         self._seen: BoundedCache[bytes, bool] = BoundedCache(_CACHED)
         self._chosen: BoundedCache[bytes, str] = BoundedCache(_CACHED)
-        self._asked: dict[Key, asyncio.Task[str]] = {}
+        self._asked: dict[Key, asyncio.Task[Issued]] = {}
 
     def knows(self, session: str) -> bool:
         """Whether identity has accepted this session lately."""
         return self._seen.get(_digest(session)) is not None
 
-    async def passport(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> str:
+    async def passport(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> Issued:
         """A passport for `audience`, under break-glass access where its id is given. Raises Problem."""
-        found = self._known.get((_digest(session), audience, organization_id, elevation_id))
-        return found or await self.renew(session, audience, organization_id, elevation_id)
+        found = self._known.find((_digest(session), audience, organization_id, elevation_id))
+        return Issued(*found) if found else await self.renew(session, audience, organization_id, elevation_id)
 
-    async def renew(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> str:
+    async def renew(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> Issued:
         """A new passport, after the one that we had was refused. All who ask for it at once share one."""
         key = (_digest(session), audience, organization_id, elevation_id)
         task = self._asked.get(key)
@@ -88,7 +97,7 @@ class PassportOffice:
             task.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(task)
 
-    def _answered(self, key: Key, task: asyncio.Task[str]) -> None:
+    def _answered(self, key: Key, task: asyncio.Task[Issued]) -> None:
         del self._asked[key]
         if not task.cancelled():
             task.exception()  # Where everybody who waited went away, nobody else takes notice of it.
@@ -102,7 +111,7 @@ class PassportOffice:
             found = self._chosen.get(digest) or ""
         return found
 
-    async def _issue(self, session: str, key: Key) -> str:
+    async def _issue(self, session: str, key: Key) -> Issued:
         digest, audience, organization_id, elevation_id = key
         request = identity_service_pb2.IssuePassportRequest(
             session_token=session, audience=audience, elevation_id=elevation_id
@@ -119,8 +128,7 @@ class PassportOffice:
         if organization_id == NO_ORGANIZATION:
             self._chosen.put(digest, answer.organization_id, _CHOICE_SECONDS)
             key = (digest, audience, answer.organization_id, elevation_id)
-        self._known.put(key, answer.passport)
-        return str(answer.passport)
+        return Issued(answer.passport, self._known.put(key, answer.passport))
 
 
 def _digest(session: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import MutableMapping
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from google.api import annotations_pb2
@@ -17,7 +18,9 @@ from services._mesh.metrics import Metrics
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import SECURITY_HEADERS
+from services.gateway.passports import Issued
 from services.gateway.routes import RouteError, Router
+from tests.support.things import linked_passport
 
 AUDIT = pb.DESCRIPTOR.services_by_name["AuditService"]
 PLATFORM = "00000000-0000-0000-0000-000000000000"
@@ -43,12 +46,12 @@ class Behind:
         """Everybody is known."""
         return True
 
-    async def passport(self, _session: str, audience: str, organization_id: str, _elevation_id: str = "") -> str:
+    async def passport(self, _session: str, audience: str, organization_id: str, _elevation_id: str = "") -> Issued:
         """A passport, unless it is asked for the platform by somebody who isn't of it."""
         self.passports.append((audience, organization_id))
         if organization_id == PLATFORM and not self.members:
             raise NotFound("organization")
-        return f"passport for {organization_id or 'nobody'}"
+        return Issued(f"passport for {organization_id or 'nobody'}", linked_passport(uuid4()))
 
 
 def get(behind: Behind, path: str, *headers: tuple[bytes, bytes]) -> tuple[int, dict[bytes, bytes], bytes]:
