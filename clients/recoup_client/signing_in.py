@@ -14,7 +14,7 @@ from recoup_client.rest import WrongUse, at
 from recoup_client.session import Group, Session
 
 _ROLES = ("admin", "finops", "security", "approver", "finance", "auditor", "viewer")
-_COLUMNS = ("provider", "name", "state", "enforced", "tested", "signs until", "login")
+_COLUMNS = ("provider", "name", "state", "enforced", "tested", "signs until", "approves from", "login")
 _provider = click.option("--provider", default="", help="its id; not needed where there is only one")
 _MAX_METADATA_BYTES = 200 * 1024
 
@@ -31,7 +31,7 @@ def sso_status(session: Session) -> None:
     providers = session.call("GET", "/identityProviders")["providers"]
     domains = session.call("GET", "/domains")["domains"]
     rows = [_row(each) for each in providers]
-    rows += [(each["domainId"], each["name"], _state(each, "DOMAIN_STATE_"), "", "", "", "") for each in domains]
+    rows += [(each["domainId"], each["name"], _state(each, "DOMAIN_STATE_"), *[""] * 5) for each in domains]
     session.show({"providers": providers, "domains": domains}, rows, "id", "name", *_COLUMNS[2:])
 
 
@@ -191,6 +191,14 @@ def sso_enable(session: Session, provider: str) -> None:
     _change(session, provider, "POST", ":enable", {})
 
 
+@sso.command("confirm")
+@_provider
+@click.pass_obj
+def sso_confirm(session: Session, provider: str) -> None:
+    """Let sessions of a provider approve that another Admin has changed within the last day."""
+    _change(session, provider, "POST", ":confirm", {})
+
+
 @sso.command("enforce")
 @click.option("--break-glass", default="", help="the member id of the Admin who may sign in without the provider")
 @click.option("--off", is_flag=True, help="end the demand")
@@ -250,7 +258,8 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
     until = min((each["expiresAt"][:10] for each in found["certificates"]), default="no metadata")
     tested = "yes" if found["isTested"] else "no"
     state = _state(found, "PROVIDER_STATE_")
-    return found["providerId"], found["displayName"], state, enforced, tested, until, found["loginUrl"]
+    approves = str(found.get("approvesFrom") or "")[:16]
+    return found["providerId"], found["displayName"], state, enforced, tested, until, approves, found["loginUrl"]
 
 
 def _state(found: dict[str, Any], prefix: str) -> str:

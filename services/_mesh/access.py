@@ -153,12 +153,7 @@ class Gate:
                 {"permission": rule.permission},
             )
         if rule.permission in passport.withheld:
-            raise Denied(
-                Reason.ERROR_REASON_APPROVER_FRESH,
-                "Your role holds this, but it was given to you less than a day ago. Wait, or have an Admin confirm you"
-                " who isn't the one that gave it.",
-                {"permission": rule.permission},
-            )
+            raise _withheld(rule.permission, passport)
         if rule.permission and not self._holds(passport):
             raise Denied(
                 Reason.ERROR_REASON_PERMISSION_MISSING,
@@ -268,3 +263,19 @@ def _request_id(value: Any) -> str:
     if isinstance(value, str) and 0 < len(value) <= _MAX_REQUEST_ID and value.isprintable():
         return value
     return str(uuid7())
+
+
+def _withheld(permission: str, passport: Passport) -> Denied:
+    if passport.awaits_provider:
+        return Denied(
+            Reason.ERROR_REASON_PROVIDER_FRESH,
+            "Your session is of an identity provider whose metadata or settings were changed less than a day ago. Wait,"
+            " or have an Admin confirm the provider who isn't the one that changed it.",
+            {"permission": permission},
+        )
+    return Denied(
+        Reason.ERROR_REASON_APPROVER_FRESH,
+        "Your role holds this, but it was given to you less than a day ago. Wait, or have an Admin confirm you"
+        " who isn't the one that gave it.",
+        {"permission": permission},
+    )

@@ -30,6 +30,7 @@ METADATA_KEY = "authorization"
 _SCHEME = "Bearer "
 _CACHED_SIGNATURES = 4096
 _MAX_ACT_DEPTH = 8
+_PROVIDER_CHANGED = "provider"
 
 
 class Kind(StrEnum):
@@ -62,9 +63,9 @@ class Passport:
     whose memberships it ends with; the actor alone where it says nothing. `ceiling` holds the permissions, of all
     services, that no exchange of it may go beyond; None where the role alone says what it holds. What says nothing
     about its kind is a machine's: less is open to it. What `elevation` adds isn't in `permissions`. `withheld` are
-    permissions that the role holds and the person doesn't yet; `limits` what the role is limited to; `linked` the other
-    users that the responsible person is. `email` is an address that the session proves, in passports of no organization
-    for identity alone.
+    permissions that the role holds and the person doesn't yet (`awaits_provider`: because the identity provider of the
+    session was changed); `limits` what the role is limited to; `linked` the other users that the responsible person is.
+    `email` is an address that the session proves, in passports of no organization for identity alone.
     """
 
     audience: str
@@ -87,6 +88,7 @@ class Passport:
     ceiling: frozenset[str] | None = None
     elevation: Elevation | None = None
     withheld: frozenset[str] = frozenset()
+    awaits_provider: bool = False
     limits: ResourceLimits | None = None
     email: str = ""
     linked: frozenset[UUID] = frozenset()
@@ -127,6 +129,8 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["lim"] = sorted(passport.ceiling)
     if passport.withheld:
         claims["wait"] = sorted(passport.withheld)
+    if passport.awaits_provider:
+        claims["why"] = _PROVIDER_CHANGED
     if passport.linked:
         claims["also"] = sorted(str(user) for user in passport.linked)
     if passport.limits is not None:
@@ -296,6 +300,7 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         ceiling=None if claims.get("lim") is None else frozenset(_texts(claims, "lim")),
         elevation=_elevation(claims.get("elv")),
         withheld=frozenset(_texts(claims, "wait")) if claims.get("wait") else frozenset(),
+        awaits_provider=claims.get("why") == _PROVIDER_CHANGED,
         limits=_limits(claims.get("only")),
         email=_optional_text(claims, "email"),
         linked=frozenset(_uuid(user) for user in _texts(claims, "also")) if claims.get("also") else frozenset(),

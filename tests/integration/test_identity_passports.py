@@ -86,7 +86,12 @@ async def opened(database: TestDatabase, folder: Path) -> AsyncIterator[Office]:
                 clock=made.clock,
                 seconds=300,
             )
-            yield Office(made, project, authority, {name: verifier(name) for name in ("scanner", "actions", "pricing")})
+            yield Office(
+                made,
+                project,
+                authority,
+                {name: verifier(name) for name in ("scanner", "actions", "pricing", "identity")},
+            )
 
 
 @pytest.fixture

@@ -311,6 +311,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_SSO}/ImportMetadata": lambda made: _etag_refused(_provider(made), metadata="<a/>"),
     f"{_SSO}/SetGroupRoles": lambda made: _etag_refused(_provider(made)),
     f"{_SSO}/EnableIdentityProvider": lambda made: _etag_refused(_provider(made)),
+    f"{_SSO}/ConfirmIdentityProvider": lambda made: _etag_refused(_provider(made)),
     f"{_SSO}/DisableIdentityProvider": lambda made: Case(
         {"provider_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
     ),

@@ -89,6 +89,9 @@ def test_a_fresh_approver_is_told_what_they_wait_for() -> None:
     with pytest.raises(Denied, match="confirm") as caught:
         gate(rule).authorize(waiting)
     assert (caught.value.reason_name, caught.value.metadata) == ("APPROVER_FRESH", {"permission": rule.permission})
+    with pytest.raises(Denied, match="identity provider") as caught:
+        gate(rule).authorize(replace(waiting, awaits_provider=True))
+    assert (caught.value.reason_name, caught.value.metadata) == ("PROVIDER_FRESH", {"permission": rule.permission})
     # Not even beside the permission itself.
     with pytest.raises(Denied):
         gate(rule).authorize(replace(waiting, permissions=frozenset({rule.permission})))
@@ -98,11 +101,11 @@ def test_limits_and_what_is_withheld_travel_in_the_passport(tmp_path: Any) -> No
     from services._mesh import passports, tokens
 
     key, _ = keys(tmp_path, "identity")
-    made = passport(RULES[0], limits=LIMITS, withheld=frozenset({"a.b.approve"}))
+    made = passport(RULES[0], limits=LIMITS, withheld=frozenset({"a.b.approve"}), awaits_provider=True)
     parsed = passports._parse(tokens.peek(sign_passport(key, made), passports.TYP).claims)
-    assert (parsed.limits, parsed.withheld) == (LIMITS, frozenset({"a.b.approve"}))
+    assert (parsed.limits, parsed.withheld, parsed.awaits_provider) == (LIMITS, frozenset({"a.b.approve"}), True)
     plain = passports._parse(tokens.peek(sign_passport(key, passport(RULES[0])), passports.TYP).claims)
-    assert (plain.limits, plain.withheld) == (None, frozenset())
+    assert (plain.limits, plain.withheld, plain.awaits_provider) == (None, frozenset(), False)
     # A claim that says nothing, or nonsense, opens nothing.
     nonsense: list[Any] = [{}, {"c": [], "t": []}, {"c": ["x"], "t": []}, {"c": [], "t": [["a"]]}, {"c": [7], "t": []}]
     for claim in (*nonsense, [], "x", 0):

@@ -25,7 +25,8 @@ _TAKEN = frozenset({*(role.value.lower() for role in Role), "system"})
 class Standing:
     """What a membership amounts to towards one service. `withheld`: of the role's, what a fresh approver waits for.
 
-    `linked` are the other users that the member is as a person.
+    `linked` are the other users that the member is as a person. `awaits_provider`: it is withheld only because the
+    session is of an identity provider that was changed.
     """
 
     role: str
@@ -33,6 +34,7 @@ class Standing:
     withheld: frozenset[str]
     limits: ResourceLimits | None
     linked: frozenset[UUID] = frozenset()
+    awaits_provider: bool = False
 
 
 # Before an organization is chosen.
@@ -45,16 +47,20 @@ def standing(
     audience: str,
     now: datetime,
     linked: frozenset[UUID] = frozenset(),
+    provider_changed_at: datetime | None = None,
 ) -> Standing:
     """What a member holds for `audience`; `now` is the injected clock's.
 
-    Who is more users than a passport has room for approves nothing: that it isn't their own couldn't be told.
+    Who is more users than a passport has room for approves nothing: that it isn't their own couldn't be told. Nor does
+    a session of an identity provider that changed lately: whoever changed it says who somebody is.
     """
     held = table.of(member.organization_id, member.role.value, member.custom_permissions, audience)
     waits = is_fresh(member, now) or len(linked) > MAX_LINKED
-    withheld = held & table.approvals if waits else frozenset[str]()
+    changed = provider_changed_at is not None and provider_changed_at + APPROVER_WAIT > now
+    withheld = held & table.approvals if waits or changed else frozenset[str]()
     known = linked if len(linked) <= MAX_LINKED else frozenset[UUID]()
-    return Standing(member.role_name, held - withheld, withheld, member.limits or None, known)
+    limits, by_provider = member.limits or None, bool(withheld) and not waits
+    return Standing(member.role_name, held - withheld, withheld, limits, known, by_provider)
 
 
 def is_fresh(member: Member, now: datetime) -> bool:

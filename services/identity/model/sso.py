@@ -11,6 +11,7 @@ from uuid import UUID
 
 from services._mesh.errors import Invalid, Reason, WrongState, invalid_field
 from services.identity.model.membership import Role, etag
+from services.identity.model.roles import APPROVER_WAIT
 from services.identity.model.saml.documents import SamlRefused
 from services.identity.model.saml.responses import EMAIL_FORMAT, TRANSIENT_FORMAT, Assertion
 
@@ -48,7 +49,11 @@ class GroupRole:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An identity provider as an organization has set it up. Certificates are PEM."""
+    """An identity provider as an organization has set it up. Certificates are PEM.
+
+    `changed_at`: when what it vouches for changed last, by the person `changed_by`; `confirmed_by` is another one who
+    looked at that since.
+    """
 
     organization_id: UUID
     provider_id: UUID
@@ -71,6 +76,9 @@ class Provider:
     version: int
     created_at: datetime
     group_roles: tuple[GroupRole, ...] = field(default=())
+    changed_at: datetime | None = None
+    changed_by: UUID | None = None
+    confirmed_by: UUID | None = None
 
     @property
     def etag(self) -> str:
@@ -82,6 +90,13 @@ class Provider:
         """Who may say who somebody is, and how surely: what all its sessions rest on."""
         sets = frozenset(self.certificates), frozenset(self.mfa_contexts)
         return self.entity_id, self.sso_url, self.email_attribute, *sets
+
+    @property
+    def approves_from(self) -> datetime | None:
+        """From when on sessions that it makes may approve; None where they may in any case."""
+        if self.changed_at is None or self.confirmed_by is not None:
+            return None
+        return self.changed_at + APPROVER_WAIT
 
     @property
     def is_tested(self) -> bool:

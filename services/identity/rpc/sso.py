@@ -16,7 +16,7 @@ from services._mesh.uow import UnitOfWork
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.sso import Provider
 from services.identity.rpc import saml
-from services.identity.usecases import saml_logins, sso, sso_sessions
+from services.identity.usecases import saml_logins, sso, sso_changes, sso_sessions
 from services.identity.usecases.saml_logins import SamlOffice
 from services.identity.wire import sso as wire
 
@@ -103,6 +103,15 @@ class SsoRpc(sso_service_pb2_grpc.SsoServiceServicer):
             request,
             pb.EnableIdentityProviderResponse,
             lambda work: sso.enable_identity_provider(work, UUID(request.provider_id), request.etag),
+        )
+
+    async def ConfirmIdentityProvider(
+        self, request: pb.ConfirmIdentityProviderRequest, context: Context
+    ) -> pb.ConfirmIdentityProviderResponse:
+        return await self._write(
+            request,
+            pb.ConfirmIdentityProviderResponse,
+            lambda work: sso_changes.confirm_identity_provider(work, UUID(request.provider_id), request.etag),
         )
 
     async def DisableIdentityProvider(

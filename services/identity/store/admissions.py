@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.identity.model.admission import Admission
 from services.identity.store.members import member_of_user, read_member
-from services.identity.store.sso import demanded_provider
+from services.identity.store.sso import demanded_provider, provider_changed
 from services.identity.tables import organizations, revocations
 from services.identity.tables.persons import persons
 
@@ -43,6 +43,7 @@ async def find_admission(
         over.label("session_over"),
         ended.scalar_subquery().label("all_ended_at"),
         demanded_provider(organization_id).label("demanded_provider"),
+        provider_changed(organization_id, session_id).label("provider_changed_at"),
     )
     row = (await connection.execute(query)).one_or_none()
     if row is None:
@@ -55,6 +56,7 @@ async def find_admission(
         row.all_ended_at,
         row.demanded_provider,
         frozenset(row.linked or ()) - {row.person_id},
+        row.provider_changed_at,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
@@ -16,7 +17,7 @@ from services.identity.model.persons import LoginKind
 from services.identity.model.sso import Domain, GroupRole, Provider, ProviderState
 from services.identity.tables import members
 from services.identity.tables.persons import linked_identities
-from services.identity.tables.sso import sso_domains, sso_group_roles, sso_providers
+from services.identity.tables.sso import sso_domains, sso_group_roles, sso_providers, sso_sessions
 
 
 def _provider(row: Any, groups: Sequence[GroupRole]) -> Provider:
@@ -42,6 +43,9 @@ def _provider(row: Any, groups: Sequence[GroupRole]) -> Provider:
         row.version,
         row.created_at,
         tuple(groups),
+        row.changed_at,
+        row.changed_by,
+        row.confirmed_by,
     )
 
 
@@ -229,3 +233,35 @@ def demanded_provider(organization_id: UUID) -> Any:
         proven.correlate(members).exists(),
     )
     return query.correlate(members).limit(1).scalar_subquery()
+
+
+def provider_changed(organization_id: UUID, session_id: str) -> Any:
+    """An expression: when the provider that made a session changed last, unless another Admin has confirmed that."""
+    try:
+        session = UUID(session_id)
+    except ValueError:  # Another issuer's.
+        return null()
+    query = select(sso_providers.c.changed_at).where(
+        _made_by_provider(),
+        sso_sessions.c.organization_id == organization_id,
+        sso_sessions.c.session_id == session,
+        sso_providers.c.confirmed_by.is_(None),
+    )
+    return query.scalar_subquery()
+
+
+def _made_by_provider() -> Any:
+    return (sso_sessions.c.organization_id == sso_providers.c.organization_id) & (
+        sso_sessions.c.provider_id == sso_providers.c.provider_id
+    )
+
+
+async def came_by_changed_provider(connection: AsyncConnection, user_ids: Collection[UUID], since: datetime) -> bool:
+    """Whether any of these users had a session, over or not, of a provider that changed since then, unconfirmed."""
+    query = select(sso_sessions.c.session_id).where(
+        _made_by_provider(),
+        sso_sessions.c.user_id.in_(user_ids),
+        sso_providers.c.confirmed_by.is_(None),
+        sso_providers.c.changed_at > since,
+    )
+    return (await connection.execute(query.limit(1))).first() is not None

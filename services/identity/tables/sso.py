@@ -37,6 +37,9 @@ sso_providers = Table(
     Column("tested_version", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     _moment("created_at"),
+    _moment("changed_at", nullable=True),
+    Column("changed_by", UUID(as_uuid=True)),
+    Column("confirmed_by", UUID(as_uuid=True)),
 )
 
 sso_group_roles = Table(

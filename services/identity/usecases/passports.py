@@ -62,6 +62,7 @@ async def issue_passport(
         role=place.held.role,
         permissions=_within(authority, principal.kind, principal.ceiling, place.held),
         withheld=place.held.withheld,
+        awaits_provider=place.held.awaits_provider,
         limits=narrowed(place.held.limits, principal.limits),
         linked=place.held.linked,
         permissions_version=PERMISSIONS_VERSION,
@@ -208,7 +209,8 @@ async def _standing(
 ) -> tuple[Standing, UUID]:
     """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated, Denied."""
     found = await _membership(authority, organization_id, holder, by)
-    held = standing(authority.permissions, found.member, audience, authority.clock.now(), found.linked)
+    now = authority.clock.now()
+    held = standing(authority.permissions, found.member, audience, now, found.linked, found.provider_changed_at)
     return held, found.person_id
 
 
@@ -231,6 +233,7 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
         role=held.role,
         permissions=_within(authority, received.kind, received.ceiling, held),
         withheld=held.withheld,
+        awaits_provider=held.awaits_provider,
         limits=narrowed(held.limits, received.limits),
         linked=held.linked,
         act=(caller, *received.act),

@@ -15,6 +15,7 @@ from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import CustomRole, Member, Role, require_etag
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.roles import (
+    APPROVER_WAIT,
     MAX_ROLES,
     assigned,
     is_fresh,
@@ -27,7 +28,7 @@ from services.identity.model.roles import (
 from services.identity.store import members as members_store
 from services.identity.store import roles as store
 from services.identity.store.revocations import insert_revocations
-from services.identity.store.sso import is_mapped
+from services.identity.store.sso import came_by_changed_provider, is_mapped
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.endings import active_member, lose_admin, revoke_member
 from services.identity.usecases.persons import responsible_person, users_of_person
@@ -247,16 +248,22 @@ async def confirm_approver(work: UnitOfWork, member_id: UUID, etag: str) -> Memb
 
 
 async def _is_vouched_for(work: UnitOfWork, member: Member) -> bool:
-    """Whether somebody else gave the role, who is a member still and no newcomer: two people, and not one with a guest.
+    """Whether somebody else gave the role, and it was surely them: two people, and not one with a guest."""
+    return member.approver_by is not None and await is_settled(work, member.approver_by, but=member.user_id)
 
-    The caller holds `lock_members`.
+
+async def is_settled(work: UnitOfWork, user_id: UUID, but: UUID | None = None) -> bool:
+    """Whether somebody is a member still and no newcomer, and isn't also `but`, by any of their logins.
+
+    Nor may they have come by an identity provider that waits itself: it may have been who changed that. The caller
+    holds `lock_members`.
     """
-    if member.approver_by is None:
-        return False
     connection, organization_id = work.connection, work.organization_id
-    giver = await responsible_person(connection, organization_id, member.approver_by)
-    users = await users_of_person(connection, organization_id, giver)
-    if member.user_id in users:
+    person = await responsible_person(connection, organization_id, user_id)
+    users = await users_of_person(connection, organization_id, person)
+    if but in users:
+        return False
+    if await came_by_changed_provider(connection, users, work.now - APPROVER_WAIT):
         return False
     found = [await members_store.find_member_of_user(connection, organization_id, user) for user in sorted(users)]
     active = [each for each in found if each is not None and each.state == "ACTIVE"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from services._mesh.context import current
 from services._mesh.errors import AlreadyExists, Exhausted, Reason, WrongState, invalid_field
 from services._mesh.ids import uuid7
 from services._mesh.revocations import RevocationKind
@@ -296,13 +297,18 @@ async def _marked(work: UnitOfWork, action: str, before: Provider, **values: Any
 
 
 async def _configured(work: UnitOfWork, action: str, before: Provider, **values: Any) -> Provider:
-    """Change settings, which voids the test; where others would vouch for people from now on, their sessions end."""
+    """Change settings, which voids the test; where others would vouch for people from now on, their sessions end.
+
+    Sessions that come after such a change approve nothing for a day, or until another Admin has confirmed it.
+    """
     after = await store.mark_provider(work.connection, before, config_version=before.config_version + 1, **values)
     ended: list[UUID] = []
     if before.vouches != after.vouches:
         ended = await logins.end_sessions(work.connection, work.wall_now, provider_id=before.provider_id)
         await revoke_sessions(work, ended)
         await logins.delete_pending(work.connection, before.provider_id)
+        changed = {"changed_at": work.now, "changed_by": current().responsible_person, "confirmed_by": None}
+        after = await store.mark_provider(work.connection, after, **changed)
     _emit(work, action, before, after, sessions_ended=str(len(ended)))
     return after
 

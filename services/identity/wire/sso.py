@@ -46,6 +46,7 @@ def provider(found: Provider, sp: ServiceProvider) -> pb.IdentityProvider:
         login_url=sp.url(*where, "login"),
         etag=found.etag,
         created_at=stamp(found.created_at),
+        approves_from=stamp(found.approves_from) if found.approves_from else None,
     )
 
 

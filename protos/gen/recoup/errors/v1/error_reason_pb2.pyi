@@ -232,6 +232,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_LOGIN_CODE_INVALID: _ErrorReason.ValueType  # 145
     """The code of a sign-in isn't good (any more), or another verifier belongs to it. UNAUTHENTICATED. Metadata: none."""
+    ERROR_REASON_PROVIDER_FRESH: _ErrorReason.ValueType  # 146
+    """Sessions of an identity provider approve only a day after what it vouches for was changed, or once an Admin has
+    confirmed it who didn't change it. PERMISSION_DENIED. Metadata: permission.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -446,4 +450,8 @@ Metadata: member_id.
 """
 ERROR_REASON_LOGIN_CODE_INVALID: ErrorReason.ValueType  # 145
 """The code of a sign-in isn't good (any more), or another verifier belongs to it. UNAUTHENTICATED. Metadata: none."""
+ERROR_REASON_PROVIDER_FRESH: ErrorReason.ValueType  # 146
+"""Sessions of an identity provider approve only a day after what it vouches for was changed, or once an Admin has
+confirmed it who didn't change it. PERMISSION_DENIED. Metadata: permission.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

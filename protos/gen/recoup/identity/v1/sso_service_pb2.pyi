@@ -237,6 +237,7 @@ class IdentityProvider(_message.Message):
     LOGIN_URL_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    APPROVES_FROM_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
@@ -291,6 +292,12 @@ class IdentityProvider(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @_builtins.property
+    def approves_from(self) -> _timestamp_pb2.Timestamp:
+        """From when on sessions that it makes may approve, because what it vouches for was changed: a day after that. Not set
+        where nothing is waited for.
+        """
+
     def __init__(
         self,
         *,
@@ -317,10 +324,11 @@ class IdentityProvider(_message.Message):
         login_url: _builtins.str = ...,
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        approves_from: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approves_from", b"approves_from", "created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acs_url", b"acs_url", "break_glass_member_id", b"break_glass_member_id", "certificates", b"certificates", "created_at", b"created_at", "default_role", b"default_role", "display_name", b"display_name", "email_attribute", b"email_attribute", "enforcement", b"enforcement", "entity_id", b"entity_id", "etag", b"etag", "group_roles", b"group_roles", "groups_attribute", b"groups_attribute", "is_tested", b"is_tested", "login_url", b"login_url", "metadata_url", b"metadata_url", "mfa_contexts", b"mfa_contexts", "organization_id", b"organization_id", "provider_id", b"provider_id", "provider_initiated", b"provider_initiated", "session_minutes", b"session_minutes", "sp_entity_id", b"sp_entity_id", "sso_url", b"sso_url", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acs_url", b"acs_url", "approves_from", b"approves_from", "break_glass_member_id", b"break_glass_member_id", "certificates", b"certificates", "created_at", b"created_at", "default_role", b"default_role", "display_name", b"display_name", "email_attribute", b"email_attribute", "enforcement", b"enforcement", "entity_id", b"entity_id", "etag", b"etag", "group_roles", b"group_roles", "groups_attribute", b"groups_attribute", "is_tested", b"is_tested", "login_url", b"login_url", "metadata_url", b"metadata_url", "mfa_contexts", b"mfa_contexts", "organization_id", b"organization_id", "provider_id", b"provider_id", "provider_initiated", b"provider_initiated", "session_minutes", b"session_minutes", "sp_entity_id", b"sp_entity_id", "sso_url", b"sso_url", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -863,6 +871,64 @@ class EnableIdentityProviderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnableIdentityProviderResponse: _TypeAlias = EnableIdentityProviderResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentityProviderRequest(_message.Message):
+    """Asks to confirm an identity provider as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    provider_id: _builtins.str
+    """The identity provider, a UUID."""
+    etag: _builtins.str
+    """The etag that was read; required."""
+    request_id: _builtins.str
+    """A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "organization_id", b"organization_id", "provider_id", b"provider_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentityProviderRequest: _TypeAlias = ConfirmIdentityProviderRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentityProviderResponse(_message.Message):
+    """The confirmed identity provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider(self) -> Global___IdentityProvider:
+        """The identity provider."""
+
+    def __init__(
+        self,
+        *,
+        provider: Global___IdentityProvider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentityProviderResponse: _TypeAlias = ConfirmIdentityProviderResponse  # noqa: Y015
 
 @_typing.final
 class DisableIdentityProviderRequest(_message.Message):

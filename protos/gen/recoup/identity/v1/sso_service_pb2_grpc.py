@@ -70,6 +70,11 @@ class SsoServiceStub:
                 request_serializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.EnableIdentityProviderRequest.SerializeToString,
                 response_deserializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.EnableIdentityProviderResponse.FromString,
                 _registered_method=True)
+        self.ConfirmIdentityProvider = channel.unary_unary(
+                '/recoup.identity.v1.SsoService/ConfirmIdentityProvider',
+                request_serializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.ConfirmIdentityProviderRequest.SerializeToString,
+                response_deserializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.ConfirmIdentityProviderResponse.FromString,
+                _registered_method=True)
         self.DisableIdentityProvider = channel.unary_unary(
                 '/recoup.identity.v1.SsoService/DisableIdentityProvider',
                 request_serializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.DisableIdentityProviderRequest.SerializeToString,
@@ -175,6 +180,14 @@ class SsoServiceServicer:
 
     def EnableIdentityProvider(self, request, context):
         """Lets an identity provider sign people in. It needs metadata and a proven domain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmIdentityProvider(self, request, context):
+        """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
+        attribute, second factor) was changed within the last day. Whoever changed it can't say so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,6 +309,11 @@ def add_SsoServiceServicer_to_server(servicer, server):
                     servicer.EnableIdentityProvider,
                     request_deserializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.EnableIdentityProviderRequest.FromString,
                     response_serializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.EnableIdentityProviderResponse.SerializeToString,
+            ),
+            'ConfirmIdentityProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmIdentityProvider,
+                    request_deserializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.ConfirmIdentityProviderRequest.FromString,
+                    response_serializer=recoup_dot_identity_dot_v1_dot_sso__service__pb2.ConfirmIdentityProviderResponse.SerializeToString,
             ),
             'DisableIdentityProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.DisableIdentityProvider,
@@ -543,6 +561,33 @@ class SsoService:
             '/recoup.identity.v1.SsoService/EnableIdentityProvider',
             recoup_dot_identity_dot_v1_dot_sso__service__pb2.EnableIdentityProviderRequest.SerializeToString,
             recoup_dot_identity_dot_v1_dot_sso__service__pb2.EnableIdentityProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmIdentityProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.identity.v1.SsoService/ConfirmIdentityProvider',
+            recoup_dot_identity_dot_v1_dot_sso__service__pb2.ConfirmIdentityProviderRequest.SerializeToString,
+            recoup_dot_identity_dot_v1_dot_sso__service__pb2.ConfirmIdentityProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class SsoServiceStub:
     """Says which groups have which roles: the first one in the list that somebody is in counts, at each sign-in."""
     EnableIdentityProvider: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.EnableIdentityProviderRequest, _sso_service_pb2.EnableIdentityProviderResponse]
     """Lets an identity provider sign people in. It needs metadata and a proven domain."""
+    ConfirmIdentityProvider: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.ConfirmIdentityProviderRequest, _sso_service_pb2.ConfirmIdentityProviderResponse]
+    """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
+    attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+    """
     DisableIdentityProvider: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.DisableIdentityProviderRequest, _sso_service_pb2.DisableIdentityProviderResponse]
     """Ends an identity provider's sign-ins at once, with every session that it made; it isn't enforced any more."""
     SetEnforcement: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.SetEnforcementRequest, _sso_service_pb2.SetEnforcementResponse]
@@ -93,6 +97,10 @@ class SsoServiceAsyncStub(SsoServiceStub):
     """Says which groups have which roles: the first one in the list that somebody is in counts, at each sign-in."""
     EnableIdentityProvider: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.EnableIdentityProviderRequest, _sso_service_pb2.EnableIdentityProviderResponse]  # type: ignore[assignment]
     """Lets an identity provider sign people in. It needs metadata and a proven domain."""
+    ConfirmIdentityProvider: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.ConfirmIdentityProviderRequest, _sso_service_pb2.ConfirmIdentityProviderResponse]  # type: ignore[assignment]
+    """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
+    attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+    """
     DisableIdentityProvider: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.DisableIdentityProviderRequest, _sso_service_pb2.DisableIdentityProviderResponse]  # type: ignore[assignment]
     """Ends an identity provider's sign-ins at once, with every session that it made; it isn't enforced any more."""
     SetEnforcement: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.SetEnforcementRequest, _sso_service_pb2.SetEnforcementResponse]  # type: ignore[assignment]
@@ -178,6 +186,16 @@ class SsoServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sso_service_pb2.EnableIdentityProviderResponse, _abc.Awaitable[_sso_service_pb2.EnableIdentityProviderResponse]]:
         """Lets an identity provider sign people in. It needs metadata and a proven domain."""
+
+    @_abc_1.abstractmethod
+    def ConfirmIdentityProvider(
+        self,
+        request: _sso_service_pb2.ConfirmIdentityProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sso_service_pb2.ConfirmIdentityProviderResponse, _abc.Awaitable[_sso_service_pb2.ConfirmIdentityProviderResponse]]:
+        """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
+        attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+        """
 
     @_abc_1.abstractmethod
     def DisableIdentityProvider(
