@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, case, func, insert, select, text, update
+from sqlalchemy import BindParameter, Select, Uuid, and_, bindparam, case, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
@@ -27,6 +27,8 @@ _JOINED = members.outerjoin(
 )
 # A membership with the custom role that it is under, and the person behind it.
 _WHOLE = select(members, _PERSON, *(column.label(f"role_{column.name}") for column in roles.c)).select_from(_JOINED)
+# A value, or its place in a statement that is made once.
+Given = UUID | BindParameter[UUID]
 # More organizations than anybody is a member of.
 MOST_MEMBERSHIPS = 500
 
@@ -67,14 +69,18 @@ def _custom_role(row: Any) -> CustomRole | None:
     )
 
 
-def member_of_user(organization_id: UUID, user_id: UUID) -> Select[Any]:
+def member_of_user(organization_id: Given, user_id: Given) -> Select[Any]:
     """The query of a person's membership in the organization of the transaction; `read_member` reads its rows."""
     return _WHOLE.where(members.c.organization_id == organization_id, members.c.user_id == user_id)
 
 
+_MEMBER_OF_USER = member_of_user(bindparam("organization_id", type_=Uuid()), bindparam("user_id", type_=Uuid()))
+
+
 async def find_member_of_user(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> Member | None:
     """A person's membership in the organization of the transaction."""
-    row = (await connection.execute(member_of_user(organization_id, user_id))).one_or_none()
+    given = {"organization_id": organization_id, "user_id": user_id}
+    row = (await connection.execute(_MEMBER_OF_USER, given)).one_or_none()
     return read_member(row) if row else None
 
 

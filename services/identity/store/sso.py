@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, null, select, update
+from sqlalchemy import BindParameter, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
@@ -216,7 +216,7 @@ async def signs_in_by_provider(connection: AsyncConnection, user_id: UUID) -> bo
     return (await connection.execute(query.limit(1))).first() is not None
 
 
-def demanded_provider(organization_id: UUID) -> Any:
+def demanded_provider(organization_id: UUID | BindParameter[UUID]) -> Any:
     """An expression beside a member's row: the provider that they must sign in by.
 
     It is enforced, their domain is proven, and they aren't the one Admin who may do without.
@@ -235,16 +235,12 @@ def demanded_provider(organization_id: UUID) -> Any:
     return query.correlate(members).limit(1).scalar_subquery()
 
 
-def provider_changed(organization_id: UUID, session_id: str) -> Any:
+def provider_changed(organization_id: BindParameter[UUID], session_id: BindParameter[UUID]) -> Any:
     """An expression: when the provider that made a session changed last, unless another Admin has confirmed that."""
-    try:
-        session = UUID(session_id)
-    except ValueError:  # Another issuer's.
-        return null()
     query = select(sso_providers.c.changed_at).where(
         _made_by_provider(),
         sso_sessions.c.organization_id == organization_id,
-        sso_sessions.c.session_id == session,
+        sso_sessions.c.session_id == session_id,
         sso_providers.c.confirmed_by.is_(None),
     )
     return query.scalar_subquery()
