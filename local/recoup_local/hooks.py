@@ -1,4 +1,5 @@
-"""What a process of the local profile imports from this wheel: the movable clock, and what happens at failpoints.
+"""What a process of the local profile imports from this wheel: the movable clock, the file KMS, and what happens at
+failpoints.
 
 Production images don't have it.
 """
@@ -12,11 +13,18 @@ from datetime import datetime
 from pathlib import Path
 
 from recoup_local.cloud.simclock import SimClock
+from recoup_local.kms import FileKms
+from services._mesh.threads import BoundedThreads
 
 
 def open_clock(file: Path) -> Callable[[], datetime]:
     """The movable clock behind `file`, as a function that says what time it is."""
     return SimClock(file).now
+
+
+def open_file_kms(file: Path, threads: BoundedThreads, deadline_seconds: float) -> FileKms:
+    """The key service in `file`, or the half of it that the file has."""
+    return FileKms(file, threads, deadline_seconds)
 
 
 def open_failpoints(folder: Path, process: str) -> Callable[[str], None]:

@@ -79,7 +79,7 @@ class Installation:
         for spec in PROCESSES:
             if spec.signs:
                 keys.signing_key(self.folder(spec.name), spec.name, self.trust)
-        self.kek_public, self.kek_private = keys.kek(self.folder("scanner"), self.folder("broker"))
+        self.ring = keys.kek(self.folder("scanner"), self.folder("broker"))
         self.subject_kek = keys.subject_kek(self.folder("audit"))
         origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
         witness, self.offline = self.folder("audit-witness"), self.state / "offline"
@@ -213,13 +213,13 @@ class Installation:
                     "log_keys": "logs.vkeys",
                 }
             },
-            "scanner": {"scanner": {"page_key": "page.key", "kek": self.kek_public.name}},
+            "scanner": {"scanner": {"page_key": "page.key"}, "kms": self._kms(self.ring.sealing)},
             "pricing": {"pricing": {"page_key": "page.key"}},
             "pricing-worker": aws,
             "actions": {"actions": {"page_key": "page.key", "receipt_key": self.log.receipt_key.name}},
             # The emulated cloud is consistent at once, so that an unknown outcome is looked at again soon.
             "actions-worker": {**aws, "execution": {"settle_seconds": 1.0, "poll_seconds": 0.5}},
-            "broker": {"broker": {"kek": self.kek_private.name}, **aws},
+            "broker": {"kms": self._kms(self.ring.opening), **aws},
             "scanner-worker": aws,
             # One machine is one address, and one person does what many do elsewhere: what slows those down would slow
             # down everybody here.
@@ -251,6 +251,9 @@ class Installation:
             "subjects.sealer": role("sealer"),
             "subjects.eraser": role("eraser"),
         }
+
+    def _kms(self, file: Path) -> Table:
+        return {"services": ["file"], "kek": f"{self.ring.name}/{{organization_id}}/1", "file": file.name}
 
     def _audit_role(self, task: str) -> Table:
         write_secret(self.folder("audit") / f"{task}.password", self.passwords[f"audit_{task}"])

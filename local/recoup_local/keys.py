@@ -66,18 +66,27 @@ def signing_key(folder: Path, process: str, trust: Path) -> Path:
     return path
 
 
-def kek(sealing_folder: Path, broker_folder: Path) -> tuple[Path, Path]:
-    """The file KMS: the sealing half for who may only seal, the opening half for the broker alone."""
+@dataclass(frozen=True)
+class FileRing:
+    """The file KMS: its name, the half that wraps, and the whole of it, which is the broker's alone."""
+
+    name: str
+    sealing: Path
+    opening: Path
+
+
+def kek(sealing_folder: Path, broker_folder: Path) -> FileRing:
+    """A file KMS: what wraps for who may only seal, what unwraps too for the broker."""
     key = X25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw()
-    kek_id = f"file:{hashlib.sha256(public).hexdigest()[:16]}"
-    sealing = write_secret(
-        sealing_folder / "kek.public.json", json.dumps({"kek_id": kek_id, "public_key": public.hex()})
+    name = f"file:{hashlib.sha256(public).hexdigest()[:16]}"
+    sealing = {"kek_id": name, "public_key": public.hex()}
+    opening = {**sealing, "private_key": key.private_bytes_raw().hex()}
+    return FileRing(
+        name,
+        write_secret(sealing_folder / "kek.public.json", json.dumps(sealing)),
+        write_secret(broker_folder / "kek.private.json", json.dumps(opening)),
     )
-    opening = write_secret(
-        broker_folder / "kek.private.json", json.dumps({"kek_id": kek_id, "private_key": key.private_bytes_raw().hex()})
-    )
-    return sealing, opening
 
 
 def subject_kek(audit_folder: Path) -> Path:

@@ -1,156 +1,174 @@
-"""The envelope that a secret is kept in, byte by byte, and its sealing half. Opening needs what only the broker has.
+"""The envelope that a secret is kept in, byte by byte. Whoever may wrap can seal; only who may unwrap can open.
 
-Envelope, version 1 (integers big-endian):
+Envelope, version 2 (integers big-endian):
 
     offset  length  content
-    0       1       version: 0x01
-    1       1       key service: 0x01 = file KMS (HPKE, RFC 9180: X25519, HKDF-SHA256, AES-256-GCM)
-    2       1       n = length of the KEK's id
-    3       n       the KEK's id, UTF-8
-    3+n     2       w = length of the wrapped key material
-    5+n     w       the wrapped key material: 32 random bytes (IKM) under the KEK
-    5+n+w   32      key commitment
-    37+n+w  12      nonce
-    49+n+w  rest    AES-256-GCM ciphertext and tag
+    0       1       version: 0x02
+    1       1       key service: 0x01 file KMS, 0x02 AWS KMS, 0x03 Azure Key Vault, 0x04 Google Cloud KMS
+    2       2       k = length of the KEK's reference
+    4       k       the KEK's reference, version included, UTF-8 (services/_mesh/kms/interface.py)
+    4+k     2       w = length of the wrapped key material
+    6+k     w       the wrapped key material: 32 random bytes (IKM) under the KEK
+    6+k+w   32      key commitment
+    38+k+w  12      nonce, random
+    50+k+w  rest    AES-256-GCM ciphertext and its tag of 16 bytes
 
-    context            = RFC 8785 JSON of {"credential_id", "organization_id", "purpose", "v": 1}
+    context            = RFC 8785 JSON of {"credential_id", "organization_id", "purpose", "v": 2}
     DEK ‖ commitment   = HKDF-SHA256(IKM, salt = none, info = context, length 64)
-    AAD                = context ‖ bytes 0 .. 49+n+w of the envelope
+    AAD                = context
+    key binding        = context ‖ bytes 0 .. 4+k; AWS takes pairs of text instead (`Binding.pairs`)
 
-The context is bound three times (as HPKE's info, as HKDF's info, in the AAD), so that it holds even with a key service
-that ignores it; the ciphertext commits to its key, so that no second key can open it to something else.
+The context is bound three times (the key binding, HKDF's info, the AAD), so that it holds even with a key service that
+ignores it; the ciphertext commits to its key, so that no second key can open it to something else. The payload isn't
+bound to the wrapped key, so that a KEK is exchanged by one unwrap and one wrap (`rewrap`), and no payload is opened.
+
+Version 1 is read, and never written. It differs: byte 2 is n, the length of the KEK's id, which follows, and then w;
+"v" is 1 in its context; its key binding is the context; its AAD is context ‖ all bytes before the ciphertext. So it
+can't be rewrapped: it is opened and sealed anew.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
-from uuid import UUID
 
-import rfc8785
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes, hpke
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-VERSION = 1
-FILE_KMS = 1
+from services._mesh.kms.interface import Binding, EnvelopeBroken, Kek, KeyService, Kms, SecretContext
+
+VERSION, _FIRST = 2, 1
+MAX_PLAINTEXT, MAX_REFERENCE, MAX_WRAPPED = 8192, 512, 1024
 _IKM_LENGTH, _COMMITMENT_LENGTH, _NONCE_LENGTH, _TAG_LENGTH = 32, 32, 12, 16
-MAX_PLAINTEXT = 8192
-SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-
-
-class EnvelopeBroken(Exception):
-    """The envelope doesn't open: its bytes, its context or its key are wrong. Says no more, on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
-class SecretContext:
-    """What a secret belongs to. `purpose` is such as "aws.base_key"; a purpose can't be swapped for another."""
+class Envelope:
+    """An envelope in its parts, of which nothing is verified. `header` is all that stands before the ciphertext."""
 
-    organization_id: UUID
-    credential_id: UUID
-    purpose: str
-
-    def canonical(self) -> bytes:
-        """The context as RFC 8785 JSON."""
-        return rfc8785.dumps(
-            {
-                "v": VERSION,
-                "organization_id": str(self.organization_id),
-                "credential_id": str(self.credential_id),
-                "purpose": self.purpose,
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
-    """Key material under a KEK: which key service, which KEK, and the bytes."""
-
-    key_service: int
-    kek_id: str
+    version: int
+    kek: Kek
     wrapped: bytes
+    commitment: bytes
+    nonce: bytes
+    sealed: bytes
+    header: bytes
 
 
-class Wrapper(Protocol):
-    """The sealing half of a key service."""
+async def seal(plaintext: bytes, context: SecretContext, kek: Kek, kms: Kms) -> bytes:
+    """The envelope of `plaintext`. Raises ValueError above MAX_PLAINTEXT bytes, and what `Kms.wrap` raises.
 
-    def wrap(self, key_material: bytes, context: bytes) -> WrappedKey:
-        """Put key material under the KEK, bound to the context."""
-
-
-class Unwrapper(Protocol):
-    """The opening half of a key service; only the broker has one."""
-
-    def unwrap(self, key: WrappedKey, context: bytes) -> bytes:
-        """The key material. Raises EnvelopeBroken, or Problem when the key service can't be reached."""
-
-
-class FileWrapper:
-    """Seals to the public half of the file KMS's KEK; can't open what it sealed.
-
-    The file is JSON: {"kek_id": text, "public_key": 32 bytes in hexadecimal}.
+    It calls the key service, so never within a transaction.
     """
-
-    def __init__(self, path: Path) -> None:
-        content = json.loads(path.read_text("utf-8"))
-        self._kek_id = str(content["kek_id"])
-        self._public_key = X25519PublicKey.from_public_bytes(bytes.fromhex(content["public_key"]))
-
-    def wrap(self, key_material: bytes, context: bytes) -> WrappedKey:
-        return WrappedKey(FILE_KMS, self._kek_id, SUITE.encrypt(key_material, self._public_key, info=context))
-
-
-def seal(plaintext: bytes, context: SecretContext, wrapper: Wrapper) -> bytes:
-    """The envelope of `plaintext`. Raises ValueError above MAX_PLAINTEXT bytes."""
     if len(plaintext) > MAX_PLAINTEXT:
         raise ValueError(f"a secret has at most {MAX_PLAINTEXT} bytes")
-    canonical = context.canonical()
-    key_material = os.urandom(_IKM_LENGTH)
-    key = wrapper.wrap(key_material, canonical)
-    kek_id = key.kek_id.encode()
-    dek, commitment = _derive(key_material, canonical)
-    header = bytes([VERSION, key.key_service, len(kek_id)]) + kek_id + len(key.wrapped).to_bytes(2) + key.wrapped
-    header += commitment + os.urandom(_NONCE_LENGTH)
-    return header + AESGCM(dek).encrypt(header[-_NONCE_LENGTH:], plaintext, canonical + header)
+    canonical, head, material = context.canonical(VERSION), _head(kek), os.urandom(_IKM_LENGTH)
+    wrapped = await kms.wrap(kek, material, Binding(canonical + head, context, kek))
+    return assemble(plaintext, canonical, head, material, wrapped, os.urandom(_NONCE_LENGTH))
 
 
-def open_envelope(envelope: bytes, context: SecretContext, unwrapper: Unwrapper) -> bytes:
-    """The plaintext. Raises EnvelopeBroken, or what the key service raises."""
-    key, header_length = _parse(envelope)
-    canonical = context.canonical()
-    header, ciphertext = envelope[:header_length], envelope[header_length:]
-    dek, commitment = _derive(unwrapper.unwrap(key, canonical), canonical)
-    given = header[-_NONCE_LENGTH - _COMMITMENT_LENGTH : -_NONCE_LENGTH]
-    if not hmac.compare_digest(commitment, given):
-        raise EnvelopeBroken("the envelope doesn't open")
+def assemble(plaintext: bytes, canonical: bytes, head: bytes, material: bytes, wrapped: bytes, nonce: bytes) -> bytes:
+    """An envelope with all that is random in it given, as test vectors need it. Raises ValueError."""
+    keys = _derive(material, canonical)
+    sealed = AESGCM(keys[:_IKM_LENGTH]).encrypt(nonce, plaintext, canonical)
+    return _joined(head, wrapped, keys[_IKM_LENGTH:] + nonce + sealed)
+
+
+async def open_envelope(envelope: bytes, context: SecretContext, kms: Kms) -> bytes:
+    """The plaintext. Raises EnvelopeBroken, or what `Kms.unwrap` raises."""
+    parts, canonical = parse(envelope), context.canonical(envelope[0])
+    return open_with(parts, canonical, await derive_keys(parts, context, canonical, kms))
+
+
+async def derive_keys(parts: Envelope, context: SecretContext, canonical: bytes, kms: Kms) -> bytes:
+    """DEK ‖ commitment of an envelope, by the key service; the commitment isn't compared yet. Raises like `unwrap`."""
+    return _derive(await _unwrap(parts, context, canonical, kms), canonical)
+
+
+def open_with(parts: Envelope, canonical: bytes, keys: bytes | bytearray) -> bytes:
+    """The plaintext, by DEK ‖ commitment. Raises EnvelopeBroken."""
+    _check_commitment(parts, keys)
+    aad = canonical + parts.header if parts.version == _FIRST else canonical
     try:
-        return AESGCM(dek).decrypt(header[-_NONCE_LENGTH:], ciphertext, canonical + header)
+        return AESGCM(memoryview(keys)[:_IKM_LENGTH]).decrypt(parts.nonce, parts.sealed, aad)
     except InvalidTag:
-        raise EnvelopeBroken("the envelope doesn't open") from None
+        raise _broken() from None
 
 
-def _parse(envelope: bytes) -> tuple[WrappedKey, int]:
-    """The wrapped key, and where the ciphertext starts."""
+async def rewrap(envelope: bytes, context: SecretContext, kek: Kek, kms: Kms) -> bytes:
+    """The envelope under another KEK, or under another version of it: one unwrap, one wrap, no payload opened.
+
+    The commitment shows that the key is the right one. An envelope of version 1 is opened and sealed anew. Raises like
+    `open_envelope` and `seal`.
+    """
+    parts, canonical = parse(envelope), context.canonical(envelope[0])
+    if parts.version == _FIRST:
+        return await seal(await open_envelope(envelope, context, kms), context, kek, kms)
+    material = await _unwrap(parts, context, canonical, kms)
+    _check_commitment(parts, _derive(material, canonical))
+    head = _head(kek)
+    wrapped = await kms.wrap(kek, material, Binding(canonical + head, context, kek))
+    return _joined(head, wrapped, parts.commitment + parts.nonce + parts.sealed)
+
+
+def parse(envelope: bytes) -> Envelope:
+    """An envelope's parts. Raises EnvelopeBroken for what has none."""
     try:
-        version, key_service, id_length = envelope[:3]
-        kek_id = envelope[3 : 3 + id_length].decode("utf-8")
-    except (ValueError, UnicodeDecodeError):
-        raise EnvelopeBroken("the envelope doesn't open") from None
-    start = 5 + id_length
-    wrapped_length = int.from_bytes(envelope[start - 2 : start])
-    end = start + wrapped_length + _COMMITMENT_LENGTH + _NONCE_LENGTH
-    if version != VERSION or len(envelope) < end + _TAG_LENGTH:
-        raise EnvelopeBroken("the envelope doesn't open")
-    return WrappedKey(key_service, kek_id, envelope[start : start + wrapped_length]), end
+        version, service = envelope[0], KeyService(envelope[1])
+        if version != VERSION and (version, service) != (_FIRST, KeyService.FILE):
+            raise _broken()
+        start = 3 if version == _FIRST else 4
+        middle = start + int.from_bytes(envelope[2:start])
+        kek = Kek(service, envelope[start:middle].decode())
+        end = middle + 2 + int.from_bytes(envelope[middle : middle + 2])
+    except (IndexError, ValueError):
+        raise _broken() from None
+    nonce = end + _COMMITMENT_LENGTH
+    sealed = nonce + _NONCE_LENGTH
+    is_sized = 0 < middle - start <= MAX_REFERENCE and end - middle - 2 <= MAX_WRAPPED
+    if not is_sized or len(envelope) < sealed + _TAG_LENGTH:
+        raise _broken()
+    return Envelope(
+        version,
+        kek,
+        envelope[middle + 2 : end],
+        envelope[end:nonce],
+        envelope[nonce:sealed],
+        envelope[sealed:],
+        envelope[:sealed],
+    )
 
 
-def _derive(key_material: bytes, context: bytes) -> tuple[bytes, bytes]:
-    derived = HKDF(hashes.SHA256(), 64, salt=None, info=context).derive(key_material)
-    return derived[:32], derived[32:]
+async def _unwrap(parts: Envelope, context: SecretContext, canonical: bytes, kms: Kms) -> bytes:
+    aad = canonical if parts.version == _FIRST else canonical + _head(parts.kek)
+    return await kms.unwrap(parts.kek, parts.wrapped, Binding(aad, context, parts.kek))
+
+
+def _check_commitment(parts: Envelope, keys: bytes | bytearray) -> None:
+    if not hmac.compare_digest(keys[_IKM_LENGTH:], parts.commitment):
+        raise _broken()
+
+
+def _head(kek: Kek) -> bytes:
+    reference = kek.reference.encode()
+    if not 0 < len(reference) <= MAX_REFERENCE:
+        raise ValueError(f"a KEK's reference has from 1 to {MAX_REFERENCE} bytes")
+    return bytes([VERSION, kek.service]) + len(reference).to_bytes(2) + reference
+
+
+def _joined(head: bytes, wrapped: bytes, rest: bytes) -> bytes:
+    if len(wrapped) > MAX_WRAPPED:
+        raise ValueError(f"wrapped key material has at most {MAX_WRAPPED} bytes")
+    return head + len(wrapped).to_bytes(2) + wrapped + rest
+
+
+def _derive(material: bytes, canonical: bytes) -> bytes:
+    length = _IKM_LENGTH + _COMMITMENT_LENGTH
+    return HKDF(hashes.SHA256(), length, salt=None, info=canonical).derive(material)
+
+
+def _broken() -> EnvelopeBroken:
+    return EnvelopeBroken("the envelope doesn't open")

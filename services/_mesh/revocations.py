@@ -6,7 +6,7 @@ roles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,6 +45,10 @@ class Revocation:
     revoked_at: float
 
 
+def _nothing(_: Revocation) -> None:
+    pass
+
+
 class FeedGap(Exception):
     """Entries are missing: the feed must be asked again from the last one that we have."""
 
@@ -58,6 +62,8 @@ class Revocations:
         self._fresh_at: float | None = None
         self._catching_up = True
         self.last_seq = 0
+        # Called with each entry of the feed, also with one that came before: for whoever keeps what may be revoked.
+        self.on_entry: Callable[[Revocation], None] = _nothing
 
     def resume(self) -> int:
         """To be called when a stream begins: returns the entry to ask from, and allows pruned entries to be
@@ -81,6 +87,7 @@ class Revocations:
                 entry.revoked_at, self._entries.get((entry.kind, entry.key), 0.0)
             )
             self.last_seq = entry.seq
+            self.on_entry(entry)
         if self.last_seq < latest_seq:
             self._behind(bool(entries), latest_seq)
             if self._catching_up:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 
 from recoup.broker.v1 import broker_service_pb2
+from services._mesh.clock import monotonic
+from services._mesh.kms.opening import KeyServices
 from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
 from services.broker.clients import Sts
 from services.broker.config import BrokerSettings
-from services.broker.kms import FileKms
+from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
+from services.broker.opening import Opener
 from services.broker.rpc import BrokerRpc
 from services.broker.usecases import Desk
 
@@ -20,13 +23,16 @@ _THREADS = 8
 async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     """Wire the broker together and serve."""
     threads = BoundedThreads(_THREADS, "sts")
-    desk = Desk(
-        FileKms(settings.broker.kek), Sts(threads, settings.aws), UsedGrants(mesh.clock.wall_seconds()), mesh.clock
-    )
+    kms = KeyServices(settings.kms, mesh.profile)
+    opener = Opener(kms, KeyCache(monotonic))
+    mesh.revocations.on_entry = opener.revoked
+    desk = Desk(opener, Sts(threads, settings.aws), UsedGrants(mesh.clock.wall_seconds()), mesh.clock)
     mesh.follow_revocations()
     try:
         await mesh.serve([(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], BrokerRpc(desk))])
     finally:
+        opener.close()
+        kms.close()
         threads.close()
 
 

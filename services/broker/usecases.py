@@ -10,14 +10,15 @@ from uuid import UUID
 from services._mesh.aws import Failure
 from services._mesh.clock import Clock
 from services._mesh.context import current
-from services._mesh.envelope import EnvelopeBroken, SecretContext, Unwrapper, open_envelope
 from services._mesh.errors import Denied, Reason, Unavailable, WrongState
 from services._mesh.grants import CredentialScope, Grant
+from services._mesh.kms.interface import EnvelopeBroken, SecretContext
 from services.broker.clients import AssumeFailed, CloudSession, Sts
 from services.broker.model import base_key
 from services.broker.model.base_key import BaseKey
 from services.broker.model.purposes import ROLE_OF, session_policy
 from services.broker.model.replay import UsedGrants
+from services.broker.opening import Opener
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 class Desk:
     """What the broker works with."""
 
-    kms: Unwrapper
+    opener: Opener
     sts: Sts
     used: UsedGrants
     clock: Clock
@@ -44,12 +45,13 @@ class Opened:
 async def open_credential(desk: Desk, sealed: bytes) -> Opened:
     """Open the grant's credential and assume its role under its session policy.
 
-    Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE, CLOUD_REFUSED),
-    Unavailable (KMS_UNAVAILABLE, CLOUD_THROTTLED, CLOUD_UNREACHABLE).
+    Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE,
+    KMS_KEY_UNUSABLE, CLOUD_REFUSED), Unavailable (KMS_UNAVAILABLE, KMS_KEY_UNUSABLE, CLOUD_THROTTLED,
+    CLOUD_UNREACHABLE).
     """
     grant, scope = _take_grant(desk)
     policy = session_policy(scope.purpose, scope.statements)
-    base = _open(desk, sealed, grant.organization_id, scope.credential_id)
+    base = await _open(desk, sealed, grant.organization_id, scope.credential_id)
     role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
     identity = f"{scope.purpose}-{grant.subject}"
     try:
@@ -74,7 +76,7 @@ class Probe:
 async def probe_credential(desk: Desk, sealed: bytes) -> Probe:
     """Try the grant's role without an external id, with a wrong one, and with the right one."""
     grant, scope = _take_grant(desk)
-    base = _open(desk, sealed, grant.organization_id, scope.credential_id)
+    base = await _open(desk, sealed, grant.organization_id, scope.credential_id)
     role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
     identity = f"probe-{grant.subject}"
     without, _ = await _attempt(desk, base, role_arn, None, identity)
@@ -103,11 +105,11 @@ def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
     return grant, grant.credential
 
 
-def _open(desk: Desk, sealed: bytes, organization_id: UUID, credential_id: UUID) -> BaseKey:
+async def _open(desk: Desk, sealed: bytes, organization_id: UUID, credential_id: UUID) -> BaseKey:
     """The base key. The context comes from the grant, never from the envelope or its row."""
     context = SecretContext(organization_id, credential_id, base_key.PURPOSE)
     try:
-        return base_key.parse(bytearray(open_envelope(sealed, context, desk.kms)))
+        return base_key.parse(await desk.opener.open(sealed, context))
     except (EnvelopeBroken, ValueError, KeyError):
         raise WrongState(
             Reason.ERROR_REASON_CREDENTIAL_UNOPENABLE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from recoup.scanner.v1 import scanner_service_pb2
-from services._mesh.envelope import FileWrapper
 from services._mesh.job_tasks import own_jobs
+from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
@@ -24,10 +24,14 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     produce(mesh, "scanner", store)
     policies = Policies(store, Identity(mesh.channels.to("identity")))
     office = await own_jobs(mesh, "scanner", store, {VERIFY: policies.verify, SCAN: policies.scan}, on_dead=give_up)
-    keys = settings.scanner
+    kms = KeyServices(settings.kms, mesh.profile)
+    pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
-    rpc = ScannerRpc(store, office.planner, FileWrapper(keys.kek), PageTokens.from_file(keys.page_key), exceptions)
-    await mesh.serve([(scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc), office.service])
+    rpc = ScannerRpc(store, office.planner, Sealer(kms, settings.kms.own_kek), pages, exceptions)
+    try:
+        await mesh.serve([(scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc), office.service])
+    finally:
+        kms.close()
 
 
 if __name__ == "__main__":

@@ -7,22 +7,27 @@ from typing import Annotated
 
 from services._mesh.aws import AwsSettings
 from services._mesh.config import Between, SecretFile
+from services._mesh.kms.opening import KmsSettings
 from services._mesh.settings import MeshSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScannerKeys:
-    """The key that page tokens are sealed with, and the sealing half of the KEK: it can't open what it sealed."""
+    """The key that page tokens are sealed with."""
 
     page_key: SecretFile
-    kek: SecretFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScannerSettings(MeshSettings):
-    """The scanner's API process."""
+    """The scanner's API process. In its key service it may wrap, and not unwrap."""
 
     scanner: ScannerKeys
+    kms: KmsSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.kms.check_profile(self.process.profile)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from uuid import UUID
 from recoup.scanner.v1 import scanner_service_pb2 as pb
 from recoup.scanner.v1 import scanner_service_pb2_grpc
 from services._mesh.context import current
-from services._mesh.envelope import Wrapper
 from services._mesh.jobs import Planner
+from services._mesh.kms.opening import Sealer
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import moment
 from services._mesh.uow import Store, UnitOfWork
@@ -24,16 +24,22 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
     """recoup.scanner.v1.ScannerService."""
 
     def __init__(
-        self, store: Store, planner: Planner, wrapper: Wrapper, pages: PageTokens, exceptions: Exceptions
+        self, store: Store, planner: Planner, sealer: Sealer, pages: PageTokens, exceptions: Exceptions
     ) -> None:
-        self._store, self._planner, self._wrapper, self._pages = store, planner, wrapper, pages
+        self._store, self._planner, self._sealer, self._pages = store, planner, sealer, pages
         self._exceptions = exceptions
 
     async def CreateConnection(
         self, request: pb.CreateConnectionRequest, context: Context
     ) -> pb.CreateConnectionResponse:
+        earlier = await self._store.replayed(request, pb.CreateConnectionResponse)
+        if earlier is not None:
+            return earlier
+        # Sealed before the transaction, like every call to a peer.
+        given = await usecases.seal_connection(self._sealer, wire.new_connection(request))
+
         async def decide(work: UnitOfWork) -> pb.CreateConnectionResponse:
-            made = await usecases.create_connection(work, self._wrapper, wire.new_connection(request))
+            made = await usecases.create_connection(work, given)
             return pb.CreateConnectionResponse(connection=wire.connection(made))
 
         return await self._store.write(request, pb.CreateConnectionResponse, decide)

@@ -11,11 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from services._mesh.context import current
-from services._mesh.envelope import SecretContext, Wrapper, seal
 from services._mesh.errors import AlreadyExists, Conflict, Denied, NotFound, Reason, WrongState, invalid_field
 from services._mesh.grants import CredentialScope
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Authority, Job, Planner
+from services._mesh.kms.interface import SecretContext
+from services._mesh.kms.opening import Sealer
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.detections import READ_PERMISSIONS
@@ -25,6 +26,7 @@ from services.scanner.model.connection import (
     Connection,
     ConnectionState,
     NewConnection,
+    SealedConnection,
 )
 from services.scanner.model.reading import APIS, units_of
 from services.scanner.model.suppression import Suppression, target_of
@@ -35,20 +37,29 @@ VERIFY, SCAN = "verify_connection", "scan"
 EXPORT_EVIDENCE, EVIDENCE_PAGE = "export_evidence", 50
 
 
-async def create_connection(work: UnitOfWork, wrapper: Wrapper, given: NewConnection) -> Connection:
-    """Create a connection: generate the external id, seal the base key together with it and the roles.
+async def seal_connection(sealer: Sealer, given: NewConnection) -> SealedConnection:
+    """Generate a connection's external id, and seal the base key together with it and the roles.
 
-    Raises Invalid when a role isn't in the account that it is given for.
+    Raises Invalid when a role isn't in the account that it is given for, and what the key service raises.
     """
     _check_accounts(given.accounts)
+    external_id, credential_id = f"recoup-{secrets.token_hex(16)}", uuid7()
+    context = SecretContext(current().organization(), credential_id, CREDENTIAL_PURPOSE)
+    envelope = await sealer.seal(_plaintext(external_id, given), context)
+    return SealedConnection(given, external_id, credential_id, envelope)
+
+
+async def create_connection(work: UnitOfWork, sealed: SealedConnection) -> Connection:
+    """Create a connection with its sealed credential."""
+    given = sealed.given
     made = Connection(
         work.organization_id,
         uuid7(),
         given.display_name,
         given.accounts,
         given.regions,
-        f"recoup-{secrets.token_hex(16)}",
-        uuid7(),
+        sealed.external_id,
+        sealed.credential_id,
         given.access_key_id,
         ConnectionState.PENDING,
         "",
@@ -57,8 +68,7 @@ async def create_connection(work: UnitOfWork, wrapper: Wrapper, given: NewConnec
         work.now,
         None,
     )
-    context = SecretContext(work.organization_id, made.credential_id, CREDENTIAL_PURPOSE)
-    await connections.insert_connection(work.connection, made, seal(_plaintext(made, given), context, wrapper))
+    await connections.insert_connection(work.connection, made, sealed.envelope)
     work.emit(
         "scanner.connection.create",
         f"connections/{made.connection_id}",
@@ -85,13 +95,13 @@ def _check_accounts(accounts: Sequence[Account]) -> None:
             raise invalid_field(f"aws_accounts[{place}].act_role_arn", "must be another role than scan_role_arn")
 
 
-def _plaintext(made: Connection, given: NewConnection) -> bytes:
+def _plaintext(external_id: str, given: NewConnection) -> bytes:
     roles = {a.account_id: {"scan": a.scan_role_arn, "act": a.act_role_arn} for a in given.accounts}
     return json.dumps(
         {
             "access_key_id": given.access_key_id,
             "secret_access_key": given.secret_access_key,
-            "external_id": made.external_id,
+            "external_id": external_id,
             "roles": roles,
         }
     ).encode()

@@ -267,13 +267,16 @@ def test_the_api_that_seals_cannot_open(made: TestMesh) -> None:
     assert "kek.private.json" not in held
     script = (
         "import json, sys; from pathlib import Path; from uuid import UUID\n"
-        "from services._mesh.envelope import SecretContext, open_envelope\n"
-        "from services.broker.kms import FileKms\n"
+        "import asyncio; from recoup_local.kms import FileKms\n"
+        "from services._mesh.envelope import open_envelope\n"
+        "from services._mesh.kms.interface import SecretContext\n"
+        "from services._mesh.threads import BoundedThreads\n"
         "folder, sealed = Path(sys.argv[1]), bytes.fromhex(sys.argv[2])\n"
         "context = SecretContext(UUID(int=1), UUID(int=2), 'aws.base_key')\n"
         "for path in folder.iterdir():\n"
         "    try:\n"
-        "        open_envelope(sealed, context, FileKms(path)); print('OPENED')\n"
+        "        kms = FileKms(path, BoundedThreads(1, 'kms'), 5.0)\n"
+        "        asyncio.run(open_envelope(sealed, context, kms)); print('OPENED')\n"
         "    except Exception as error:\n"
         "        print(type(error).__name__)\n"
     )

@@ -46,6 +46,16 @@ class NewConnection:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedConnection:
+    """A connection that is about to be made, with its credential in its envelope."""
+
+    given: NewConnection
+    external_id: str
+    credential_id: UUID
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RoleCheck:
     """What a verification saw of one role: "ALLOWED", "REFUSED" or "UNREACHABLE" for each attempt."""
 

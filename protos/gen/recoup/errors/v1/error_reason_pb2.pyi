@@ -123,7 +123,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CREDENTIAL_UNOPENABLE: _ErrorReason.ValueType  # 64
     """The sealed credential doesn't open: wrong context, key or bytes. FAILED_PRECONDITION. Metadata: credential_id."""
     ERROR_REASON_KMS_UNAVAILABLE: _ErrorReason.ValueType  # 65
-    """The key service can't be reached or refuses. UNAVAILABLE. Metadata: none."""
+    """The key service can't be reached, throttles us or doesn't answer in time. UNAVAILABLE. Metadata: cause (THROTTLED,
+    TIMEOUT, UNREACHABLE), kek.
+    """
+    ERROR_REASON_KMS_KEY_UNUSABLE: _ErrorReason.ValueType  # 66
+    """The KEK can't be used: it is disabled (UNAVAILABLE: goes on by itself once it is enabled), or missing, retired, refused
+    to us or elsewhere (FAILED_PRECONDITION). Metadata: cause (DISABLED, MISSING, RETIRED, DENIED, WRONG_REGION), kek.
+    """
     ERROR_REASON_BILL_MALFORMED: _ErrorReason.ValueType  # 70
     """A bill row breaks the format; the whole batch was refused. INVALID_ARGUMENT. Metadata: row, column, rule."""
     ERROR_REASON_PRICE_UNKNOWN: _ErrorReason.ValueType  # 71
@@ -341,7 +347,13 @@ FAILED_PRECONDITION. Metadata: role_arn.
 ERROR_REASON_CREDENTIAL_UNOPENABLE: ErrorReason.ValueType  # 64
 """The sealed credential doesn't open: wrong context, key or bytes. FAILED_PRECONDITION. Metadata: credential_id."""
 ERROR_REASON_KMS_UNAVAILABLE: ErrorReason.ValueType  # 65
-"""The key service can't be reached or refuses. UNAVAILABLE. Metadata: none."""
+"""The key service can't be reached, throttles us or doesn't answer in time. UNAVAILABLE. Metadata: cause (THROTTLED,
+TIMEOUT, UNREACHABLE), kek.
+"""
+ERROR_REASON_KMS_KEY_UNUSABLE: ErrorReason.ValueType  # 66
+"""The KEK can't be used: it is disabled (UNAVAILABLE: goes on by itself once it is enabled), or missing, retired, refused
+to us or elsewhere (FAILED_PRECONDITION). Metadata: cause (DISABLED, MISSING, RETIRED, DENIED, WRONG_REGION), kek.
+"""
 ERROR_REASON_BILL_MALFORMED: ErrorReason.ValueType  # 70
 """A bill row breaks the format; the whole batch was refused. INVALID_ARGUMENT. Metadata: row, column, rule."""
 ERROR_REASON_PRICE_UNKNOWN: ErrorReason.ValueType  # 71

@@ -1,0 +1,78 @@
+"""Opens envelopes with the key service and a bounded cache of derived keys; fails closed.
+
+Owns nothing of who may ask: the context that it is given comes from a grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+from services._mesh.envelope import Envelope, derive_keys, open_with, parse
+from services._mesh.kms.interface import Kms, SecretContext
+from services._mesh.revocations import Revocation, RevocationKind
+from services.broker.model.key_cache import KeyCache, KeyName
+
+
+@dataclass(frozen=True, slots=True)
+class Unwrapping:
+    """A call of the key service that is under way: others who need the same key wait for it."""
+
+    task: asyncio.Task[bytes]
+    began_at: float
+    purges: int
+
+
+class Opener:
+    """Opens sealed secrets. One call of the key service for each sealed version in five minutes, however many ask."""
+
+    def __init__(self, kms: Kms, cache: KeyCache) -> None:
+        self._kms, self._cache = kms, cache
+        self._under_way: dict[KeyName, Unwrapping] = {}
+
+    async def open(self, sealed: bytes, context: SecretContext) -> bytearray:
+        """The plaintext, for the caller to overwrite. Raises EnvelopeBroken, Problem (KMS_UNAVAILABLE,
+        KMS_KEY_UNUSABLE).
+        """
+        parts = parse(sealed)
+        canonical = context.canonical(parts.version)
+        name = KeyName(context.organization_id, context.credential_id, context.purpose, parts.header)
+        cached = self._cache.get(name)
+        if cached is not None:
+            return bytearray(open_with(parts, canonical, cached))
+        unwrapping = self._unwrapping(name, parts, context, canonical)
+        # Not cancelled with one of those who wait for it.
+        keys = await asyncio.shield(unwrapping.task)
+        opened = bytearray(open_with(parts, canonical, keys))
+        self._cache.put(name, keys, unwrapping.began_at, unwrapping.purges)
+        return opened
+
+    def revoked(self, entry: Revocation) -> None:
+        """Forget the keys of what the feed says is revoked, or sealed anew."""
+        try:
+            if entry.kind is RevocationKind.CREDENTIAL:
+                self._cache.purge(credential_id=UUID(entry.key))
+            elif entry.kind is RevocationKind.ORGANIZATION:
+                self._cache.purge(organization_id=UUID(entry.key))
+        except ValueError:  # Whatever it is about, no key is older than it then.
+            self._cache.purge()
+
+    def close(self) -> None:
+        """Wipe all keys."""
+        self._cache.purge()
+
+    def _unwrapping(self, name: KeyName, parts: Envelope, context: SecretContext, canonical: bytes) -> Unwrapping:
+        found = self._under_way.get(name)
+        if found is not None and found.purges == self._cache.purges:
+            return found
+        task = asyncio.create_task(derive_keys(parts, context, canonical, self._kms))
+        made = self._under_way[name] = Unwrapping(task, self._cache.now(), self._cache.purges)
+        task.add_done_callback(lambda _: self._done(name, made))
+        return made
+
+    def _done(self, name: KeyName, done: Unwrapping) -> None:
+        if self._under_way.get(name) is done:
+            del self._under_way[name]
+        if not done.task.cancelled():
+            done.task.exception()  # Everybody who waited may be gone; what they would have seen is no news.
