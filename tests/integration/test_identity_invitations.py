@@ -14,17 +14,20 @@ import pytest
 from sqlalchemy import text
 
 from services._mesh.errors import AlreadyExists, Denied, Exhausted, Invalid, NotFound, Problem, WrongState
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.uow import UnitOfWork
+from services.identity.__main__ import permission_table
 from services.identity.model import invitations as model
 from services.identity.model.invitations import Invitation
 from services.identity.model.membership import Member, Role
 from services.identity.store.invitations import list_invitations
-from services.identity.usecases import endings, invitations, joining, members
+from services.identity.usecases import endings, invitations, joining, members, roles
 from tests.support.identity import ADMIN, CLERK, SECOND, Registry, registry
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX
 
 pytestmark = pytest.mark.services("identity")
+TABLE = permission_table()
 EVE = "eve@new.example"
 
 
@@ -44,7 +47,7 @@ async def accept(made: Registry, secret: str, address: str = EVE, user: UUID | N
     """As the RPC does it: found by the secret alone, and then in the organization that it is of."""
     found = await joining.find_invitation(made.store, secret, None)
     return await made.decide(
-        lambda work: joining.accept_invitation(work, found.invitation_id, address),
+        lambda work: joining.accept_invitation(work, TABLE, found.invitation_id, address),
         user or uuid4(),
         found.organization_id,
         "identity.invitation.accept",
@@ -77,7 +80,7 @@ async def test_of_many_who_accept_at_once_one_does(made: Registry) -> None:
 
         async def decide(work: UnitOfWork) -> None:
             await begun.wait()
-            await joining.accept_invitation(work, found.invitation_id, EVE)
+            await joining.accept_invitation(work, TABLE, found.invitation_id, EVE)
 
         try:
             await made.decide(decide, uuid4())
@@ -255,3 +258,39 @@ async def test_they_are_listed_the_newest_first(made: Registry) -> None:
         listed = await list_invitations(connection, None, 2)
         rest = await list_invitations(connection, listed[-1].invitation_id, 2)
     assert [each.invitation_id for each in (*listed, *rest)] == ids[::-1]
+
+
+async def test_an_invitation_ends_with_what_its_inviter_may_give(made: Registry) -> None:
+    """By a custom role that is changed, which no ending hears of: refused when it is accepted, and taken back."""
+    recruits = ("identity.member.update", "identity.member.read", *sorted(_of(Role.VIEWER)))
+    role = await made.decide(lambda work: roles.create_role(work, TABLE, "recruiter", "", recruits))
+    clerk = await made.member(CLERK)
+    given = roles.Assignment(clerk.member_id, None, role.role_id, ResourceLimits(), clerk.etag)
+    await made.decide(lambda work: roles.assign_role(work, TABLE, given))
+    _, kept = await invite(made, "first@new.example", Role.VIEWER, by=CLERK)
+    invitation, secret = await invite(made, EVE, Role.VIEWER, by=CLERK)
+
+    async def settle(address: str) -> None:
+        await made.decide(
+            lambda work: joining.require_inviter(made.store, TABLE, ACME, invitation.invitation_id, address), uuid4()
+        )
+
+    await settle(EVE)
+    assert (await accept(made, kept, "first@new.example")).role is Role.VIEWER
+    await made.decide(
+        lambda work: roles.update_role(work, TABLE, role.role_id, "", ("identity.member.read",), role.etag)
+    )
+    with pytest.raises(Denied):  # A stranger with the secret changes nothing, and learns nothing.
+        await settle("mallory@new.example")
+    for refused in (lambda: accept(made, secret), lambda: settle(EVE)):
+        with pytest.raises(WrongState, match="may not invite") as caught:
+            await refused()
+        assert caught.value.reason_name == "INVITATION_REVOKED"
+    (event,) = await made.events("identity.invitation.revoke")
+    assert event["metadata"]["why"] == "the inviter may not make it any more"
+    with pytest.raises(WrongState, match="taken back"):
+        await accept(made, secret)
+
+
+def _of(role: Role) -> frozenset[str]:
+    return TABLE.everywhere(ACME, role.value, frozenset())

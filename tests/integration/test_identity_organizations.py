@@ -14,16 +14,18 @@ from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Denied, Invalid, NotFound, WrongState
 from services._mesh.ids import PLATFORM
 from services._mesh.uow import UnitOfWork
-from services.identity.model.membership import Organization, Role
+from services.identity.__main__ import permission_table
+from services.identity.model.membership import Member, Organization, Role
 from services.identity.store.organizations import find_organization
 from services.identity.usecases import endings, joining, members, organizations, own_membership, ownership, platform
-from services.identity.usecases.organizations import OrganizationChange
+from services.identity.usecases.organizations import NewOrganization, OrganizationChange
 from services.identity.usecases.platform import NewTenant
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, context, linked_passport
 
 pytestmark = pytest.mark.services("identity")
+TABLE = permission_table()
 OPERATOR = UUID(int=0x81)
 FIRST = "first@initech.example"
 
@@ -55,9 +57,19 @@ async def test_the_platform_creates_an_organization_by_inviting_its_first_admin(
     assert await owner(made, new) is None
     found = await joining.find_invitation(made.store, secret, new)
     user = uuid4()
-    member = await made.decide(
-        lambda work: joining.accept_invitation(work, found.invitation_id, FIRST), user, new, role="ADMIN"
+
+    async def accept() -> Member:
+        return await made.decide(
+            lambda work: joining.accept_invitation(work, TABLE, found.invitation_id, FIRST), user, new, role="ADMIN"
+        )
+
+    with pytest.raises(WrongState, match="may not invite"):  # Nobody of the platform's, or nobody any more.
+        await accept()
+    of_platform = ((OPERATOR, "op@platform.example", Role.ADMIN),)
+    await organizations.create_organization(
+        made.store, NewOrganization(PLATFORM, "platform", "Platform", "UTC", "USD", of_platform)
     )
+    member = await accept()
     assert await owner(made, new) == member.member_id
     created = (await made.events("identity.organization.create", new))[0]
     assert created["actor"] == f"user:{OPERATOR}"
@@ -133,7 +145,7 @@ async def test_nobody_joins_a_suspended_organization(made: Registry) -> None:
     await made.decide(lambda work: platform.suspend_organization(work, "unpaid"), OPERATOR)
     found = await joining.find_invitation(made.store, secret, None)
     with pytest.raises(WrongState, match="suspended"):
-        await made.decide(lambda work: joining.accept_invitation(work, found.invitation_id, FIRST), uuid4())
+        await made.decide(lambda work: joining.accept_invitation(work, TABLE, found.invitation_id, FIRST), uuid4())
 
 
 async def test_the_owner_is_the_first_admin_and_stays_until_they_hand_over(made: Registry) -> None:

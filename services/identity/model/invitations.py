@@ -87,3 +87,11 @@ def require_pending(invitation: Invitation, now: datetime) -> None:
     over = _OVER.get(invitation.state_at(now))
     if over is not None:
         raise WrongState(*over)
+
+
+def orphaned() -> WrongState:
+    """The refusal of an invitation whose inviter could not make it any more."""
+    return WrongState(
+        Reason.ERROR_REASON_INVITATION_REVOKED,
+        "Whoever invited you may not invite anybody to that role any more. Ask for a new invitation.",
+    )

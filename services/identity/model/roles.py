@@ -15,6 +15,8 @@ from services.identity.model.permissions import PermissionTable
 # How long somebody waits who was given a role that may approve, unless another Admin confirms them.
 APPROVER_WAIT = timedelta(hours=24)
 MAX_ROLES = 100
+# With which one invites, and with which the platform creates an organization.
+INVITE, FOUND = "identity.member.update", "identity.organization.create"
 # So many further users of one person fit into a passport.
 MAX_LINKED = 20
 # Events name custom roles and the others side by side.
@@ -68,6 +70,28 @@ def is_fresh(member: Member, now: datetime) -> bool:
     if member.approver_for != member.role_key or member.approver_since is None:
         return True
     return member.confirmed_by is None and member.approver_since + APPROVER_WAIT > now
+
+
+def gives(table: PermissionTable, giver: Member, role: Role, custom: CustomRole | None = None) -> frozenset[str]:
+    """What of a role its giver doesn't hold, so that they can't give it. An Admin may give each of the seven."""
+    if giver.role is Role.ADMIN and custom is None:
+        return frozenset()
+    wanted = frozenset(custom.permissions if custom else ())
+    organization_id = giver.organization_id
+    held = table.everywhere(organization_id, giver.role.value, giver.custom_permissions)
+    return (wanted or table.everywhere(organization_id, role.value, wanted)) - held
+
+
+def may_invite(table: PermissionTable, inviter: Member, role: Role) -> bool:
+    """Whether a member could invite somebody to a role now."""
+    held = table.everywhere(inviter.organization_id, inviter.role.value, inviter.custom_permissions)
+    return inviter.state == "ACTIVE" and INVITE in held and not gives(table, inviter, role)
+
+
+def may_found(table: PermissionTable, founder: Member) -> bool:
+    """Whether a member of the platform could create an organization now, and invite its first Admin."""
+    held = table.everywhere(founder.organization_id, founder.role.value, founder.custom_permissions)
+    return founder.state == "ACTIVE" and FOUND in held
 
 
 def require_name_free(name: str) -> None:

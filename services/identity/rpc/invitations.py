@@ -68,9 +68,12 @@ class InvitationRpc(invitation_service_pb2_grpc.InvitationServiceServicer):
         verified_address = call.passport.email if call.passport else ""
 
         async def decide(work: UnitOfWork) -> pb.AcceptInvitationResponse:
-            member = await joining.accept_invitation(work, found.invitation_id, verified_address)
+            member = await joining.accept_invitation(work, self._table, found.invitation_id, verified_address)
             return pb.AcceptInvitationResponse(member=member_wire.member(member, work.now))
 
         # Nothing is written unless they become a member, with this role: so the events name it.
         with entered(replace(call, organization_id=found.organization_id, role=found.role.value)):
+            await joining.require_inviter(
+                self._store, self._table, found.organization_id, found.invitation_id, verified_address
+            )
             return await self._store.write(request, pb.AcceptInvitationResponse, decide, found.organization_id)

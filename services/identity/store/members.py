@@ -136,6 +136,12 @@ async def count_admins(connection: AsyncConnection) -> int:
     return int((await connection.execute(admins)).scalar_one())
 
 
+async def count_members(connection: AsyncConnection) -> int:
+    """Active members of the transaction's organization. The caller holds `lock_members`."""
+    active = select(func.count()).where(members.c.state == "ACTIVE")
+    return int((await connection.execute(active)).scalar_one())
+
+
 async def list_admins(connection: AsyncConnection) -> list[Member]:
     """Active Admins of the transaction's organization, the longest-standing first."""
     query = _WHOLE.where(members.c.role == Role.ADMIN.value, members.c.state == "ACTIVE")

@@ -61,8 +61,13 @@ async def revoke_invitation(work: UnitOfWork, invitation_id: UUID) -> Invitation
     """Take an invitation back. Raises NotFound, WrongState."""
     found = await store.get_invitation(work.connection, invitation_id, lock=True)
     model.require_pending(found, work.now)
-    (revoked,) = await store.mark_revoked(work.connection, work.now, invitation_id=invitation_id)
-    _revoked(work, revoked, "taken back")
+    return await drop_invitation(work, found, "taken back")
+
+
+async def drop_invitation(work: UnitOfWork, invitation: Invitation, why: str) -> Invitation:
+    """Take a locked, pending invitation back."""
+    (revoked,) = await store.mark_revoked(work.connection, work.now, invitation_id=invitation.invitation_id)
+    _revoked(work, revoked, why)
     return revoked
 
 

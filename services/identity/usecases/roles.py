@@ -18,6 +18,7 @@ from services.identity.model.roles import (
     APPROVER_WAIT,
     MAX_ROLES,
     assigned,
+    gives,
     is_fresh,
     reads,
     require_held,
@@ -189,10 +190,7 @@ async def require_may_give(
 ) -> None:
     """Raise Denied unless the caller holds all that a role holds. An Admin may give each of the seven."""
     caller, held = await _caller(work, table)
-    if caller.role is Role.ADMIN and custom is None:
-        return
-    wanted = frozenset(custom.permissions if custom else ())
-    require_held(wanted or table.everywhere(work.organization_id, role.value, wanted), held)
+    require_held(gives(table, caller, role, custom), held)
 
 
 async def require_may_change(work: UnitOfWork, table: PermissionTable, *member_ids: UUID) -> None:
