@@ -31,6 +31,11 @@ class ResourceLimits:
         pairs = ((self.connection_ids, other.connection_ids), (self.tags, other.tags))
         return all(not most or (bool(some) and set(some) <= set(most)) for some, most in pairs)
 
+    def reach(self, connection_id: UUID, tags: Mapping[str, str]) -> bool:
+        """Whether a resource of a connection, with these tags, is within them: as the policies of tables decide it."""
+        tagged = not self.tags or any(tags.get(key) == value for key, value in self.tags)
+        return tagged and (not self.connection_ids or connection_id in self.connection_ids)
+
     def claim(self) -> dict[str, Any]:
         """As a passport carries it."""
         return {"c": [str(each) for each in self.connection_ids], "t": [list(each) for each in self.tags]}

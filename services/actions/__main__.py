@@ -7,6 +7,7 @@ from functools import partial
 
 from recoup.actions.v1 import actions_service_pb2
 from services._mesh.job_tasks import own_jobs
+from services._mesh.jobs import Planner
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
@@ -32,7 +33,8 @@ async def compose(mesh: Mesh, settings: ActionsSettings) -> None:
         Bills(channel("pricing"), exchange),
         Log(channel("audit"), exchange),
     )
-    policies = Policies(store, identity, mesh.clock)
+    assert mesh.key is not None
+    policies = Policies(store, Planner(mesh.key, mesh.name, mesh.clock), identity, mesh.clock)
     kinds = {EXECUTE: policies.execute, CHECKPOINT: policies.checkpoint, EXPIRE: policies.expire}
     office = await own_jobs(mesh, "actions", store, kinds, on_dead=give_up)
     keys = settings.actions

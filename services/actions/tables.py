@@ -70,6 +70,17 @@ approvals = Table(
     Column("persons", ARRAY(_Id), nullable=False),
 )
 
+# Which decisions count no longer, and by which event.
+approval_voids = Table(
+    "approval_voids",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("action_id", _Id, primary_key=True),
+    Column("person", _Id, primary_key=True),
+    Column("voided_at", _Moment, nullable=False),
+    Column("event_id", _Id, nullable=False),
+)
+
 steps = Table(
     "steps",
     metadata,

@@ -65,6 +65,7 @@ def _approval(made: Approval) -> pb.Approval:
         plan_hash=made.plan_hash,
         comment=made.comment,
         decided_at=stamp(made.decided_at),
+        voided_at=stamp(made.voided_at),
     )
 
 

@@ -30,11 +30,13 @@ from services._mesh.errors import (
 from services._mesh.grants import Grant
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job, Planner
+from services._mesh.resource_limits import UNLIMITED
 from services._mesh.uow import Store, UnitOfWork
 from services.actions import wire
 from services.actions.model.action import Step, Whole
 from services.actions.model.plan import Estimate, ResourceKey
 from services.actions.model.request import Finding, FrozenBaseline, Scope
+from services.actions.model.standing import Decider, NowStanding, Standings
 from services.actions.model.states import OPEN_STATES, ActionState, StepState
 from services.actions.store import actions, checkpoints
 from services.actions.usecases import receipts, requests
@@ -290,13 +292,16 @@ class Active:
     async def is_active(self, organization_id: UUID) -> bool:
         return self.active
 
+    async def check_standing(self, organization_id: UUID, deciders: Sequence[Decider]) -> Standings:
+        return Standings(self.active, [NowStanding("HELD", UNLIMITED) for _ in deciders])
+
 
 async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: Office) -> None:
     made = await office.approve(await office.request())
     subjects = {EXECUTE: made.action.action_id, CHECKPOINT: made.checkpoints[0].checkpoint_id}
     for kind, subject in subjects.items():
         job = Job(uuid4(), ACME, kind, subject, 1)
-        policies = {on: Policies(office.api, Active(on), office.clock) for on in (True, False)}  # type: ignore[arg-type]
+        policies = {on: Policies(office.api, office.planner, Active(on), office.clock) for on in (True, False)}  # type: ignore[arg-type]
         decide = {on: getattr(each, kind) for on, each in policies.items()}
         assert (await decide[True](job)).plan == made.action.plan.plan_hash
         with pytest.raises(NotFound, match="organization"):
@@ -306,7 +311,7 @@ async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: 
 async def test_no_session_for_a_deletion_before_its_quarantine_is_over(office: Office) -> None:
     """The quarantine counts from the approval, whatever a worker has written about itself."""
     made = await office.approve(await office.request())
-    policies = Policies(office.api, Active(), office.clock)  # type: ignore[arg-type]
+    policies = Policies(office.api, office.planner, Active(), office.clock)  # type: ignore[arg-type]
     job = Job(uuid4(), ACME, EXECUTE, made.action.action_id, 1)
 
     async def granted() -> set[str]:

@@ -23,13 +23,17 @@ from services._mesh.context import current
 from services._mesh.errors import NotFound, Reason, Unavailable, from_rpc_error
 from services._mesh.exchange import Exchange
 from services._mesh.grants import metadata
+from services._mesh.resource_limits import ResourceLimits
 from services._mesh.times import moment, stamp
 from services.actions.model.action import Action
 from services.actions.model.plan import Estimate, ResourceKey
 from services.actions.model.receipt import Proof
 from services.actions.model.request import Finding, FrozenBaseline, Scope
+from services.actions.model.standing import Decider, NowStanding, Standings
 
 PEER_SECONDS = 15.0
+# A worker waits ten seconds for its lease: that identity doesn't answer must be known, and written, within them.
+STANDING_SECONDS = 3.0
 # Pricing gives a measurement 60 seconds of a thread's time, and its turn has to come first.
 MEASURE_SECONDS = 90.0
 
@@ -48,12 +52,36 @@ class Identity:
         """The currency that an organization reports in, ISO 4217. Raises Problem."""
         return str((await self._check(organization_id)).reporting_currency)
 
+    async def check_standing(self, organization_id: UUID, deciders: Sequence[Decider]) -> Standings:
+        """How those who decided something stand now, one for each. Raises Problem."""
+        request = identity_service_pb2.CheckStandingRequest(
+            organization_id=str(organization_id),
+            decisions=[
+                identity_service_pb2.EarlierDecision(
+                    actor=each.actor, person_id=str(each.person), permission=each.permission
+                )
+                for each in deciders
+            ],
+        )
+        try:
+            answer = await self._stub.CheckStanding(request, timeout=STANDING_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "identity") from None
+        is_active = answer.state == identity_pb2.ORGANIZATION_STATE_ACTIVE
+        return Standings(is_active, [_standing(each) for each in answer.standings])
+
     async def _check(self, organization_id: UUID) -> Any:
         request = identity_service_pb2.CheckOrganizationRequest(organization_id=str(organization_id))
         try:
             return await self._stub.CheckOrganization(request, timeout=PEER_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "identity") from None
+
+
+def _standing(message: identity_service_pb2.Standing) -> NowStanding:
+    state = identity_service_pb2.StandingState.Name(message.state).removeprefix("STANDING_STATE_")
+    connections = tuple(UUID(each) for each in message.limits.connection_ids)
+    return NowStanding(state, ResourceLimits(connections, tuple((tag.key, tag.value) for tag in message.limits.tags)))
 
 
 class Scanner:

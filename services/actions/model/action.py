@@ -55,7 +55,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A decision of one person about one plan hash."""
+    """A decision of one person about one plan hash. Once it is void (`voided_at`), it counts no longer."""
 
     action_id: UUID
     decided_by: str
@@ -66,6 +66,12 @@ class Approval:
     comment: str
     decided_at: datetime
     event_id: UUID
+    voided_at: datetime | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it lets the plan be executed."""
+        return self.decision == "APPROVED" and self.voided_at is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,13 @@ class ActionState(enum.StrEnum):
 
 S = ActionState
 
-# Each state with those that may follow it. UNKNOWN leads back to EXECUTING, and only through a reading, whatever was
-# read; or a person ends it who has looked at the cloud, once nobody finds it out any more.
+# Each state with those that may follow it. Back to REQUESTED leads what nothing was done of, once its approval counts
+# no longer. UNKNOWN leads back to EXECUTING, and only through a reading, whatever was read; or a person ends it who has
+# looked at the cloud, once nobody finds it out any more.
 TRANSITIONS: dict[ActionState, frozenset[ActionState]] = {
     S.REQUESTED: frozenset({S.APPROVED, S.REJECTED, S.CANCELLED, S.EXPIRED}),
-    S.APPROVED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
-    S.EXECUTING: frozenset({S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN, S.CANCELLED}),
+    S.APPROVED: frozenset({S.REQUESTED, S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
+    S.EXECUTING: frozenset({S.REQUESTED, S.QUARANTINED, S.EXECUTED, S.STALE, S.FAILED, S.UNKNOWN, S.CANCELLED}),
     S.QUARANTINED: frozenset({S.EXECUTING, S.CANCELLED, S.STALE, S.FAILED}),
     S.UNKNOWN: frozenset({S.EXECUTING, S.CANCELLED}),
     S.EXECUTED: frozenset({S.CLOSED}),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +15,7 @@ from services._mesh.errors import AlreadyExists, NotFound, Reason, WrongState
 from services.actions.model.action import Action, Approval, Step
 from services.actions.model.plan import PLAN_VERSION, Estimate, load_plan
 from services.actions.model.states import OPEN_STATES, ActionState, StepState, predecessors
-from services.actions.tables import actions, approvals, jobs, steps
+from services.actions.tables import actions, approval_voids, approvals, jobs, steps
 
 # All but the baseline, which is large and needed only to measure and to prove.
 _ACTION_COLUMNS = [column for column in actions.c if column.name not in ("baseline", "tags")]
@@ -86,6 +87,14 @@ async def get_action(connection: AsyncConnection, action_id: UUID, *, lock: bool
     if row is None:
         raise NotFound("action")
     return _action(row)
+
+
+async def get_tags(connection: AsyncConnection, action_id: UUID) -> Mapping[str, str]:
+    """The tags of an action's resource when it was requested; none where they weren't noted. Raises NotFound."""
+    row = (await connection.execute(select(actions.c.tags).where(actions.c.action_id == action_id))).one_or_none()
+    if row is None:
+        raise NotFound("action")
+    return dict(row.tags or {})
 
 
 async def get_baseline(connection: AsyncConnection, action_id: UUID) -> bytes:
@@ -183,10 +192,29 @@ async def insert_approval(
     )
 
 
+async def insert_voids(
+    connection: AsyncConnection, action: Action, void: Sequence[Approval], now: datetime, event_id: UUID
+) -> None:
+    """Say of decisions, which stay as they are, that they count no longer."""
+    for each in void:
+        await connection.execute(
+            insert(approval_voids).values(
+                organization_id=action.organization_id,
+                action_id=action.action_id,
+                person=each.person,
+                voided_at=now,
+                event_id=event_id,
+            )
+        )
+
+
 async def list_approvals(connection: AsyncConnection, action_ids: Sequence[UUID]) -> list[Approval]:
     """The decisions about actions, the oldest first."""
+    decided = (approvals.c.organization_id, approvals.c.action_id, approvals.c.person)
+    voided = (approval_voids.c.organization_id, approval_voids.c.action_id, approval_voids.c.person)
     query = (
-        select(approvals)
+        select(approvals, approval_voids.c.voided_at)
+        .select_from(approvals.outerjoin(approval_voids, and_(*(a == b for a, b in zip(decided, voided, strict=True)))))
         .where(approvals.c.action_id.in_(action_ids))
         .order_by(approvals.c.decided_at, approvals.c.person)
     )
@@ -201,6 +229,7 @@ async def list_approvals(connection: AsyncConnection, action_ids: Sequence[UUID]
             row.comment,
             row.decided_at,
             row.event_id,
+            row.voided_at,
         )
         for row in await connection.execute(query)
     ]

@@ -9,33 +9,37 @@ from uuid import UUID
 from services._mesh.clock import Clock
 from services._mesh.errors import NotFound
 from services._mesh.grants import CredentialScope
-from services._mesh.jobs import Authority, Job
+from services._mesh.jobs import Authority, Job, Planner
 from services._mesh.uow import Store
 from services.actions.clients.peers import Identity
 from services.actions.model.action import Action, Approval, progress
 from services.actions.model.kinds import READS, Statement, StepSpec, step_statements
 from services.actions.model.states import RUNNABLE_STATES, ActionState
 from services.actions.store import actions, checkpoints
+from services.actions.usecases.standing import StandingCheck
 
 
 class Policies:
     """The authority of each kind of job. The plan's hash must be the one that the approval's warrant names."""
 
-    def __init__(self, reader: Store, identity: Identity, clock: Clock) -> None:
-        self._reader, self._identity, self._clock = reader, identity, clock
+    def __init__(self, store: Store, planner: Planner, identity: Identity, clock: Clock) -> None:
+        self._reader, self._identity, self._clock = store, identity, clock
+        self._standing = StandingCheck(store, planner, identity)
 
     async def execute(self, job: Job) -> Authority:
         """The act role may make the next change of the plan, on its one resource, and read around it."""
-        await self._require_active(job.organization_id)
         async with self._reader.read(job.organization_id) as connection:
             action = await actions.get_action(connection, job.subject_id)
+            tags = await actions.get_tags(connection, job.subject_id)
             steps = await actions.list_steps(connection, [job.subject_id])
-            approvals = await actions.list_approvals(connection, [job.subject_id])
+            approvals = [a for a in await actions.list_approvals(connection, [job.subject_id]) if a.counts]
         if action.state not in RUNNABLE_STATES:
             raise actions.wrong_state(action, sorted(state.value for state in RUNNABLE_STATES))
+        may_change = await self._standing.may_change(action, approvals, steps, tags)
         found = progress(action.kind, steps)
         # While an attempt is open, its outcome is read; a session that could send again isn't given out.
-        if found.step is None or found.open is not None or self._is_held(action, found.step, approvals):
+        is_read_only = not may_change or found.open is not None
+        if found.step is None or is_read_only or self._is_held(action, found.step, approvals):
             statements: tuple[Statement, ...] = (READS,)
         else:
             statements = step_statements(action.kind, found.step, action.plan.resource)
@@ -48,7 +52,7 @@ class Policies:
         """
         if not (step.irreversible and action.kind.quarantine_hours):
             return False
-        approved_at = max((a.decided_at for a in approvals if a.decision == "APPROVED"), default=None)
+        approved_at = max((a.decided_at for a in approvals), default=None)
         ends = [action.quarantined_until] if action.quarantined_until else []
         if approved_at is not None:
             ends.append(approved_at + timedelta(hours=action.kind.quarantine_hours))

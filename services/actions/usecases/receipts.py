@@ -120,7 +120,7 @@ async def _evidence(connection: Any, checkpoint: Checkpoint) -> Evidence:
     steps = await actions.list_steps(connection, [action_id])
     return Evidence(
         await actions.get_action(connection, action_id),
-        [approval for approval in approvals if approval.decision == "APPROVED"],
+        [approval for approval in approvals if approval.counts],
         [step for step in steps if step.state is StepState.CONFIRMED],
         checkpoint,
         await actions.get_baseline(connection, action_id),

@@ -157,6 +157,7 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
             "Who requested an action can't approve it. Ask somebody else who may.",
             {"action_id": str(action_id)},
         )
+    await _refuse_second_thoughts(work, action_id)
     if plan_hash != action.plan.plan_hash:
         raise WrongState(
             Reason.ERROR_REASON_PLAN_HASH_MISMATCH,
@@ -164,10 +165,21 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
             {"plan_hash": action.plan.plan_hash},
         )
     await _decide(work, action, "APPROVED", "actions.action.approve", comment)
-    approved = await actions.mark_action(work.connection, action, ActionState.APPROVED)
+    approved = await actions.mark_action(work.connection, action, ActionState.APPROVED, problem="")
     await work.enqueue(planner.plan(work.organization_id, EXECUTE, action_id, work.now, plan=plan_hash))
     await _plan_checkpoints(work, planner, approved)
     return await _whole(work, approved)
+
+
+async def _refuse_second_thoughts(work: UnitOfWork, action_id: UUID) -> None:
+    """A decision that counts no longer isn't made again by the same person: whoever else approves looks anew."""
+    earlier = await actions.list_approvals(work.connection, [action_id])
+    if any(each.person in current().persons() or current().is_caller(each.decided_by) for each in earlier):
+        raise WrongState(
+            Reason.ERROR_REASON_STATE_WRONG,
+            "You decided about this action before, and that counts no longer. Ask somebody else, or request it again.",
+            {"state": "DECIDED_BEFORE", "allowed": "somebody else's decision"},
+        )
 
 
 async def _requested(work: UnitOfWork, action_id: UUID) -> Action:
@@ -208,8 +220,10 @@ async def _decide(work: UnitOfWork, action: Action, decision: str, audit_action:
 async def _plan_checkpoints(work: UnitOfWork, planner: Planner, action: Action) -> None:
     """The approval covers what follows the execution too: a worker can't make jobs.
 
-    A checkpoint that comes before its action was executed puts itself off.
+    A checkpoint that comes before its action was executed puts itself off; those of an earlier approval go on so.
     """
+    if await checkpoints.list_checkpoints(work.connection, [action.action_id]):
+        return
     planned = [(uuid7(), days) for days in WINDOWS_DAYS]
     await checkpoints.insert_checkpoints(
         work.connection, work.organization_id, action.action_id, planned, action.estimate.currency
@@ -224,6 +238,7 @@ async def reject_action(work: UnitOfWork, action_id: UUID, comment: str) -> Whol
     """Reject an action. Raises NotFound, WrongState, Denied."""
     action = await _requested(work, action_id)
     current().require_human("actions.action.approve")
+    await _refuse_second_thoughts(work, action_id)
     await _decide(work, action, "REJECTED", "actions.action.reject", comment)
     rejected = await actions.mark_action(work.connection, action, ActionState.REJECTED, problem=comment)
     return await _whole(work, rejected)

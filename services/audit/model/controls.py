@@ -37,6 +37,7 @@ _KINDS = {
         *(f"scanner.{name}" for name in ("connections", "credentials", "scans")),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
+        "actions.approval_voids",
         *(f"audit.{name}" for name in ("erasures", "legal_holds", "evidence_exports")),
     ),
     "outbox": tuple(f"{service}.outbox" for service in SERVICES),
@@ -166,6 +167,7 @@ SEALED = (
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
     ("actions.actions", "action_id", "requester_person,plan_hash,state"),
     ("actions.approvals", "action_id,person", "requester_person,decision,plan_hash"),
+    ("actions.approval_voids", "action_id,person", "event_id"),
     ("audit.erasures", "erasure_id", "subject_hash,state,requester_hash,decider_hash"),
     ("audit.legal_holds", "hold_id", "subject_hash,releaser_hash"),
 )

@@ -14,9 +14,10 @@ from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import stamp_seconds
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.usecases import feed, members, organizations, own_membership, passports, roles
+from services.identity.usecases import feed, members, organizations, own_membership, passports, roles, standings
 from services.identity.usecases.principals import Authority
 from services.identity.wire import members as wire
+from services.identity.wire import standings as standings_wire
 
 Context = Any
 _BEAT_SECONDS = 1.0
@@ -71,6 +72,19 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
             state=identity_pb2.OrganizationState.Value(f"ORGANIZATION_STATE_{found.state}"),
             time_zone=found.time_zone,
             reporting_currency=found.reporting_currency,
+        )
+
+    async def CheckStanding(self, request: pb.CheckStandingRequest, context: Context) -> pb.CheckStandingResponse:
+        organization, found = await standings.check_standing(
+            self._store,
+            self._authority.permissions,
+            self._clock,
+            UUID(request.organization_id),
+            [standings_wire.earlier(each) for each in request.decisions],
+        )
+        return pb.CheckStandingResponse(
+            state=identity_pb2.OrganizationState.Value(f"ORGANIZATION_STATE_{organization.state}"),
+            standings=[standings_wire.standing(each) for each in found],
         )
 
     async def ListMyOrganizations(

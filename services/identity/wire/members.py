@@ -44,13 +44,14 @@ def member(found: Member, now: datetime) -> pb.Member:
         person_id=str(found.person_id or found.user_id),
         custom_role_id=str(found.custom_role_id) if found.custom_role_id else "",
         custom_role_name=found.custom_role.name if found.custom_role else "",
-        limits=_limits(found.limits) if found.limits else None,
+        limits=limits(found.limits) if found.limits else None,
         approver_state=pb.APPROVER_STATE_FRESH if fresh else pb.APPROVER_STATE_SETTLED,
         approves_from=stamp(found.approver_since + APPROVER_WAIT) if known and found.approver_since else None,
     )
 
 
-def _limits(found: ResourceLimits) -> pb.ResourceLimits:
+def limits(found: ResourceLimits) -> pb.ResourceLimits:
+    """What a role is limited to."""
     return pb.ResourceLimits(
         connection_ids=[str(each) for each in found.connection_ids],
         tags=[pb.ResourceTag(key=key, value=value) for key, value in found.tags],

@@ -332,6 +332,7 @@ class Approval(_message.Message):
     PLAN_HASH_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    VOIDED_AT_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who decided, such as "user:<uuid>"."""
     role: _builtins.str
@@ -346,6 +347,10 @@ class Approval(_message.Message):
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
 
+    @_builtins.property
+    def voided_at(self) -> _timestamp_pb2.Timestamp:
+        """Since when it doesn't count any more, because who decided may not decide any more; absent while it counts."""
+
     def __init__(
         self,
         *,
@@ -355,10 +360,11 @@ class Approval(_message.Message):
         plan_hash: _builtins.str = ...,
         comment: _builtins.str = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        voided_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "voided_at", b"voided_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "decided_at", b"decided_at", "decision", b"decision", "plan_hash", b"plan_hash", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "comment", b"comment", "decided_at", b"decided_at", "decision", b"decision", "plan_hash", b"plan_hash", "role", b"role", "voided_at", b"voided_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

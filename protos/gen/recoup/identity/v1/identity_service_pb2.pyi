@@ -42,6 +42,34 @@ ORGANIZATION_CHOICE_DEFAULT: OrganizationChoice.ValueType  # 1
 """Identity: the one that the person chose last, else the one that their session names, else their only one."""
 Global___OrganizationChoice: _TypeAlias = OrganizationChoice  # noqa: Y015
 
+class _StandingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StandingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StandingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STANDING_STATE_UNSPECIFIED: _StandingState.ValueType  # 0
+    """Not set."""
+    STANDING_STATE_HELD: _StandingState.ValueType  # 1
+    """They are a member, and hold the permission."""
+    STANDING_STATE_NO_MEMBER: _StandingState.ValueType  # 2
+    """They aren't a member any more."""
+    STANDING_STATE_PERMISSION_LOST: _StandingState.ValueType  # 3
+    """They are a member, and don't hold the permission, or don't hold it yet: a fresh approver waits for it."""
+
+class StandingState(_StandingState, metaclass=_StandingStateEnumTypeWrapper):
+    """Whether somebody could decide again what they decided."""
+
+STANDING_STATE_UNSPECIFIED: StandingState.ValueType  # 0
+"""Not set."""
+STANDING_STATE_HELD: StandingState.ValueType  # 1
+"""They are a member, and hold the permission."""
+STANDING_STATE_NO_MEMBER: StandingState.ValueType  # 2
+"""They aren't a member any more."""
+STANDING_STATE_PERMISSION_LOST: StandingState.ValueType  # 3
+"""They are a member, and don't hold the permission, or don't hold it yet: a fresh approver waits for it."""
+Global___StandingState: _TypeAlias = StandingState  # noqa: Y015
+
 @_typing.final
 class IssuePassportRequest(_message.Message):
     """Asks for a passport."""
@@ -267,6 +295,122 @@ class CheckOrganizationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckOrganizationResponse: _TypeAlias = CheckOrganizationResponse  # noqa: Y015
+
+@_typing.final
+class CheckStandingRequest(_message.Message):
+    """Asks after the people behind earlier decisions in one organization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierDecision]:
+        """The decisions."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        decisions: _abc.Iterable[Global___EarlierDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckStandingRequest: _TypeAlias = CheckStandingRequest  # noqa: Y015
+
+@_typing.final
+class EarlierDecision(_message.Message):
+    """What somebody decided earlier, as it was recorded then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who acted, such as "user:<uuid>". A user's own membership counts; of a token or a service account, that of any login
+    of whoever answers for it.
+    """
+    person_id: _builtins.str
+    """The responsible person, a UUID."""
+    permission: _builtins.str
+    """The permission that it took."""
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        person_id: _builtins.str = ...,
+        permission: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "permission", b"permission", "person_id", b"person_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierDecision: _TypeAlias = EarlierDecision  # noqa: Y015
+
+@_typing.final
+class CheckStandingResponse(_message.Message):
+    """How they stand now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    STANDINGS_FIELD_NUMBER: _builtins.int
+    state: _identity_pb2.OrganizationState.ValueType
+    """Where the organization stands."""
+    @_builtins.property
+    def standings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Standing]:
+        """One for each decision, in their order."""
+
+    def __init__(
+        self,
+        *,
+        state: _identity_pb2.OrganizationState.ValueType = ...,
+        standings: _abc.Iterable[Global___Standing] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["standings", b"standings", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckStandingResponse: _TypeAlias = CheckStandingResponse  # noqa: Y015
+
+@_typing.final
+class Standing(_message.Message):
+    """How somebody stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    state: Global___StandingState.ValueType
+    """Whether they could decide again."""
+    @_builtins.property
+    def limits(self) -> _identity_pb2.ResourceLimits:
+        """What their role is limited to; absent where it isn't."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___StandingState.ValueType = ...,
+        limits: _identity_pb2.ResourceLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Standing: _TypeAlias = Standing  # noqa: Y015
 
 @_typing.final
 class ListMyOrganizationsRequest(_message.Message):

@@ -55,6 +55,11 @@ class IdentityServiceStub:
                 request_serializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckOrganizationRequest.SerializeToString,
                 response_deserializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckOrganizationResponse.FromString,
                 _registered_method=True)
+        self.CheckStanding = channel.unary_unary(
+                '/recoup.identity.v1.IdentityService/CheckStanding',
+                request_serializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckStandingRequest.SerializeToString,
+                response_deserializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckStandingResponse.FromString,
+                _registered_method=True)
         self.ListMyOrganizations = channel.unary_unary(
                 '/recoup.identity.v1.IdentityService/ListMyOrganizations',
                 request_serializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.ListMyOrganizationsRequest.SerializeToString,
@@ -129,6 +134,14 @@ class IdentityServiceServicer:
 
     def CheckOrganization(self, request, context):
         """Says whether an organization is active; asked by the APIs before they grant anything to a worker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckStanding(self, request, context):
+        """Says whether who decided something could decide it now. Asked by the APIs before a worker is granted anything on the
+        strength of what these people decided earlier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +232,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.CheckOrganization,
                     request_deserializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckOrganizationRequest.FromString,
                     response_serializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckOrganizationResponse.SerializeToString,
+            ),
+            'CheckStanding': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckStanding,
+                    request_deserializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckStandingRequest.FromString,
+                    response_serializer=recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckStandingResponse.SerializeToString,
             ),
             'ListMyOrganizations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMyOrganizations,
@@ -375,6 +393,33 @@ class IdentityService:
             '/recoup.identity.v1.IdentityService/CheckOrganization',
             recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckOrganizationRequest.SerializeToString,
             recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckStanding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.identity.v1.IdentityService/CheckStanding',
+            recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckStandingRequest.SerializeToString,
+            recoup_dot_identity_dot_v1_dot_identity__service__pb2.CheckStandingResponse.FromString,
             options,
             channel_credentials,
             insecure,

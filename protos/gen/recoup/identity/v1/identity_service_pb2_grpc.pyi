@@ -41,6 +41,10 @@ class IdentityServiceStub:
     """Streams revocations in order, with a heartbeat each second, from just after `after_seq`."""
     CheckOrganization: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CheckOrganizationRequest, _identity_service_pb2.CheckOrganizationResponse]
     """Says whether an organization is active; asked by the APIs before they grant anything to a worker."""
+    CheckStanding: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CheckStandingRequest, _identity_service_pb2.CheckStandingResponse]
+    """Says whether who decided something could decide it now. Asked by the APIs before a worker is granted anything on the
+    strength of what these people decided earlier.
+    """
     ListMyOrganizations: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListMyOrganizationsRequest, _identity_service_pb2.ListMyOrganizationsResponse]
     """Lists the organizations that the signed-in person is a member of, with the role in each."""
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetOrganizationRequest, _identity_service_pb2.GetOrganizationResponse]
@@ -73,6 +77,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Streams revocations in order, with a heartbeat each second, from just after `after_seq`."""
     CheckOrganization: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CheckOrganizationRequest, _identity_service_pb2.CheckOrganizationResponse]  # type: ignore[assignment]
     """Says whether an organization is active; asked by the APIs before they grant anything to a worker."""
+    CheckStanding: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CheckStandingRequest, _identity_service_pb2.CheckStandingResponse]  # type: ignore[assignment]
+    """Says whether who decided something could decide it now. Asked by the APIs before a worker is granted anything on the
+    strength of what these people decided earlier.
+    """
     ListMyOrganizations: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListMyOrganizationsRequest, _identity_service_pb2.ListMyOrganizationsResponse]  # type: ignore[assignment]
     """Lists the organizations that the signed-in person is a member of, with the role in each."""
     GetOrganization: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetOrganizationRequest, _identity_service_pb2.GetOrganizationResponse]  # type: ignore[assignment]
@@ -126,6 +134,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.CheckOrganizationResponse, _abc.Awaitable[_identity_service_pb2.CheckOrganizationResponse]]:
         """Says whether an organization is active; asked by the APIs before they grant anything to a worker."""
+
+    @_abc_1.abstractmethod
+    def CheckStanding(
+        self,
+        request: _identity_service_pb2.CheckStandingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.CheckStandingResponse, _abc.Awaitable[_identity_service_pb2.CheckStandingResponse]]:
+        """Says whether who decided something could decide it now. Asked by the APIs before a worker is granted anything on the
+        strength of what these people decided earlier.
+        """
 
     @_abc_1.abstractmethod
     def ListMyOrganizations(
