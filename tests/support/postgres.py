@@ -110,14 +110,20 @@ class TestDatabase:
 
 async def new_database(services: Sequence[str] = ()) -> TestDatabase:
     """A fresh database, bootstrapped, with the given services' migrations."""
-    handle, wanted = cluster(), tuple(services)
-    if wanted not in _templates:
-        template = await _create(handle)
-        await _bootstrap(template)
-        for service in wanted:
-            await template.migrate(service)
-        _templates[wanted] = template.name
-    return await _create(handle, _templates[wanted])
+    return await _create(cluster(), await _template(tuple(services)))
+
+
+async def _template(services: tuple[str, ...]) -> str:
+    """The database that is copied for these services: the one of all but the last, with the last one's migrations."""
+    if services not in _templates:
+        if services:
+            made = await _create(cluster(), await _template(services[:-1]))
+            await made.migrate(services[-1])
+        else:
+            made = await _create(cluster())
+            await _bootstrap(made)
+        _templates[services] = made.name
+    return _templates[services]
 
 
 async def new_keys_database() -> TestDatabase:
@@ -143,17 +149,22 @@ async def drop(database: TestDatabase) -> None:
 
 async def _create(handle: PostgresHandle, template: str = "template1", only: str = "") -> TestDatabase:
     name = f"t{uuid4().hex[:12]}"
-    await _as_admin(handle, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    if template != "template1":  # Privileges on a database itself aren't copied with it.
-        grant = _CONNECT.format(name=name, only=only)
-        await _as_admin(handle, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC; {grant}')
+    admin = await connect(handle, "postgres")
+    try:
+        # File by file: by way of the write-ahead log it takes twice the processor's time.
+        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+        if template != "template1":  # Privileges on a database itself aren't copied with it.
+            await admin.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+            await admin.execute(_CONNECT.format(name=name, only=only))
+    finally:
+        await admin.close()
     return TestDatabase(handle, name)
 
 
-_CONNECT = """DO $body$ DECLARE login name; BEGIN
-  FOR login IN SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND starts_with(rolname, '{only}') LOOP
-    EXECUTE format('GRANT CONNECT ON DATABASE "{name}" TO %I', login);
-  END LOOP; END $body$"""
+_CONNECT = """DO $body$ BEGIN
+  EXECUTE (SELECT format('GRANT CONNECT ON DATABASE "{name}" TO %s', string_agg(quote_ident(rolname), ', '))
+    FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND starts_with(rolname, '{only}'));
+  END $body$"""
 
 
 async def _bootstrap(database: TestDatabase, script: str = "bootstrap.sql") -> None:

@@ -43,6 +43,11 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "unix_socket_permissions": "0777",  # SCRAM guards the socket; who may connect is a matter of passwords.
 }
+# Of a cluster whose data nobody will miss. It lies in memory where there is room: making and dropping databases costs
+# a fraction of what it does on a disk. What is kept of the log is bounded for that.
+_PASSING = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a folder of its own is made in it, under a name that can't be guessed)
+_ROOM_BYTES = 4 << 30
 
 
 class PostgresError(Exception):
@@ -62,12 +67,16 @@ class PostgresHandle:
 
 
 class EmbeddedPostgres:
-    """One cluster under `state_dir` (its log) and a short-lived folder of its own (binaries, data, socket)."""
+    """One cluster under `state_dir` (its log) and a short-lived folder of its own (binaries, data, socket).
+
+    Without `fsync` it doesn't outlive the machine, and its data may be in memory.
+    """
 
     def __init__(self, state_dir: Path, *, fsync: bool = True) -> None:
         self._log_path = state_dir / "postgres.log"
         self._fsync = fsync
         self._folder: Path | None = None
+        self._data: Path | None = None
         self._command: list[str | Path] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,7 +89,8 @@ class EmbeddedPostgres:
             raise PostgresError(f"{folder} is too long for a socket's path: set TMPDIR to a shorter folder")
         binaries = _reachable_binaries(folder, uid)
         password = secrets.token_urlsafe(24)
-        data = self._make_cluster(folder, binaries, password, uid)
+        data = self._data = Path(tempfile.mkdtemp(prefix="recoup-pg-", dir=None if self._fsync else _memory()))
+        self._make_cluster(folder, data, binaries, password, uid)
         self._command = [binaries / "postgres", "-D", data, "-k", folder, *self._options()]
         handle = PostgresHandle(folder, _PORT, "postgres", password, dbname, self._run())
         _run(self._create(handle))
@@ -111,9 +121,10 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """End the cluster and remove its folder; the log stays."""
         self.halt()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        for folder in (self._folder, self._data):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._folder = self._data = None
 
     def _run(self) -> int:
         with self._log_path.open("ab") as log:
@@ -128,15 +139,15 @@ class EmbeddedPostgres:
         return self._process.pid
 
     def _options(self) -> list[str]:
-        settings = _SETTINGS if self._fsync else {**_SETTINGS, "fsync": "off", "synchronous_commit": "off"}
+        settings = _SETTINGS if self._fsync else {**_SETTINGS, **_PASSING}
         return [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
 
-    def _make_cluster(self, folder: Path, binaries: Path, password: str, uid: int | None) -> Path:
-        data, password_file = folder / "data", folder / "password"
+    def _make_cluster(self, folder: Path, data: Path, binaries: Path, password: str, uid: int | None) -> None:
+        password_file = folder / "password"
         password_file.write_text(password)
         if uid is not None:
             folder.chmod(0o711)
-            for path in (folder, password_file):
+            for path in (folder, data, password_file):
                 os.chown(path, uid, uid)
         command: list[str | Path] = [
             *(binaries / "initdb", "-D", data, "-U", "postgres", f"--pwfile={password_file}"),
@@ -154,7 +165,6 @@ class EmbeddedPostgres:
         password_file.unlink()
         if done != 0:
             raise PostgresError(f"initdb failed; see {self._log_path}")
-        return data
 
     async def _create(self, handle: PostgresHandle) -> None:
         await self._answers(handle)
@@ -198,6 +208,14 @@ async def create_database(handle: PostgresHandle, name: str) -> None:
         await connection.execute(f'CREATE DATABASE "{name}"')
     finally:
         await connection.close()
+
+
+def _memory() -> Path | None:
+    """A file system in memory, where there is one with room for a cluster."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES and os.access(_MEMORY, os.W_OK):
+            return _MEMORY
+    return None
 
 
 def _reachable_binaries(folder: Path, uid: int | None) -> Path:
