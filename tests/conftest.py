@@ -7,6 +7,7 @@ template. `services` chooses whose migrations it has: `@pytest.mark.services("id
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.support.postgres import TestDatabase, drop, new_database
 from tests.support.story import Told, told_story
 
 ROOT = Path(__file__).resolve().parents[1]
+# What is taken down when its xdist group is done with it: an idle mesh takes a good part of a core from other tests.
+_group = ExitStack()
 
 
 def services_with_migrations() -> list[str]:
@@ -31,6 +34,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
                 raise pytest.UsageError("this pytest-xdist doesn't group tests under this pytest")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Take down what an xdist group stood on after its last test; where groups aren't kept together, it stays."""
+    if item.config.getoption("loadgroup", False):  # Set in workers only.
+        mine, following = (each and each.get_closest_marker("xdist_group") for each in (item, nextitem))
+        if mine and mine != following:
+            _group.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,12 +71,12 @@ async def nats_server() -> AsyncIterator[TestNats]:
 @pytest.fixture(scope="session")
 def told() -> Iterator[Told]:
     """The story, told once for each test process; tests that use it stand in the xdist group "story"."""
-    with told_story() as story:
-        yield story
+    yield _group.enter_context(told_story())
+    _group.close()
 
 
 @pytest.fixture(scope="session")
 def made() -> Iterator[TestMesh]:
     """The whole mesh, once for each test process; tests that use it stand in one xdist group."""
-    with running_mesh() as mesh:
-        yield mesh
+    yield _group.enter_context(running_mesh())
+    _group.close()
