@@ -7,9 +7,11 @@ import hashlib
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
+from recoup_client.loopback import Loopback
 from recoup_client.rest import WrongUse, at
 from recoup_client.session import Group, Session
 
@@ -223,13 +225,20 @@ def sso_disable(session: Session, provider: str) -> None:
 
 @sso.command("login")
 @click.argument("login_url")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="where to wait on 127.0.0.1; 0: any free port")
 @click.pass_obj
-def sso_login(session: Session, login_url: str) -> None:
-    """Sign in at LOGIN_URL, which `recoup sso status` shows to Admins. Prints a session token."""
+def sso_login(session: Session, login_url: str, port: int) -> None:
+    """Sign in at LOGIN_URL, which `recoup sso status` shows to Admins. Prints a session token.
+
+    Waits for the browser, on this machine alone, for ten minutes. Where the browser is on another one, forward a port
+    to here and name it.
+    """
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-    click.echo(f"Open in a browser: {login_url}?code_challenge={challenge}", err=True)
-    body = {"code": click.prompt("Code", err=True), "codeVerifier": verifier}
+    with Loopback(port) as waiting:
+        query = urlencode({"code_challenge": challenge, "return_to": waiting.address})
+        click.echo(f"Open in a browser: {login_url}?{query}", err=True)
+        body = {"code": waiting.code(), "codeVerifier": verifier}
     with session.rest(signed_in=False) as rest:
         found = rest.call("POST", "/v1/sso/sessions", body)
     session.show(found, [(found["sessionToken"], found["expiresAt"][:19])], "session token", "until")

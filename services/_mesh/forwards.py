@@ -14,6 +14,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from recoup.mesh.v1 import access_pb2, forward_pb2
 
 _PREFIX = re.compile(r"(/[a-z0-9._-]+)+")
+_COOKIE = re.compile(r"__Host-[a-z0-9-]+")
 _METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "PATCH"})
 # As HttpRequest limits it.
 _MOST_BODY_BYTES = 2 * 1024 * 1024
@@ -23,7 +24,7 @@ _NEVER_OUT = frozenset(
     {
         *("content-type", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "trailer"),
         *("strict-transport-security", "content-security-policy", "x-content-type-options", "referrer-policy"),
-        *("cache-control", "x-request-id", "traceresponse", "www-authenticate", "server", "te"),
+        *("set-cookie", "cache-control", "x-request-id", "traceresponse", "www-authenticate", "server", "te"),
     }
 )
 
@@ -40,6 +41,7 @@ class ForwardRule:
     needs_bearer: bool
     request_headers: tuple[str, ...]
     response_headers: frozenset[str]
+    cookie: str
 
 
 def forward_rule(method: MethodDescriptor) -> ForwardRule | None:
@@ -57,6 +59,7 @@ def forward_rule(method: MethodDescriptor) -> ForwardRule | None:
         said.credential == forward_pb2.FORWARD_CREDENTIAL_BEARER,
         tuple(said.request_headers),
         frozenset(said.response_headers),
+        said.cookie,
     )
 
 
@@ -78,6 +81,8 @@ def forward_faults(method: MethodDescriptor) -> Iterator[str]:
         yield f"must limit bodies to at most {_MOST_BODY_BYTES} bytes and name their media types, or neither"
     if not said.errors or not said.credential:
         yield "must say how errors are written and which credential is shown"
+    if rule.cookie and not _COOKIE.fullmatch(rule.cookie):
+        yield f"has the cookie {rule.cookie!r}, whose name doesn't begin with __Host-"
     for name in sorted(_NEVER_IN & set(rule.request_headers) | _NEVER_OUT & rule.response_headers):
         yield f"may not hand on the header {name}"
 

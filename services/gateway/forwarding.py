@@ -6,6 +6,7 @@ It limits and authenticates nothing but the shape: what a token is worth is said
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from services.gateway.routes import Forwarded
 
 _KNOWN, _KNOWN_SECONDS = 10_000, 600.0
 _MOST_TOKEN_BYTES = 8192
+_COOKIE_VALUE = re.compile(r"[A-Za-z0-9_-]{0,200}")
 _MOST_PATH_BYTES, _MOST_QUERY_BYTES, _MOST_HEADER_BYTES = 8192, 65536, 8192
 
 
@@ -118,6 +120,7 @@ def _request(forwarded: Forwarded, exchange: Exchange, token: str) -> forward_pb
         query=exchange.query.decode("ascii"),  # parse_query has refused any other.
         client_address=exchange.client,
         bearer_token=token,
+        cookie=_cookie(exchange, forwarded.forward.cookie),
     )
     for name in forwarded.forward.request_headers:
         value = exchange.headers.get(name)
@@ -129,6 +132,13 @@ def _request(forwarded: Forwarded, exchange: Exchange, token: str) -> forward_pb
     return request
 
 
+def _cookie(exchange: Exchange, name: str) -> str:
+    """The value of a cookie that was shown once: nobody else's code can set one whose name begins with __Host-."""
+    shown = [each.strip().partition("=") for each in exchange.headers.get("cookie", "").split(";")]
+    values = [value for key, _, value in shown if name and key == name]
+    return values[0] if len(values) == 1 and _COOKIE_VALUE.fullmatch(values[0]) else ""
+
+
 def _answer(forwarded: Forwarded, exchange: Exchange, answer: forward_pb2.HttpResponse) -> tuple[int, str, bytes]:
     if not 200 <= answer.status <= 599:
         raise Internal(trace_id())
@@ -137,4 +147,10 @@ def _answer(forwarded: Forwarded, exchange: Exchange, answer: forward_pb2.HttpRe
         # A line break in a value would begin another header.
         if name in forwarded.forward.response_headers and value.isascii() and value.isprintable():
             exchange.answer_headers.append((name.encode(), value.encode()))
+    name, cookie = forwarded.forward.cookie, answer.cookie
+    if name and answer.HasField("cookie"):
+        if not _COOKIE_VALUE.fullmatch(cookie.value):
+            raise Internal(trace_id())
+        kept = f"{name}={cookie.value}; Max-Age={cookie.max_age_seconds}; Path=/; Secure; HttpOnly; SameSite=None"
+        exchange.answer_headers.append((b"set-cookie", kept.encode()))
     return answer.status, answer.media_type, answer.body

@@ -53,7 +53,7 @@ from services.identity.rpc.sso import SsoRpc
 from services.identity.rpc.tokens import TokenRpc
 from services.identity.usecases import feed
 from services.identity.usecases.principals import Authority
-from services.identity.usecases.saml_logins import SamlOffice
+from services.identity.usecases.saml_requests import SamlOffice
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _INVITATIONS = invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"]

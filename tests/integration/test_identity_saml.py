@@ -17,7 +17,7 @@ from services.identity.model.permissions import PermissionTable
 from services.identity.model.saml.responses import EMAIL_FORMAT, TRANSIENT_FORMAT
 from services.identity.model.sso import GroupRole
 from services.identity.store.admissions import find_admission
-from services.identity.usecases import endings, members, ownership, roles, saml_logins, sso
+from services.identity.usecases import endings, members, ownership, roles, saml_logins, saml_requests, sso
 from services.identity.usecases.enforcement import require_no_provider
 from services.identity.usecases.sso_sessions import find_sso_principal
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
@@ -466,13 +466,13 @@ async def test_a_test_says_what_would_have_been(at: Desk) -> None:
 
     async def start() -> tuple[UUID, str]:
         test, url = await at.made.decide(
-            lambda work: saml_logins.start_test_login(work, at.office.sp, at.provider.provider_id)
+            lambda work: saml_requests.start_test_login(work, at.office.sp, at.provider.provider_id)
         )
         return test.test_id, url
 
     async def result(test_id: UUID) -> Any:
         with entered(context(ACME)):
-            return await saml_logins.get_test_result(at.office.store, test_id, at.office.wall_now())
+            return await saml_requests.get_test_result(at.office.store, test_id, at.office.wall_now())
 
     before = await everybody(at.made)
     await at.update(mfa_contexts=(MFA,))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -21,7 +20,7 @@ from tests.support.saml_idp import MFA, Said, TestIdp
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-VERIFIER = "v" * 43
+VERIFIER, BACK = "v" * 43, "http://127.0.0.1:49152/back"
 DOMAIN = "globex.example.com"
 
 
@@ -79,7 +78,7 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
     acme = organization_id("acme")
     assert reason(eve.client.get(f"/v1/organizations/{acme}/findings")) == (404, "RESOURCE_NOT_FOUND")
     assert reason(eve.call("GET", "/members")) == (403, "PERMISSION_MISSING")
-    for what in ("metadata", f"login?code_challenge={challenge_of(VERIFIER)}"):
+    for what in ("metadata", f"login?code_challenge={challenge_of(VERIFIER)}&return_to={BACK}"):
         below_acme = f"/saml/{acme}/{provider['providerId']}/{what}"
         assert reason(browser.client.get(below_acme)) == (404, "RESOURCE_NOT_FOUND")
     # Enforced: members in the domain come by the provider, but for the one named Admin.
@@ -91,24 +90,49 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
     for allowed, path in ((admin, "/members"), (eve, "/findings")):
         support.until(lambda who=allowed, at=path: who.call("GET", at).status_code == 200 or None)
     # Disabled: its sessions are over, in every process, and the demand with them.
-    recoup(made, "sso", "disable")
+    again = signed_in_by_command(made, browser, idp, provider)
+    assert again.get("/findings")["findings"] == []
+    assert recoup(made, "sso", "disable")["sessionsEnded"] == 2
     support.until(lambda: reason(eve.call("GET", "/findings")) == (401, "CREDENTIAL_REVOKED") or None)
+    assert reason(again.call("GET", "/findings")) == (401, "CREDENTIAL_REVOKED")
     support.until(lambda: viewer.call("GET", "/findings").status_code == 200 or None)
     assert recoup(made, "sso", "status")["providers"][0]["state"] == "PROVIDER_STATE_DISABLED"
 
 
+def signed_in_by_command(made: TestMesh, browser: Person, idp: TestIdp, provider: dict[str, Any]) -> Person:
+    """Eve, by `recoup sso login`, which prints an address and waits on this machine for her browser."""
+    ca = str(made.mesh.installation.ca.cert_file)
+    given = {"RECOUP_GATEWAY": made.mesh.gateway_url, "RECOUP_CA": ca, "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "recoup_client.cli", "--json", "sso", "login", provider["loginUrl"]]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=given) as running:
+        assert running.stderr is not None
+        address = running.stderr.readline().rpartition(" ")[2].strip()
+        form = idp.answer(browser.client.get(path_of(address)).headers["location"], said(provider))
+        back = browser.client.post(path_of(provider["acsUrl"]), data=form).headers["location"]
+        assert httpx.get(back.partition("?")[0] + "x?code=stolen").status_code == 404
+        assert "Signed in" in httpx.get(back).text
+        out, told = running.communicate(timeout=60)
+    assert running.returncode == 0, told
+    return Person(made.mesh, "globex", json.loads(out)["sessionToken"])
+
+
 def signed_in(made: TestMesh, browser: Person, idp: TestIdp, provider: dict[str, Any]) -> Person:
     """Eve, by a sign-in that began here."""
-    begun = browser.client.get(f"{path_of(provider['loginUrl'])}?code_challenge={challenge_of(VERIFIER)}")
+    query = f"code_challenge={challenge_of(VERIFIER)}&return_to={BACK}"
+    begun = browser.client.get(f"{path_of(provider['loginUrl'])}?{query}")
     assert begun.status_code == 303, begun.text
     form = idp.answer(begun.headers["location"], said(provider))
     wrong = browser.client.post(path_of(provider["acsUrl"]), json=form)
     assert reason(wrong) == (415, "MEDIA_TYPE_UNSUPPORTED")
+    other = Person(made.mesh, "globex", "").client.post(path_of(provider["acsUrl"]), data=form)
+    assert (other.status_code, "(BROWSER)" in other.text) == (403, True)
     answer = browser.client.post(path_of(provider["acsUrl"]), data=form)
-    assert answer.status_code == 200, answer.text
+    assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, BACK), answer.text
+    assert list(browser.client.cookies) == []
     again = browser.client.post(path_of(provider["acsUrl"]), data=form)
     assert (again.status_code, "(REQUEST)" in again.text) == (403, True)
-    (code,) = re.findall(r"rcc_\S+", answer.text)
+    (code,) = parse_qs(urlsplit(answer.headers["location"]).query)["code"]
     body = {"code": code, "codeVerifier": VERIFIER}
     token = browser.client.post("/v1/sso/sessions", json=body).json()["sessionToken"]
     assert reason(browser.client.post("/v1/sso/sessions", json=body)) == (401, "LOGIN_CODE_INVALID")

@@ -18,8 +18,8 @@ from services.identity.model.sso import Provider, ServiceProvider
 from services.identity.model.sso_tokens import challenge_of
 from services.identity.rpc import saml
 from services.identity.store.sso import get_provider
-from services.identity.usecases import saml_logins, sso, sso_sessions
-from services.identity.usecases.saml_logins import SamlOffice
+from services.identity.usecases import saml_requests, sso, sso_sessions
+from services.identity.usecases.saml_requests import SamlOffice
 from tests.support.identity import Registry
 from tests.support.postgres import TestDatabase
 from tests.support.saml_idp import Said, TestIdp
@@ -51,12 +51,15 @@ class Desk:
     idp: TestIdp
     provider: Provider
     counted: dict[str, int] = field(default_factory=dict)
+    cookie: str = ""
 
     async def get(self, path: str) -> forward_pb2.HttpResponse:
         """A browser's GET below /saml."""
         path, _, query = path.partition("?")
         with entered(context(None, rpc="test/ServeSaml")):
-            return await saml.serve(self.office, forward_pb2.HttpRequest(method="GET", path=path, query=query))
+            answer = await saml.serve(self.office, forward_pb2.HttpRequest(method="GET", path=path, query=query))
+        self._keep(answer)
+        return answer
 
     async def post(self, path: str, fields: dict[str, str]) -> forward_pb2.HttpResponse:
         """A browser's POST below /saml."""
@@ -64,7 +67,14 @@ class Desk:
 
         body = urlencode(fields).encode()
         with entered(context(None, action="identity.saml_response.accept", rpc="test/AcceptSamlResponse")):
-            return await saml.accept(self.office, forward_pb2.HttpRequest(method="POST", path=path, body=body))
+            request = forward_pb2.HttpRequest(method="POST", path=path, body=body, cookie=self.cookie)
+            answer = await saml.accept(self.office, request)
+        self._keep(answer)
+        return answer
+
+    def _keep(self, answer: forward_pb2.HttpResponse) -> None:
+        if answer.HasField("cookie"):
+            self.cookie = answer.cookie.value
 
     def path(self, what: str, provider: Provider | None = None) -> str:
         """Where something of a provider's is served."""
@@ -126,7 +136,7 @@ class Desk:
     async def passed_test(self) -> None:
         """A test sign-in that passes."""
         _, url = await self.made.decide(
-            lambda work: saml_logins.start_test_login(work, self.office.sp, self.provider.provider_id)
+            lambda work: saml_requests.start_test_login(work, self.office.sp, self.provider.provider_id)
         )
         answer = await self.post(self.path("acs"), self.idp.answer(url, self.said()))
         assert answer.status == 200, answer.body

@@ -160,6 +160,42 @@ def test_the_answer_goes_out_with_the_allowed_headers_alone() -> None:
     assert not {"x-other", "b"} & headers.keys()
 
 
+COOKIE = "__Host-recoup-x"
+
+
+@pytest.mark.parametrize(
+    ("sent", "handed"),
+    [
+        (f"a=1; {COOKIE}=b-_9; c=2", "b-_9"),
+        (f"{COOKIE}=b", "b"),
+        (f"{COOKIE}=b; {COOKIE}=c", ""),
+        (f"{COOKIE}=b c", ""),
+        (f"{COOKIE}={'x' * 201}", ""),
+        (f"x{COOKIE}=b; {COOKIE.lower()}=c", ""),
+        ("", ""),
+    ],
+)
+def test_one_cookie_is_handed_on_and_no_other(sent: str, handed: str) -> None:
+    edge = Edge({**OPEN, "cookie": COOKIE})
+    edge.ask("GET", "/open", token="", cookie=sent)
+    (request,) = edge.behind.handed
+    assert (request.cookie, list(request.headers)) == (handed, [])
+
+
+def test_a_cookie_goes_out_for_this_host_alone_and_out_of_reach_of_scripts() -> None:
+    edge = Edge({**OPEN, "cookie": COOKIE})
+    assert "set-cookie" not in edge.ask("GET", "/open", token="")[1]
+    edge.behind.answer.cookie.CopyFrom(forward_pb2.HttpCookie(value="abc", max_age_seconds=60))
+    kept = edge.ask("GET", "/open", token="")[1]["set-cookie"]
+    assert kept == f"{COOKIE}=abc; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=None"
+    edge.behind.answer.cookie.value = "abc; Domain=example.com"
+    assert edge.ask("GET", "/open", token="")[0] == 500
+    # Where the rule names none, none is set.
+    other = Edge(OPEN)
+    other.behind.answer.cookie.CopyFrom(forward_pb2.HttpCookie(value="abc"))
+    assert "set-cookie" not in other.ask("GET", "/open", token="")[1]
+
+
 def test_a_status_that_is_none_is_our_fault() -> None:
     edge = Edge(READS)
     edge.behind.answer.status = 0
@@ -246,6 +282,8 @@ def test_the_longer_prefix_serves() -> None:
         {"errors": "FORWARD_ERRORS_UNSPECIFIED"},
         {"credential": "UNSPECIFIED"},
         {"request_headers": ["authorization"]},
+        {"response_headers": ["set-cookie"]},
+        {"cookie": "session"},
         {"response_headers": ["content-security-policy"]},
     ],
     ids=str,

@@ -18,6 +18,8 @@ from services.identity.model.saml.responses import EMAIL_FORMAT, TRANSIENT_FORMA
 MAX_PROVIDERS, MAX_DOMAINS = 10, 100
 DEFAULT_SESSION_MINUTES = 480
 RECORD_PREFIX, RECORD_SAYS = "_recoup-challenge.", "recoup-domain-verification="
+# A program of the person's own, such as `recoup sso login`: on the browser's machine, whatever port it got.
+_LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]):[0-9]{1,5}/[A-Za-z0-9_-]{0,100}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}")
 # Printable ASCII but what RFC 5321 would want quoted: whoever has another address isn't let in, rather than misread.
@@ -144,10 +146,19 @@ class ServiceProvider:
             )
         return f"{self.public_url.rstrip('/')}/saml/{organization_id}/{provider_id}/{what}"
 
-    def require_return_url(self, url: str) -> None:
-        """Raise Invalid unless people may be sent back there."""
-        if url and url not in self.return_urls:
-            raise invalid_field("return_to", "must be one of the addresses that the operator allows (sso.return_urls)")
+    def return_url(self, asked: str) -> str:
+        """Where somebody goes on who signs in: where they ask, else the operator's first address. Raises Invalid.
+
+        No code is ever shown to a person, who could be talked into giving it away: it goes to an address of the
+        operator's, or to a program on the browser's own machine (RFC 8252, section 7.3).
+        """
+        url = asked or next(iter(self.return_urls), "")
+        if url not in self.return_urls and not _LOOPBACK.fullmatch(url):
+            raise invalid_field(
+                "return_to",
+                "must be one of the addresses that the operator allows (sso.return_urls), or http://127.0.0.1:PORT/NAME",
+            )
+        return url
 
 
 def domain_name(given: str) -> str:

@@ -13,7 +13,10 @@ MAX_PENDING_REQUESTS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LoginRequest:
-    """A request that we sent somebody to a provider with. `challenge` binds what comes of it to who began it."""
+    """A request that we sent somebody to a provider with.
+
+    `challenge` binds what comes of it to the program that began it, `browser_sha256` to the browser; a test has none.
+    """
 
     organization_id: UUID
     request_id: str
@@ -23,6 +26,7 @@ class LoginRequest:
     return_to: str
     test_id: UUID | None
     expires_at: datetime
+    browser_sha256: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

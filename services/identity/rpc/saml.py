@@ -13,8 +13,9 @@ from uuid import UUID
 from recoup.mesh.v1 import forward_pb2
 from services._mesh.errors import Invalid, NotFound, Reason, invalid_field
 from services.identity.model.saml.documents import MAX_RESPONSE_BYTES, SamlRefused
-from services.identity.usecases import saml_logins
-from services.identity.usecases.saml_logins import Accepted, SamlOffice
+from services.identity.model.sso_logins import REQUEST_SECONDS
+from services.identity.usecases import saml_logins, saml_requests
+from services.identity.usecases.saml_requests import SamlOffice
 
 _TEXT = "text/plain; charset=utf-8"
 _METADATA = "application/samlmetadata+xml"
@@ -26,9 +27,9 @@ async def serve(office: SamlOffice, http: forward_pb2.HttpRequest) -> forward_pb
     organization_id, provider_id, what = _where(http.path, ("metadata", "login"))
     query = _fields(http.query.encode(), "(query)")
     if what == "metadata":
-        document = await saml_logins.read_sp_metadata(office, organization_id, provider_id)
+        document = await saml_requests.read_sp_metadata(office, organization_id, provider_id)
         return forward_pb2.HttpResponse(status=200, media_type=_METADATA, body=document)
-    location = await saml_logins.start_login(
+    location, browser = await saml_requests.start_login(
         office,
         organization_id,
         provider_id,
@@ -36,7 +37,9 @@ async def serve(office: SamlOffice, http: forward_pb2.HttpRequest) -> forward_pb
         query.get("return_to", ""),
         anew=query.get("force_authn") == "true",
     )
-    return _redirect(location)
+    answer = _redirect(location)
+    answer.cookie.CopyFrom(forward_pb2.HttpCookie(value=browser, max_age_seconds=REQUEST_SECONDS))
+    return answer
 
 
 async def accept(office: SamlOffice, http: forward_pb2.HttpRequest) -> forward_pb2.HttpResponse:
@@ -48,19 +51,15 @@ async def accept(office: SamlOffice, http: forward_pb2.HttpRequest) -> forward_p
         if len(relay_state) > _MAX_RELAY_STATE:
             raise SamlRefused("RELAY_STATE", "RelayState is too long.")
         response = _decoded(form.get("SAMLResponse", ""))
-        accepted = await saml_logins.accept_saml_response(office, organization_id, provider_id, response, relay_state)
+        where = (organization_id, provider_id)
+        accepted = await saml_logins.accept_saml_response(office, *where, response, relay_state, http.cookie)
     except SamlRefused as refused:
         return _say(403, f"Sign-in refused ({refused.cause}). {refused.message}")
-    return _completed(accepted, office)
-
-
-def _completed(accepted: Accepted, office: SamlOffice) -> forward_pb2.HttpResponse:
     if accepted.is_test:
         return _say(200, "The test sign-in passed. You can close this window; nobody was signed in.")
-    return_to = accepted.return_to or next(iter(office.sp.return_urls), "")
-    if return_to:
-        return _redirect(f"{return_to}?{urlencode({'code': accepted.code})}")
-    return _say(200, f"Signed in. Give this code, within a minute, to whom you began with:\n\n{accepted.code}")
+    answer = _redirect(f"{accepted.return_to}?{urlencode({'code': accepted.code})}")
+    answer.cookie.CopyFrom(forward_pb2.HttpCookie())  # It was for this one sign-in.
+    return answer
 
 
 def _where(path: str, known: tuple[str, ...]) -> tuple[UUID, UUID, str]:

@@ -16,8 +16,8 @@ from services._mesh.uow import UnitOfWork
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.sso import Provider
 from services.identity.rpc import saml
-from services.identity.usecases import saml_logins, sso, sso_changes, sso_sessions
-from services.identity.usecases.saml_logins import SamlOffice
+from services.identity.usecases import saml_requests, sso, sso_changes, sso_sessions
+from services.identity.usecases.saml_requests import SamlOffice
 from services.identity.wire import sso as wire
 
 Context = Any
@@ -141,13 +141,13 @@ class SsoRpc(sso_service_pb2_grpc.SsoServiceServicer):
 
     async def StartTestLogin(self, request: pb.StartTestLoginRequest, context: Context) -> pb.StartTestLoginResponse:
         async def decide(work: UnitOfWork) -> pb.StartTestLoginResponse:
-            test, url = await saml_logins.start_test_login(work, self._office.sp, UUID(request.provider_id))
+            test, url = await saml_requests.start_test_login(work, self._office.sp, UUID(request.provider_id))
             return pb.StartTestLoginResponse(test=wire.test_login(test), login_url=url)
 
         return await self._store.write(request, pb.StartTestLoginResponse, decide)
 
     async def GetTestResult(self, request: pb.GetTestResultRequest, context: Context) -> pb.GetTestResultResponse:
-        found = await saml_logins.get_test_result(self._store, UUID(request.test_id), self._office.wall_now())
+        found = await saml_requests.get_test_result(self._store, UUID(request.test_id), self._office.wall_now())
         return pb.GetTestResultResponse(test=wire.test_login(found))
 
     async def AddDomain(self, request: pb.AddDomainRequest, context: Context) -> pb.AddDomainResponse:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy import Table, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_unless
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,15 +54,24 @@ async def find_request(connection: AsyncConnection, provider_id: UUID, request_i
 
 
 async def take_request(
-    connection: AsyncConnection, provider_id: UUID, request_id: str, relay_sha256: bytes, wall_now: datetime
+    connection: AsyncConnection,
+    provider_id: UUID,
+    request_id: str,
+    relay_sha256: bytes,
+    browser_sha256: bytes,
+    wall_now: datetime,
 ) -> LoginRequest | None:
-    """The request that this provider was sent with this relay state: it is used with that. None where there is none."""
+    """The request that this provider was sent with this relay state by this browser: it is used with that.
+
+    None where there is none. A test signs nobody in, whichever browser it comes back with.
+    """
     taken = (
         delete(sso_requests)
         .where(
             sso_requests.c.provider_id == provider_id,
             sso_requests.c.request_id == request_id,
             sso_requests.c.relay_sha256 == relay_sha256,
+            or_(sso_requests.c.test_id.is_not(None), sso_requests.c.browser_sha256 == browser_sha256),
             sso_requests.c.expires_at > wall_now,
         )
         .returning(*sso_requests.c)

@@ -74,6 +74,7 @@ sso_requests = Table(
     *_text("challenge", "return_to"),
     Column("test_id", UUID(as_uuid=True)),
     _moment("expires_at"),
+    Column("browser_sha256", LargeBinary),
 )
 
 sso_assertions = Table(

@@ -1,4 +1,4 @@
-"""Sign-ins by SAML: our request, the provider's answer, and whom it lets in.
+"""Sign-ins by SAML: the provider's answer, and whom it lets in.
 
 An answer is verified before anything else is asked of it. Then, in one transaction: its request is used up, its id is
 remembered, and the person is found or made. Whatever is amiss, nothing of it stays.
@@ -6,31 +6,21 @@ remembered, and the person is found or made. Whatever is amiss, nothing of it st
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from services._mesh.context import current, entered
-from services._mesh.denials import DenialLedger
-from services._mesh.errors import AlreadyExists, Exhausted, NotFound, Reason, WrongState, invalid_field
-from services._mesh.ids import uuid7
+from services._mesh.errors import AlreadyExists, WrongState
 from services._mesh.resource_limits import UNLIMITED
-from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.membership import Member, Role
 from services.identity.model.persons import Login, LoginKind
 from services.identity.model.saml.documents import SamlRefused
-from services.identity.model.saml.metadata import sp_metadata
-from services.identity.model.saml.requests import authn_request, redirect_url
 from services.identity.model.saml.responses import SKEW, Assertion, Expected, read_response, unverified_request_id
 from services.identity.model.sso import (
     GroupRole,
     Provider,
     ProviderState,
-    ServiceProvider,
     aal_of,
     address_of,
     require_lasting,
@@ -38,12 +28,8 @@ from services.identity.model.sso import (
     role_of,
 )
 from services.identity.model.sso_logins import (
-    MAX_PENDING_REQUESTS,
-    REQUEST_SECONDS,
-    TEST_SECONDS,
     LoginFacts,
     LoginRequest,
-    TestLogin,
 )
 from services.identity.store import members as members_store
 from services.identity.store import roles as roles_store
@@ -59,21 +45,11 @@ from services.identity.usecases.persons import (
     responsible_person,
 )
 from services.identity.usecases.roles import give_role
+from services.identity.usecases.saml_requests import SamlOffice, digest, provider_at
 from services.identity.usecases.scim.membership import is_inactive, link_person
 from services.identity.usecases.sso_sessions import make_code
 
 _VERIFY_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class SamlOffice:
-    """What sign-ins need: the store, our own addresses, threads for the verifier, and where refusals are counted."""
-
-    store: Store
-    sp: ServiceProvider
-    threads: BoundedThreads
-    denials: DenialLedger
-    wall_now: Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,112 +61,23 @@ class Accepted:
     is_test: bool
 
 
-async def read_sp_metadata(office: SamlOffice, organization_id: UUID, provider_id: UUID) -> bytes:
-    """Our metadata for a provider. Raises NotFound."""
-    await _provider(office, organization_id, provider_id)
-    where = (organization_id, provider_id)
-    return sp_metadata(office.sp.url(*where, "metadata"), office.sp.url(*where, "acs"))
-
-
-async def start_login(
-    office: SamlOffice, organization_id: UUID, provider_id: UUID, challenge: str, return_to: str, *, anew: bool = False
-) -> str:
-    """Where to send a browser to sign in; `anew`: by authenticating there now. Raises NotFound, Invalid, WrongState,
-    Exhausted.
-    """
-    if not _is_challenge(challenge):
-        raise invalid_field("code_challenge", "must be the S256 challenge of a verifier (RFC 7636): 43 characters")
-    office.sp.require_return_url(return_to)
-    async with office.store.begin(organization_id, interim=True) as work:
-        provider = await store.get_provider(work.connection, provider_id)
-        if provider.state is not ProviderState.ACTIVE:
-            raise WrongState(
-                Reason.ERROR_REASON_STATE_WRONG,
-                "This identity provider signs nobody in.",
-                {"state": provider.state.value, "allowed": ProviderState.ACTIVE.value},
-            )
-        return await _send(work, office.sp, provider, challenge, return_to, None, anew=anew)
-
-
-async def start_test_login(work: UnitOfWork, sp: ServiceProvider, provider_id: UUID) -> tuple[TestLogin, str]:
-    """A test sign-in, and where it begins. Raises NotFound, WrongState without metadata."""
-    provider = await store.get_provider(work.connection, provider_id)
-    if not provider.certificates:
-        raise WrongState(
-            Reason.ERROR_REASON_STATE_WRONG,
-            "Import the identity provider's metadata first.",
-            {"state": provider.state.value, "allowed": "with metadata"},
-        )
-    ends_at = work.wall_now + timedelta(seconds=TEST_SECONDS)
-    test = TestLogin(
-        work.organization_id, uuid7(), provider_id, provider.config_version, "PENDING", "", "", "", "", 0, (), ends_at
-    )
-    await logins.insert_test(work.connection, test)
-    url = await _send(work, sp, provider, "", "", test.test_id)
-    facts = {"test_id": str(test.test_id), "config_version": str(provider.config_version)}
-    work.emit("identity.test_login.start", f"identityProviders/{provider_id}", {"before": {}, "after": facts})
-    return test, url
-
-
-async def get_test_result(reader: Store, test_id: UUID, wall_now: datetime) -> TestLogin:
-    """What came of a test. Raises NotFound."""
-    async with reader.read() as connection:
-        return await logins.get_test(connection, test_id, wall_now)
-
-
-async def _send(
-    work: UnitOfWork,
-    sp: ServiceProvider,
-    provider: Provider,
-    challenge: str,
-    return_to: str,
-    test_id: UUID | None,
-    *,
-    anew: bool = False,
-) -> str:
-    """Remember a request, and give the address that carries it."""
-    await logins.clear_ended(work.connection, work.wall_now)
-    await _make_room(work, provider)
-    request_id, relay_state = f"_{secrets.token_hex(20)}", secrets.token_urlsafe(32)
-    ends_at = work.wall_now + timedelta(seconds=REQUEST_SECONDS)
-    where = (work.organization_id, provider.provider_id)
-    relay = _sha256(relay_state)
-    await logins.insert_request(
-        work.connection,
-        LoginRequest(
-            work.organization_id, request_id, provider.provider_id, relay, challenge, return_to, test_id, ends_at
-        ),
-    )
-    document = authn_request(
-        request_id, sp.url(*where, "metadata"), sp.url(*where, "acs"), provider.sso_url, work.wall_now, anew=anew
-    )
-    return redirect_url(provider.sso_url, document, relay_state)
-
-
-async def _make_room(work: UnitOfWork, provider: Provider) -> None:
-    """Let one more sign-in fit. Anybody may begin one, so the oldest go; Exhausted where all of them are tests."""
-    above = await logins.count_requests(work.connection, provider.provider_id) - MAX_PENDING_REQUESTS + 1
-    if above > 0 and await logins.delete_oldest_requests(work.connection, provider.provider_id, above) == 0:
-        raise Exhausted(
-            Reason.ERROR_REASON_RATE_LIMITED,
-            "Too many sign-ins are on their way. Try again in a few minutes.",
-            {"retry_after_seconds": "60"},
-        )
-
-
 async def accept_saml_response(
-    office: SamlOffice, organization_id: UUID, provider_id: UUID, response: bytes, relay_state: str
+    office: SamlOffice, organization_id: UUID, provider_id: UUID, response: bytes, relay_state: str, browser: str
 ) -> Accepted:
-    """Take a provider's answer. Raises SamlRefused, NotFound, Conflict; a refusal is counted, and ends its test."""
-    provider = await _provider(office, organization_id, provider_id)
+    """Take a provider's answer, from the browser that shows the secret `browser`, or none.
+
+    Raises SamlRefused, NotFound, Conflict; a refusal is counted, and ends its test.
+    """
+    provider = await provider_at(office, organization_id, provider_id)
     try:
         assertion = await _verified(office, provider, response)
+        came = _Came(relay_state, digest(browser), next(iter(office.sp.return_urls), ""))
         user_id, person = await _user_of(office.store, provider, assertion)
         says = f"saml:{provider_id}"
         call = replace(current(), actor=f"user:{user_id}", responsible_person=person, authority=says)
         with entered(call):
             async with office.store.begin(organization_id, call) as work:
-                return await _accept(work, provider, assertion, relay_state, user_id)
+                return await _accept(work, provider, assertion, came, user_id)
     except SamlRefused as refused:
         _note(office, organization_id, provider_id, refused)
         await _fail_test(office, provider, response, relay_state, refused)
@@ -217,15 +104,24 @@ async def _user_of(reader: Store, provider: Provider, assertion: Assertion) -> t
         return user_id, await responsible_person(connection, provider.organization_id, user_id)
 
 
-async def _accept(work: UnitOfWork, seen: Provider, assertion: Assertion, relay_state: str, user_id: UUID) -> Accepted:
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """With what an answer came, and where somebody goes on who began at the provider."""
+
+    relay_state: str
+    browser_sha256: bytes
+    return_to: str
+
+
+async def _accept(work: UnitOfWork, seen: Provider, assertion: Assertion, came: _Came, user_id: UUID) -> Accepted:
     await members_store.lock_members(work.connection, work.organization_id)
     provider = await store.get_provider(work.connection, seen.provider_id, lock=True)
     if provider.config_version != seen.config_version:
         raise SamlRefused("CHANGED", "The identity provider's settings were changed just now. Sign in again.")
-    request = await _answered(work, provider, assertion, relay_state)
-    digest, until = _sha256(assertion.assertion_id), assertion.usable_until + SKEW
+    request = await _answered(work, provider, assertion, came)
+    shown, until = digest(assertion.assertion_id), assertion.usable_until + SKEW
     where = (work.organization_id, provider.provider_id)
-    if not await logins.insert_assertion(work.connection, *where, digest, until):
+    if not await logins.insert_assertion(work.connection, *where, shown, until):
         raise SamlRefused("REPLAY", "This assertion was used before.")
     if request is not None and request.test_id is not None:
         await _pass_test(work, provider, assertion, request.test_id)
@@ -233,7 +129,7 @@ async def _accept(work: UnitOfWork, seen: Provider, assertion: Assertion, relay_
     await _require_open(work, provider)
     member = await _sign_in(work, provider, assertion, user_id)
     await _require_authenticated_since(work, member, assertion)
-    challenge, return_to = (request.challenge, request.return_to) if request else ("", "")
+    challenge, return_to = (request.challenge, request.return_to) if request else ("", came.return_to)
     aal = aal_of(provider, assertion.authn_context)
     facts = LoginFacts(aal, assertion.authenticated_at, assertion.session_ends_at, challenge)
     code = await make_code(work, provider, member, facts)
@@ -241,21 +137,23 @@ async def _accept(work: UnitOfWork, seen: Provider, assertion: Assertion, relay_
     return Accepted(code, return_to, False)
 
 
-async def _answered(
-    work: UnitOfWork, provider: Provider, assertion: Assertion, relay_state: str
-) -> LoginRequest | None:
+async def _answered(work: UnitOfWork, provider: Provider, assertion: Assertion, came: _Came) -> LoginRequest | None:
     """The request that is answered, used up with that; None where none is, and none has to be."""
     if not assertion.in_response_to:
         if not provider.provider_initiated:
             raise SamlRefused("NO_REQUEST", "Nobody asked for this sign-in. Begin it here.")
+        if not came.return_to:
+            raise SamlRefused("NO_RETURN", "There is no address to go on at (sso.return_urls). Begin the sign-in here.")
         return None
-    relay = _sha256(relay_state)
-    request = await logins.take_request(
-        work.connection, provider.provider_id, assertion.in_response_to, relay, work.wall_now
-    )
-    if request is None:
-        raise SamlRefused("REQUEST", "The request that is answered isn't one of ours, was answered before, or is over.")
-    return request
+    this = (provider.provider_id, assertion.in_response_to)
+    relay = digest(came.relay_state)
+    request = await logins.take_request(work.connection, *this, relay, came.browser_sha256, work.wall_now)
+    if request is not None:
+        return request
+    pending = await logins.find_request(work.connection, *this)
+    if pending is not None and pending.relay_sha256 == relay and pending.browser_sha256 != came.browser_sha256:
+        raise SamlRefused("BROWSER", "This browser didn't begin this sign-in, or began another one since. Begin again.")
+    raise SamlRefused("REQUEST", "The request that is answered isn't one of ours, was answered before, or is over.")
 
 
 async def _require_open(work: UnitOfWork, provider: Provider) -> None:
@@ -366,7 +264,7 @@ async def _fail_test(
         return
     async with office.store.begin(provider.organization_id, interim=True) as work:
         request = await logins.find_request(work.connection, provider.provider_id, request_id)
-        if request is not None and request.test_id is not None and request.relay_sha256 == _sha256(relay_state):
+        if request is not None and request.test_id is not None and request.relay_sha256 == digest(relay_state):
             problem = f"{refused.cause}: {refused.message}"
             await logins.mark_test(work.connection, request.test_id, state="FAILED", problem=problem)
 
@@ -383,22 +281,6 @@ def _note(office: SamlOffice, organization_id: UUID, provider_id: UUID, refused:
     )
 
 
-async def _provider(office: SamlOffice, organization_id: UUID, provider_id: UUID) -> Provider:
-    async with office.store.read(organization_id) as connection:
-        found = await store.find_provider(connection, provider_id)
-    if found is None:
-        raise NotFound("identity_provider")
-    return found
-
-
 def _login(provider: Provider, assertion: Assertion) -> Login:
     """(provider, NameID), and never an address: whoever gets an address later isn't who had it before."""
     return Login(LoginKind.SAML, str(provider.provider_id), assertion.name_id)
-
-
-def _is_challenge(text: str) -> bool:
-    return len(text) == 43 and text.isascii() and all(each.isalnum() or each in "-_" for each in text)
-
-
-def _sha256(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

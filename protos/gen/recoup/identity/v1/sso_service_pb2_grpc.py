@@ -260,6 +260,7 @@ class SsoServiceServicer:
 
     def ServeSaml(self, request, context):
         """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login.
+        A browser that is sent away keeps a cookie, without which its answer isn't taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

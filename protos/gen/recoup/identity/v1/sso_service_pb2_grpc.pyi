@@ -74,7 +74,9 @@ class SsoServiceStub:
     of its challenge (RFC 7636).
     """
     ServeSaml: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.ServeSamlRequest, _sso_service_pb2.ServeSamlResponse]
-    """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login."""
+    """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login.
+    A browser that is sent away keeps a cookie, without which its answer isn't taken.
+    """
     AcceptSamlResponse: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.AcceptSamlResponseRequest, _sso_service_pb2.AcceptSamlResponseResponse]
     """Takes a provider's answer, which browsers post to /saml/{organization}/{provider}/acs."""
 
@@ -124,7 +126,9 @@ class SsoServiceAsyncStub(SsoServiceStub):
     of its challenge (RFC 7636).
     """
     ServeSaml: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.ServeSamlRequest, _sso_service_pb2.ServeSamlResponse]  # type: ignore[assignment]
-    """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login."""
+    """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login.
+    A browser that is sent away keeps a cookie, without which its answer isn't taken.
+    """
     AcceptSamlResponse: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.AcceptSamlResponseRequest, _sso_service_pb2.AcceptSamlResponseResponse]  # type: ignore[assignment]
     """Takes a provider's answer, which browsers post to /saml/{organization}/{provider}/acs."""
 
@@ -279,7 +283,9 @@ class SsoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sso_service_pb2.ServeSamlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sso_service_pb2.ServeSamlResponse, _abc.Awaitable[_sso_service_pb2.ServeSamlResponse]]:
-        """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login."""
+        """Serves our metadata for a provider, and sends browsers to it: /saml/{organization}/{provider}/metadata and /login.
+        A browser that is sent away keeps a cookie, without which its answer isn't taken.
+        """
 
     @_abc_1.abstractmethod
     def AcceptSamlResponse(

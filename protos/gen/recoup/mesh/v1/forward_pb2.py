@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crecoup/mesh/v1/forward.proto\x12\x0erecoup.mesh.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\"\xf0\x01\n\x07\x46orward\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0f\n\x07methods\x18\x02 \x03(\t\x12\x13\n\x0bmedia_types\x18\x03 \x03(\t\x12\x16\n\x0emax_body_bytes\x18\x04 \x01(\r\x12-\n\x06\x65rrors\x18\x05 \x01(\x0e\x32\x1d.recoup.mesh.v1.ForwardErrors\x12\x35\n\ncredential\x18\x06 \x01(\x0e\x32!.recoup.mesh.v1.ForwardCredential\x12\x17\n\x0frequest_headers\x18\x07 \x03(\t\x12\x18\n\x10response_headers\x18\x08 \x03(\t\">\n\nHttpHeader\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(d\x12\x17\n\x05value\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80@\"\xef\x01\n\x0bHttpRequest\x12\x19\n\x06method\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(\n\x12\x16\n\x04path\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80@\x12\x18\n\x05query\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\x12\x35\n\x07headers\x18\x04 \x03(\x0b\x32\x1a.recoup.mesh.v1.HttpHeaderB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12\x18\n\x04\x62ody\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01\x12\x1f\n\x0e\x63lient_address\x18\x06 \x01(\tB\x07\xbaH\x04r\x02(d\x12!\n\x0c\x62\x65\x61rer_token\x18\x07 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03(\x80@\"m\n\x0cHttpResponse\x12\x0e\n\x06status\x18\x01 \x01(\r\x12+\n\x07headers\x18\x02 \x03(\x0b\x32\x1a.recoup.mesh.v1.HttpHeader\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c*d\n\rForwardErrors\x12\x1e\n\x1a\x46ORWARD_ERRORS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46ORWARD_ERRORS_PROBLEM\x10\x01\x12\x17\n\x13\x46ORWARD_ERRORS_SCIM\x10\x02*s\n\x11\x46orwardCredential\x12\"\n\x1e\x46ORWARD_CREDENTIAL_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46ORWARD_CREDENTIAL_NONE\x10\x01\x12\x1d\n\x19\x46ORWARD_CREDENTIAL_BEARER\x10\x02:J\n\x07\x66orward\x12\x1e.google.protobuf.MethodOptions\x18\xd7\x8d\x03 \x01(\x0b\x32\x17.recoup.mesh.v1.Forwardb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crecoup/mesh/v1/forward.proto\x12\x0erecoup.mesh.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\"\x80\x02\n\x07\x46orward\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0f\n\x07methods\x18\x02 \x03(\t\x12\x13\n\x0bmedia_types\x18\x03 \x03(\t\x12\x16\n\x0emax_body_bytes\x18\x04 \x01(\r\x12-\n\x06\x65rrors\x18\x05 \x01(\x0e\x32\x1d.recoup.mesh.v1.ForwardErrors\x12\x35\n\ncredential\x18\x06 \x01(\x0e\x32!.recoup.mesh.v1.ForwardCredential\x12\x17\n\x0frequest_headers\x18\x07 \x03(\t\x12\x18\n\x10response_headers\x18\x08 \x03(\t\x12\x0e\n\x06\x63ookie\x18\t \x01(\t\">\n\nHttpHeader\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(d\x12\x17\n\x05value\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80@\"\x8c\x02\n\x0bHttpRequest\x12\x19\n\x06method\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(\n\x12\x16\n\x04path\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80@\x12\x18\n\x05query\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04\x12\x35\n\x07headers\x18\x04 \x03(\x0b\x32\x1a.recoup.mesh.v1.HttpHeaderB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12\x18\n\x04\x62ody\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01\x12\x1f\n\x0e\x63lient_address\x18\x06 \x01(\tB\x07\xbaH\x04r\x02(d\x12!\n\x0c\x62\x65\x61rer_token\x18\x07 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03(\x80@\x12\x1b\n\x06\x63ookie\x18\x08 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03(\xc8\x01\"A\n\nHttpCookie\x12\x1a\n\x05value\x18\x01 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03(\xc8\x01\x12\x17\n\x0fmax_age_seconds\x18\x02 \x01(\r\"\x99\x01\n\x0cHttpResponse\x12\x0e\n\x06status\x18\x01 \x01(\r\x12+\n\x07headers\x18\x02 \x03(\x0b\x32\x1a.recoup.mesh.v1.HttpHeader\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12*\n\x06\x63ookie\x18\x05 \x01(\x0b\x32\x1a.recoup.mesh.v1.HttpCookie*d\n\rForwardErrors\x12\x1e\n\x1a\x46ORWARD_ERRORS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46ORWARD_ERRORS_PROBLEM\x10\x01\x12\x17\n\x13\x46ORWARD_ERRORS_SCIM\x10\x02*s\n\x11\x46orwardCredential\x12\"\n\x1e\x46ORWARD_CREDENTIAL_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46ORWARD_CREDENTIAL_NONE\x10\x01\x12\x1d\n\x19\x46ORWARD_CREDENTIAL_BEARER\x10\x02:J\n\x07\x66orward\x12\x1e.google.protobuf.MethodOptions\x18\xd7\x8d\x03 \x01(\x0b\x32\x17.recoup.mesh.v1.Forwardb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,16 +51,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HTTPREQUEST'].fields_by_name['client_address']._serialized_options = b'\272H\004r\002(d'
   _globals['_HTTPREQUEST'].fields_by_name['bearer_token']._loaded_options = None
   _globals['_HTTPREQUEST'].fields_by_name['bearer_token']._serialized_options = b'\200\001\001\272H\005r\003(\200@'
-  _globals['_FORWARDERRORS']._serialized_start=771
-  _globals['_FORWARDERRORS']._serialized_end=871
-  _globals['_FORWARDCREDENTIAL']._serialized_start=873
-  _globals['_FORWARDCREDENTIAL']._serialized_end=988
+  _globals['_HTTPREQUEST'].fields_by_name['cookie']._loaded_options = None
+  _globals['_HTTPREQUEST'].fields_by_name['cookie']._serialized_options = b'\200\001\001\272H\005r\003(\310\001'
+  _globals['_HTTPCOOKIE'].fields_by_name['value']._loaded_options = None
+  _globals['_HTTPCOOKIE'].fields_by_name['value']._serialized_options = b'\200\001\001\272H\005r\003(\310\001'
+  _globals['_FORWARDERRORS']._serialized_start=928
+  _globals['_FORWARDERRORS']._serialized_end=1028
+  _globals['_FORWARDCREDENTIAL']._serialized_start=1030
+  _globals['_FORWARDCREDENTIAL']._serialized_end=1145
   _globals['_FORWARD']._serialized_start=112
-  _globals['_FORWARD']._serialized_end=352
-  _globals['_HTTPHEADER']._serialized_start=354
-  _globals['_HTTPHEADER']._serialized_end=416
-  _globals['_HTTPREQUEST']._serialized_start=419
-  _globals['_HTTPREQUEST']._serialized_end=658
-  _globals['_HTTPRESPONSE']._serialized_start=660
-  _globals['_HTTPRESPONSE']._serialized_end=769
+  _globals['_FORWARD']._serialized_end=368
+  _globals['_HTTPHEADER']._serialized_start=370
+  _globals['_HTTPHEADER']._serialized_end=432
+  _globals['_HTTPREQUEST']._serialized_start=435
+  _globals['_HTTPREQUEST']._serialized_end=703
+  _globals['_HTTPCOOKIE']._serialized_start=705
+  _globals['_HTTPCOOKIE']._serialized_end=770
+  _globals['_HTTPRESPONSE']._serialized_start=773
+  _globals['_HTTPRESPONSE']._serialized_end=926
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,7 @@ class Forward(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
     RESPONSE_HEADERS_FIELD_NUMBER: _builtins.int
+    COOKIE_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """The path that all of them start with, such as "/scim/v2"; the service gets what follows it."""
     max_body_bytes: _builtins.int
@@ -96,6 +97,11 @@ class Forward(_message.Message):
     """How errors are written."""
     credential: Global___ForwardCredential.ValueType
     """What a request must show."""
+    cookie: _builtins.str
+    """The one cookie that is handed on, and that answers may set; its name begins with "__Host-". Empty: none. The edge
+    makes it Secure and HttpOnly, for this host alone, and SameSite=None: what it comes back with is posted from another
+    site's page.
+    """
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The HTTP methods, such as "GET". Two RPCs with one prefix share no method."""
@@ -123,10 +129,11 @@ class Forward(_message.Message):
         credential: Global___ForwardCredential.ValueType = ...,
         request_headers: _abc.Iterable[_builtins.str] | None = ...,
         response_headers: _abc.Iterable[_builtins.str] | None = ...,
+        cookie: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "errors", b"errors", "max_body_bytes", b"max_body_bytes", "media_types", b"media_types", "methods", b"methods", "prefix", b"prefix", "request_headers", b"request_headers", "response_headers", b"response_headers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookie", b"cookie", "credential", b"credential", "errors", b"errors", "max_body_bytes", b"max_body_bytes", "media_types", b"media_types", "methods", b"methods", "prefix", b"prefix", "request_headers", b"request_headers", "response_headers", b"response_headers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,6 +178,7 @@ class HttpRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     BEARER_TOKEN_FIELD_NUMBER: _builtins.int
+    COOKIE_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """The method, such as "PATCH"."""
     path: _builtins.str
@@ -183,6 +191,8 @@ class HttpRequest(_message.Message):
     """The address that the request came from, for the record only: anybody may stand behind it."""
     bearer_token: _builtins.str
     """The bearer token, where the option asks for one."""
+    cookie: _builtins.str
+    """The value of the cookie that the option names; empty where there is none, or more than one."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HttpHeader]:
         """The headers that the option allows, the first of each name."""
@@ -197,14 +207,41 @@ class HttpRequest(_message.Message):
         body: _builtins.bytes = ...,
         client_address: _builtins.str = ...,
         bearer_token: _builtins.str = ...,
+        cookie: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bearer_token", b"bearer_token", "body", b"body", "client_address", b"client_address", "headers", b"headers", "method", b"method", "path", b"path", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bearer_token", b"bearer_token", "body", b"body", "client_address", b"client_address", "cookie", b"cookie", "headers", b"headers", "method", b"method", "path", b"path", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HttpRequest: _TypeAlias = HttpRequest  # noqa: Y015
+
+@_typing.final
+class HttpCookie(_message.Message):
+    """The cookie that the option names, as a browser is to keep it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """The value: letters, digits, "-" and "_". Empty: the browser forgets it."""
+    max_age_seconds: _builtins.int
+    """How long it is kept."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        max_age_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age_seconds", b"max_age_seconds", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpCookie: _TypeAlias = HttpCookie  # noqa: Y015
 
 @_typing.final
 class HttpResponse(_message.Message):
@@ -216,6 +253,7 @@ class HttpResponse(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    COOKIE_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     """The status, from 200 to 599."""
     media_type: _builtins.str
@@ -226,6 +264,10 @@ class HttpResponse(_message.Message):
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HttpHeader]:
         """Headers; those that the option doesn't allow are dropped. Content-Type stands in `media_type`."""
 
+    @_builtins.property
+    def cookie(self) -> Global___HttpCookie:
+        """The cookie; not set: the browser keeps what it has."""
+
     def __init__(
         self,
         *,
@@ -233,10 +275,11 @@ class HttpResponse(_message.Message):
         headers: _abc.Iterable[Global___HttpHeader] | None = ...,
         media_type: _builtins.str = ...,
         body: _builtins.bytes = ...,
+        cookie: Global___HttpCookie | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cookie", b"cookie"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "media_type", b"media_type", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cookie", b"cookie", "headers", b"headers", "media_type", b"media_type", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
