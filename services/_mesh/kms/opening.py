@@ -6,8 +6,9 @@ The file KMS belongs to the local profile's wheel. SDKs are imported by the proc
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -21,13 +22,16 @@ ServiceName = Literal["file", "aws", "azure", "google"]
 
 @dataclass(frozen=True, kw_only=True)
 class KmsSettings:
-    """The key services that this process may use. `kek` names the KEK of an organization that brought none of its own,
-    with {organization_id} in it; `file` is the file KMS, or the half of it that this process holds.
+    """The key services that this process may use; the first keeps the KEKs of whoever brought none of their own, which
+    `kek` names. `file` is the file KMS, or the half of it that this process holds. `regions` are those of AWS and
+    Google that may be used (all, where none is named), `azure_hosts` the vaults' hosts, or the ends of them.
     """
 
     services: tuple[ServiceName, ...]
     kek: Annotated[str, Matches(r"[^{}\s]*\{organization_id\}[^{}\s]*", "a KEK's name with {organization_id} in it")]
     file: SecretFile | None = None
+    regions: tuple[str, ...] = ()
+    azure_hosts: tuple[str, ...] = (".vault.azure.net", ".managedhsm.azure.net")
     deadline_seconds: Annotated[float, Between(0.1, 30.0)] = 5.0
     threads: Annotated[int, Between(1, 64)] = 8
 
@@ -51,11 +55,14 @@ class KmsSettings:
 class KeyServices:
     """All key services of a process as one: a KEK goes to the service that keeps it."""
 
-    def __init__(self, settings: KmsSettings, profile: str) -> None:
+    def __init__(
+        self, settings: KmsSettings, profile: str, opened: Mapping[KeyService, Kms] = MappingProxyType({})
+    ) -> None:
+        """`opened` are services that are open already, for tests."""
         settings.check_profile(profile)
         self._settings = settings
         self._threads = BoundedThreads(settings.threads, "kms")
-        self._opened: dict[KeyService, Kms] = {}
+        self._opened = dict(opened)
 
     async def wrap(self, kek: Kek, material: bytes, binding: Binding) -> bytes:
         """See Kms."""
@@ -78,8 +85,22 @@ class KeyServices:
         return self._opened[kek.service]
 
     def _open(self, service: KeyService) -> Kms:
+        """The provider. An SDK takes a second and 40 MiB to import, which only who uses it pays."""
+        settings, deadline = self._settings, self._settings.deadline_seconds
+        if service is KeyService.AWS:
+            from services._mesh.kms.aws import AwsKms
+
+            return AwsKms(self._threads, deadline, settings.regions)
+        if service is KeyService.AZURE:
+            from services._mesh.kms.azure import AzureKms
+
+            return AzureKms(self._threads, deadline, settings.azure_hosts)
+        if service is KeyService.GOOGLE:
+            from services._mesh.kms.google import GoogleKms
+
+            return GoogleKms(deadline, settings.regions)
         hooks = importlib.import_module("recoup_local.hooks")
-        made: Kms = hooks.open_file_kms(self._settings.file, self._threads, self._settings.deadline_seconds)
+        made: Kms = hooks.open_file_kms(settings.file, self._threads, deadline)
         return made
 
 
