@@ -26,6 +26,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("tokens unused for 90 days", *_listed(found, "staleTokens", _token)),
         ("custom roles that nobody has", *_listed(found, "unusedRoles", lambda each: each["name"])),
         ("single sign-on", "", sso),
+        ("proven domains without their record", str(len(found["missingDomains"])), _domains(found)),
         ("SCIM tokens", str(found["scimTokens"]), f"last change {_moment(found, 'scimSyncedAt')}"),
         ("break-glass in force", str(len(found["elevationsOpen"])), _elevations(found)),
         ("reviews to decide", str(found["reviewsOpen"]), f"{found['reviewsOverdue']} overdue"),
@@ -47,6 +48,10 @@ def _member(found: dict[str, Any]) -> str:
 
 def _token(found: dict[str, Any]) -> str:
     return f"{found['displayName']} (used {_moment(found, 'lastUsedAt')})"
+
+
+def _domains(found: dict[str, Any]) -> str:
+    return ", ".join(f"{each['name']} since {_moment(each, 'missingSince')}" for each in found["missingDomains"])
 
 
 def _elevations(found: dict[str, Any]) -> str:

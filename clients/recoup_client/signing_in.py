@@ -33,7 +33,7 @@ def sso_status(session: Session) -> None:
     providers = session.call("GET", "/identityProviders")["providers"]
     domains = session.call("GET", "/domains")["domains"]
     rows = [_row(each) for each in providers]
-    rows += [(each["domainId"], each["name"], _state(each, "DOMAIN_STATE_"), *[""] * 5) for each in domains]
+    rows += [(each["domainId"], each["name"], _domain_state(each), *[""] * 5) for each in domains]
     session.show({"providers": providers, "domains": domains}, rows, "id", "name", *_COLUMNS[2:])
 
 
@@ -163,9 +163,14 @@ def _domain_id(session: Session, name: str) -> str:
     return str(found[0]["domainId"])
 
 
+def _domain_state(found: dict[str, Any]) -> str:
+    gone = f", record gone since {found['missingSince'][:19]}" if found.get("missingSince") else ""
+    return _state(found, "DOMAIN_STATE_") + gone
+
+
 def _show_domain(session: Session, found: dict[str, Any]) -> None:
     made = found["domain"]
-    row = (made["name"], _state(made, "DOMAIN_STATE_"), made["recordName"], made["recordValue"])
+    row = (made["name"], _domain_state(made), made["recordName"], made["recordValue"])
     session.show(found, [row], "domain", "state", "TXT record", "says")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 from recoup.identity.v1 import (
     elevation_service_pb2,
@@ -51,7 +52,7 @@ from services.identity.rpc.roles import RoleRpc
 from services.identity.rpc.scim import ScimRpc
 from services.identity.rpc.sso import SsoRpc
 from services.identity.rpc.tokens import TokenRpc
-from services.identity.usecases import feed
+from services.identity.usecases import feed, sso_domains
 from services.identity.usecases.principals import Authority
 from services.identity.usecases.saml_requests import SamlOffice
 
@@ -153,7 +154,9 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     if settings.database is None or settings.database.dispatcher is None:
         raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
     dispatcher = mesh.database(settings.database.dispatcher, 2)
-    mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics).run(), "what is due")
+    resolver = TxtResolver(settings.sso.nameservers)
+    asks = {sso_domains.CHECK: partial(sso_domains.ask_again, store, resolver)}
+    mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics, asks).run(), "what is due")
     sp = ServiceProvider(settings.sso.public_url, settings.sso.return_urls)
     office = SamlOffice(store, sp, BoundedThreads(2, "saml"), mesh.denials, mesh.clock.wall_now)
     mesh.task(authority.sightings.run(store), "sightings")
@@ -172,7 +175,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_ORGANIZATIONS, OrganizationRpc(store)),
             (_PERSONS, PersonRpc(store, authority.permissions, pages)),
             (_INVITATIONS, InvitationRpc(store, authority.permissions, mesh.clock, pages)),
-            (_SSO, SsoRpc(office, TxtResolver(settings.sso.nameservers), authority.permissions)),
+            (_SSO, SsoRpc(office, resolver, authority.permissions)),
         ]
     )
 

@@ -17,7 +17,7 @@ from services.identity.model.permissions import PermissionTable
 from services.identity.model.saml.responses import EMAIL_FORMAT, TRANSIENT_FORMAT
 from services.identity.model.sso import GroupRole
 from services.identity.store.admissions import find_admission
-from services.identity.usecases import endings, members, ownership, roles, saml_logins, saml_requests, sso
+from services.identity.usecases import endings, members, ownership, roles, saml_logins, saml_requests, sso, sso_domains
 from services.identity.usecases.enforcement import require_no_provider
 from services.identity.usecases.sso_sessions import find_sso_principal
 from tests.support.identity import ADMIN, CLERK, GLOBAL_ADMIN, SECOND, Registry, registry
@@ -185,7 +185,7 @@ async def test_a_person_who_leaves_the_domain_isnt_let_in_any_more(at: Desk) -> 
     await at.session()
     assert cause(await at.sign_in(at.said(attributes={"email": ["eve@evil.example"]}))) == "DOMAIN"
     (domain,) = [each["domain_id"] for each in await at.made.rows("SELECT domain_id FROM identity.sso_domains")]
-    await at.made.decide(lambda work: sso.remove_domain(work, domain))
+    await at.made.decide(lambda work: sso_domains.remove_domain(work, domain))
     assert cause(await at.sign_in()) == "DOMAIN"
 
 
@@ -451,7 +451,7 @@ async def test_who_isnt_of_a_proven_domain_needs_no_provider(at: Desk) -> None:
     assert not await demanded(at.made, UUID(int=9))
     (domain,) = [each["domain_id"] for each in await at.made.rows("SELECT domain_id FROM identity.sso_domains")]
     with pytest.raises(WrongState):
-        await at.made.decide(lambda work: sso.remove_domain(work, domain))
+        await at.made.decide(lambda work: sso_domains.remove_domain(work, domain))
 
 
 async def test_disabling_ends_the_demand(at: Desk) -> None:
@@ -528,21 +528,21 @@ async def test_metadata_weakens_nothing(at: Desk) -> None:
 async def test_a_domain_is_proven_by_its_record_alone(at: Desk) -> None:
     from services._mesh.context import entered
 
-    domain = await at.made.decide(lambda work: sso.add_domain(work, "Sub.Acme.Example."))
+    domain = await at.made.decide(lambda work: sso_domains.add_domain(work, "Sub.Acme.Example."))
     assert domain.name == "sub.acme.example"
     assert domain.record_name == "_recoup-challenge.sub.acme.example"
     for said in ([], ["recoup-domain-verification="], [domain.record_value + "x"]):
         at.dns.records[domain.record_name] = said
         with pytest.raises(WrongState) as caught, entered(context(ACME)):
-            await sso.find_proof(at.office.store, at.dns, domain.domain_id)
+            await sso_domains.find_proof(at.office.store, at.dns, domain.domain_id)
         assert caught.value.reason == Reason.ERROR_REASON_DOMAIN_NOT_PROVEN
     with pytest.raises(NotFound), entered(context(GLOBEX)):
-        await sso.find_proof(at.office.store, at.dns, domain.domain_id)
+        await sso_domains.find_proof(at.office.store, at.dns, domain.domain_id)
     for name in ("localhost", "acme..example", "-a.example", "a_b.example", "192.0.2.1", "*.acme.example", "x" * 300):
         with pytest.raises(Problem):
-            await at.made.decide(lambda work, name=name: sso.add_domain(work, name))
+            await at.made.decide(lambda work, name=name: sso_domains.add_domain(work, name))
     with pytest.raises(Problem):
-        await at.made.decide(lambda work: sso.add_domain(work, "acme.example"))
+        await at.made.decide(lambda work: sso_domains.add_domain(work, "acme.example"))
 
 
 async def test_what_isnt_a_form_is_refused(at: Desk) -> None:

@@ -20,7 +20,8 @@ from services._mesh.errors import Invalid
 from services._mesh.uow import UnitOfWork
 from services.audit.model.leaf import parse_payload
 from services.identity.model.membership import Role
-from services.identity.usecases import endings, members, persons, sso
+from services.identity.model.sso import GRACE
+from services.identity.usecases import endings, members, persons, sso_domains
 from services.identity.usecases.scim import membership
 from services.identity.usecases.scim.joining import join_provisioned
 from tests.support.identity import ADMIN, CLERK, SECOND
@@ -473,8 +474,8 @@ async def test_who_was_a_member_before_goes_by_their_address_and_gets_nothing_by
 
 async def prove(made: Provisioning, name: str = "acme.example") -> None:
     """Make a domain the organization's."""
-    domain = await made.registry.decide(lambda work: sso.add_domain(work, name))
-    await made.registry.decide(lambda work: sso.verify_domain(work, domain.domain_id))
+    domain = await made.registry.decide(lambda work: sso_domains.add_domain(work, name))
+    await made.registry.decide(lambda work: sso_domains.verify_domain(work, domain.domain_id))
 
 
 async def test_an_address_ends_nothing_outside_of_a_proven_domain_and_never_the_owner(made: Provisioning) -> None:
@@ -536,7 +537,9 @@ async def test_who_was_removed_doesnt_come_back_by_coming_and_no_admin_comes_wit
 
     async def come(who: UUID, email: str, aal: int) -> bool:
         with entered(context(None, "", actor="spiffe://recoup/gateway", peer="gateway")):
-            return await join_provisioned(made.registry.store, ACME, who, email, str(uuid4()), aal=aal)
+            return await join_provisioned(
+                made.registry.store, ACME, who, email, str(uuid4()), aal=aal, now=made.registry.clock.now()
+            )
 
     assert not await come(CLERK, "cleo@acme.example", 2)
     assert (await made.registry.member(CLERK)).state == "REMOVED"
@@ -613,20 +616,24 @@ async def test_who_signs_in_is_linked_only_where_it_is_clear_who_they_are(made: 
 
 async def test_who_comes_with_a_proven_address_joins_inside_a_proven_domain_alone(made: Provisioning) -> None:
     await made.acme.made("Users", userName="new@acme.example")
-    store = made.registry.store
+    store, now = made.registry.store, made.registry.clock.now()
 
     async def come(email: str, organization: UUID = ACME) -> bool:
         with entered(context(None, "", actor="spiffe://recoup/gateway", peer="gateway")):
-            return await join_provisioned(store, organization, NEW, email, str(uuid4()), aal=1)
+            return await join_provisioned(store, organization, NEW, email, str(uuid4()), aal=1, now=now)
 
     assert not await come("new@acme.example")  # The domain isn't proven.
-    domain = await made.registry.decide(lambda work: sso.add_domain(work, "acme.example"))
+    domain = await made.registry.decide(lambda work: sso_domains.add_domain(work, "acme.example"))
     assert not await come("new@acme.example")  # Named, and still not proven.
-    await made.registry.decide(lambda work: sso.verify_domain(work, domain.domain_id))
+    await made.registry.decide(lambda work: sso_domains.verify_domain(work, domain.domain_id))
     assert not await come("")  # The session proves no address.
     assert not await come("not an address")
     assert not await come("other@acme.example")
     assert not await come("new@acme.example", GLOBEX)
+    await made.registry.decide(lambda work: sso_domains.recheck_domain(work, domain.domain_id, found=False))
+    now += GRACE + timedelta(minutes=1)
+    assert not await come("NEW@acme.example")  # The record is gone for too long.
+    now -= GRACE
     assert await made.registry.rows("SELECT FROM identity.linked_identities") == []
     assert await come("NEW@acme.example")
     member = await made.registry.member(NEW)

@@ -11,7 +11,7 @@ import pytest
 
 from services._mesh.errors import Denied, Exhausted, Invalid, Reason, Unauthenticated
 from services.identity.model.sso import ServiceProvider
-from services.identity.usecases import saml_requests, sso
+from services.identity.usecases import saml_requests, sso, sso_domains
 from tests.integration.test_identity_passports import Office, opened
 from tests.integration.test_identity_saml import cause, enforce, person, principal, refused
 from tests.support.identity import ADMIN
@@ -94,7 +94,7 @@ async def test_with_a_domain_its_peoples_sessions_end(office: Office, at: Desk) 
     token, session = await at.session()
     code = code_of(await at.sign_in())
     (domain,) = await at.made.rows("SELECT domain_id FROM identity.sso_domains WHERE name = 'acme.example'")
-    await at.made.decide(lambda work: sso.remove_domain(work, domain["domain_id"]))
+    await at.made.decide(lambda work: sso_domains.remove_domain(work, domain["domain_id"]))
     assert await refused(at, token) == "CREDENTIAL_REVOKED"
     assert ("SESSION", str(session.session_id)) in await at.made.revoked()
     with pytest.raises(Unauthenticated):

@@ -18,7 +18,7 @@ from services.identity.model.sso import Provider, ServiceProvider
 from services.identity.model.sso_tokens import challenge_of
 from services.identity.rpc import saml
 from services.identity.store.sso import get_provider
-from services.identity.usecases import saml_requests, sso, sso_sessions
+from services.identity.usecases import saml_requests, sso, sso_domains, sso_sessions
 from services.identity.usecases.saml_requests import SamlOffice
 from tests.support.identity import Registry
 from tests.support.postgres import TestDatabase
@@ -150,11 +150,11 @@ def code_of(answer: forward_pb2.HttpResponse) -> str:
 
 async def prove_domain(made: Registry, dns: Dns, name: str, organization: UUID, user: UUID) -> UUID:
     """Name a domain, put its record up, and have it looked for."""
-    domain = await made.decide(lambda work: sso.add_domain(work, name), user, organization)
+    domain = await made.decide(lambda work: sso_domains.add_domain(work, name), user, organization)
     dns.records[domain.record_name] = ["something else", domain.record_value]
     with entered(context(organization)):
-        await sso.find_proof(made.store, dns, domain.domain_id)
-    await made.decide(lambda work: sso.verify_domain(work, domain.domain_id), user, organization)
+        await sso_domains.find_proof(made.store, dns, domain.domain_id)
+    await made.decide(lambda work: sso_domains.verify_domain(work, domain.domain_id), user, organization)
     return domain.domain_id
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.identity.model.elevations import Elevation
+from services.identity.model.sso import Domain
 
 STALE_AFTER = timedelta(days=90)
 # Of each list so many; the totals count all.
@@ -58,6 +59,7 @@ class Posture:
     unused_roles: Sequence[UnusedRole]
     unused_roles_total: int
     sso: str
+    missing_domains: Sequence[Domain]
     scim_tokens: int
     scim_seen_at: datetime | None
     scim_synced_at: datetime | None

@@ -6,7 +6,7 @@ import enum
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from services._mesh.errors import Invalid, Reason, WrongState, invalid_field
@@ -17,6 +17,8 @@ from services.identity.model.saml.responses import EMAIL_FORMAT, TRANSIENT_FORMA
 
 MAX_PROVIDERS, MAX_DOMAINS = 10, 100
 DEFAULT_SESSION_MINUTES = 480
+# So long after its record was found to be gone, a domain still brings newcomers.
+GRACE = timedelta(days=3)
 RECORD_PREFIX, RECORD_SAYS = "_recoup-challenge.", "recoup-domain-verification="
 # A program of the person's own, such as `recoup sso login`: on the browser's machine, whatever port it got.
 _LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]):[0-9]{1,5}/[A-Za-z0-9_-]{0,100}")
@@ -108,7 +110,10 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain that an organization says is its own; `VERIFIED` once the DNS said so."""
+    """A domain that an organization says is its own; `VERIFIED` once the DNS said so.
+
+    `missing_since`: when the record that proved it was found to be gone.
+    """
 
     organization_id: UUID
     domain_id: UUID
@@ -117,6 +122,12 @@ class Domain:
     state: str
     verified_at: datetime | None
     created_at: datetime
+    missing_since: datetime | None = None
+
+    @property
+    def joins_until(self) -> datetime | None:
+        """Until when people in it may join who aren't members yet; None where its record is there."""
+        return None if self.missing_since is None else self.missing_since + GRACE
 
     @property
     def record_name(self) -> str:
@@ -206,6 +217,14 @@ def require_proven(email: str, proven: Collection[str]) -> None:
     """Raise SamlRefused unless the address is in a domain that this very organization has proven."""
     if domain_of(email) not in proven:
         raise SamlRefused("DOMAIN", "The person's domain isn't proven to be this organization's.")
+
+
+def require_joining(email: str, joinable: Collection[str]) -> None:
+    """Raise SamlRefused for a newcomer of a domain whose record is gone."""
+    if not is_inside(email, joinable):
+        raise SamlRefused(
+            "DOMAIN_GONE", "The DNS record that proves the person's domain is gone: nobody new is let in."
+        )
 
 
 def require_lasting(assertion: Assertion) -> None:

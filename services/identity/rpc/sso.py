@@ -16,7 +16,7 @@ from services._mesh.uow import UnitOfWork
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.sso import Provider
 from services.identity.rpc import saml
-from services.identity.usecases import saml_requests, sso, sso_changes, sso_sessions
+from services.identity.usecases import saml_requests, sso, sso_changes, sso_domains, sso_sessions
 from services.identity.usecases.saml_requests import SamlOffice
 from services.identity.wire import sso as wire
 
@@ -27,7 +27,7 @@ R = TypeVar("R", bound=Message)
 class SsoRpc(sso_service_pb2_grpc.SsoServiceServicer):
     """recoup.identity.v1.SsoService."""
 
-    def __init__(self, office: SamlOffice, resolver: sso.Resolver, permissions: PermissionTable) -> None:
+    def __init__(self, office: SamlOffice, resolver: sso_domains.Resolver, permissions: PermissionTable) -> None:
         self._office, self._store, self._resolver, self._table = office, office.store, resolver, permissions
 
     async def _write(self, request: Any, response: type[R], decide: Callable[[UnitOfWork], Awaitable[Provider]]) -> R:
@@ -152,27 +152,31 @@ class SsoRpc(sso_service_pb2_grpc.SsoServiceServicer):
 
     async def AddDomain(self, request: pb.AddDomainRequest, context: Context) -> pb.AddDomainResponse:
         async def decide(work: UnitOfWork) -> pb.AddDomainResponse:
-            return pb.AddDomainResponse(domain=wire.domain(await sso.add_domain(work, request.name)))
+            return pb.AddDomainResponse(domain=wire.domain(await sso_domains.add_domain(work, request.name)))
 
         return await self._store.write(request, pb.AddDomainResponse, decide)
 
     async def ListDomains(self, request: pb.ListDomainsRequest, context: Context) -> pb.ListDomainsResponse:
-        return pb.ListDomainsResponse(domains=[wire.domain(each) for each in await sso.list_domains(self._store)])
+        return pb.ListDomainsResponse(
+            domains=[wire.domain(each) for each in await sso_domains.list_domains(self._store)]
+        )
 
     async def VerifyDomain(self, request: pb.VerifyDomainRequest, context: Context) -> pb.VerifyDomainResponse:
         earlier = await self._store.replayed(request, pb.VerifyDomainResponse)
         if earlier is not None:
             return earlier
-        await sso.find_proof(self._store, self._resolver, UUID(request.domain_id))
+        await sso_domains.find_proof(self._store, self._resolver, UUID(request.domain_id))
 
         async def decide(work: UnitOfWork) -> pb.VerifyDomainResponse:
-            return pb.VerifyDomainResponse(domain=wire.domain(await sso.verify_domain(work, UUID(request.domain_id))))
+            return pb.VerifyDomainResponse(
+                domain=wire.domain(await sso_domains.verify_domain(work, UUID(request.domain_id)))
+            )
 
         return await self._store.write(request, pb.VerifyDomainResponse, decide)
 
     async def RemoveDomain(self, request: pb.RemoveDomainRequest, context: Context) -> pb.RemoveDomainResponse:
         async def decide(work: UnitOfWork) -> pb.RemoveDomainResponse:
-            await sso.remove_domain(work, UUID(request.domain_id))
+            await sso_domains.remove_domain(work, UUID(request.domain_id))
             return pb.RemoveDomainResponse()
 
         return await self._store.write(request, pb.RemoveDomainResponse, decide)

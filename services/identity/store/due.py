@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,9 +22,16 @@ async def insert_due(
     await connection.execute(item.on_conflict_do_nothing())
 
 
-async def list_due(connection: AsyncConnection, now: datetime, limit: int) -> Sequence[Any]:
-    """What is due in any organization, the longest waiting first. Under the dispatcher's role."""
-    return (await connection.execute(select(t).where(t.c.due_at <= now).order_by(t.c.due_at).limit(limit))).all()
+async def drop_due(connection: AsyncConnection, organization_id: UUID, kind: str, subject_id: UUID) -> None:
+    """Have something not looked at any more, whenever it would have been due."""
+    this = (t.c.organization_id == organization_id) & (t.c.kind == kind) & (t.c.subject_id == subject_id)
+    await connection.execute(delete(t).where(this))
+
+
+async def list_due(connection: AsyncConnection, kinds: Collection[str], now: datetime, limit: int) -> Sequence[Any]:
+    """What of these kinds is due in any organization, the longest waiting first. Under the dispatcher's role."""
+    query = select(t).where(t.c.due_at <= now, t.c.kind.in_(kinds)).order_by(t.c.due_at).limit(limit)
+    return (await connection.execute(query)).all()
 
 
 async def count_late(connection: AsyncConnection, before: datetime) -> int:

@@ -14,7 +14,7 @@ from services._mesh.errors import NotFound
 from services._mesh.ids import uuid7
 from services.identity.model.membership import Role
 from services.identity.model.persons import LoginKind
-from services.identity.model.sso import Domain, GroupRole, Provider, ProviderState
+from services.identity.model.sso import GRACE, Domain, GroupRole, Provider, ProviderState
 from services.identity.tables import members
 from services.identity.tables.persons import linked_identities
 from services.identity.tables.sso import sso_domains, sso_group_roles, sso_providers, sso_sessions
@@ -133,17 +133,30 @@ async def is_mapped(connection: AsyncConnection, role_id: UUID) -> bool:
 
 def _domain(row: Any) -> Domain:
     return Domain(
-        row.organization_id, row.domain_id, row.name, row.challenge, row.state, row.verified_at, row.created_at
+        row.organization_id,
+        row.domain_id,
+        row.name,
+        row.challenge,
+        row.state,
+        row.verified_at,
+        row.created_at,
+        row.missing_since,
     )
 
 
 async def get_domain(connection: AsyncConnection, domain_id: UUID, *, lock: bool = False) -> Domain:
     """A domain of the transaction's organization. Raises NotFound."""
+    found = await find_domain_of(connection, domain_id, lock=lock)
+    if found is None:
+        raise NotFound("domain")
+    return found
+
+
+async def find_domain_of(connection: AsyncConnection, domain_id: UUID, *, lock: bool = False) -> Domain | None:
+    """The same; None where it was removed."""
     query = select(sso_domains).where(sso_domains.c.domain_id == domain_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
-    if row is None:
-        raise NotFound("domain")
-    return _domain(row)
+    return _domain(row) if row else None
 
 
 async def find_domain(connection: AsyncConnection, name: str) -> Domain | None:
@@ -160,6 +173,13 @@ async def list_domains(connection: AsyncConnection) -> list[Domain]:
 async def proven_domains(connection: AsyncConnection) -> frozenset[str]:
     """The names of those that are proven."""
     query = select(sso_domains.c.name).where(sso_domains.c.state == "VERIFIED")
+    return frozenset((await connection.execute(query)).scalars())
+
+
+async def joinable_domains(connection: AsyncConnection, now: datetime) -> frozenset[str]:
+    """The proven domains of the transaction's organization that may bring newcomers: no record is gone for long."""
+    there = sso_domains.c.missing_since.is_(None) | (sso_domains.c.missing_since > now - GRACE)
+    query = select(sso_domains.c.name).where(sso_domains.c.state == "VERIFIED", there)
     return frozenset((await connection.execute(query)).scalars())
 
 

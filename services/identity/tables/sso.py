@@ -62,6 +62,7 @@ sso_domains = Table(
     *_text("name", "challenge", "state"),
     _moment("verified_at", nullable=True),
     _moment("created_at"),
+    _moment("missing_since", nullable=True),
 )
 
 sso_requests = Table(

@@ -156,7 +156,13 @@ async def _joins(authority: Authority, principal: Principal, organization_id: UU
         return False
     await _refuse_ended(authority, _holder(principal))
     return await join_provisioned(
-        authority.reader, organization_id, principal.user_id, principal.email, jti, aal=principal.aal
+        authority.reader,
+        organization_id,
+        principal.user_id,
+        principal.email,
+        jti,
+        aal=principal.aal,
+        now=authority.clock.now(),
     )
 
 

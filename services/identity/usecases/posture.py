@@ -14,6 +14,7 @@ from services.identity.model.posture import LISTED, Posture
 from services.identity.store import posture as store
 from services.identity.store import scim_tokens
 from services.identity.store.elevations import list_elevations
+from services.identity.store.sso import list_domains
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ async def get_posture(reader: Store, now: datetime, wall_now: datetime) -> Postu
             unused_roles=unused,
             unused_roles_total=unused_total,
             sso=await store.sso_enforcement(connection),
+            missing_domains=[each for each in await list_domains(connection) if each.missing_since is not None],
             scim_tokens=await scim_tokens.count_tokens(connection, wall_now),
             scim_seen_at=seen_at,
             scim_synced_at=synced_at,

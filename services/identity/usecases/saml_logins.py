@@ -23,6 +23,8 @@ from services.identity.model.sso import (
     ProviderState,
     aal_of,
     address_of,
+    is_inside,
+    require_joining,
     require_lasting,
     require_proven,
     role_of,
@@ -171,7 +173,8 @@ async def _sign_in(work: UnitOfWork, provider: Provider, assertion: Assertion, u
     email, given = await _entitled(work, provider, assertion)
     member = await _member_of(work, provider, assertion, user_id, email, given)
     # Who the directory has provisioned is this user from their first sign-in on: what it ends ends here.
-    member = await link_person(work, user_id, email, assertion.name_id) or member
+    if is_inside(email, await store.joinable_domains(work.connection, work.now)):
+        member = await link_person(work, user_id, email, assertion.name_id) or member
     # Without mapped groups, roles are given by hand, or by the directory.
     return await _governed(work, member, given) if provider.group_roles else member
 
@@ -182,6 +185,7 @@ async def _member_of(
     """The member who signs in by the NameID, made the first time. Raises SamlRefused where the membership ended."""
     found = await find_linked_identity(work.connection, work.organization_id, _login(provider, assertion))
     if found is None:
+        require_joining(email, await store.joinable_domains(work.connection, work.now))
         try:
             await link_identity(work, _login(provider, assertion), user_id)
             role = Role.VIEWER if given.role is Role.CUSTOM else given.role

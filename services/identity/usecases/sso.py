@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from services._mesh.context import current
-from services._mesh.errors import AlreadyExists, Exhausted, Reason, WrongState, invalid_field
+from services._mesh.errors import Exhausted, Reason, WrongState, invalid_field
 from services._mesh.ids import uuid7
 from services._mesh.revocations import RevocationKind
 from services._mesh.uow import Store, UnitOfWork
@@ -19,13 +18,10 @@ from services.identity.model.saml.documents import SamlRefused
 from services.identity.model.saml.metadata import read_metadata
 from services.identity.model.sso import (
     DEFAULT_SESSION_MINUTES,
-    MAX_DOMAINS,
     MAX_PROVIDERS,
-    Domain,
     GroupRole,
     Provider,
     ProviderState,
-    domain_name,
     reads,
     refusal,
     require_set_up,
@@ -37,14 +33,7 @@ from services.identity.store import sso_logins as logins
 from services.identity.store.revocations import insert_revocation
 from services.identity.usecases.enforcement import require_break_glass_admin
 from services.identity.usecases.roles import require_may_give
-from services.identity.usecases.sso_sessions import end_domain_sessions, revoke_sessions
-
-
-class Resolver(Protocol):
-    """The DNS, as far as it is needed."""
-
-    async def txt(self, name: str) -> list[str]:
-        """The TXT records at a name."""
+from services.identity.usecases.sso_sessions import revoke_sessions
 
 
 async def list_identity_providers(reader: Store) -> list[Provider]:
@@ -63,7 +52,7 @@ async def create_identity_provider(work: UnitOfWork, display_name: str) -> Provi
     """Begin to set a provider up. Raises Exhausted beyond ten."""
     await members_store.lock_members(work.connection, work.organization_id)
     if len(await store.list_providers(work.connection)) >= MAX_PROVIDERS:
-        raise _too_many(MAX_PROVIDERS, "identity providers")
+        raise too_many(MAX_PROVIDERS, "identity providers")
     made = Provider(
         work.organization_id, uuid7(), display_name, ProviderState.SETUP, "", "", (), "", False, "", "", (), None,
         DEFAULT_SESSION_MINUTES, False, None, 1, 0, 1, work.now,
@@ -172,7 +161,7 @@ async def _require_may_map(work: UnitOfWork, table: PermissionTable, field: str,
 async def enable_identity_provider(work: UnitOfWork, provider_id: UUID, etag: str) -> Provider:
     """Let a provider sign people in. Raises NotFound, Conflict, WrongState."""
     before = await _locked(work, provider_id, etag)
-    require_set_up(before, await store.proven_domains(work.connection))
+    require_set_up(before, await store.joinable_domains(work.connection, work.now))
     return await _marked(work, "identity.identity_provider.enable", before, state=ProviderState.ACTIVE.value)
 
 
@@ -224,64 +213,6 @@ async def set_enforcement(
     return await _marked(work, "identity.enforcement.set", before, **values)
 
 
-async def list_domains(reader: Store) -> list[Domain]:
-    """All domains of the caller's organization."""
-    async with reader.read() as connection:
-        return await store.list_domains(connection)
-
-
-async def add_domain(work: UnitOfWork, name: str) -> Domain:
-    """Name a domain, with the record that would prove it. Raises Invalid, AlreadyExists, Exhausted."""
-    await members_store.lock_members(work.connection, work.organization_id)
-    name = domain_name(name)
-    if await store.find_domain(work.connection, name) is not None:
-        raise AlreadyExists(Reason.ERROR_REASON_RESOURCE_EXISTS, "The domain is named already.", {"resource": "domain"})
-    if await store.count_domains(work.connection) >= MAX_DOMAINS:
-        raise _too_many(MAX_DOMAINS, "domains")
-    made = Domain(work.organization_id, uuid7(), name, secrets.token_hex(20), "PENDING", None, work.now)
-    await store.insert_domain(work.connection, made)
-    work.emit("identity.domain.add", f"domains/{made.domain_id}", {"before": {}, "after": _domain_reads(made)})
-    return made
-
-
-async def find_proof(reader: Store, resolver: Resolver, domain_id: UUID) -> None:
-    """Look for a domain's record, outside of any transaction. Raises NotFound, WrongState, Unavailable."""
-    async with reader.read() as connection:
-        domain = await store.get_domain(connection, domain_id)
-    if domain.record_value not in await resolver.txt(domain.record_name):
-        raise WrongState(
-            Reason.ERROR_REASON_DOMAIN_NOT_PROVEN,
-            f"The DNS has no TXT record {domain.record_name} that says {domain.record_value}. A new one takes a while.",
-            {"record_name": domain.record_name, "record_value": domain.record_value},
-        )
-
-
-async def verify_domain(work: UnitOfWork, domain_id: UUID) -> Domain:
-    """Remember that the DNS proved a domain (`find_proof`). Raises NotFound."""
-    before = await store.get_domain(work.connection, domain_id, lock=True)
-    after = await store.mark_domain(work.connection, domain_id, state="VERIFIED", verified_at=work.now)
-    facts = {"before": _domain_reads(before), "after": _domain_reads(after)}
-    work.emit("identity.domain.verify", f"domains/{domain_id}", facts)
-    return after
-
-
-async def remove_domain(work: UnitOfWork, domain_id: UUID) -> None:
-    """Forget a domain. Raises NotFound, WrongState for the last proven one while single sign-on is enforced."""
-    await members_store.lock_members(work.connection, work.organization_id)
-    before = await store.get_domain(work.connection, domain_id, lock=True)
-    left = await store.proven_domains(work.connection) - {before.name}
-    if not left and await store.enforcing_provider(work.connection) is not None:
-        raise WrongState(
-            Reason.ERROR_REASON_STATE_WRONG,
-            "It is the last proven domain, and single sign-on is enforced. End that first.",
-            {"state": "ENFORCED", "allowed": "not enforced"},
-        )
-    await store.delete_domain(work.connection, domain_id)
-    ended = await end_domain_sessions(work, before.name) if before.state == "VERIFIED" else 0
-    facts = {"before": _domain_reads(before), "after": {}, "sessions_ended": str(ended)}
-    work.emit("identity.domain.remove", f"domains/{domain_id}", facts)
-
-
 async def _locked(work: UnitOfWork, provider_id: UUID, etag: str) -> Provider:
     """The provider as the caller saw it, after everybody who changes who belongs here."""
     await members_store.lock_members(work.connection, work.organization_id)
@@ -318,11 +249,8 @@ def _emit(work: UnitOfWork, action: str, before: Provider | None, after: Provide
     work.emit(action, f"identityProviders/{after.provider_id}", {"before": was, "after": reads(after), **facts})
 
 
-def _domain_reads(domain: Domain) -> dict[str, str]:
-    return {"name": domain.name, "state": domain.state}
-
-
-def _too_many(limit: int, what: str) -> Exhausted:
+def too_many(limit: int, what: str) -> Exhausted:
+    """The refusal of one more of something."""
     return Exhausted(
         Reason.ERROR_REASON_QUOTA_EXCEEDED, f"An organization has {limit} {what} at most.", {"limit": str(limit)}
     )

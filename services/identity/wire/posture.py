@@ -39,6 +39,12 @@ def posture(found: Posture) -> pb.Posture:
         unused_roles=[pb.Posture.UnusedRole(role_id=str(each.role_id), name=each.name) for each in found.unused_roles],
         unused_roles_total=found.unused_roles_total,
         sso=pb.SsoEnforcement.Value(f"SSO_ENFORCEMENT_{found.sso}"),
+        missing_domains=[
+            pb.Posture.MissingDomain(
+                domain_id=str(each.domain_id), name=each.name, missing_since=stamp(each.missing_since)
+            )
+            for each in found.missing_domains
+        ],
         scim_tokens=found.scim_tokens,
         scim_seen_at=stamp(found.scim_seen_at),
         scim_synced_at=stamp(found.scim_synced_at),

@@ -80,6 +80,8 @@ def domain(found: Domain) -> pb.Domain:
         record_value=found.record_value,
         verified_at=verified_at,
         created_at=stamp(found.created_at),
+        missing_since=stamp(found.missing_since) if found.missing_since else None,
+        joins_until=stamp(found.joins_until) if found.joins_until else None,
     )
 
 

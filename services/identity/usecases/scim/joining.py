@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from services._mesh.context import current, entered
@@ -11,12 +12,12 @@ from services.identity.model.membership import fold_address
 from services.identity.model.sso import is_inside
 from services.identity.store.organizations import find_organization
 from services.identity.store.scim_users import list_unlinked
-from services.identity.store.sso import enforcing_provider, proven_domains
+from services.identity.store.sso import enforcing_provider, joinable_domains
 from services.identity.usecases.scim.membership import link_person
 
 
 async def join_provisioned(
-    reader: Store, organization_id: UUID, user_id: UUID, email: str, jti: str, *, aal: int
+    reader: Store, organization_id: UUID, user_id: UUID, email: str, jti: str, *, aal: int, now: datetime
 ) -> bool:
     """Make a person a member whom the directory has provisioned by this address; whether it did.
 
@@ -24,7 +25,7 @@ async def join_provisioned(
     and not where its identity provider is demanded. Who would be an Admin needs a second factor (`aal` 2).
     `jti` is the passport that is about to be made.
     """
-    if not email or not await _may_join(reader, organization_id, email):
+    if not email or not await _may_join(reader, organization_id, email, now):
         return False
     context = replace(
         current(),
@@ -38,12 +39,12 @@ async def join_provisioned(
             return await link_person(work, user_id, email, aal=aal) is not None
 
 
-async def _may_join(reader: Store, organization_id: UUID, email: str) -> bool:
+async def _may_join(reader: Store, organization_id: UUID, email: str, now: datetime) -> bool:
     async with reader.read(organization_id) as connection:
         organization = await find_organization(connection, organization_id)
         if organization is None or organization.state != "ACTIVE":
             return False
-        if not is_inside(email, await proven_domains(connection)):
+        if not is_inside(email, await joinable_domains(connection, now)):
             return False
         if await enforcing_provider(connection) is not None:
             return False

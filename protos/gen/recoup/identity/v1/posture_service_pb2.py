@@ -29,7 +29,7 @@ from recoup.identity.v1 import elevation_service_pb2 as recoup_dot_identity_dot_
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recoup/identity/v1/posture_service.proto\x12\x12recoup.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*recoup/identity/v1/elevation_service.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xf1\x08\n\x07Posture\x12,\n\x08taken_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07members\x18\x02 \x01(\x05\x12\x0e\n\x06\x61\x64mins\x18\x03 \x01(\x05\x12\x44\n\x14members_without_aal2\x18\x04 \x03(\x0b\x32&.recoup.identity.v1.Posture.WeakMember\x12\"\n\x1amembers_without_aal2_total\x18\x05 \x01(\x05\x12<\n\x0cstale_tokens\x18\x06 \x03(\x0b\x32&.recoup.identity.v1.Posture.StaleToken\x12\x1a\n\x12stale_tokens_total\x18\x07 \x01(\x05\x12<\n\x0cunused_roles\x18\x08 \x03(\x0b\x32&.recoup.identity.v1.Posture.UnusedRole\x12\x1a\n\x12unused_roles_total\x18\t \x01(\x05\x12/\n\x03sso\x18\n \x01(\x0e\x32\".recoup.identity.v1.SsoEnforcement\x12\x13\n\x0bscim_tokens\x18\x0b \x01(\x05\x12\x30\n\x0cscim_seen_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0escim_synced_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0f\x65levations_open\x18\x0e \x03(\x0b\x32\x1d.recoup.identity.v1.Elevation\x12\x14\n\x0creviews_open\x18\x0f \x01(\x05\x12\x17\n\x0freviews_overdue\x18\x10 \x01(\x05\x12\x1b\n\x13\x65xceptions_in_force\x18\x11 \x01(\x05\x12\x16\n\x0e\x65xceptions_due\x18\x12 \x01(\x05\x12\x1a\n\x12\x65xceptions_expired\x18\x13 \x01(\x05\x12\x1a\n\x12\x65xceptions_overdue\x18\x14 \x01(\x05\x1a\x82\x01\n\nWeakMember\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x10\n\x08last_aal\x18\x04 \x01(\x05\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\xc6\x01\n\nStaleToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x30\n\x0clast_used_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\nUnusedRole\x12\x0f\n\x07role_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"6\n\x11GetPostureRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"B\n\x12GetPostureResponse\x12,\n\x07posture\x18\x01 \x01(\x0b\x32\x1b.recoup.identity.v1.Posture*\x86\x01\n\x0eSsoEnforcement\x12\x1f\n\x1bSSO_ENFORCEMENT_UNSPECIFIED\x10\x00\x12\x17\n\x13SSO_ENFORCEMENT_OFF\x10\x01\x12\x1c\n\x18SSO_ENFORCEMENT_OPTIONAL\x10\x02\x12\x1c\n\x18SSO_ENFORCEMENT_ENFORCED\x10\x03\x32\xd4\x02\n\x0ePostureService\x12\xaf\x01\n\nGetPosture\x12%.recoup.identity.v1.GetPostureRequest\x1a&.recoup.identity.v1.GetPostureResponse\"R\xaa\xed\x18\x1b\x08\x03\x12\x15identity.posture.read\x18\x01\x82\xd3\xe4\x93\x02-\x12+/v1/organizations/{organization_id}/posture\x1a\x8f\x01\xb2\xed\x18\x8a\x01\n\x87\x01\n\x15identity.posture.read\x12\x64See how access stands: second factors, stale tokens, unused roles, sign-on, break-glass, exceptions.\x1a\x03\x01\x03\x06\"\x03\x01\x03\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(recoup/identity/v1/posture_service.proto\x12\x12recoup.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*recoup/identity/v1/elevation_service.proto\x1a\x1brecoup/mesh/v1/access.proto\"\x9a\n\n\x07Posture\x12,\n\x08taken_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07members\x18\x02 \x01(\x05\x12\x0e\n\x06\x61\x64mins\x18\x03 \x01(\x05\x12\x44\n\x14members_without_aal2\x18\x04 \x03(\x0b\x32&.recoup.identity.v1.Posture.WeakMember\x12\"\n\x1amembers_without_aal2_total\x18\x05 \x01(\x05\x12<\n\x0cstale_tokens\x18\x06 \x03(\x0b\x32&.recoup.identity.v1.Posture.StaleToken\x12\x1a\n\x12stale_tokens_total\x18\x07 \x01(\x05\x12<\n\x0cunused_roles\x18\x08 \x03(\x0b\x32&.recoup.identity.v1.Posture.UnusedRole\x12\x1a\n\x12unused_roles_total\x18\t \x01(\x05\x12/\n\x03sso\x18\n \x01(\x0e\x32\".recoup.identity.v1.SsoEnforcement\x12\x42\n\x0fmissing_domains\x18( \x03(\x0b\x32).recoup.identity.v1.Posture.MissingDomain\x12\x13\n\x0bscim_tokens\x18\x0b \x01(\x05\x12\x30\n\x0cscim_seen_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0escim_synced_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0f\x65levations_open\x18\x0e \x03(\x0b\x32\x1d.recoup.identity.v1.Elevation\x12\x14\n\x0creviews_open\x18\x0f \x01(\x05\x12\x17\n\x0freviews_overdue\x18\x10 \x01(\x05\x12\x1b\n\x13\x65xceptions_in_force\x18\x11 \x01(\x05\x12\x16\n\x0e\x65xceptions_due\x18\x12 \x01(\x05\x12\x1a\n\x12\x65xceptions_expired\x18\x13 \x01(\x05\x12\x1a\n\x12\x65xceptions_overdue\x18\x14 \x01(\x05\x1a\x82\x01\n\nWeakMember\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x10\n\x08last_aal\x18\x04 \x01(\x05\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\xc6\x01\n\nStaleToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x30\n\x0clast_used_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\nUnusedRole\x12\x0f\n\x07role_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x1a\x63\n\rMissingDomain\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\rmissing_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"6\n\x11GetPostureRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"B\n\x12GetPostureResponse\x12,\n\x07posture\x18\x01 \x01(\x0b\x32\x1b.recoup.identity.v1.Posture*\x86\x01\n\x0eSsoEnforcement\x12\x1f\n\x1bSSO_ENFORCEMENT_UNSPECIFIED\x10\x00\x12\x17\n\x13SSO_ENFORCEMENT_OFF\x10\x01\x12\x1c\n\x18SSO_ENFORCEMENT_OPTIONAL\x10\x02\x12\x1c\n\x18SSO_ENFORCEMENT_ENFORCED\x10\x03\x32\xd4\x02\n\x0ePostureService\x12\xaf\x01\n\nGetPosture\x12%.recoup.identity.v1.GetPostureRequest\x1a&.recoup.identity.v1.GetPostureResponse\"R\xaa\xed\x18\x1b\x08\x03\x12\x15identity.posture.read\x18\x01\x82\xd3\xe4\x93\x02-\x12+/v1/organizations/{organization_id}/posture\x1a\x8f\x01\xb2\xed\x18\x8a\x01\n\x87\x01\n\x15identity.posture.read\x12\x64See how access stands: second factors, stale tokens, unused roles, sign-on, break-glass, exceptions.\x1a\x03\x01\x03\x06\"\x03\x01\x03\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,20 +42,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSTURESERVICE']._serialized_options = b'\262\355\030\212\001\n\207\001\n\025identity.posture.read\022dSee how access stands: second factors, stale tokens, unused roles, sign-on, break-glass, exceptions.\032\003\001\003\006\"\003\001\003\006'
   _globals['_POSTURESERVICE'].methods_by_name['GetPosture']._loaded_options = None
   _globals['_POSTURESERVICE'].methods_by_name['GetPosture']._serialized_options = b'\252\355\030\033\010\003\022\025identity.posture.read\030\001\202\323\344\223\002-\022+/v1/organizations/{organization_id}/posture'
-  _globals['_SSOENFORCEMENT']._serialized_start=1494
-  _globals['_SSOENFORCEMENT']._serialized_end=1628
+  _globals['_SSOENFORCEMENT']._serialized_start=1663
+  _globals['_SSOENFORCEMENT']._serialized_end=1797
   _globals['_POSTURE']._serialized_start=230
-  _globals['_POSTURE']._serialized_end=1367
-  _globals['_POSTURE_WEAKMEMBER']._serialized_start=991
-  _globals['_POSTURE_WEAKMEMBER']._serialized_end=1121
-  _globals['_POSTURE_STALETOKEN']._serialized_start=1124
-  _globals['_POSTURE_STALETOKEN']._serialized_end=1322
-  _globals['_POSTURE_UNUSEDROLE']._serialized_start=1324
-  _globals['_POSTURE_UNUSEDROLE']._serialized_end=1367
-  _globals['_GETPOSTUREREQUEST']._serialized_start=1369
-  _globals['_GETPOSTUREREQUEST']._serialized_end=1423
-  _globals['_GETPOSTURERESPONSE']._serialized_start=1425
-  _globals['_GETPOSTURERESPONSE']._serialized_end=1491
-  _globals['_POSTURESERVICE']._serialized_start=1631
-  _globals['_POSTURESERVICE']._serialized_end=1971
+  _globals['_POSTURE']._serialized_end=1536
+  _globals['_POSTURE_WEAKMEMBER']._serialized_start=1059
+  _globals['_POSTURE_WEAKMEMBER']._serialized_end=1189
+  _globals['_POSTURE_STALETOKEN']._serialized_start=1192
+  _globals['_POSTURE_STALETOKEN']._serialized_end=1390
+  _globals['_POSTURE_UNUSEDROLE']._serialized_start=1392
+  _globals['_POSTURE_UNUSEDROLE']._serialized_end=1435
+  _globals['_POSTURE_MISSINGDOMAIN']._serialized_start=1437
+  _globals['_POSTURE_MISSINGDOMAIN']._serialized_end=1536
+  _globals['_GETPOSTUREREQUEST']._serialized_start=1538
+  _globals['_GETPOSTUREREQUEST']._serialized_end=1592
+  _globals['_GETPOSTURERESPONSE']._serialized_start=1594
+  _globals['_GETPOSTURERESPONSE']._serialized_end=1660
+  _globals['_POSTURESERVICE']._serialized_start=1800
+  _globals['_POSTURESERVICE']._serialized_end=2140
 # @@protoc_insertion_point(module_scope)

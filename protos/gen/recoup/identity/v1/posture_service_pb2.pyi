@@ -159,6 +159,36 @@ class Posture(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MissingDomain(_message.Message):
+        """A proven domain whose DNS record is gone."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DOMAIN_ID_FIELD_NUMBER: _builtins.int
+        NAME_FIELD_NUMBER: _builtins.int
+        MISSING_SINCE_FIELD_NUMBER: _builtins.int
+        domain_id: _builtins.str
+        """The domain, a UUID."""
+        name: _builtins.str
+        """Its name."""
+        @_builtins.property
+        def missing_since(self) -> _timestamp_pb2.Timestamp:
+            """When the record was found to be gone."""
+
+        def __init__(
+            self,
+            *,
+            domain_id: _builtins.str = ...,
+            name: _builtins.str = ...,
+            missing_since: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["missing_since", b"missing_since"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["domain_id", b"domain_id", "missing_since", b"missing_since", "name", b"name"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TAKEN_AT_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     ADMINS_FIELD_NUMBER: _builtins.int
@@ -169,6 +199,7 @@ class Posture(_message.Message):
     UNUSED_ROLES_FIELD_NUMBER: _builtins.int
     UNUSED_ROLES_TOTAL_FIELD_NUMBER: _builtins.int
     SSO_FIELD_NUMBER: _builtins.int
+    MISSING_DOMAINS_FIELD_NUMBER: _builtins.int
     SCIM_TOKENS_FIELD_NUMBER: _builtins.int
     SCIM_SEEN_AT_FIELD_NUMBER: _builtins.int
     SCIM_SYNCED_AT_FIELD_NUMBER: _builtins.int
@@ -222,6 +253,10 @@ class Posture(_message.Message):
         """Custom roles that nobody has."""
 
     @_builtins.property
+    def missing_domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posture.MissingDomain]:
+        """Proven domains whose DNS record is gone, a hundred at most."""
+
+    @_builtins.property
     def scim_seen_at(self) -> _timestamp_pb2.Timestamp:
         """When a directory was here last; not set where none was."""
 
@@ -246,6 +281,7 @@ class Posture(_message.Message):
         unused_roles: _abc.Iterable[Global___Posture.UnusedRole] | None = ...,
         unused_roles_total: _builtins.int = ...,
         sso: Global___SsoEnforcement.ValueType = ...,
+        missing_domains: _abc.Iterable[Global___Posture.MissingDomain] | None = ...,
         scim_tokens: _builtins.int = ...,
         scim_seen_at: _timestamp_pb2.Timestamp | None = ...,
         scim_synced_at: _timestamp_pb2.Timestamp | None = ...,
@@ -259,7 +295,7 @@ class Posture(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scim_seen_at", b"scim_seen_at", "scim_synced_at", b"scim_synced_at", "taken_at", b"taken_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admins", b"admins", "elevations_open", b"elevations_open", "exceptions_due", b"exceptions_due", "exceptions_expired", b"exceptions_expired", "exceptions_in_force", b"exceptions_in_force", "exceptions_overdue", b"exceptions_overdue", "members", b"members", "members_without_aal2", b"members_without_aal2", "members_without_aal2_total", b"members_without_aal2_total", "reviews_open", b"reviews_open", "reviews_overdue", b"reviews_overdue", "scim_seen_at", b"scim_seen_at", "scim_synced_at", b"scim_synced_at", "scim_tokens", b"scim_tokens", "sso", b"sso", "stale_tokens", b"stale_tokens", "stale_tokens_total", b"stale_tokens_total", "taken_at", b"taken_at", "unused_roles", b"unused_roles", "unused_roles_total", b"unused_roles_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admins", b"admins", "elevations_open", b"elevations_open", "exceptions_due", b"exceptions_due", "exceptions_expired", b"exceptions_expired", "exceptions_in_force", b"exceptions_in_force", "exceptions_overdue", b"exceptions_overdue", "members", b"members", "members_without_aal2", b"members_without_aal2", "members_without_aal2_total", b"members_without_aal2_total", "missing_domains", b"missing_domains", "reviews_open", b"reviews_open", "reviews_overdue", b"reviews_overdue", "scim_seen_at", b"scim_seen_at", "scim_synced_at", b"scim_synced_at", "scim_tokens", b"scim_tokens", "sso", b"sso", "stale_tokens", b"stale_tokens", "stale_tokens_total", b"stale_tokens_total", "taken_at", b"taken_at", "unused_roles", b"unused_roles", "unused_roles_total", b"unused_roles_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

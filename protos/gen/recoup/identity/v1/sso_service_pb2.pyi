@@ -347,6 +347,8 @@ class Domain(_message.Message):
     RECORD_VALUE_FIELD_NUMBER: _builtins.int
     VERIFIED_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    MISSING_SINCE_FIELD_NUMBER: _builtins.int
+    JOINS_UNTIL_FIELD_NUMBER: _builtins.int
     domain_id: _builtins.str
     """Its id, a UUID."""
     name: _builtins.str
@@ -365,6 +367,14 @@ class Domain(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was named."""
 
+    @_builtins.property
+    def missing_since(self) -> _timestamp_pb2.Timestamp:
+        """When its record was found to be gone; not set while it is there."""
+
+    @_builtins.property
+    def joins_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when people in it may join who aren't members yet; set with `missing_since`."""
+
     def __init__(
         self,
         *,
@@ -375,10 +385,12 @@ class Domain(_message.Message):
         record_value: _builtins.str = ...,
         verified_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        missing_since: _timestamp_pb2.Timestamp | None = ...,
+        joins_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "verified_at", b"verified_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "joins_until", b"joins_until", "missing_since", b"missing_since", "verified_at", b"verified_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "domain_id", b"domain_id", "name", b"name", "record_name", b"record_name", "record_value", b"record_value", "state", b"state", "verified_at", b"verified_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "domain_id", b"domain_id", "joins_until", b"joins_until", "missing_since", b"missing_since", "name", b"name", "record_name", b"record_name", "record_value", b"record_value", "state", b"state", "verified_at", b"verified_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

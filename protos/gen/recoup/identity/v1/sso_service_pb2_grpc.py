@@ -237,7 +237,7 @@ class SsoServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyDomain(self, request, context):
-        """Looks for the TXT record; from then on the domain is proven.
+        """Looks for the TXT record; from then on the domain is proven. The record must stay: it is looked for once a day.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,7 +66,7 @@ class SsoServiceStub:
     ListDomains: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.ListDomainsRequest, _sso_service_pb2.ListDomainsResponse]
     """Lists the organization's domains; there are a hundred at most."""
     VerifyDomain: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.VerifyDomainRequest, _sso_service_pb2.VerifyDomainResponse]
-    """Looks for the TXT record; from then on the domain is proven."""
+    """Looks for the TXT record; from then on the domain is proven. The record must stay: it is looked for once a day."""
     RemoveDomain: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.RemoveDomainRequest, _sso_service_pb2.RemoveDomainResponse]
     """Forgets a domain: nobody in it is let in by an identity provider any more."""
     CreateSsoSession: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.CreateSsoSessionRequest, _sso_service_pb2.CreateSsoSessionResponse]
@@ -118,7 +118,7 @@ class SsoServiceAsyncStub(SsoServiceStub):
     ListDomains: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.ListDomainsRequest, _sso_service_pb2.ListDomainsResponse]  # type: ignore[assignment]
     """Lists the organization's domains; there are a hundred at most."""
     VerifyDomain: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.VerifyDomainRequest, _sso_service_pb2.VerifyDomainResponse]  # type: ignore[assignment]
-    """Looks for the TXT record; from then on the domain is proven."""
+    """Looks for the TXT record; from then on the domain is proven. The record must stay: it is looked for once a day."""
     RemoveDomain: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.RemoveDomainRequest, _sso_service_pb2.RemoveDomainResponse]  # type: ignore[assignment]
     """Forgets a domain: nobody in it is let in by an identity provider any more."""
     CreateSsoSession: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.CreateSsoSessionRequest, _sso_service_pb2.CreateSsoSessionResponse]  # type: ignore[assignment]
@@ -257,7 +257,7 @@ class SsoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sso_service_pb2.VerifyDomainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sso_service_pb2.VerifyDomainResponse, _abc.Awaitable[_sso_service_pb2.VerifyDomainResponse]]:
-        """Looks for the TXT record; from then on the domain is proven."""
+        """Looks for the TXT record; from then on the domain is proven. The record must stay: it is looked for once a day."""
 
     @_abc_1.abstractmethod
     def RemoveDomain(
