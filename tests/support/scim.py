@@ -176,14 +176,19 @@ async def new_token(rpc: ScimRpc, organization: UUID, user: UUID, **asked: Any) 
 async def provisioning(database: TestDatabase) -> AsyncIterator[Provisioning]:
     """SCIM on a database that has identity's migrations."""
     async with registry(database) as found:
-        clock: Clock = found.clock
-        rpc = ScimRpc(found.store, clock, PageTokens(b"k" * 32), permission_table())
-        behind: Any = _Identity(rpc)
-        rates = {"reads_a_second": 100_000.0, "writes_a_second": 100_000.0}
-        bursts = {"read_burst": 100_000, "write_burst": 100_000, "stranger_burst": 100_000}
-        settings = EdgeSettings(listen="127.0.0.1:0", **rates, **bursts)  # type: ignore[arg-type]
-        router = Router([("identity", SERVICE)])
-        gateway = Gateway(router, behind, lambda _: behind, settings, Metrics(), lambda: True, {})
-        tokens = [await new_token(rpc, ACME, ADMIN), await new_token(rpc, GLOBEX, GLOBAL_ADMIN)]
-        acme, globex = (Directory(gateway, each.token, each.scim_token.token_id) for each in tokens)
-        yield Provisioning(found, rpc, gateway, acme, globex)
+        yield await provisioned(found)
+
+
+async def provisioned(found: Registry) -> Provisioning:
+    """The same on a registry that is there already."""
+    clock: Clock = found.clock
+    rpc = ScimRpc(found.store, clock, PageTokens(b"k" * 32), permission_table())
+    behind: Any = _Identity(rpc)
+    rates = {"reads_a_second": 100_000.0, "writes_a_second": 100_000.0}
+    bursts = {"read_burst": 100_000, "write_burst": 100_000, "stranger_burst": 100_000}
+    settings = EdgeSettings(listen="127.0.0.1:0", **rates, **bursts)  # type: ignore[arg-type]
+    router = Router([("identity", SERVICE)])
+    gateway = Gateway(router, behind, lambda _: behind, settings, Metrics(), lambda: True, {})
+    tokens = [await new_token(rpc, ACME, ADMIN), await new_token(rpc, GLOBEX, GLOBAL_ADMIN)]
+    acme, globex = (Directory(gateway, each.token, each.scim_token.token_id) for each in tokens)
+    return Provisioning(found, rpc, gateway, acme, globex)

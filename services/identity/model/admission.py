@@ -16,7 +16,8 @@ class Admission:
     `demanded_provider`: which identity provider a session of theirs must be one of, if any. `all_ended_at`: until when
     all sessions of the actor that began were ended, everywhere or in this organization. `linked` are the other users
     that the person is. `provider_changed_at`: when the identity provider that made the session changed what it vouches
-    for, and nobody else has confirmed that.
+    for, and nobody else has confirmed that. `is_awaited`: the directory has a user with the session's address, and
+    nobody is that user yet.
     """
 
     member: Member
@@ -27,6 +28,7 @@ class Admission:
     demanded_provider: UUID | None = None
     linked: frozenset[UUID] = frozenset()
     provider_changed_at: datetime | None = None
+    is_awaited: bool = False
 
     @property
     def is_open(self) -> bool:

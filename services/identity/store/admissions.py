@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Uuid, and_, bindparam, exists, func, or_, select
+from sqlalchemy import Select, Text, Uuid, and_, bindparam, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.identity.model.admission import Admission
+from services.identity.model.membership import fold_address
 from services.identity.store.members import member_of_user, read_member
+from services.identity.store.scim_users import is_awaited
 from services.identity.store.sso import demanded_provider, provider_changed
 from services.identity.tables import organizations, revocations
 from services.identity.tables.persons import persons
@@ -43,6 +45,7 @@ def _admission() -> Select[Any]:
         ended.scalar_subquery().label("all_ended_at"),
         demanded_provider(organization_id).label("demanded_provider"),
         provider_changed(organization_id, bindparam("made_session_id", type_=Uuid())).label("provider_changed_at"),
+        is_awaited(organization_id, bindparam("address", type_=Text())).label("is_awaited"),
     )
 
 
@@ -59,9 +62,12 @@ _ADMISSION = _admission()
 
 
 async def find_admission(
-    connection: AsyncConnection, organization_id: UUID, user_id: UUID, session_id: str, actor: str
+    connection: AsyncConnection, organization_id: UUID, user_id: UUID, session_id: str, actor: str, address: str = ""
 ) -> Admission | None:
-    """A user's membership in the transaction's organization, with what decides about a session of theirs."""
+    """A user's membership in the transaction's organization, with what decides about a session of theirs.
+
+    `address` is one that the session proves, or empty.
+    """
     given = {
         "organization_id": organization_id,
         "user_id": user_id,
@@ -69,6 +75,7 @@ async def find_admission(
         "made_session_id": _made(session_id),
         "actor": actor,
         "sessions": sessions_of(organization_id, actor),
+        "address": fold_address(address) if address else None,
     }
     row = (await connection.execute(_ADMISSION, given)).one_or_none()
     if row is None:
@@ -82,6 +89,7 @@ async def find_admission(
         row.demanded_provider,
         frozenset(row.linked or ()) - {row.person_id},
         row.provider_changed_at,
+        row.is_awaited,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from scim2_models import ScimFilter
-from sqlalchemy import ColumnElement, Select, any_, false, func, insert, literal, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, any_, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PgUuid
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -121,6 +121,18 @@ async def list_unlinked(
     query = select(users).where(same, users.c.user_id.is_(None), users.c.active, _THERE)
     query = query.order_by(users.c.scim_id).limit(2)
     return [_user(row) for row in await connection.execute(query.with_for_update() if lock else query)]
+
+
+def is_awaited(organization_id: BindParameter[UUID], email_key: BindParameter[str]) -> ColumnElement[bool]:
+    """An expression: whether the directory has one active user with an address that nobody has signed in as."""
+    query = select(func.count()).where(
+        users.c.organization_id == organization_id,
+        users.c.email_key == email_key,
+        users.c.user_id.is_(None),
+        users.c.active,
+        _THERE,
+    )
+    return query.scalar_subquery() == 1
 
 
 async def is_inactive(connection: AsyncConnection, email_key: str, name_key: str, external_id: str) -> bool:

@@ -132,12 +132,15 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
     """As a member; or as an operator whom the organization lets in for now. Raises NotFound."""
     own = principal.kind is Kind.HUMAN and principal.organization_id is None
     try:
-        held, person = await _standing(authority, organization_id, _holder(principal), audience, by=principal)
-        return _Place(principal.actor, person, held, principal.ends_at)
+        found = await _membership(authority, organization_id, _holder(principal), principal)
+        # Whom the directory provisioned after they had come is its user from now on: what it ends ends here.
+        if own and found.is_awaited and await _joins(authority, principal, organization_id, jti):
+            found = await _membership(authority, organization_id, _holder(principal), principal)
+        return _Place(principal.actor, found.person_id, _held(authority, found, audience), principal.ends_at)
     except NotFound:
         if own and await _joins(authority, principal, organization_id, jti):
-            held, person = await _standing(authority, organization_id, _holder(principal), audience, by=principal)
-            return _Place(principal.actor, person, held, principal.ends_at)
+            found = await _membership(authority, organization_id, _holder(principal), principal)
+            return _Place(principal.actor, found.person_id, _held(authority, found, audience), principal.ends_at)
         # An operator comes in person, and with a second factor; no token of theirs does.
         if principal.kind is not Kind.HUMAN or principal.aal < OPERATOR_AAL:
             raise
@@ -151,7 +154,7 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
 
 
 async def _joins(authority: Authority, principal: Principal, organization_id: UUID, jti: str) -> bool:
-    """Whether somebody becomes a member by coming, because the directory has provisioned them."""
+    """Whether somebody becomes the directory's user by coming, and a member with that."""
     if not principal.email:
         return False
     await _refuse_ended(authority, _holder(principal))
@@ -180,10 +183,11 @@ class _Holder:
     session_id: str
     actor: str
     auth_time: int
+    address: str = ""
 
 
 def _holder(principal: Principal) -> _Holder:
-    return _Holder(principal.user_id, principal.session_id, principal.actor, principal.auth_time)
+    return _Holder(principal.user_id, principal.session_id, principal.actor, principal.auth_time, principal.email)
 
 
 async def _membership(authority: Authority, organization_id: UUID, holder: _Holder, by: Principal | None) -> Admission:
@@ -193,7 +197,8 @@ async def _membership(authority: Authority, organization_id: UUID, holder: _Hold
     provider that is demanded is told so. Raises NotFound, Unauthenticated, Denied (SSO_REQUIRED).
     """
     async with authority.reader.read(organization_id) as connection:
-        found = await find_admission(connection, organization_id, holder.user_id, holder.session_id, holder.actor)
+        this = (holder.user_id, holder.session_id, holder.actor, holder.address)
+        found = await find_admission(connection, organization_id, *this)
     if found is None or not found.is_open:
         raise NotFound("organization")
     if found.has_ended(holder.auth_time):
@@ -210,14 +215,10 @@ async def _refuse_ended(authority: Authority, holder: _Holder) -> None:
             raise ended()
 
 
-async def _standing(
-    authority: Authority, organization_id: UUID, holder: _Holder, audience: str, by: Principal | None = None
-) -> tuple[Standing, UUID]:
-    """What a user's membership amounts to, and who they are as a person. Raises NotFound, Unauthenticated, Denied."""
-    found = await _membership(authority, organization_id, holder, by)
+def _held(authority: Authority, found: Admission, audience: str) -> Standing:
+    """What a user's membership amounts to now."""
     now = authority.clock.now()
-    held = standing(authority.permissions, found.member, audience, now, found.linked, found.provider_changed_at)
-    return held, found.person_id
+    return standing(authority.permissions, found.member, audience, now, found.linked, found.provider_changed_at)
 
 
 async def exchange_passport(authority: Authority, token: str, audience: str) -> tuple[str, int]:
@@ -260,7 +261,8 @@ async def _still(
     user_id = UUID(received.rests_on[0].removeprefix("user:"))
     if not is_operator(received.actor):
         holder = _Holder(user_id, received.session_id, received.actor, received.auth_time)
-        return await _standing(authority, organization_id, holder, audience)
+        found = await _membership(authority, organization_id, holder, None)
+        return _held(authority, found, audience), found.person_id
     access = await enter(authority.reader, organization_id, user_id, received.session_id, jti)
     if access is None:
         raise NotFound("organization")

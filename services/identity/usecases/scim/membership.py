@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from uuid import UUID
 
+from services._mesh.errors import WrongState
 from services._mesh.uow import UnitOfWork
 from services.identity.model.membership import Member, Role, fold_address
 from services.identity.model.persons import Login, LoginKind
@@ -144,7 +145,8 @@ async def link_person(work: UnitOfWork, user_id: UUID, email: str, name: str = "
     if len(found) != 1:
         return None
     (user,) = found
-    if aal < 2 and await _becomes_admin(work, user):
+    is_admin = member is not None and member.role is Role.ADMIN
+    if aal < 2 and not is_admin and await _becomes_admin(work, user):
         return None
     await scim_users.mark_user_linked(work.connection, user.scim_id, user_id)
     await link_identity(work, login_of(user), user_id)
@@ -171,9 +173,21 @@ async def _joined(work: UnitOfWork, user: ScimUser, user_id: UUID) -> Member | N
     member = await find_member_of_user(work.connection, work.organization_id, user_id)
     if member is None:
         return await _join(work, user, user_id, role or DEFAULT_ROLE)
-    if member.state == "ACTIVE" and role is not None and not _has(member, role):
+    if member.state != "ACTIVE" or role is None or _has(member, role):
+        return member
+    try:
         return await give(work, member, role)
-    return member
+    except (
+        WrongState
+    ) as refused:  # The last Admin stays one, the owner too; they are the directory's user all the same.
+        asked = {
+            "role": member.role_name,
+            "asked": role.custom.name if role.custom else role.role.value,
+            "why": refused.message,
+        }
+        facts = {"before": {}, "after": asked, "user_id": str(user_id)}
+        work.emit("identity.member.update", f"members/{member.member_id}", facts, "DENIED")
+        return member
 
 
 async def _join(work: UnitOfWork, user: ScimUser, user_id: UUID, given: GivenRole) -> Member:
