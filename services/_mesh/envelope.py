@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -42,11 +42,11 @@ from services._mesh.kms.interface import Binding, EnvelopeBroken, Kek, KeyServic
 
 VERSION, _FIRST = 2, 1
 MAX_PLAINTEXT, MAX_REFERENCE, MAX_WRAPPED = 8192, 512, 1024
+_SERVICES = {service.value: service for service in KeyService}
 _IKM_LENGTH, _COMMITMENT_LENGTH, _NONCE_LENGTH, _TAG_LENGTH = 32, 32, 12, 16
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """An envelope in its parts, of which nothing is verified. `header` is all that stands before the ciphertext."""
 
     version: int
@@ -117,14 +117,14 @@ async def rewrap(envelope: bytes, context: SecretContext, kek: Kek, kms: Kms) ->
 def parse(envelope: bytes) -> Envelope:
     """An envelope's parts. Raises EnvelopeBroken for what has none."""
     try:
-        version, service = envelope[0], KeyService(envelope[1])
+        version, service = envelope[0], _SERVICES[envelope[1]]
         if version != VERSION and (version, service) != (_FIRST, KeyService.FILE):
             raise _broken()
         start = 3 if version == _FIRST else 4
         middle = start + int.from_bytes(envelope[2:start])
         kek = Kek(service, envelope[start:middle].decode())
         end = middle + 2 + int.from_bytes(envelope[middle : middle + 2])
-    except (IndexError, ValueError):
+    except (LookupError, ValueError):
         raise _broken() from None
     nonce = end + _COMMITMENT_LENGTH
     sealed = nonce + _NONCE_LENGTH

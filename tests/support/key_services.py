@@ -1,7 +1,7 @@
 """Thin local fakes of AWS KMS, Azure Key Vault and Google Cloud KMS, spoken to by their official SDKs.
 
 They know one key each with two versions, do real cryptography, and answer as their service does for what `state` says.
-What they don't do is decide rights: DENIED is a state like the others.
+DENIED is a state like the others; Azure's and Google's fakes also hold callers to the rights of a role.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -48,6 +48,7 @@ class Keeper:
     elsewhere: Kek
     open: Callable[[float], Kms]
     set_state: Callable[[str], None]
+    set_rights: Callable[[Collection[str]], None] = lambda _: None
     can_be: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,7 +71,8 @@ async def file_kms(folder: Path) -> AsyncIterator[Keeper]:
         return ring.open(fifo if state["hangs"] else ring.whole_file, deadline_seconds)
 
     kek, newer = (Kek(KeyService.FILE, f"{RING}/acme/{number}") for number in (1, 2))
-    keeper = Keeper(kek, newer, Kek(KeyService.FILE, "file:another/acme/1"), opened, set_state, dict(ALL))
+    elsewhere = Kek(KeyService.FILE, "file:another/acme/1")
+    keeper = Keeper(kek, newer, elsewhere, opened, set_state, can_be=dict(ALL))
     try:
         yield keeper
     finally:
@@ -85,10 +87,18 @@ def _release(fifo: Path) -> None:
 
 
 class _State:
-    """What a fake answers with. `released` lets those go who were left hanging."""
+    """What a fake answers with. `released` lets those go who were left hanging; `rights` are the caller's role's."""
 
     def __init__(self) -> None:
         self.name, self.released = "", threading.Event()
+        self.rights: Collection[str] | None = None
+
+    def lacks(self, right: str) -> bool:
+        """Whether the caller's role, where it has one, lacks a right."""
+        return self.rights is not None and right not in self.rights
+
+    def set_rights(self, rights: Collection[str]) -> None:
+        self.rights = rights
 
     def set(self, name: str) -> None:
         self.name = name
@@ -185,9 +195,8 @@ async def aws_kms() -> AsyncIterator[Keeper]:
     one, two = (Kek(KeyService.AWS, arn) for arn in keys)
     elsewhere = Kek(KeyService.AWS, one.reference.replace("eu-central-1", "us-east-1"))
     try:
-        yield Keeper(
-            one, two, elsewhere, lambda seconds: AwsKms(threads, seconds, ["eu-central-1"], url), state.set, dict(ALL)
-        )
+        opened = lambda seconds: AwsKms(threads, seconds, ["eu-central-1"], url)  # noqa: E731
+        yield Keeper(one, two, elsewhere, opened, state.set, can_be=dict(ALL))
     finally:
         state.released.set()
         server.stop()
@@ -246,6 +255,8 @@ async def azure_kms(folder: Path) -> AsyncIterator[Keeper]:
         _, _, name, version, operation = path.split("?")[0].split("/")
         if name != "recoup" or version not in keys:
             return 404, {}, _azure_error("KeyNotFound", "", "no such key")
+        if state.lacks(f"Microsoft.KeyVault/vaults/keys/{operation.removesuffix('key')}/action"):
+            return 403, {}, _azure_error("Forbidden", "ForbiddenByRbac", "Caller is not authorized to do it.")
         given = json.loads(body)
         value = base64.urlsafe_b64decode(given["value"] + "==")
         assert given["alg"] == "RSA-OAEP-256"
@@ -269,7 +280,7 @@ async def azure_kms(folder: Path) -> AsyncIterator[Keeper]:
 
     # A version that is gone is one that isn't found.
     try:
-        yield Keeper(one, two, elsewhere, opened, state.set, {**ALL, "RETIRED": "MISSING"})
+        yield Keeper(one, two, elsewhere, opened, state.set, state.set_rights, {**ALL, "RETIRED": "MISSING"})
     finally:
         state.released.set()
         server.stop()
@@ -305,21 +316,23 @@ async def google_kms() -> AsyncIterator[Keeper]:
     keys = {f"{key}/cryptoKeyVersions/{number}": AESGCM(os.urandom(32)) for number in (1, 2)}
     state = _State()
 
-    async def check(name: str, known: Any, context: Any) -> None:
+    async def check(name: str, known: Any, right: str, context: Any) -> None:
         if state.name == "TIMEOUT":
             await asyncio.Event().wait()
         if state.name:
             await context.abort(*_GOOGLE_CODES[state.name])
+        if state.lacks(f"cloudkms.cryptoKeyVersions.{right}"):
+            await context.abort(*_GOOGLE_CODES["DENIED"])
         if name not in known:
             await context.abort(grpc.StatusCode.NOT_FOUND, "CryptoKey not found.")
 
     async def encrypt(request: Any, context: Any) -> Any:
-        await check(request.name, keys, context)
+        await check(request.name, keys, "useToEncrypt", context)
         sealed = keys[request.name].encrypt(bytes(12), request.plaintext, request.additional_authenticated_data)
         return kms_v1.EncryptResponse(name=request.name, ciphertext=request.name[-1:].encode() + sealed)
 
     async def decrypt(request: Any, context: Any) -> Any:
-        await check(request.name, {key}, context)
+        await check(request.name, {key}, "useToDecrypt", context)
         try:
             cipher = keys[f"{key}/cryptoKeyVersions/{request.ciphertext[:1].decode()}"]
             opened = cipher.decrypt(bytes(12), request.ciphertext[1:], request.additional_authenticated_data)
@@ -349,9 +362,8 @@ async def google_kms() -> AsyncIterator[Keeper]:
     one, two = (Kek(KeyService.GOOGLE, name) for name in keys)
     elsewhere = Kek(KeyService.GOOGLE, one.reference.replace("europe-west3", "us-east1"))
     try:
-        yield Keeper(
-            one, two, elsewhere, lambda seconds: GoogleKms(seconds, ["europe-west3"], client), state.set, dict(ALL)
-        )
+        opened = lambda seconds: GoogleKms(seconds, ["europe-west3"], client)  # noqa: E731
+        yield Keeper(one, two, elsewhere, opened, state.set, state.set_rights, dict(ALL))
     finally:
         await channel.close()
         await server.stop(None)

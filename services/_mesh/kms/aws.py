@@ -101,9 +101,9 @@ def _meaning(error: Exception, kek: Kek) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _BROKEN:
             return EnvelopeBroken("the envelope doesn't open")
-        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) == 429:
-            return failure(KmsCause.THROTTLED, kek)
-        return failure(_CAUSES.get(code, KmsCause.UNREACHABLE), kek)
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        by_status = {403: KmsCause.DENIED, 429: KmsCause.THROTTLED}.get(status, KmsCause.UNREACHABLE)
+        return failure(_CAUSES.get(code, by_status), kek)
     if isinstance(error, (TimeoutError, ConnectTimeoutError, ReadTimeoutError)):
         return failure(KmsCause.TIMEOUT, kek)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):

@@ -10,7 +10,7 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from services._mesh.errors import Problem, Reason, Unavailable, WrongState
@@ -45,8 +45,7 @@ class KmsCause(enum.StrEnum):
     UNREACHABLE = "UNREACHABLE"
 
 
-@dataclass(frozen=True, slots=True)
-class Kek:
+class Kek(NamedTuple):
     """One version of an organization's KEK. `reference` is the provider's own full name of it, version included:
 
     FILE    file:<ring>/<name>/<version>
@@ -79,8 +78,7 @@ class SecretContext:
         ).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """What wrapped key material is bound to: as bytes, and as the pairs that AWS takes and shows in its trail."""
 
     aad: bytes

@@ -17,6 +17,7 @@ from services._mesh.envelope import seal
 from services._mesh.kms.interface import Binding, Kek, KeyService, Kms, KmsCause, SecretContext, failure
 from services._mesh.threads import BoundedThreads
 
+KekRule = Annotated[str, Matches(r"[^{}\s]*\{organization_id\}[^{}\s]*", "a KEK with {organization_id} in it")]
 ServiceName = Literal["file", "aws", "azure", "google"]
 
 
@@ -28,7 +29,7 @@ class KmsSettings:
     """
 
     services: tuple[ServiceName, ...]
-    kek: Annotated[str, Matches(r"[^{}\s]*\{organization_id\}[^{}\s]*", "a KEK's name with {organization_id} in it")]
+    kek: KekRule | None = None
     file: SecretFile | None = None
     regions: tuple[str, ...] = ()
     azure_hosts: tuple[str, ...] = (".vault.azure.net", ".managedhsm.azure.net")
@@ -47,7 +48,9 @@ class KmsSettings:
             raise ValueError('services names "file", a key service that only the local profile may use')
 
     async def own_kek(self, organization_id: UUID) -> Kek:
-        """The KEK of an organization that brought none of its own."""
+        """The KEK of an organization that brought none of its own. Raises WrongState where there is none."""
+        if self.kek is None:
+            raise failure(KmsCause.MISSING, Kek(KeyService[self.services[0].upper()], "none of the organization's own"))
         reference = self.kek.replace("{organization_id}", str(organization_id))
         return Kek(KeyService[self.services[0].upper()], reference)
 

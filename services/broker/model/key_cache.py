@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 # SECURITY-MODEL: never a cached key that is older. A key that was disabled in its key service opens nothing after it.
@@ -16,8 +16,7 @@ KEEP_SECONDS = 300.0
 MAX_KEYS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class KeyName:
+class KeyName(NamedTuple):
     """Which sealed version of which credential a key opens. `version` is all that stands before the ciphertext, so that
     what is sealed or wrapped anew has another one.
     """
