@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from recoup_client.rest import WrongUse
 
-# As long as a sign-in may be on its way.
-_WAIT_SECONDS, _ANSWER_SECONDS = 600.0, 10.0
+# As long as a sign-in may be on its way; and as long as a browser may hold a connection open without asking anything.
+_WAIT_SECONDS, _ANSWER_SECONDS = 600.0, 2.0
 
 
 class Loopback:

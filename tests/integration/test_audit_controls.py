@@ -208,6 +208,10 @@ BYPASSES: dict[str, tuple[str, tuple[str, str]]] = {
         " SET search_path = pg_catalog AS 'BEGIN RETURN NEW; END'",
         ("trigger function", "actions.hold_final_state()"),
     ),
+    "who changes a provider confirms it": (
+        "ALTER TABLE identity.sso_providers DROP CONSTRAINT confirmed_by_another",
+        ("constraint", "identity.sso_providers"),
+    ),
     "one person is enough": (
         "ALTER TABLE audit.erasures DROP CONSTRAINT two_people; ALTER TABLE audit.erasures ADD CONSTRAINT two_people"
         " CHECK (true)",

@@ -81,6 +81,12 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
     for what in ("metadata", f"login?code_challenge={challenge_of(VERIFIER)}&return_to={BACK}"):
         below_acme = f"/saml/{acme}/{provider['providerId']}/{what}"
         assert reason(browser.client.get(below_acme)) == (404, "RESOURCE_NOT_FOUND")
+    # Whoever set the provider up doesn't confirm it: sessions that it makes approve tomorrow.
+    known = recoup(made, "sso", "status")["providers"][0]
+    assert known["approvesFrom"] > known["createdAt"]
+    path = f"/identityProviders/{provider['providerId']}:confirm"
+    answer = admin.call("POST", path, json={"etag": known["etag"]})
+    assert reason(answer) == (403, "SECOND_PERSON_REQUIRED")
     # Enforced: members in the domain come by the provider, but for the one named Admin.
     member = next(each for each in admin.get("/members", pageSize=500)["members"] if each["role"] == "ROLE_ADMIN")
     assert viewer.call("GET", "/findings").status_code == 200

@@ -34,6 +34,7 @@ _KINDS = {
     "state": (
         *(f"identity.{name}" for name in ("organizations", "members", "roles", "elevations", "exceptions", "reviews")),
         *(f"identity.{name}" for name in ("persons", "linked_identities", "invitations", "ownerships")),
+        *(f"identity.sso_{name}" for name in ("providers", "group_roles", "domains", "sessions")),
         *(f"scanner.{name}" for name in ("connections", "credentials", "scans")),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
@@ -86,6 +87,11 @@ CONSTRAINTS = (
         "identity.members",
         "confirmed_by_another",
         "((confirmed_by IS NULL) OR ((confirmed_by <> user_id) AND (confirmed_by IS DISTINCT FROM approver_by)))",
+    ),
+    (
+        "identity.sso_providers",
+        "confirmed_by_another",
+        "((confirmed_by IS NULL) OR ((changed_by IS NOT NULL) AND (confirmed_by <> changed_by)))",
     ),
     (
         "identity.elevations",
@@ -163,6 +169,15 @@ SEALED = (
     ("identity.linked_identities", "identity_id", "kind,issuer,subject,user_id,state"),
     ("identity.invitations", "invitation_id", "email,role,secret_digest,state,expires_at,member_id"),
     ("identity.ownerships", "", "member_id"),
+    (
+        "identity.sso_providers",
+        "provider_id",
+        "state,entity_id,certificates,provider_initiated,mfa_contexts,default_role,enforced,changed_at,changed_by,"
+        "confirmed_by",
+    ),
+    ("identity.sso_group_roles", "mapping_id", "provider_id,group_name,role,custom_role_id"),
+    ("identity.sso_domains", "domain_id", "name,state,missing_since"),
+    ("identity.sso_sessions", "session_id", "token_hash,user_id,aal,expires_at,ended_at"),
     ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
     ("actions.actions", "action_id", "requester_person,plan_hash,state"),

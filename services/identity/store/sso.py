@@ -145,15 +145,15 @@ def _domain(row: Any) -> Domain:
 
 
 async def get_domain(connection: AsyncConnection, domain_id: UUID, *, lock: bool = False) -> Domain:
-    """A domain of the transaction's organization. Raises NotFound."""
-    found = await find_domain_of(connection, domain_id, lock=lock)
+    """The same. Raises NotFound."""
+    found = await find_domain_by_id(connection, domain_id, lock=lock)
     if found is None:
         raise NotFound("domain")
     return found
 
 
-async def find_domain_of(connection: AsyncConnection, domain_id: UUID, *, lock: bool = False) -> Domain | None:
-    """The same; None where it was removed."""
+async def find_domain_by_id(connection: AsyncConnection, domain_id: UUID, *, lock: bool = False) -> Domain | None:
+    """A domain of the transaction's organization; None where it was removed."""
     query = select(sso_domains).where(sso_domains.c.domain_id == domain_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
     return _domain(row) if row else None

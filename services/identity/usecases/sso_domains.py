@@ -101,7 +101,7 @@ async def ask_again(
 ) -> Callable[[UnitOfWork, UUID], Awaitable[None]]:
     """Look for a proven domain's record again, outside of any transaction; returns what is to be made of it."""
     async with reader.read(organization_id) as connection:
-        domain = await store.find_domain_of(connection, domain_id)
+        domain = await store.find_domain_by_id(connection, domain_id)
     if domain is None:
         return _nothing
     try:
@@ -117,7 +117,7 @@ async def _nothing(work: UnitOfWork, domain_id: UUID) -> None:
 
 async def recheck_domain(work: UnitOfWork, domain_id: UUID, *, found: bool) -> None:
     """Remember that a proven domain's record is gone, or back; and have it looked for again."""
-    before = await store.find_domain_of(work.connection, domain_id, lock=True)
+    before = await store.find_domain_by_id(work.connection, domain_id, lock=True)
     if before is None or before.state != "VERIFIED":
         return
     await _plan(work, domain_id, EVERY)
