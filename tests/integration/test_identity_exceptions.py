@@ -217,6 +217,13 @@ async def test_one_about_a_thing_an_hour_at_least_and_no_more_than_can_be_told(
     assert await refused(Exhausted, office.create("findings/3")) == "QUOTA_EXCEEDED"
 
 
+async def test_nothing_overrides_what_an_action_rests_on(office: Office) -> None:
+    """Its conditions hold for everybody: an exception from them would be believed, and would do nothing."""
+    wanted = Wanted(ExceptionKind.POLICY_OVERRIDE, FINDING, "it is in a hurry", office.made.clock.now() + 30 * DAY, ())
+    create = office.made.decide(lambda work: exceptions.create_exception(work, wanted), CLERK, role="FINOPS")
+    assert await refused(Invalid, create) == "FIELD_INVALID"
+
+
 async def test_break_glass_that_expires_is_told_too(office: Office) -> None:
     from services.identity.model.elevations import Reach
 

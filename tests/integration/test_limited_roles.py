@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -26,6 +27,7 @@ from services.actions.store import checkpoints
 from services.actions.usecases import receipts, requests
 from services.actions.usecases.requests import Gathered
 from services.scanner import usecases as scanner
+from services.scanner.model.suppression import Suppression
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, MovableClock, context, keys
 
@@ -182,6 +184,40 @@ async def test_a_limited_role_sees_its_findings_and_no_others(
         else:
             asked = within(limits, lambda one=finding_id: scanner.get_finding(store, unasked, one))
             assert isinstance(await refused(asked), NotFound)
+
+
+class Asked:
+    """Identity, which makes every exception that it is asked for."""
+
+    def __init__(self) -> None:
+        self.about: list[UUID] = []
+
+    async def create(self, organization_id: UUID, wanted: Suppression) -> tuple[UUID, datetime]:
+        self.about.append(wanted.finding_id)
+        return uuid7(), wanted.expires_at
+
+
+async def test_a_limited_role_leaves_its_findings_alone_and_no_others(estate: Estate) -> None:
+    """A finding beyond the limits isn't there: identity, which can't know whose it is, is never asked."""
+    until = estate.clock.now() + timedelta(days=9)
+
+    async def suppress(each: tuple[UUID, str], limits: ResourceLimits, asked: Any) -> str:
+        wanted = Suppression(estate.findings[each], "kept for the audit", until, (), "")
+        with entered(by(BOB, limits)) as call:
+            exception_id, _ = await scanner.except_finding(estate.scanner, asked, wanted)
+            async with estate.scanner.begin(ACME, call) as work:
+                row = await scanner.suppress_finding(work, wanted.finding_id, exception_id, until, wanted.reason)
+        return "" if row.exception_id != exception_id else "suppressed"
+
+    asked = Asked()
+    for limits, foreign in ((HERE, (THEIRS, "web")), (WEB, (OURS, "mail")), (BOTH, (THEIRS, "web"))):
+        assert isinstance(await refused(suppress(foreign, limits, asked)), NotFound)
+        with entered(by(BOB, limits)) as call, pytest.raises(NotFound):
+            async with estate.scanner.begin(ACME, call) as work:
+                await scanner.suppress_finding(work, estate.findings[foreign], uuid7(), until, "past the first look")
+    assert asked.about == []
+    assert await suppress((OURS, "web"), BOTH, asked) == "suppressed"
+    assert asked.about == [estate.findings[OURS, "web"]]
 
 
 async def test_what_is_about_a_whole_connection_isnt_for_who_is_limited_to_tags(estate: Estate) -> None:

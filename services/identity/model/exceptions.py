@@ -67,6 +67,15 @@ class Granted:
         return "EXPIRED" if now < self.review_due_at else "OVERDUE"
 
 
+def require_made(field: str, kind: ExceptionKind) -> None:
+    """Raise Invalid for a kind that isn't made any more. Nothing that an action rests on can be overridden."""
+    if kind is ExceptionKind.POLICY_OVERRIDE:
+        raise invalid_field(
+            field,
+            "can't be POLICY_OVERRIDE: an action's conditions hold for everybody; change what they are about instead",
+        )
+
+
 def notice_at(begins_at: datetime, expires_at: datetime) -> datetime:
     """When an exception with such a term comes up for review."""
     return expires_at - min(NOTICE, (expires_at - begins_at) / 2)

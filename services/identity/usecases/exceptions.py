@@ -11,7 +11,14 @@ from services._mesh.context import current
 from services._mesh.errors import AlreadyExists, Exhausted, Reason, WrongState, invalid_field
 from services._mesh.ids import uuid7
 from services._mesh.uow import Store, UnitOfWork
-from services.identity.model.exceptions import MAX_IN_FORCE, ExceptionKind, Granted, notice_at, require_term
+from services.identity.model.exceptions import (
+    MAX_IN_FORCE,
+    ExceptionKind,
+    Granted,
+    notice_at,
+    require_made,
+    require_term,
+)
 from services.identity.model.reviews import Decision, Review, Verdict
 from services.identity.store import exceptions as store
 from services.identity.store.due import insert_due
@@ -40,6 +47,7 @@ async def create_exception(work: UnitOfWork, wanted: Wanted) -> Granted:
     context = current()
     person = context.responsible_person
     assert person is not None  # A passport of ORGANIZATION scope has one.
+    require_made("kind", wanted.kind)
     require_term("expires_at", wanted.expires_at, work.now)
     reviewers = await _reviewers(work, wanted.reviewers, person)
     await store.lock_kind(work.connection, work.organization_id, wanted.kind)

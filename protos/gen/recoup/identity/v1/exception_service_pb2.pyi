@@ -18,6 +18,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ExceptionKind:
@@ -30,8 +35,12 @@ class _ExceptionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Excepti
     """Not set."""
     EXCEPTION_KIND_SUPPRESSION: _ExceptionKind.ValueType  # 1
     """A finding isn't shown among the open ones."""
-    EXCEPTION_KIND_POLICY_OVERRIDE: _ExceptionKind.ValueType  # 2
-    """A policy of an action's doesn't hold."""
+    @_builtins.property
+    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    def EXCEPTION_KIND_POLICY_OVERRIDE(self) -> _ExceptionKind.ValueType:   # 2
+        """Not made any more: what an action rests on (fresh facts, a hold, two people, a quarantine, a comparable bill) holds for
+        everybody, or its receipt would prove nothing.
+        """
     EXCEPTION_KIND_ACCESS: _ExceptionKind.ValueType  # 3
     """Somebody has access that they wouldn't have."""
 
@@ -43,7 +52,9 @@ EXCEPTION_KIND_UNSPECIFIED: ExceptionKind.ValueType  # 0
 EXCEPTION_KIND_SUPPRESSION: ExceptionKind.ValueType  # 1
 """A finding isn't shown among the open ones."""
 EXCEPTION_KIND_POLICY_OVERRIDE: ExceptionKind.ValueType  # 2
-"""A policy of an action's doesn't hold."""
+"""Not made any more: what an action rests on (fresh facts, a hold, two people, a quarantine, a comparable bill) holds for
+everybody, or its receipt would prove nothing.
+"""
 EXCEPTION_KIND_ACCESS: ExceptionKind.ValueType  # 3
 """Somebody has access that they wouldn't have."""
 Global___ExceptionKind: _TypeAlias = ExceptionKind  # noqa: Y015
