@@ -60,6 +60,14 @@ class CallContext:
         mine = frozenset() if self.responsible_person is None else frozenset({self.responsible_person})
         return mine | self.passport.linked if self.passport is not None else mine
 
+    def user_behind(self) -> UUID | None:
+        """The user by whose membership the call is made: a person's own login, or that of who made the token."""
+        rests_on = self.passport.rests_on[:1] if self.passport is not None else ()
+        for kind, _, identifier in (actor.partition(":") for actor in (self.actor, *rests_on)):
+            if kind == "user":
+                return UUID(identifier)
+        return None
+
     def is_caller(self, actor: str) -> bool:
         """Whether an actor recorded earlier is the caller by one of their logins, be it unlinked since."""
         return actor == self.actor or actor in {f"user:{each}" for each in self.persons()}

@@ -51,6 +51,7 @@ actions = Table(
     Column("problem", Text, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("tags", JSONB),
+    Column("requester_user", _Id),
 )
 
 approvals = Table(

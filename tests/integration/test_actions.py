@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from services._mesh.errors import (
 from services._mesh.grants import Grant
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Job, Planner
+from services._mesh.passports import Kind
 from services._mesh.resource_limits import UNLIMITED
 from services._mesh.uow import Store, UnitOfWork
 from services.actions import wire
-from services.actions.model.action import Step, Whole
+from services.actions.model.action import Approval, Step, Whole
 from services.actions.model.plan import Estimate, ResourceKey
 from services.actions.model.request import Finding, FrozenBaseline, Scope
 from services.actions.model.standing import Decider, NowStanding, Standings
@@ -182,6 +183,25 @@ async def test_nobody_approves_after_an_unlink_what_they_requested(office: Offic
         with pytest.raises(Denied) as caught:
             await office.approve(made, person, linked=linked)
         assert caught.value.reason_name == "REQUESTER_IS_APPROVER"
+    assert (await office.approve(made, BOB)).action.state is ActionState.APPROVED
+
+
+async def test_nobody_approves_after_an_unlink_what_their_token_requested(office: Office) -> None:
+    """The token was made by a login that was Ann's then, and is nobody else's now: in the data too."""
+    login, token = uuid4(), f"token:{uuid4()}"
+    passport = replace(linked_passport(ANN, login), actor=token, kind=Kind.MACHINE, rests_on=(f"user:{login}",))
+    with entered(by(ANN, "actions.action.request", actor=token, passport=passport)) as call:
+        async with office.api.begin(ACME, call) as work:
+            made = await requests.request_action(work, office.planner, office.gathered())
+    for person, linked in ((login, None), (BOB, login), (ANN, None)):
+        with pytest.raises(Denied) as caught:
+            await office.approve(made, person, linked=linked)
+        assert caught.value.reason_name == "REQUESTER_IS_APPROVER"
+        approval = Approval(made.action.action_id, f"user:{person}", person, "ADMIN", "APPROVED",
+                            made.action.plan.plan_hash, "", office.clock.now(), uuid7())  # fmt: skip
+        with pytest.raises(IntegrityError, match=r"another_person|approvals_check"):
+            async with office.api.begin(ACME, interim=True) as work:
+                await actions.insert_approval(work.connection, made.action, approval, {person, linked or person})
     assert (await office.approve(made, BOB)).action.state is ActionState.APPROVED
 
 

@@ -183,7 +183,9 @@ async def test_an_operator_asks_and_decides_by_whichever_login_they_have(mesh: M
     for own in ({"passport": linked_passport(CLERK, OPERATOR)}, {"actor": f"user:{OPERATOR}"}):
         with pytest.raises(Denied, match="let themselves in"):
             await grant(**own)
-    assert (await grant()).state == "GRANTED"
+    let_in = await grant(passport=linked_passport(CLERK, ADMIN), actor=f"user:{ADMIN}")
+    assert (let_in.state, let_in.decided_by, let_in.decided_as) == ("GRANTED", CLERK, f"user:{ADMIN}")
+    assert let_in.deciders == {CLERK, ADMIN}
 
 
 async def test_what_can_t_be_asked_or_decided(mesh: Mesh) -> None:
@@ -217,8 +219,9 @@ async def test_what_can_t_be_asked_or_decided(mesh: Mesh) -> None:
         "decided_by = gen_random_uuid(), decided_at = requested_at, state = 'GRANTED',"
         " expires_at = requested_at + interval '25 hours'",
         "role = 'ADMIN'",
+        "decided_by = gen_random_uuid(), deciders = ARRAY[operator_id], decided_at = requested_at, state = 'GRANTED'",
     ],
-    ids=["by the operator", "by nobody", "for longer", "as an Admin"],
+    ids=["by the operator", "by nobody", "for longer", "as an Admin", "by a login of theirs"],
 )
 async def test_the_data_itself_refuses(mesh: Mesh, change: str) -> None:
     asked = await mesh.request()

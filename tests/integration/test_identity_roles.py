@@ -361,6 +361,36 @@ async def test_who_confirms_is_another_in_the_data_itself(office: Office) -> Non
     await api.close()
 
 
+async def test_who_gave_the_role_is_somebody_settled_in_the_data_itself(office: Office) -> None:
+    """Whoever writes the rows: nobody's gift, one's own, a guest's or that of somebody gone is confirmed by nobody."""
+    api = await office.database.login("identity_api")
+
+    async def write(refusal: str, **values: Any) -> None:
+        """Confirm the clerk by SQL, as `values` have it."""
+        told = {"confirmed_by": BOSS, "confirmed_at": office.clock.now(), **values}
+        columns = ", ".join(f"{name} = ${place}" for place, name in enumerate(told, 2))
+        with pytest.raises(asyncpg.PostgresError, match=refusal):
+            async with api.transaction():
+                await api.execute(f"SET LOCAL app.organization_id = '{ACME}'")
+                await api.execute(f"UPDATE identity.members SET {columns} WHERE user_id = $1", CLERK, *told.values())
+
+    await office.assign(CLERK, Role.FINOPS)
+    await write("without its event")  # So that each of these is refused for what it is.
+    await write("at a moment", confirmed_at=None)
+    await write("first members alone", confirmed_by=PLATFORM)
+    await write("settled member", approver_by=None)
+    await write("settled member", approver_by=CLERK)
+    await office.assign(EVE, Role.ADMIN)
+    await office.assign(CLERK, Role.APPROVER, person=EVE)
+    await write("settled member")  # Eve is a fresh approver herself.
+    later = office.clock.now() + model.APPROVER_WAIT * 2
+    await write("without its event", confirmed_at=later)
+    eve = await office.member(EVE)
+    await office.do(lambda work: members.remove_member(work, eve.member_id))
+    await write("settled member", confirmed_at=later)
+    await api.close()
+
+
 @pytest.mark.parametrize("how", ["added", "updated", "widened", "brought back"])
 async def test_every_way_to_a_role_that_may_approve_makes_a_fresh_approver(office: Office, how: str) -> None:
     newcomer = uuid4()

@@ -16,7 +16,10 @@ from services.actions.model.states import ActionState, StepState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One change to one resource, from request to the last checkpoint. `baseline` is read only where it is needed."""
+    """One change to one resource, from request to the last checkpoint. `baseline` is read only where it is needed.
+
+    `requester_user` is the user by whose membership it was requested, be it by a token; None before that was noted.
+    """
 
     organization_id: UUID
     action_id: UUID
@@ -36,6 +39,7 @@ class Action:
     executed_at: datetime | None
     problem: str
     version: int
+    requester_user: UUID | None = None
 
     @property
     def kind(self) -> ActionKind:

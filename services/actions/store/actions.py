@@ -24,7 +24,7 @@ _ACTION_COLUMNS = [column for column in actions.c if column.name not in ("baseli
 _AS_THEY_ARE = (
     *("organization_id", "action_id", "finding_id", "connection_id", "credential_id", "requested_by"),
     *("requester_person", "requester_role", "requested_at", "request_event_id", "approve_before"),
-    *("quarantined_until", "executed_at", "problem", "version"),
+    *("quarantined_until", "executed_at", "problem", "version", "requester_user"),
 )
 
 
@@ -50,6 +50,7 @@ async def insert_action(connection: AsyncConnection, made: Action, baseline: byt
         "price_version": made.estimate.price_version,
         "requested_by": made.requested_by,
         "requester_person": made.requester_person,
+        "requester_user": made.requester_user,
         "requester_role": made.requester_role,
         "requested_at": made.requested_at,
         "request_event_id": made.request_event_id,

@@ -98,6 +98,7 @@ async def request_action(work: UnitOfWork, planner: Planner, gathered: Gathered)
         state=ActionState.REQUESTED,
         requested_by=context.actor,
         requester_person=person,
+        requester_user=context.user_behind(),
         requester_role=context.role,
         requested_at=work.now,
         request_event_id=event_id,
@@ -151,7 +152,8 @@ async def approve_action(work: UnitOfWork, planner: Planner, action_id: UUID, pl
     """
     action = await _requested(work, action_id)
     current().require_human("actions.action.approve")
-    if action.requester_person in current().persons() or current().is_caller(action.requested_by):
+    requesters = {action.requester_person, action.requester_user}
+    if requesters & current().persons() or current().is_caller(action.requested_by):
         raise Denied(
             Reason.ERROR_REASON_REQUESTER_IS_APPROVER,
             "Who requested an action can't approve it. Ask somebody else who may.",

@@ -18,7 +18,8 @@ BODIES_SHA256 = {
     "identity.require_renewal": "966453e683aa5bc5c6fc562c2537ed4e37fad6b77a720ccc71691422b722839e",
     "identity.keep_admin": "0476c2ef53affeecbd6564a137ba653949d1012a2f456b31007fc21eed05edb7",
     "identity.settle_once": "3c8c8075f851ef1a21e01e99a01f1dad31594ea767b022e32dcb420a6a6af04f",
-    "identity.require_another_person": "b01c8cad803036c83c7dca020bf84fbd2a7470475fb7e00850e68544aded0423",
+    "identity.require_another_person": "d8ed075f5a9aa43b20fec8108feca985e77b059d7592af9c06610a44873fca28",
+    "actions.require_another_person": "f1175685e004d949237ae1709f6ade2fe4b7ce45d4363642d4513edb737dd36c",
     "actions.hold_final_state": "1eebad381c3ff92643a1e8c1ab13c4bd4238144ac5f269db4359b372aad26e9c",
     "public.recoup_refuse_alter": "247bc0ab5f51512d2c27e2dd68af8a7f13d6ddfab2811ee7055e0109d50f8771",
     "public.recoup_refuse_drop": "20f053075ec0556b8d344a931bf63e8b30b6e115fbd14078cb0f552dcecb2f51",
@@ -66,6 +67,7 @@ TRIGGERS = (
 # Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
 GUARDS = (
     ("actions.actions", "final_state", 1 + 2 + 16, "O", "hold_final_state"),
+    ("actions.approvals", "another_person", 1 + 2 + 4 + 16, "O", "require_another_person"),
     ("identity.members", "another_person", 1 + 2 + 4 + 16, "O", "require_another_person"),
     ("identity.elevations", "final_state", 1 + 2 + 16, "O", "refuse_second_end"),
     ("identity.exceptions", "final_state", 1 + 2 + 16, "O", "refuse_second_end"),
@@ -180,7 +182,7 @@ SEALED = (
     ("identity.sso_sessions", "session_id", "token_hash,user_id,aal,expires_at,ended_at"),
     ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),
-    ("actions.actions", "action_id", "requester_person,plan_hash,state"),
+    ("actions.actions", "action_id", "requester_person,plan_hash,state,requester_user"),
     ("actions.approvals", "action_id,person", "requester_person,decision,plan_hash"),
     ("actions.approval_voids", "action_id,person", "event_id"),
     ("audit.erasures", "erasure_id", "subject_hash,state,requester_hash,decider_hash"),

@@ -22,7 +22,10 @@ INIT_TOKEN_PERIOD = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class OperatorAccess:
-    """What an operator asked a customer's organization for, and how that one decided."""
+    """What an operator asked a customer's organization for, and how that one decided.
+
+    `decided_by` is the person who decided, `decided_as` the login by which they did, `deciders` all of theirs then.
+    """
 
     organization_id: UUID
     access_id: UUID
@@ -35,6 +38,8 @@ class OperatorAccess:
     decided_at: datetime | None
     decided_by: UUID | None
     expires_at: datetime
+    decided_as: str = ""
+    deciders: frozenset[UUID] = frozenset()
 
     @property
     def actor(self) -> str:

@@ -30,13 +30,15 @@ def _access(row: Any) -> OperatorAccess:
         row.decided_at,
         row.decided_by,
         row.expires_at,
+        row.decided_as or "",
+        frozenset(row.deciders),
     )
 
 
 async def insert_access(connection: AsyncConnection, access: OperatorAccess) -> bool:
     """Insert what is asked for; False where the operator's earlier request still waits."""
     values = {column.name: getattr(access, column.name) for column in operator_accesses.c}
-    values["role"] = access.role.value
+    values |= {"role": access.role.value, "decided_as": None, "deciders": []}
     inserted = await connection.execute(
         insert(operator_accesses).values(values).on_conflict_do_nothing().returning(operator_accesses.c.access_id)
     )

@@ -38,6 +38,7 @@ members = Table(
     Column("approver_since", DateTime(timezone=True)),
     Column("approver_by", UUID(as_uuid=True)),
     Column("confirmed_by", UUID(as_uuid=True)),
+    Column("confirmed_at", DateTime(timezone=True)),
     Column("default_chosen_at", DateTime(timezone=True)),
 )
 

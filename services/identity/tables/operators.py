@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, DateTime, Integer, LargeBinary, Table, Text
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from services.identity.tables import metadata
 
@@ -21,6 +21,8 @@ operator_accesses = Table(
     Column("decided_at", DateTime(timezone=True)),
     Column("decided_by", UUID(as_uuid=True)),
     Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("decided_as", Text),
+    Column("deciders", ARRAY(UUID(as_uuid=True)), nullable=False),
 )
 
 operator_entries = Table(

@@ -97,6 +97,8 @@ async def _decide(work: UnitOfWork, access: OperatorAccess, state: str, expires_
         state=state,
         decided_at=work.now,
         decided_by=current().responsible_person,
+        decided_as=current().actor,
+        deciders=sorted(current().persons()),
         expires_at=expires_at,
     )
 

@@ -235,7 +235,7 @@ async def confirm_approver(work: UnitOfWork, member_id: UUID, etag: str) -> Memb
             "Nobody else who has been here for a day gave them this role, so nobody can confirm it. Wait for a day.",
         )
     settled = replace(before, approver_for=before.role_key, confirmed_by=person)
-    after = await members_store.mark_role(work.connection, member_id, settled)
+    after = await members_store.mark_role(work.connection, member_id, settled, confirmed_at=work.now)
     await revoke_member(work, before)
     work.emit(
         "identity.approver.confirm",
