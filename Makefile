@@ -5,6 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LOCKS := requirements.txt requirements-dev.txt requirements-protos.txt
 OWN := pyproject.toml protos/pyproject.toml clients/pyproject.toml verifier/pyproject.toml local/pyproject.toml
+# Test processes: one more than two cores, because tests of meshes and processes wait a third of their time.
+TESTERS ?= 3
 ONLY ?=
 ENTRIES ?=
 UPGRADE ?=
@@ -32,7 +34,7 @@ format: setup ## format Python and protos
 	@$(VENV)/bin/ruff check --quiet --fix-only . ; $(VENV)/bin/ruff format --quiet . ; $(VENV)/bin/buf format -w protos
 
 test: setup ## all tests
-	@$(VENV)/bin/pytest -q -n 2 --dist loadgroup tests
+	@$(VENV)/bin/pytest -q -n $(TESTERS) --dist loadgroup tests
 
 demo: setup ## the main job, from connection to verified receipt
 	@exec $(VENV)/bin/recoup local demo
