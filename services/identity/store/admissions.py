@@ -38,6 +38,13 @@ def _admission() -> Select[Any]:
             and_(revocations.c.kind == "SESSION", revocations.c.key == bindparam("sessions")),
         )
     )
+    voided = select(func.max(revocations.c.revoked_at)).where(
+        or_(
+            and_(revocations.c.kind == "ACTOR", revocations.c.key.in_((bindparam("actor"), bindparam("user")))),
+            and_(revocations.c.kind == "MEMBER", revocations.c.key == bindparam("membership")),
+            and_(revocations.c.kind == "ORGANIZATION", revocations.c.key == bindparam("organization")),
+        )
+    )
     return member_of_user(organization_id, user_id).add_columns(
         state.scalar_subquery().label("organization_state"),
         linked.scalar_subquery().label("linked"),
@@ -46,6 +53,7 @@ def _admission() -> Select[Any]:
         demanded_provider(organization_id).label("demanded_provider"),
         provider_changed(organization_id, bindparam("made_session_id", type_=Uuid())).label("provider_changed_at"),
         is_awaited(organization_id, bindparam("address", type_=Text())).label("is_awaited"),
+        voided.scalar_subquery().label("voided_at"),
     )
 
 
@@ -75,6 +83,9 @@ async def find_admission(
         "made_session_id": _made(session_id),
         "actor": actor,
         "sessions": sessions_of(organization_id, actor),
+        "user": f"user:{user_id}",
+        "membership": f"{organization_id}/user:{user_id}",
+        "organization": str(organization_id),
         "address": fold_address(address) if address else None,
     }
     row = (await connection.execute(_ADMISSION, given)).one_or_none()
@@ -90,6 +101,7 @@ async def find_admission(
         frozenset(row.linked or ()) - {row.person_id},
         row.provider_changed_at,
         row.is_awaited,
+        row.voided_at,
     )
 
 

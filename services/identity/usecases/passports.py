@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from services._mesh.context import current
@@ -38,22 +40,47 @@ async def issue_passport(
 ) -> tuple[str, Passport]:
     """Exchange a credential for a passport that is bound to the caller's certificate; returns it, signed and as it is.
 
-    With `choose`, it is for the organization that the person is in who names none (see `choose_organization`). Raises
+    With `choose`, it is for the organization that the person is in who names none (see `choose_organization`). One that
+    would be void, because others were voided in the second in which it is issued, is issued in the next. Raises
     Unauthenticated for a bad or ended credential, NotFound for an organization that the responsible person isn't a
     member of, or that isn't the one that the credential is bound to, WrongState (ELEVATION_OVER) for break-glass access
     that isn't in force in this session.
     """
+    jti = str(uuid7())
+    read = partial(_passport, authority, credential, audience, organization_id, elevation_id, choose, jti)
+    passport, voided_at = await read()
+    if passport.issued_at <= voided_at:
+        # What it says was read before the second began in which it would be issued: all of it is read again.
+        await asyncio.sleep(min(max(int(voided_at) + 1 - authority.clock.wall_seconds(), 0.0), 1.0))
+        passport, _ = await read()
+    own = passport.kind is Kind.HUMAN and not is_operator(passport.actor)
+    if passport.organization_id is not None and own:
+        user_id = _user_of(passport)
+        authority.sightings.note(passport.organization_id, user_id, passport.aal, authority.clock.wall_now())
+    return sign_passport(authority.key, passport), passport
+
+
+async def _passport(
+    authority: Authority,
+    credential: str,
+    audience: str,
+    organization_id: UUID | None,
+    elevation_id: UUID | None,
+    choose: bool,
+    jti: str,
+) -> tuple[Passport, float]:
+    """The passport, from what is so after the moment that it says it is issued at; and until when such are void."""
+    now = int(authority.clock.wall_seconds())
     principal = await resolve(authority, credential)
     organization_id = _bound(principal.organization_id, organization_id)
     if organization_id is None and choose:
         organization_id = await choose_organization(authority.reader, principal.user_id, principal.organization_hint)
-    jti, holder = str(uuid7()), _holder(principal)
+    holder = _holder(principal)
     place = _Place(principal.actor, principal.user_id, NOBODY, principal.ends_at)
     if organization_id is None:
         await _refuse_ended(authority, holder)
     else:
         place = await _place(authority, principal, organization_id, audience, jti)
-    now = int(authority.clock.wall_seconds())
     passport = Passport(
         audience=audience,
         actor=place.actor,
@@ -81,15 +108,18 @@ async def issue_passport(
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)
-    if organization_id is not None and principal.kind is Kind.HUMAN and not is_operator(place.actor):
-        authority.sightings.note(organization_id, principal.user_id, principal.aal, authority.clock.wall_now())
-    return sign_passport(authority.key, passport), passport
+    return passport, place.voided_at
 
 
 def _rests_on(principal: Principal, actor: str) -> tuple[str, ...]:
     """Whose revocation ends the passport: the user's whom it is for, first of all, and an operator's own."""
     user = f"user:{principal.user_id}"
     return (user, actor) if is_operator(actor) else (user,)
+
+
+def _user_of(passport: Passport) -> UUID:
+    """The user whose membership it rests on."""
+    return UUID(passport.rests_on[0].removeprefix("user:"))
 
 
 def _bound(only: UUID | None, asked: UUID | None) -> UUID | None:
@@ -126,6 +156,7 @@ class _Place:
     person: UUID
     held: Standing
     ends_at: int
+    voided_at: float = 0.0
 
 
 async def _place(authority: Authority, principal: Principal, organization_id: UUID, audience: str, jti: str) -> _Place:
@@ -136,11 +167,11 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
         # Whom the directory provisioned after they had come is its user from now on: what it ends ends here.
         if own and found.is_awaited and await _joins(authority, principal, organization_id, jti):
             found = await _membership(authority, organization_id, _holder(principal), principal)
-        return _Place(principal.actor, found.person_id, _held(authority, found, audience), principal.ends_at)
+        return _as_member(authority, principal, found, audience)
     except NotFound:
         if own and await _joins(authority, principal, organization_id, jti):
             found = await _membership(authority, organization_id, _holder(principal), principal)
-            return _Place(principal.actor, found.person_id, _held(authority, found, audience), principal.ends_at)
+            return _as_member(authority, principal, found, audience)
         # An operator comes in person, and with a second factor; no token of theirs does.
         if principal.kind is not Kind.HUMAN or principal.aal < OPERATOR_AAL:
             raise
@@ -151,6 +182,11 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
     left = int((access.expires_at - authority.clock.now()).total_seconds())
     ends_at = min(principal.ends_at, int(authority.clock.wall_seconds()) + left)
     return _Place(access.actor, principal.user_id, _operating(authority, access, audience), ends_at)
+
+
+def _as_member(authority: Authority, principal: Principal, found: Admission, audience: str) -> _Place:
+    voided_at = found.voided_at.timestamp() if found.voided_at else 0.0
+    return _Place(principal.actor, found.person_id, _held(authority, found, audience), principal.ends_at, voided_at)
 
 
 async def _joins(authority: Authority, principal: Principal, organization_id: UUID, jti: str) -> bool:
@@ -258,7 +294,7 @@ async def _still(
     authority: Authority, received: Passport, organization_id: UUID, audience: str, jti: str
 ) -> tuple[Standing, UUID]:
     """What whoever the passport is for holds now, and who they are as a person. Raises NotFound where they left."""
-    user_id = UUID(received.rests_on[0].removeprefix("user:"))
+    user_id = _user_of(received)
     if not is_operator(received.actor):
         holder = _Holder(user_id, received.session_id, received.actor, received.auth_time)
         found = await _membership(authority, organization_id, holder, None)
