@@ -122,6 +122,8 @@ async def test_proofs_come_from_stored_nodes(database: TestDatabase) -> None:
             proof = merkle.hash_ranges(ranges, await store.read_ranges(connection, 0, ranges))
             leaf = (await rows(database, f"SELECT leaf FROM audit.entries WHERE idx = {index}"))[0]["leaf"]
             merkle.verify_inclusion(merkle.leaf_hash(bytes(leaf)), index, size, proof, root)
+            with pytest.raises(merkle.ProofInvalid):
+                merkle.verify_inclusion(merkle.leaf_hash(bytes(leaf) + b" "), index, size, proof, root)
     await role.close()
 
 

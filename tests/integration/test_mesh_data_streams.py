@@ -181,6 +181,7 @@ async def test_a_deleted_consumer_is_made_again(plant: Plant) -> None:
         await asyncio.to_thread(plant.nats.lose_consumers)
         await plant.plan(3)
         await eventually(lambda: plant.done(6), 40)
+    assert (len(plant.runs), set(plant.runs.values())) == (6, {1})
 
 
 async def test_a_worker_waits_for_a_consumer_that_nobody_declared_yet_and_says_so_once(

@@ -52,6 +52,8 @@ def test_every_consistency_proof_verifies() -> None:
         for first in range(1, second + 1):
             proof = merkle.hash_ranges(merkle.consistency_ranges(first, second), NODES)
             merkle.verify_consistency(first, second, ROOTS[first], ROOTS[second], proof)
+            with pytest.raises(merkle.ProofInvalid):
+                merkle.verify_consistency(first, second, ROOTS[first - 1], ROOTS[second], proof)
 
 
 @given(st.integers(2, 40), st.data())

@@ -162,6 +162,7 @@ def test_what_pricing_measures_the_verifier_repeats(seed: int) -> None:
     found: list[Measurement] = []
     case = cases.deleted_volume()
     check_receipt(issue(case, SIGNATORIES, write=measuring(seed, found)), KEY)
+    assert found
 
 
 def test_the_random_bills_lead_to_each_decision() -> None:
