@@ -32,7 +32,7 @@ from services._mesh.errors import (
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
 from services.gateway import answers, problems, transcode
-from services.gateway.bodies import read_body, require_media_type
+from services.gateway.bodies import read_body, require_media_type, require_utf8, too_large_head
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
@@ -116,11 +116,20 @@ class Gateway:
             self._count(status)
             await answer(send, exchange, status, problems.MEDIA_TYPE, body)
 
-    def unreadable(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Headers and document, with the status 400, for bytes that the server couldn't read as a request."""
+    @property
+    def header_bytes(self) -> int:
+        """How large a request may be before its body."""
+        return self._settings.header_bytes
+
+    def unreadable(self, *, too_large: bool = False) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Headers and document, with the status 400 or 413, for bytes that aren't read as a request."""
         with telemetry.active().span("unreadable (edge)", kind=SpanKind.SERVER):
             exchange = blank("")
-            problem = invalid_field("(request)", "must be HTTP/1.1, with its path and the names of headers in ASCII.")
+            problem: Problem = invalid_field(
+                "(request)", "must be HTTP/1.1, with its path and the names of headers in ASCII."
+            )
+            if too_large:
+                problem = too_large_head(self.header_bytes)
             status, body = problems.render(problem, exchange.request_id, telemetry.trace_id())
             self._count(status)
             return head(exchange, problems.MEDIA_TYPE, body), body
@@ -221,7 +230,10 @@ class Gateway:
             )
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > 8192:
-            raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The session token can't be accepted.")
+            raise Unauthenticated(
+                Reason.ERROR_REASON_CREDENTIAL_INVALID,
+                "The session token can't be accepted. Send one of at most 8192 bytes: Authorization: Bearer <token>.",
+            )
         self._limits.require_patience(exchange, token if self._office.knows(token) else "")
         self._limits.count_credential(exchange, token, reads=reads)
         return token
@@ -250,6 +262,7 @@ class Gateway:
         body = await read_body(exchange, receive, self._settings.body_bytes, self._settings.call_seconds)
         if body:
             require_media_type(exchange, (_JSON,))
+            require_utf8(exchange)
         return body
 
     async def _call(

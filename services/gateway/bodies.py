@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from services._mesh.errors import DeadlinePassed, Exhausted, Invalid, Reason
+from services._mesh.errors import DeadlinePassed, Exhausted, FieldViolation, Invalid, Reason
 from services.gateway.exchange import Exchange, Receive
 
 _MAX_LENGTH_DIGITS = 18
@@ -37,8 +37,11 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int, seconds: f
 
 
 def require_media_type(exchange: Exchange, allowed: Collection[str]) -> None:
-    """Raise Invalid unless the body's media type is one of `allowed`."""
+    """Raise Invalid unless the body's media type is one of `allowed`, and the body is as it is."""
     given = exchange.headers.get("content-type", "")
+    coding = exchange.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise _unsupported(given, "Send the body as it is, without Content-Encoding.")
     if given.partition(";")[0].strip().lower() not in allowed:
         raise _unsupported(given, f"Send the body as {' or '.join(sorted(allowed))}.")
 
@@ -58,3 +61,13 @@ def _unsupported(given: str, message: str) -> Invalid:
 
 def _too_large(limit: int) -> Exhausted:
     return Exhausted(Reason.ERROR_REASON_TOO_LARGE, f"The body is larger than {limit} bytes.", {"limit": str(limit)})
+
+
+def too_large_head(limit: int) -> Invalid:
+    """What is said of a request whose path and headers go beyond `limit` bytes."""
+    return Invalid(
+        Reason.ERROR_REASON_TOO_LARGE,
+        f"The path and headers are larger than {limit} bytes.",
+        {"limit": str(limit)},
+        [FieldViolation("(headers)", f"must have at most {limit} bytes together with the path")],
+    )

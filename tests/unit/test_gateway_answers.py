@@ -61,7 +61,7 @@ class Answers:
     ) -> tuple[int, dict[bytes, bytes], Any]:
         """The status, the headers and the document; `body` None never arrives."""
         session = more.pop("session", b"Bearer x")
-        headers = [(b"content-type", b"application/json"), *more.pop("headers", ())]
+        headers = [*more.pop("headers", ()), (b"content-type", b"application/json")]
         headers += [(b"authorization", session)] if session else []
         scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query}
         return asyncio.run(self._asked({**scope, "headers": headers, "client": ("127.0.0.1", 1), **more}, body))
@@ -177,11 +177,24 @@ def test_a_failure_after_the_answer_began_is_not_answered_twice() -> None:
     assert len(begun) == 1
 
 
+NO_REQUEST = (b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\na b: c\r\n\r\n")
+LARGE = b"x" * 3000
+
+
 @pytest.mark.parametrize(
-    "raw", [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\na b: c\r\n\r\n"]
+    ("pieces", "status", "field"),
+    [
+        *(([raw], 400, "(request)") for raw in NO_REQUEST),
+        ([b"GET / HTTP/1.1\r\na: " + LARGE + b"\r\n\r\n"], 413, "(headers)"),
+        ([b"GET / HTTP/1.1\r\n", *[b"a: b\r\n"] * 3000], 413, "(headers)"),
+        ([b"GET /" + LARGE + b" HTTP/1.1\r\na: b\r\n\r\n"], 413, "(headers)"),
+        # One that never ends: it is refused before all of it came.
+        ([b"GET / HTTP/1.1\r\na: ", LARGE, LARGE], 413, "(headers)"),
+    ],
+    ids=["nonsense", "path", "name", "header", "headers", "url", "endless"],
 )
-def test_bytes_that_are_no_request_get_a_problem_too(raw: bytes) -> None:
-    answers = Answers()
+def test_bytes_that_are_no_request_or_too_many_get_a_problem_too(pieces: list[bytes], status: int, field: str) -> None:
+    answers = Answers(header_bytes=2048)
 
     async def ask() -> bytes:
         config = uvicorn.Config(answers.gateway, http=EdgeProtocol, ws="none", lifespan="off", log_config=None)
@@ -189,18 +202,34 @@ def test_bytes_that_are_no_request_get_a_problem_too(raw: bytes) -> None:
         transport = Written()
         protocol = EdgeProtocol(config, ServerState(), {})
         protocol.connection_made(transport)
-        protocol.data_received(raw)
+        for piece in pieces:
+            if not transport.is_closing():
+                protocol.data_received(piece)
         assert transport.is_closing()
         return transport.written
 
     top, _, body = asyncio.run(ask()).partition(b"\r\n\r\n")
-    status, *lines = top.split(b"\r\n")
-    assert status == b"HTTP/1.1 400 Bad Request"
+    said, *lines = top.split(b"\r\n")
+    assert said.split()[1] == str(status).encode()
     headers = {tuple(line.split(b": ", 1)) for line in lines}
     assert {*SECURITY_HEADERS, (b"content-type", b"application/problem+json")} <= headers
     document = json.loads(body)
-    assert (document["reason"], document["violations"][0]["field"]) == ("FIELD_INVALID", "(request)")
-    assert 'recoup_http_total{status="400"} 1' in answers.metrics.render()
+    reason = {400: "FIELD_INVALID", 413: "TOO_LARGE"}[status]
+    assert (document["reason"], document["violations"][0]["field"]) == (reason, field)
+    assert f'recoup_http_total{{status="{status}"}} 1' in answers.metrics.render()
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ((b"content-encoding", b"gzip"), "without Content-Encoding"),
+        ((b"content-type", b'application/json; charset="latin-1"'), "UTF-8"),
+    ],
+    ids=["coding", "charset"],
+)
+def test_a_body_is_as_it_is_and_utf8(header: tuple[bytes, bytes], said: str) -> None:
+    document = Answers().refused(415, "MEDIA_TYPE_UNSUPPORTED", method="POST", body=b"{}", headers=[header])
+    assert said in document["detail"]
 
 
 class Written(asyncio.Transport):
