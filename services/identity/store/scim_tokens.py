@@ -62,7 +62,7 @@ async def get_token(connection: AsyncConnection, token_id: UUID) -> ScimToken:
     query = _WITH_USES.where(tokens.c.token_id == token_id).with_for_update(of=tokens)
     row = (await connection.execute(query)).one_or_none()
     if row is None:
-        raise NotFound("scim_token")
+        raise NotFound("scim_token", "No such SCIM token.")
     return _token(row, row.used_at)
 
 
