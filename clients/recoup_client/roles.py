@@ -125,6 +125,8 @@ def _short(name: str) -> str:
 
 def _custom(listed: dict[str, Any], name: str) -> dict[str, Any]:
     found = [each for each in listed["roles"] if name in (each["name"], each["roleId"])]
+    if not found and name.upper() in BUILT_IN:
+        raise WrongUse(f"{name} is one of the seven roles, which stay as they are; make one of your own: role create")
     if not found:
         names = ", ".join([each["name"] for each in listed["roles"]] + [each.lower() for each in BUILT_IN])
         raise WrongUse(f"there is no role {name}; there are {names}")

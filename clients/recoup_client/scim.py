@@ -14,15 +14,6 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ROLES = ("ADMIN", "FINOPS", "SECURITY", "APPROVER", "FINANCE", "AUDITOR", "VIEWER")
 
 
-def _prefer(context: click.Context, _: click.Parameter, org: str | None) -> None:
-    session = context.find_object(Session)
-    if org and session is not None:
-        session.prefer(org)
-
-
-_org = click.option("--org", expose_value=False, callback=_prefer, help="the organization: its id or short name")
-
-
 @click.group(cls=Group)
 def scim() -> None:
     """Provisioning by a directory such as Okta or Entra."""
@@ -36,7 +27,6 @@ def token() -> None:
 @token.command("create")
 @click.option("--name", default="scim", show_default=True, help="what it is for, such as okta")
 @click.option("--days", type=click.IntRange(1, 730), default=365, show_default=True, help="after how many days it ends")
-@_org
 @click.pass_obj
 def token_create(session: Session, name: str, days: int) -> None:
     """Make a token for a directory. It is shown once: there is no way to see it again."""
@@ -46,7 +36,6 @@ def token_create(session: Session, name: str, days: int) -> None:
 
 
 @token.command("list")
-@_org
 @click.pass_obj
 def token_list(session: Session) -> None:
     """List the organization's SCIM tokens."""
@@ -58,7 +47,6 @@ def token_list(session: Session) -> None:
 
 @token.command("revoke")
 @click.argument("token_id")
-@_org
 @click.pass_obj
 def token_revoke(session: Session, token_id: str) -> None:
     """Revoke a token: the directory's next request with it is refused."""
@@ -67,7 +55,6 @@ def token_revoke(session: Session, token_id: str) -> None:
 
 
 @scim.command()
-@_org
 @click.pass_obj
 def status(session: Session) -> None:
     """Show what is provisioned, and when the directory was last heard of."""
@@ -86,7 +73,6 @@ def status(session: Session) -> None:
 
 @scim.command()
 @click.argument("mapping", nargs=-1)
-@_org
 @click.pass_obj
 def roles(session: Session, mapping: tuple[str, ...]) -> None:
     """Say which role each group stands for, such as "Cloud Admins=ADMIN"; the first that somebody is in counts.

@@ -70,7 +70,7 @@ class Session:
 
     def of(self, org: str) -> Session:
         """The same session, about an organization that is named by its id or short name."""
-        return Session(self._gateway, self._ca, self._token_file, org, self.as_json)
+        return Session(self._gateway, self._ca, self._token_file, org, self.as_json, self._elevation)
 
     def octets(self, path: str, media_type: str) -> bytes:
         """A body that isn't JSON, about no organization. Raises as `call` does."""
@@ -106,7 +106,8 @@ class Session:
         found = [m["organization"] for m in mine if not self._org or m["organization"]["slug"] == self._org]
         if len(found) != 1:
             names = ", ".join(m["organization"]["slug"] for m in mine) or "none"
-            raise click.UsageError(f"say which organization: --org. Yours: {names}")
+            wrong = f"{self._org} isn't an organization of yours" if self._org else "say which organization: --org"
+            raise click.UsageError(f"{wrong}. Yours: {names}")
         return str(found[0]["organizationId"])
 
     def show(self, document: dict[str, Any], rows: Sequence[tuple[str, ...]], *columns: str) -> None:
@@ -156,6 +157,12 @@ def _kept_width(cells: Sequence[str], columns: int, room: int) -> int | None:
     return width if width + _LEAST_WIDTH * (columns - 1) + _BORDER * columns < room else None
 
 
+def _prefer(context: click.Context, _: click.Parameter, org: str | None) -> None:
+    session = context.find_object(Session)
+    if org and session is not None:
+        session.prefer(org)
+
+
 def _print_json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     session = context.find_object(Session)
     if wanted and session is not None:
@@ -163,12 +170,15 @@ def _print_json(context: click.Context, _: click.Parameter, wanted: bool) -> Non
 
 
 class Command(click.Command):
-    """A command that takes --json itself, besides the one before the command's name."""
+    """A command that takes --org and --json itself, besides those before the command's name."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        option = click.Option(["--json"], is_flag=True, expose_value=False, callback=_print_json, help="print JSON")
-        self.params.append(option)
+        which = "the organization: its id or short name"
+        self.params += [
+            click.Option(["--org"], expose_value=False, callback=_prefer, help=which),
+            click.Option(["--json"], is_flag=True, expose_value=False, callback=_print_json, help="print JSON"),
+        ]
 
 
 class Group(click.Group):

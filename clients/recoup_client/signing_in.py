@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from recoup_client.loopback import Loopback
 from recoup_client.rest import WrongUse, at
 from recoup_client.session import Group, Session
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ROLES = ("admin", "finops", "security", "approver", "finance", "auditor", "viewer")
 _COLUMNS = ("provider", "name", "state", "enforced", "tested", "signs until", "approves from", "login")
 _provider = click.option("--provider", default="", help="its id; not needed where there is only one")
@@ -57,8 +59,10 @@ def sso_import_metadata(session: Session, file: Path, url: str, provider: str) -
     try:
         with file.open("rb") as opened:
             metadata = opened.read(_MAX_METADATA_BYTES + 1).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WrongUse(f"{file} can't be read as UTF-8 text") from error
+    except OSError as error:
+        raise WrongUse(f"{file} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WrongUse(f"{file} isn't UTF-8 text: save the metadata as UTF-8") from error
     _change(session, provider, "POST", ":importMetadata", {"metadata": metadata, "metadataUrl": url})
 
 
@@ -123,7 +127,11 @@ def _mapping(text: str) -> dict[str, str]:
     group, sign, role = text.rpartition("=")
     if not sign or not group or not role:
         raise WrongUse(f"{text!r} isn't GROUP=ROLE")
-    return {"group": group, **({"role": f"ROLE_{role.upper()}"} if role.lower() in _ROLES else {"customRoleId": role})}
+    if role.lower() in _ROLES:
+        return {"group": group, "role": f"ROLE_{role.upper()}"}
+    if not _ID.fullmatch(role):
+        raise WrongUse(f"{text!r}: a role is a custom role's id (recoup role list --json), or {', '.join(_ROLES)}")
+    return {"group": group, "customRoleId": role}
 
 
 @sso.group("domain", cls=Group)
@@ -159,7 +167,7 @@ def domain_remove(session: Session, name: str) -> None:
 def _domain_id(session: Session, name: str) -> str:
     found = [each for each in session.call("GET", "/domains")["domains"] if name in (each["name"], each["domainId"])]
     if not found:
-        raise WrongUse(f"there is no domain {name}: add it first")
+        raise WrongUse(f"there is no domain {name}; recoup sso status shows all, recoup sso domain add adds one")
     return str(found[0]["domainId"])
 
 
@@ -238,6 +246,8 @@ def sso_login(session: Session, login_url: str, port: int) -> None:
     Waits for the browser, on this machine alone, for ten minutes. Where the browser is on another one, forward a port
     to here and name it.
     """
+    if not login_url.startswith(("https://", "http://")):
+        raise WrongUse(f"{login_url} isn't an address: take it from recoup sso status, or from an Admin")
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     with Loopback(port) as waiting:
