@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from google.protobuf.json_format import MessageToDict
@@ -21,7 +22,7 @@ from services.identity.wire import posture as posture_wire
 from services.identity.wire import sso as wire
 from tests.integration.test_identity_saml import cause, demanded, enforce
 from tests.support.identity import ADMIN, CLERK, registry
-from tests.support.postgres import TestDatabase
+from tests.support.postgres import TestDatabase, drop, new_database
 from tests.support.signing_in import Desk, Dns, desk, prove_domain
 from tests.support.things import ACME, context
 
@@ -126,3 +127,30 @@ async def test_a_dns_that_says_nothing_proves_nothing_either_way(watch: Watch) -
     )
     assert await watch.after(2 * MINUTE) == 1  # What was removed meanwhile is let go.
     assert await watch.due() == 1
+
+
+async def test_what_was_proven_before_is_looked_for_and_what_was_set_up_is_believed() -> None:
+    """The migrations, over rows of the version before them."""
+    old = await new_database()
+    try:
+        await old.migrate("identity", version="0022")
+        superuser = await old.superuser()
+        await superuser.execute("SET session_replication_role = replica")
+        organization, provider, domain, pending = (UUID(int=number) for number in (1, 2, 3, 4))
+        for statement in (
+            "INSERT INTO identity.sso_providers (organization_id, provider_id, display_name, state, created_at)"
+            f" VALUES ('{organization}', '{provider}', 'Okta', 'ACTIVE', now())",
+            "INSERT INTO identity.sso_domains"
+            " (organization_id, domain_id, name, challenge, state, verified_at, created_at)"
+            f" VALUES ('{organization}', '{domain}', 'a.example', 'x', 'VERIFIED', now(), now()),"
+            f" ('{organization}', '{pending}', 'b.example', 'x', 'PENDING', NULL, now())",
+        ):
+            await superuser.execute(statement)
+        await old.migrate("identity")
+        found = await superuser.fetch("SELECT organization_id, kind, subject_id FROM identity.due_items")
+        assert [tuple(row) for row in found] == [(organization, CHECK, domain)]
+        (row,) = await superuser.fetch("SELECT changed_at, changed_by, confirmed_by FROM identity.sso_providers")
+        assert tuple(row) == (None, None, None)
+        await superuser.close()
+    finally:
+        await drop(old)
