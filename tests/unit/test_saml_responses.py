@@ -301,6 +301,8 @@ def test_no_declared_encoding_hides_a_dtd(raw: bytes) -> None:
     [
         (BILLION_LAUGHS + IDP.response(said()), "DTD"),
         (b'<!DOCTYPE r SYSTEM "file:///etc/passwd">' + IDP.response(said()), "DTD"),
+        # Before anything is parsed: what is no DTD to a parser either.
+        (b'<a><!ENTITY x "y"></a>', "DTD"),
         (b"<?xml-stylesheet href='x'?>" + IDP.response(said()), "PROCESSING_INSTRUCTION"),
         (IDP.response(said()).decode().encode("utf-16"), "CHARSET"),
         (b"<?xml version='1.0' encoding='UTF-7'?>" + IDP.response(said()), "CHARSET"),

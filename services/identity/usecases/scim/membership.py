@@ -177,15 +177,11 @@ async def _joined(work: UnitOfWork, user: ScimUser, user_id: UUID) -> Member | N
         return member
     try:
         return await give(work, member, role)
-    except (
-        WrongState
-    ) as refused:  # The last Admin stays one, the owner too; they are the directory's user all the same.
-        asked = {
-            "role": member.role_name,
-            "asked": role.custom.name if role.custom else role.role.value,
-            "why": refused.message,
-        }
-        facts = {"before": {}, "after": asked, "user_id": str(user_id)}
+    except WrongState as refused:
+        # The last Admin stays one, the owner too; they are the directory's user all the same.
+        asked = role.custom.name if role.custom else role.role.value
+        after = {"role": member.role_name, "asked": asked, "why": refused.message}
+        facts = {"before": {}, "after": after, "user_id": str(user_id)}
         work.emit("identity.member.update", f"members/{member.member_id}", facts, "DENIED")
         return member
 
