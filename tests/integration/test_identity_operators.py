@@ -214,12 +214,15 @@ async def test_what_can_t_be_asked_or_decided(mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "decided_by = operator_id, decided_at = requested_at, state = 'GRANTED'",
-        "decided_by = NULL, decided_at = requested_at, state = 'GRANTED'",
+        "decided_by = operator_id, decided_at = requested_at, state = 'GRANTED',"
+        " expires_at = requested_at + interval '1 hour'",
+        "decided_by = NULL, decided_at = requested_at, state = 'GRANTED',"
+        " expires_at = requested_at + interval '1 hour'",
         "decided_by = gen_random_uuid(), decided_at = requested_at, state = 'GRANTED',"
         " expires_at = requested_at + interval '25 hours'",
         "role = 'ADMIN'",
-        "decided_by = gen_random_uuid(), deciders = ARRAY[operator_id], decided_at = requested_at, state = 'GRANTED'",
+        "decided_by = gen_random_uuid(), deciders = ARRAY[operator_id], decided_at = requested_at, state = 'GRANTED',"
+        " expires_at = requested_at + interval '1 hour'",
     ],
     ids=["by the operator", "by nobody", "for longer", "as an Admin", "by a login of theirs"],
 )
