@@ -17,6 +17,7 @@ from sqlalchemy import text
 from recoup.mesh.v1 import job_pb2
 from services._mesh import telemetry, tokens
 from services._mesh.context import CallContext
+from services._mesh.errors import Problem
 from services._mesh.grants import read_own_grant
 from services._mesh.jobs import MAX_FAILURES, Job, OnDead, give_up, lease_lost
 from services._mesh.uow import Store, UnitOfWork
@@ -105,9 +106,15 @@ class ClaimedJob:
         """Give the job back, to be done again at `due_at` (injected clock); not a failure."""
         await self._settle(work, _POSTPONE, due_at=due_at)
 
-    async def retry(self, error: str) -> None:
-        """Give the job back for later because something that it needs is away; it never dies of that."""
+    async def retry(self, error: str, news: Problem | None = None) -> None:
+        """Give the job back for later because something that it needs is away; it never dies of that.
+
+        `news` is what its organization isn't told yet, and is by the event of the same transaction.
+        """
         async with self.begin() as work:
+            if news is not None:
+                said = {"kind": self.kind, "subject": str(self.subject_id), "reason": news.reason_name, **news.metadata}
+                work.emit(f"{work.schema}.job.wait", f"jobs/{self.job_id}", said, "FAILED")
             due_at = work.now + timedelta(seconds=pause_seconds(self.attempt))
             await self._settle(work, _RETRY, due_at=due_at, error=error[:500])
 

@@ -25,6 +25,7 @@ from services._mesh.context import entered
 from services._mesh.errors import PASSING, Problem, Reason, from_rpc_error
 from services._mesh.jobs import OnDead
 from services._mesh.metrics import Metrics
+from services._mesh.outages import Outages, name_of
 from services._mesh.streams import TRACE_HEADER, JobMessages
 from services._mesh.uow import Store
 
@@ -63,7 +64,7 @@ class JobRunner:
         self._desk = job_service_pb2_grpc.JobServiceStub(channel)
         self._places = asyncio.Semaphore(concurrency)
         self._running: set[asyncio.Task[None]] = set()
-        self._on_dead = on_dead
+        self._on_dead, self._outages = on_dead, Outages()
         self._clock = clock or Clock()
         metrics = metrics or Metrics()
         self._busy = metrics.gauge("recoup_jobs_running", "Jobs being worked on.")
@@ -169,6 +170,7 @@ class JobRunner:
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if error is None:
             self._ends["settled"].add()
+            self._outages.over(job.organization_id)
         elif job.lost.is_set() or _is_lease_lost(error):
             self._ends["lost"].add()
             log.warning("job %s: somebody else has the lease", job.job_id)
@@ -180,10 +182,15 @@ class JobRunner:
                 log.warning("job %s: the failure couldn't be recorded: %s", job.job_id, type(second).__name__)
 
     async def _failed(self, job: ClaimedJob, error: BaseException) -> None:
-        name = error.reason_name if isinstance(error, Problem) else type(error).__name__
+        name = name_of(error) if isinstance(error, Problem) else type(error).__name__
         log.warning("job %s (%s) failed at attempt %d: %s", job.job_id, job.kind, job.attempt, name, exc_info=error)
         if isinstance(error, PASSING):
-            await job.retry(name)
+            news = error if self._outages.begin(job.organization_id, error) else None
+            try:
+                await job.retry(name, news)
+            except Exception:
+                self._outages.over(job.organization_id)  # Nobody was told.
+                raise
             self._ends["retried"].add()
         else:
             dead = await job.fail(name, on_dead=self._on_dead)

@@ -294,6 +294,43 @@ async def test_what_a_handler_needs_being_away_is_not_its_failure(plant: Plant, 
         await eventually(retried)
 
 
+async def test_an_organization_is_told_once_what_its_jobs_wait_for(plant: Plant) -> None:
+    """Of three jobs and their attempts: one event for each cause, and again after a job was done."""
+    away = Unavailable(Reason.ERROR_REASON_KMS_UNAVAILABLE, "away", {"cause": "TIMEOUT", "kek": "file:x/acme/1"})
+    disabled = Unavailable(Reason.ERROR_REASON_KMS_KEY_UNUSABLE, "off", {"cause": "DISABLED", "kek": "file:x/acme/1"})
+    problems: list[Problem | None] = [away, away, disabled, away, None, away]
+    attempts = 0
+
+    async def blocked(job: ClaimedJob) -> None:
+        nonlocal attempts
+        attempts += 1
+        problem = problems[attempts - 1]
+        if problem is not None:
+            raise problem
+        async with job.begin() as work:
+            await job.finish(work)
+
+    async with plant.dispatching(), plant.working(blocked):
+        for number in range(1, len(problems) + 1):
+            await plant.plan(1)
+
+            async def settled(number: int = number) -> bool:
+                superuser = await plant.database.superuser()
+                done = await superuser.fetchval(
+                    "SELECT count(*) FROM pricing.jobs WHERE status = 'DONE' OR last_error <> ''"
+                )
+                await superuser.close()
+                return bool(done == number)
+
+            await eventually(settled)
+    superuser = await plant.database.superuser()
+    rows = await superuser.fetch("SELECT convert_from(payload, 'UTF8') AS said FROM pricing.outbox ORDER BY counter")
+    await superuser.close()
+    told = [row["said"] for row in rows if "pricing.job.wait" in row["said"]]
+    assert [("TIMEOUT" in said, "DISABLED" in said) for said in told] == [(True, False), (False, True), (True, False)]
+    assert all("file:x/acme/1" in said for said in told)
+
+
 async def test_a_worker_that_lost_its_lease_stops_and_commits_nothing(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
