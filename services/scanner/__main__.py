@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recoup.scanner.v1 import scanner_service_pb2
+from recoup.scanner.v1 import kek_service_pb2, scanner_service_pb2
 from services._mesh.job_tasks import own_jobs
 from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
@@ -13,7 +13,9 @@ from services._mesh.producing import produce
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.config import ScannerSettings
 from services.scanner.rpc import ScannerRpc
+from services.scanner.rpc.keks import KekRpc
 from services.scanner.usecases import SCAN, VERIFY, Policies
+from services.scanner.usecases.keks import Keks
 from services.scanner.working import give_up
 
 
@@ -27,9 +29,16 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     kms = KeyServices(settings.kms, mesh.profile)
     pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
-    rpc = ScannerRpc(store, office.planner, Sealer(kms, settings.kms.own_kek), pages, exceptions)
+    keks = Keks(store, kms, settings.kms.own_kek)
+    rpc = ScannerRpc(store, office.planner, Sealer(kms, keks.kek_in_use), pages, exceptions)
     try:
-        await mesh.serve([(scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc), office.service])
+        await mesh.serve(
+            [
+                (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc),
+                (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, pages)),
+                office.service,
+            ]
+        )
     finally:
         kms.close()
 

@@ -39,6 +39,20 @@ credentials = Table(
     Column("created_at", _Moment, nullable=False),
 )
 
+keks = Table(
+    "keks",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("kek_id", _Id, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("key_version", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+)
+
 scans = Table(
     "scans",
     metadata,

@@ -184,6 +184,7 @@ def _provider(made: TestMesh) -> dict[str, str]:
 
 _SSO = "recoup.identity.v1.SsoService"
 _CONNECTION = "recoup.scanner.v1.ScannerService"
+_KEKS = "recoup.scanner.v1.KekService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
 _PERSONS = "recoup.identity.v1.PersonService"
@@ -329,6 +330,13 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_CONNECTION}/DisableConnection": lambda made: _etag_refused({"connection_id": made.connection_id}),
     f"{_CONNECTION}/GetConnection": lambda made: Case({"connection_id": made.connection_id}),
     f"{_CONNECTION}/ListConnections": lambda made: Case({}),
+    # An alias: let in, and refused by the use case itself.
+    f"{_KEKS}/RegisterKek": lambda made: Case(
+        {},
+        {"provider": "KEK_PROVIDER_AWS", "keyId": "alias/recoup", "region": "us-east-1"},
+        answer=(400, "FIELD_INVALID"),
+    ),
+    f"{_KEKS}/ListKeks": lambda made: Case({}),
     f"{_CONNECTION}/StartScan": lambda made: Case(
         {}, {"connectionId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
     ),

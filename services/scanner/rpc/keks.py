@@ -1,0 +1,61 @@
+"""The RPCs of organizations' keys: decode, call, encode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recoup.scanner.v1 import kek_service_pb2 as pb
+from recoup.scanner.v1 import kek_service_pb2_grpc
+from services._mesh.context import current
+from services._mesh.kms.interface import KeyService
+from services._mesh.pages import PageTokens, size_of
+from services._mesh.times import stamp
+from services._mesh.uow import Store, UnitOfWork
+from services.scanner.model.kek import NamedKek, RegisteredKek
+from services.scanner.usecases import keks as usecases
+from services.scanner.usecases.keks import Keks
+
+
+class KekRpc(kek_service_pb2_grpc.KekServiceServicer):
+    """recoup.scanner.v1.KekService."""
+
+    def __init__(self, store: Store, keks: Keks, pages: PageTokens) -> None:
+        self._store, self._keks, self._pages = store, keks, pages
+
+    async def RegisterKek(self, request: pb.RegisterKekRequest, context: Any) -> pb.RegisterKekResponse:
+        earlier = await self._store.replayed(request, pb.RegisterKekResponse)
+        if earlier is not None:
+            return earlier
+        named = _named(request)
+        # Before the transaction, like every call to a key service.
+        await self._keks.probe(named)
+
+        async def decide(work: UnitOfWork) -> pb.RegisterKekResponse:
+            return pb.RegisterKekResponse(kek=_kek(await usecases.register_kek(work, named)))
+
+        return await self._store.write(request, pb.RegisterKekResponse, decide)
+
+    async def ListKeks(self, request: pb.ListKeksRequest, context: Any) -> pb.ListKeksResponse:
+        organization_id, limit = current().organization(), size_of(request)
+        position = self._pages.decode(organization_id, request)
+        found = await usecases.list_keks(self._store, int(position) if position else None, limit)
+        more = len(found) > limit
+        token = self._pages.encode(organization_id, request, str(found[limit - 1].version)) if more else ""
+        return pb.ListKeksResponse(keks=[_kek(each) for each in found[:limit]], next_page_token=token)
+
+
+def _named(request: pb.RegisterKekRequest) -> NamedKek:
+    name = pb.KekProvider.Name(request.provider).removeprefix("KEK_PROVIDER_")
+    return NamedKek(KeyService[name], request.key_id, request.region, request.key_version)
+
+
+def _kek(found: RegisteredKek) -> pb.Kek:
+    return pb.Kek(
+        version=found.version,
+        provider=pb.KekProvider.Value(f"KEK_PROVIDER_{found.named.service.name}"),
+        key_id=found.named.key_id,
+        region=found.named.region,
+        key_version=found.named.key_version,
+        state=pb.KekState.Value(f"KEK_STATE_{found.state.value}"),
+        created_at=stamp(found.created_at),
+    )

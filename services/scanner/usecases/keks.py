@@ -1,0 +1,75 @@
+"""Which key an organization's secrets are sealed under, and naming another one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from services._mesh.context import current
+from services._mesh.envelope import VERSION
+from services._mesh.errors import AlreadyExists, Exhausted, Reason, invalid_field
+from services._mesh.ids import uuid7
+from services._mesh.kms.interface import Binding, Kek, Kms, SecretContext
+from services._mesh.uow import Store, UnitOfWork
+from services.scanner.model.kek import PROBE_PURPOSE, KekInvalid, KekState, NamedKek, RegisteredKek
+from services.scanner.store import keks as store
+
+# Each is a row that posture counts, and that somebody has to keep alive while anything is sealed under it.
+MAX_KEKS = 1000
+
+
+class Keks:
+    """The keys of organizations: named by themselves, or given by the installation's rule, which `own_kek` knows."""
+
+    def __init__(self, reader: Store, kms: Kms, own_kek: Callable[[UUID], Awaitable[Kek]]) -> None:
+        self._reader, self._kms, self._own_kek = reader, kms, own_kek
+
+    async def kek_in_use(self, organization_id: UUID) -> Kek:
+        """The key that is sealed under. Raises WrongState (KMS_KEY_UNUSABLE) where there is none."""
+        async with self._reader.read(organization_id) as connection:
+            found = await store.find_active(connection)
+        return found.named.kek() if found is not None else await self._own_kek(organization_id)
+
+    async def probe(self, named: NamedKek) -> None:
+        """Wrap under a key, which changes nothing. Raises Invalid for a name that is none, and what the service raises.
+
+        That the broker may unwrap is seen where a connection is verified, before anything uses it.
+        """
+        try:
+            kek = named.kek()
+        except KekInvalid as error:
+            raise invalid_field(error.field, error.rule) from None
+        context = SecretContext(current().organization(), uuid7(), PROBE_PURPOSE)
+        await self._kms.wrap(kek, os.urandom(32), Binding(context.canonical(VERSION), context, kek))
+
+
+async def register_kek(work: UnitOfWork, named: NamedKek) -> RegisteredKek:
+    """Take a key that was probed. Raises AlreadyExists for one that was named before, Exhausted (QUOTA_EXCEEDED)."""
+    await store.lock(work.connection, work.organization_id)
+    before = await store.find_active(work.connection)
+    if await store.find_named(work.connection, named) is not None:
+        raise AlreadyExists(
+            Reason.ERROR_REASON_RESOURCE_EXISTS,
+            "The organization named this version of the key before. Make a new version, or a new key.",
+            {"resource": "kek"},
+        )
+    version = before.version + 1 if before is not None else 1
+    if version > MAX_KEKS:
+        message = f"An organization names {MAX_KEKS} keys at most."
+        raise Exhausted(Reason.ERROR_REASON_QUOTA_EXCEEDED, message, {"limit": str(MAX_KEKS)})
+    made = RegisteredKek(uuid7(), version, named, KekState.ACTIVE, work.now)
+    await store.insert_kek(work.connection, work.organization_id, made)
+    said = {"version": str(version), "before": _said(before.named) if before is not None else "", "after": _said(named)}
+    work.emit("scanner.kek.register", f"keks/{made.kek_id}", said)
+    return made
+
+
+def _said(named: NamedKek) -> str:
+    return f"{named.kek().service.name} {named.kek().reference} in {named.region}"
+
+
+async def list_keks(reader: Store, before: int | None, limit: int) -> list[RegisteredKek]:
+    """Keys, the newest first; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await store.list_keks(connection, before, limit + 1)
