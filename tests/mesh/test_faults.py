@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import asyncpg
@@ -109,6 +110,22 @@ def test_losing_every_database_connection_in_mid_flight_loses_nothing(made: Test
     support.until(back)
     assert support.until(lambda: over(made, scan_id), 120.0) == "PARTIAL"
     nothing_is_lost_or_twice(made)
+
+
+def test_a_kek_that_is_disabled_stops_a_scan_and_says_so_once_until_it_is_enabled(made: TestMesh) -> None:
+    finops, file = made.rest("acme", "FinOps"), made.mesh.installation.ring.opening
+    ring = json.loads(file.read_text())
+    made.mesh.kill("broker")  # A new one has no key in its cache.
+    file.write_text(json.dumps({**ring, "states": {f"{ring['kek_id']}/{finops.organization_id}/1": "DISABLED"}}))
+    asyncio.run(made.mesh.restart("broker"))
+    scan_id = finops.post("/scans", {"connectionId": made.connection_id})["scan"]["scanId"]
+    told = f"SELECT 1 FROM scanner.outbox WHERE convert_from(payload, 'UTF8') ~ 'scanner.job.wait.*{scan_id}'"
+    support.until(lambda: rows(made, told) or None)
+    assert over(made, scan_id) is None
+    assert not rows(made, f"SELECT 1 FROM scanner.scan_units WHERE scan_id = '{scan_id}'")
+    file.write_text(json.dumps(ring))
+    assert support.scan_ended(finops, scan_id)["state"] == "SCAN_STATE_PARTIAL"
+    assert len(rows(made, told)) == 1
 
 
 def over(made: TestMesh, scan_id: str) -> str | None:

@@ -42,11 +42,21 @@ MADE = {
     "steps": [],
     "checkpoints": [],
 }
+KEK = {
+    "version": 3,
+    "state": "KEK_STATE_ACTIVE",
+    "provider": "KEK_PROVIDER_GOOGLE",
+    "region": "europe-west3",
+    "keyId": "projects/acme/locations/europe-west3/keyRings/recoup/cryptoKeys/acme",
+    "keyVersion": "7",
+    "createdAt": "2026-03-01T08:30:00Z",
+}
 ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/actions/{ACTION}": {"action": MADE},
     f"/v1/organizations/{ORG}/actions": {"actions": [MADE], "nextPageToken": ""},
     f"/v1/organizations/{ORG}/actions/many": {"action": {**MADE, "problem": "x" * 400_000}},
     f"/v1/organizations/{ORG}/actions/named": {"action": {**MADE, "problem": "zurück 💸"}},
+    f"/v1/organizations/{ORG}/keks": {"keks": [KEK], "kek": KEK, "nextPageToken": ""},
     "/v1/me/organizations": {"other": "server"},
 }
 
@@ -113,6 +123,15 @@ def test_a_pipe_gets_whole_rows(gateway: tuple[str, list[str]]) -> None:
         assert done.returncode == DONE, done.stderr
         assert all(text in done.stdout for text in wanted)
         assert "…" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["list", f"register google {KEK['keyId']} --region europe-west3 --key-version 7"])
+def test_a_kek_is_named_as_its_key_service_names_it(gateway: tuple[str, list[str]], command: str) -> None:
+    done = run("kek", *command.split(), url=gateway[0])
+    assert done.exit_code == DONE, done.output
+    shown = unstyle(done.output)
+    assert all(text in shown for text in ("active", "google", "europe-west3", "7"))
+    assert run("kek", "register", "azur", "x", "--region", "y", url=gateway[0]).exit_code == WRONG_USE
 
 
 def on_a_terminal(url: str, columns: int, *arguments: str) -> str:

@@ -104,6 +104,10 @@ async def test_an_older_version_of_what_is_sealed_does_not_open(ring: Ring) -> N
     for set_back in (older, bytes([1]) + envelope[1:], bytes([0]) + envelope[1:], bytes([3]) + envelope[1:]):
         with pytest.raises(EnvelopeBroken):
             await open_envelope(set_back, context(), ring.whole)
+    # Whatever else it says, a version that isn't known isn't read, nor the first under any but the file KMS.
+    for header in ((0, 1), (3, 1), (255, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 5)):
+        with pytest.raises(EnvelopeBroken):
+            parse(bytes(header) + (older if header[0] == 1 else envelope)[2:])
     # Nor where the key service ignores the context, which has the version in it.
     careless = CarelessKms()
     envelope = await seal(b"one", context(), KEK, careless)
