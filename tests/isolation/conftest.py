@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.isolation.rpcs import TENANT, WHOLE
+from tests.isolation.valid_requests import FACTORIES, Case
 from tests.support.mesh import TestMesh
 from tests.support.story import Told
 
@@ -11,3 +13,8 @@ from tests.support.story import Told
 @pytest.fixture(scope="session")
 def made(told: Told) -> TestMesh:
     return told.made
+
+
+@pytest.fixture(scope="session")
+def cases(made: TestMesh) -> dict[str, Case]:
+    return {name: FACTORIES[name](made) for name in TENANT + WHOLE}

@@ -6,8 +6,6 @@ An RPC is covered the day it is written: without a factory in `valid_requests.py
 from __future__ import annotations
 
 import json
-import re
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,36 +15,30 @@ import grpc
 import pytest
 
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
-from recoup.mesh.v1 import job_service_pb2
-from recoup.services import SERVICES
 from recoup_local.issuer import ORGANIZATIONS, ROLES, find_person, organization_id
-from services._mesh.descriptors import MethodRule, Scope, faults, method_rules, permission_rules
+from services._mesh.descriptors import MethodRule, Scope, faults, method_rules
 from services._mesh.errors import from_rpc_error
 from services._mesh.ids import PLATFORM
 from services.gateway import transcode
-from services.gateway.routes import Route, Router
+from tests.isolation.rpcs import (
+    HOLDERS,
+    JOBS,
+    LISTS,
+    PLATFORM_HOLDERS,
+    ROUTES,
+    RULES,
+    SERVED,
+    TENANT,
+    WHOLE,
+    ask,
+    short,
+)
 from tests.isolation.valid_requests import FACTORIES, Case
 from tests.support.mesh import Person, TestMesh
 
 pytestmark = pytest.mark.xdist_group("story")
 
-SERVED = [(process, each) for process, services in SERVICES.items() for each in services]
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "config"
-# Each API that owns jobs serves it.
-JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
-HOLDERS = {rule.name: frozenset(rule.roles) for _, service in SERVED for rule in permission_rules(service)}
-RULES = {rule.name: (process, rule) for process, service in SERVED for rule in method_rules(service)}
-# An RPC's shortest route; further bindings of it only name more.
-ROUTES: dict[str, Route] = {
-    route.rule.name: route for route in sorted(Router(SERVED).routes, key=lambda each: -len(each.variables))
-}
-PLATFORM_HOLDERS = {
-    rule.name: frozenset(rule.platform_roles) for _, service in SERVED for rule in permission_rules(service)
-}
-TENANT = [name for name in ROUTES if RULES[name][1].scope is Scope.ORGANIZATION]
-WHOLE = [name for name in ROUTES if RULES[name][1].scope is Scope.PLATFORM]
-NAMED = [name for name in TENANT if len(ROUTES[name].variables) > 1]
-LISTS = [name for name in TENANT if "page_token" in RULES[name][1].descriptor.input_type.fields_by_name]
 PEERS = [(process, rule) for process, rule in RULES.values() if rule.scope is Scope.PEER]
 PEERS += [(process, rule) for process in ("scanner", "pricing", "actions", "audit") for rule in method_rules(JOBS)]
 GRANTED = [(process, rule) for process, rule in PEERS if rule.needs_grant]
@@ -64,37 +56,6 @@ ALLOWED = {
     (400, "FIELD_INVALID"): grpc.StatusCode.INVALID_ARGUMENT,
     (400, "STATE_WRONG"): grpc.StatusCode.FAILED_PRECONDITION,
 }
-
-
-def short(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def ask(
-    person: Person, name: str, case: Case, organization: str = "", waits: bool = True, **extra: str
-) -> tuple[int, str]:
-    """Call an RPC over REST, in the time that the edge leaves; returns the status and the reason."""
-    route = ROUTES[name]
-    path = route.template
-    for variable, value in {"organization_id": organization or person.organization_id, **case.variables}.items():
-        path = re.sub(rf"{{{variable}(=[^{{}}]*)?}}", value, path)
-    while True:
-        answer = person.client.request(
-            route.http_method,
-            path,
-            params={**(case.query or {}), **extra},
-            json=None if case.body is None else dict(case.body),
-        )
-        if answer.status_code != 429 or not waits:
-            break
-        time.sleep(float(answer.headers["retry-after"]))  # As the edge asks; it ends, or the suite's own time does.
-    is_refused = answer.headers["content-type"] == "application/problem+json"
-    return answer.status_code, answer.json()["reason"] if is_refused else ""
-
-
-@pytest.fixture(scope="module")
-def cases(made: TestMesh) -> dict[str, Case]:
-    return {name: FACTORIES[name](made) for name in TENANT + WHOLE}
 
 
 def roles_that_may(rule: MethodRule) -> Iterator[str]:

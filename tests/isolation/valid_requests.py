@@ -27,6 +27,8 @@ class Case:
 
 
 Factory = Callable[[TestMesh], Case]
+# What the events are of that the cases name.
+EVENT = "actions.receipt.issue"
 
 
 def _member(made: TestMesh) -> dict[str, Any]:
@@ -56,9 +58,7 @@ def _finding(made: TestMesh) -> str:
 
 def _event(made: TestMesh) -> str:
     """One that every role which may read events may see."""
-    found: list[dict[str, Any]] = made.rest("acme", "Auditor").get(
-        "/events", pageSize=1, action="actions.receipt.issue"
-    )["events"]
+    found: list[dict[str, Any]] = made.rest("acme", "Auditor").get("/events", pageSize=1, action=EVENT)["events"]
     return str(found[0]["eventId"])
 
 
