@@ -13,6 +13,7 @@ import click
 
 from recoup_client import (
     auditing,
+    connecting,
     elevating,
     erasing,
     evidence,
@@ -191,6 +192,7 @@ auditing.audit.add_command(erasing.hold)
 for _command in (
     *savings.COMMANDS,
     auditing.audit,
+    connecting.connect,
     evidence.evidence,
     log.log,
     operating.init,

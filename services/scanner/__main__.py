@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recoup.scanner.v1 import kek_service_pb2, scanner_service_pb2
+from recoup.scanner.v1 import connecting_service_pb2, kek_service_pb2, scanner_service_pb2
 from services._mesh.job_tasks import own_jobs
 from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
@@ -12,10 +12,12 @@ from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.config import ScannerSettings
-from services.scanner.rpc import ScannerRpc
+from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
-from services.scanner.usecases import SCAN, VERIFY, Policies
+from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.usecases.keks import Keks
+from services.scanner.usecases.kinds import SCAN, VERIFY
+from services.scanner.usecases.policies import Policies
 from services.scanner.working import give_up
 
 
@@ -35,6 +37,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
         await mesh.serve(
             [
                 (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc),
+                (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], ConnectingRpc(store)),
                 (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, pages)),
                 office.service,
             ]

@@ -53,6 +53,14 @@ keks = Table(
     Column("created_at", _Moment, nullable=False),
 )
 
+external_ids = Table(
+    "external_ids",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("external_id", Text, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+)
+
 scans = Table(
     "scans",
     metadata,

@@ -12,7 +12,7 @@ from services._mesh.threads import BoundedThreads
 from services.scanner import working
 from services.scanner.clients.peers import Broker, Pricing
 from services.scanner.config import ScannerWorkerSettings
-from services.scanner.usecases import SCAN, VERIFY
+from services.scanner.usecases.kinds import SCAN, VERIFY
 from services.scanner.working import Tools
 
 

@@ -26,8 +26,8 @@ from services.actions.model.request import Finding, FrozenBaseline, Scope
 from services.actions.store import checkpoints
 from services.actions.usecases import receipts, requests
 from services.actions.usecases.requests import Gathered
-from services.scanner import usecases as scanner
 from services.scanner.model.suppression import Suppression
+from services.scanner.usecases import connections, findings, scanning
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, MovableClock, context, keys
 
@@ -143,17 +143,17 @@ async def test_a_limited_role_sees_its_connections_and_no_others(estate: Estate)
     store = estate.scanner
 
     async def listed(limits: ResourceLimits | None) -> set[UUID]:
-        return {c.connection_id for c in await within(limits, lambda: scanner.list_connections(store, None, 50))}
+        return {c.connection_id for c in await within(limits, lambda: connections.list_connections(store, None, 50))}
 
     assert await listed(None) == {OURS, THEIRS}
     assert await listed(HERE) == await listed(BOTH) == {OURS}
     assert await listed(WEB) == {OURS, THEIRS}  # A connection has no tags.
     assert await listed(ResourceLimits((uuid4(),))) == set()
-    assert (await within(HERE, lambda: scanner.get_connection(store, OURS))).connection_id == OURS
-    assert isinstance(await refused(within(HERE, lambda: scanner.get_connection(store, THEIRS))), NotFound)
-    scans = await within(HERE, lambda: scanner.list_scans(store, None, 50, None))
+    assert (await within(HERE, lambda: connections.get_connection(store, OURS))).connection_id == OURS
+    assert isinstance(await refused(within(HERE, lambda: connections.get_connection(store, THEIRS))), NotFound)
+    scans = await within(HERE, lambda: scanning.list_scans(store, None, 50, None))
     assert [row.scan_id for row, _ in scans] == [estate.scans[OURS]]
-    assert isinstance(await refused(within(HERE, lambda: scanner.get_scan(store, estate.scans[THEIRS]))), NotFound)
+    assert isinstance(await refused(within(HERE, lambda: scanning.get_scan(store, estate.scans[THEIRS]))), NotFound)
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,14 @@ async def test_a_limited_role_sees_its_findings_and_no_others(
 ) -> None:
     store = estate.scanner
     unasked: Any = None  # No finding carries an exception.
-    listed, _ = await within(limits, lambda: scanner.list_findings(store, unasked, None, 50, {"state": "OPEN"}))
+    listed, _ = await within(limits, lambda: findings.list_findings(store, unasked, None, 50, {"state": "OPEN"}))
     assert {row.finding_id for row in listed} == {estate.findings[each] for each in seen}
     for each, finding_id in estate.findings.items():
         if each in seen:
-            row, _ = await within(limits, lambda one=finding_id: scanner.get_finding(store, unasked, one))
+            row, _ = await within(limits, lambda one=finding_id: findings.get_finding(store, unasked, one))
             assert row.tags == TAGS[each[1]]
         else:
-            asked = within(limits, lambda one=finding_id: scanner.get_finding(store, unasked, one))
+            asked = within(limits, lambda one=finding_id: findings.get_finding(store, unasked, one))
             assert isinstance(await refused(asked), NotFound)
 
 
@@ -204,9 +204,9 @@ async def test_a_limited_role_leaves_its_findings_alone_and_no_others(estate: Es
     async def suppress(each: tuple[UUID, str], limits: ResourceLimits, asked: Any) -> str:
         wanted = Suppression(estate.findings[each], "kept for the audit", until, (), "")
         with entered(by(BOB, limits)) as call:
-            exception_id, _ = await scanner.except_finding(estate.scanner, asked, wanted)
+            exception_id, _ = await findings.except_finding(estate.scanner, asked, wanted)
             async with estate.scanner.begin(ACME, call) as work:
-                row = await scanner.suppress_finding(work, wanted.finding_id, exception_id, until, wanted.reason)
+                row = await findings.suppress_finding(work, wanted.finding_id, exception_id, until, wanted.reason)
         return "" if row.exception_id != exception_id else "suppressed"
 
     asked = Asked()
@@ -214,7 +214,7 @@ async def test_a_limited_role_leaves_its_findings_alone_and_no_others(estate: Es
         assert isinstance(await refused(suppress(foreign, limits, asked)), NotFound)
         with entered(by(BOB, limits)) as call, pytest.raises(NotFound):
             async with estate.scanner.begin(ACME, call) as work:
-                await scanner.suppress_finding(work, estate.findings[foreign], uuid7(), until, "past the first look")
+                await findings.suppress_finding(work, estate.findings[foreign], uuid7(), until, "past the first look")
     assert asked.about == []
     assert await suppress((OURS, "web"), BOTH, asked) == "suppressed"
     assert asked.about == [estate.findings[OURS, "web"]]
@@ -222,14 +222,14 @@ async def test_a_limited_role_leaves_its_findings_alone_and_no_others(estate: Es
 
 async def test_what_is_about_a_whole_connection_isnt_for_who_is_limited_to_tags(estate: Estate) -> None:
     for limits, problem in ((WEB, Denied), (BOTH, Denied), (HERE, NotFound)):
-        for change in ("start_scan", "verify_connection"):
+        for change in (scanning.start_scan, connections.verify_connection):
             with entered(by(BOB, limits)) as call:
                 async with estate.scanner.begin(ACME, call) as work:
-                    asked = getattr(scanner, change)(work, estate.planner, THEIRS)
+                    asked = change(work, estate.planner, THEIRS)
                     assert isinstance(await refused(asked), problem)
         with entered(by(BOB, limits)) as call:
             async with estate.scanner.begin(ACME, call) as work:
-                assert isinstance(await refused(scanner.disable_connection(work, THEIRS, "x")), problem)
+                assert isinstance(await refused(connections.disable_connection(work, THEIRS, "x")), problem)
 
 
 async def test_a_limited_role_decides_about_its_actions_and_no_others(estate: Estate) -> None:
@@ -302,7 +302,7 @@ async def test_a_limit_ends_with_its_transaction(estate: Estate) -> None:
     """The next one on the same connection of the pool has none."""
     for _ in range(3):
         for limits, many in ((HERE, 1), (None, 2)):
-            found = await within(limits, lambda: scanner.list_connections(estate.scanner, None, 50))
+            found = await within(limits, lambda: connections.list_connections(estate.scanner, None, 50))
             assert len(found) == many
 
 

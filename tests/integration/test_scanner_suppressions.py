@@ -26,7 +26,7 @@ from services.identity.usecases import exceptions as identity
 from services.scanner.clients.peers import Exceptions
 from services.scanner.model.finding import Finding
 from services.scanner.model.resource import ResourceKey
-from services.scanner.rpc import ScannerRpc
+from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.store import scans
 from tests.support.identity import ADMIN, CLERK, Registry, registry
 from tests.support.postgres import TestDatabase

@@ -25,6 +25,7 @@ from recoup.identity.v1 import sso_service_pb2
 from recoup.identity.v1 import token_service_pb2
 from recoup.pricing.v1 import bill_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
+from recoup.scanner.v1 import connecting_service_pb2
 from recoup.scanner.v1 import kek_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 
@@ -63,6 +64,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         pricing_service_pb2.DESCRIPTOR.services_by_name["PricingService"],
     ),
     "scanner": (
+        connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"],
         kek_service_pb2.DESCRIPTOR.services_by_name["KekService"],
         scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
     ),

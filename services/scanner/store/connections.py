@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
 from services.scanner.model.connection import Account, Connection, ConnectionState, RoleCheck
-from services.scanner.tables import connections, credentials
+from services.scanner.tables import connections, credentials, external_ids
 
 
 def _connection(row: Any) -> Connection:
@@ -122,3 +123,16 @@ async def get_envelope(connection: AsyncConnection, credential_id: UUID) -> byte
     if row is None:
         raise NotFound("credential")
     return bytes(row.envelope)
+
+
+async def find_external_id(connection: AsyncConnection) -> str | None:
+    """The external id of the transaction's organization, or None where it has none yet."""
+    found: str | None = (await connection.execute(select(external_ids.c.external_id))).scalar()
+    return found
+
+
+async def take_external_id(connection: AsyncConnection, organization_id: UUID, new: str, now: datetime) -> str:
+    """The organization's external id: `new` where it had none. Whoever comes at the same time gets the same."""
+    made = upsert(external_ids).values(organization_id=organization_id, external_id=new, created_at=now)
+    await connection.execute(made.on_conflict_do_nothing())
+    return str((await connection.execute(select(external_ids.c.external_id))).scalar_one())

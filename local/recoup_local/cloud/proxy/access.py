@@ -141,6 +141,9 @@ def _context(principal: Principal, call: Call, tags: dict[str, str]) -> Context:
     for key, value in tags.items():
         context |= {f"aws:ResourceTag/{key}": value, f"ec2:ResourceTag/{key}": value}
     for key, value in call.params.items():
+        if key.startswith("TagSpecification.") and key.endswith(".ResourceType"):
+            # On the tagging that the creation implies; a condition on the creation itself would go by it too.
+            context["ec2:CreateAction"] = call.action
         if key.startswith("TagSpecification.") and key.endswith(".Key"):
             context[f"aws:RequestTag/{value}"] = call.params.get(key.removesuffix("Key") + "Value", "")
     return context

@@ -1,0 +1,40 @@
+"""Commands to connect a cloud: what it must be asked to allow, and how a connection stands."""
+
+from __future__ import annotations
+
+import click
+
+from recoup_client.session import Group, Session
+
+_FORMATS = ("json", "terraform", "cloudformation")
+
+
+@click.group(cls=Group)
+def connect() -> None:
+    """Connect clouds, read-only first."""
+
+
+@connect.command("aws")
+@click.option("--print-policy", is_flag=True, required=True, help="print the roles that the account must have")
+@click.option("--format", "style", type=click.Choice(_FORMATS), default="json", help="how the roles are written")
+@click.option("--for", "chosen", multiple=True, metavar="ACTION_TYPE", help="allow this too; may be repeated")
+@click.option("--principal", default="", help="the ARN of the base user that assumes the roles")
+@click.option("--bill", default="", metavar="BUCKET/PREFIX", help="let the bill export be read from there")
+@click.pass_obj
+def connect_aws(
+    session: Session, print_policy: bool, style: str, chosen: tuple[str, ...], principal: str, bill: str
+) -> None:
+    """Print the least that Recoup needs in an AWS account: the roles, whom they let in, and what they may do.
+
+    Without --for it is reading only.
+    """
+    bucket, _, prefix = bill.partition("/")
+    body = {
+        "format": f"POLICY_FORMAT_{style.upper()}",
+        "actionTypes": list(chosen),
+        "principalArn": principal,
+        "billBucket": bucket,
+        "billPrefix": prefix.rstrip("/"),
+    }
+    found = session.call("POST", "/connectionPlans", body)
+    session.say(found, found["document"])

@@ -1,0 +1,41 @@
+"""What must be known before a cloud is connected: decode, call, encode."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from recoup.scanner.v1 import connecting_service_pb2 as pb
+from recoup.scanner.v1 import connecting_service_pb2_grpc
+from services._mesh.uow import Store, UnitOfWork
+from services.scanner.policies.rendering import PolicyFormat, render
+from services.scanner.usecases import connecting
+from services.scanner.usecases.connecting import Wanted
+
+Context = Any
+
+
+class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
+    """recoup.scanner.v1.ConnectingService."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def PlanConnection(self, request: pb.PlanConnectionRequest, context: Context) -> pb.PlanConnectionResponse:
+        bill = (request.bill_bucket, request.bill_prefix) if request.bill_bucket or request.bill_prefix else None
+        wanted = Wanted(request.principal_arn, tuple(request.action_types), bill)
+        style = PolicyFormat.JSON
+        if request.format:
+            style = PolicyFormat(pb.PolicyFormat.Name(request.format).removeprefix("POLICY_FORMAT_"))
+
+        async def decide(work: UnitOfWork) -> pb.PlanConnectionResponse:
+            external_id, roles = await connecting.plan_connection(work, wanted)
+            planned = [
+                pb.PlannedRole(
+                    name=r.name, use=r.use, trust_policy=json.dumps(r.trust_policy), policy=json.dumps(r.policy)
+                )
+                for r in roles
+            ]
+            return pb.PlanConnectionResponse(external_id=external_id, roles=planned, document=render(roles, style))
+
+        return await self._store.write(request, pb.PlanConnectionResponse, decide)

@@ -1,0 +1,156 @@
+"""What is decided about connections: made, verified, switched off; and their sealed credentials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from uuid import UUID
+
+from services._mesh.context import current
+from services._mesh.errors import Conflict, Denied, Reason, invalid_field
+from services._mesh.ids import uuid7
+from services._mesh.jobs import Planner
+from services._mesh.kms.interface import SecretContext
+from services._mesh.kms.opening import Sealer
+from services._mesh.uow import Store, UnitOfWork
+from services.scanner.model.connection import (
+    CREDENTIAL_PURPOSE,
+    Account,
+    Connection,
+    ConnectionState,
+    NewConnection,
+    SealedConnection,
+)
+from services.scanner.store import connections
+from services.scanner.usecases.connecting import new_external_id
+from services.scanner.usecases.kinds import EVIDENCE_PAGE, VERIFY, require_evidence_grant, wrong_state
+
+
+async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -> SealedConnection:
+    """Seal the base key together with the organization's external id, a new one where it has none, and the roles.
+
+    Raises Invalid when a role isn't in the account that it is given for, and what the key service raises.
+    """
+    _check_accounts(given.accounts)
+    async with reader.read() as connection:
+        external_id = await connections.find_external_id(connection) or new_external_id()
+    credential_id = uuid7()
+    context = SecretContext(current().organization(), credential_id, CREDENTIAL_PURPOSE)
+    envelope = await sealer.seal(_plaintext(external_id, given), context)
+    return SealedConnection(given, external_id, credential_id, envelope)
+
+
+async def create_connection(work: UnitOfWork, sealed: SealedConnection) -> Connection:
+    """Create a connection with its sealed credential. Raises Conflict when an external id was made meanwhile."""
+    given = sealed.given
+    taken = await connections.take_external_id(work.connection, work.organization_id, sealed.external_id, work.now)
+    if taken != sealed.external_id:
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody connected at the same moment. Connect again.")
+    made = Connection(
+        work.organization_id,
+        uuid7(),
+        given.display_name,
+        given.accounts,
+        given.regions,
+        sealed.external_id,
+        sealed.credential_id,
+        given.access_key_id,
+        ConnectionState.PENDING,
+        "",
+        (),
+        1,
+        work.now,
+        None,
+    )
+    await connections.insert_connection(work.connection, made, sealed.envelope)
+    work.emit(
+        "scanner.connection.create",
+        f"connections/{made.connection_id}",
+        {
+            "accounts": [account.account_id for account in given.accounts],
+            "regions": list(given.regions),
+            "access_key_id": given.access_key_id,
+        },
+    )
+    return made
+
+
+def _check_accounts(accounts: Sequence[Account]) -> None:
+    seen: set[str] = set()
+    for place, account in enumerate(accounts):
+        if account.account_id in seen:
+            raise invalid_field(f"aws_accounts[{place}].account_id", "must be given once")
+        seen.add(account.account_id)
+        for name in ("scan_role_arn", "act_role_arn"):
+            arn = getattr(account, name)
+            if arn and arn.split(":")[4] != account.account_id:
+                raise invalid_field(f"aws_accounts[{place}].{name}", "must be a role of that account")
+        if account.scan_role_arn == account.act_role_arn:
+            raise invalid_field(f"aws_accounts[{place}].act_role_arn", "must be another role than scan_role_arn")
+
+
+def _plaintext(external_id: str, given: NewConnection) -> bytes:
+    roles = {a.account_id: {"scan": a.scan_role_arn, "act": a.act_role_arn} for a in given.accounts}
+    return json.dumps(
+        {
+            "access_key_id": given.access_key_id,
+            "secret_access_key": given.secret_access_key,
+            "external_id": external_id,
+            "roles": roles,
+        }
+    ).encode()
+
+
+async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Connection:
+    """Start a verification. Raises NotFound, WrongState while one runs or when the connection is disabled, Denied."""
+    current().require_whole_connections()
+    found = await connections.get_connection(work.connection, connection_id, lock=True)
+    if found.state in (ConnectionState.DISABLED, ConnectionState.VERIFYING):
+        raise wrong_state("verified", found.state, "PENDING, FAILED or ACTIVE")
+    marked = await connections.mark_connection(
+        work.connection, connection_id, state=ConnectionState.VERIFYING.value, problem=""
+    )
+    await work.enqueue(planner.plan(work.organization_id, VERIFY, connection_id, work.now))
+    work.emit("scanner.connection.verify", f"connections/{connection_id}")
+    return marked
+
+
+async def disable_connection(work: UnitOfWork, connection_id: UUID, etag: str) -> Connection:
+    """Switch a connection off. Raises NotFound, Conflict (ETAG_MISMATCH), Denied."""
+    current().require_whole_connections()
+    found = await connections.get_connection(work.connection, connection_id, lock=True)
+    if etag != found.etag:
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody changed it in between. Read it again, then repeat.")
+    marked = await connections.mark_connection(
+        work.connection, connection_id, state=ConnectionState.DISABLED.value, problem=""
+    )
+    work.emit("scanner.connection.disable", f"connections/{connection_id}")
+    return marked
+
+
+async def get_connection(reader: Store, connection_id: UUID) -> Connection:
+    """One connection. Raises NotFound."""
+    async with reader.read() as connection:
+        return await connections.get_connection(connection, connection_id)
+
+
+async def list_connections(reader: Store, after: UUID | None, limit: int) -> list[Connection]:
+    """Connections by id; one more than `limit` shows that there are more."""
+    async with reader.read() as connection:
+        return await connections.list_connections(connection, after, limit + 1)
+
+
+async def fetch_sealed_credential(reader: Store, credential_id: UUID) -> bytes:
+    """The sealed credential that the caller's grant names. Raises Denied (GRANT_INVALID), NotFound."""
+    grant = current().grant
+    if grant is None or grant.credential is None or grant.credential.credential_id != credential_id:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names another credential.")
+    async with reader.read() as connection:
+        return await connections.get_envelope(connection, credential_id)
+
+
+async def list_evidence_connections(reader: Store, after: UUID | None) -> list[Connection]:
+    """A page of connections by id. Raises Denied (GRANT_INVALID)."""
+    require_evidence_grant()
+    async with reader.read() as connection:
+        return await connections.list_connections(connection, after, EVIDENCE_PAGE)

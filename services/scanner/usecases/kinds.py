@@ -1,0 +1,27 @@
+"""The kinds of the scanner's jobs, and the refusals that several decisions share."""
+
+from __future__ import annotations
+
+from services._mesh.context import current
+from services._mesh.errors import Denied, Reason, WrongState
+from services.scanner.model.connection import (
+    ConnectionState,
+)
+
+VERIFY, SCAN = "verify_connection", "scan"
+# The kind of job that makes evidence bundles, and how many scans or connections one of its pages has.
+EXPORT_EVIDENCE, EVIDENCE_PAGE = "export_evidence", 50
+
+
+def wrong_state(what: str, state: ConnectionState, allowed: str) -> WrongState:
+    return WrongState(
+        Reason.ERROR_REASON_STATE_WRONG,
+        f"A connection that is {state.value} can't be {what}.",
+        {"state": state.value, "allowed": allowed},
+    )
+
+
+def require_evidence_grant() -> None:
+    grant = current().grant
+    if grant is None or grant.kind != EXPORT_EVIDENCE:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant isn't for an export of evidence.")

@@ -1,0 +1,60 @@
+"""What the workers of the scanner may do, decided anew at each claim and renewal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from services._mesh.errors import NotFound
+from services._mesh.grants import CredentialScope
+from services._mesh.jobs import Authority, Job
+from services._mesh.uow import Store
+from services.scanner.clients.peers import Identity
+from services.scanner.detections import READ_PERMISSIONS
+from services.scanner.model.connection import (
+    Connection,
+    ConnectionState,
+)
+from services.scanner.model.reading import APIS
+from services.scanner.store import connections, scans
+from services.scanner.usecases.kinds import wrong_state
+
+
+class Policies:
+    """What the workers of this service may do, decided anew at each claim and renewal."""
+
+    def __init__(self, reader: Store, identity: Identity) -> None:
+        self._reader, self._identity = reader, identity
+
+    async def verify(self, job: Job) -> Authority:
+        """Both roles of every account may be probed."""
+        found = await self._connection(job.organization_id, job.subject_id)
+        scopes = [_scope(found, account.account_id, "scan", ()) for account in found.accounts]
+        scopes += [_scope(found, a.account_id, "act", ()) for a in found.accounts if a.act_role_arn]
+        return Authority(credentials=tuple(scopes))
+
+    async def scan(self, job: Job) -> Authority:
+        """The scan role of every account may list what the detections need, and nothing else."""
+        async with self._reader.read(job.organization_id) as connection:
+            row = await scans.get_scan(connection, job.subject_id)
+        found = await self._connection(job.organization_id, row.connection_id)
+        reads = ({"actions": sorted({*READ_PERMISSIONS, *APIS}), "resources": ["*"]},)
+        return Authority(
+            credentials=tuple(_scope(found, account.account_id, "scan", reads) for account in found.accounts)
+        )
+
+    async def _connection(self, organization_id: UUID, connection_id: UUID) -> Connection:
+        if not await self._identity.is_active(organization_id):
+            raise NotFound("organization")
+        async with self._reader.read(organization_id) as connection:
+            found = await connections.get_connection(connection, connection_id)
+        if found.state is ConnectionState.DISABLED:
+            raise wrong_state("used", found.state, "ACTIVE")
+        return found
+
+
+def _scope(found: Connection, account: str, purpose: str, statements: Sequence[Any]) -> CredentialScope:
+    return CredentialScope(
+        credential_id=found.credential_id, purpose=purpose, account=account, statements=tuple(statements)
+    )

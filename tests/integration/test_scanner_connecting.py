@@ -1,0 +1,126 @@
+"""Before a cloud is connected: the organization's external id and the planned roles, on a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from recoup.scanner.v1 import connecting_service_pb2 as pb
+from services._mesh.context import entered
+from services._mesh.errors import Invalid
+from services._mesh.uow import Store
+from services.scanner.rpc.connecting import ConnectingRpc
+from tests.support.identity import MovableClock
+from tests.support.postgres import TestDatabase
+from tests.support.things import ACME, GLOBEX, context
+
+pytestmark = pytest.mark.services("scanner")
+
+BASE_USER = "arn:aws:iam::111111111111:user/recoup-base"
+
+
+@dataclass
+class Desk:
+    """The RPCs, and the database behind them."""
+
+    rpc: ConnectingRpc
+    database: TestDatabase
+
+    async def plan(self, organization: UUID = ACME, **asked: Any) -> pb.PlanConnectionResponse:
+        request = pb.PlanConnectionRequest(organization_id=str(organization), **{"principal_arn": BASE_USER, **asked})
+        with entered(context(organization, "scanner.connection.plan", rpc="scanner/PlanConnection")):
+            return await self.rpc.PlanConnection(request, None)
+
+    async def refused(self, **asked: Any) -> tuple[str, str]:
+        with pytest.raises(Invalid) as caught:
+            await self.plan(**asked)
+        (violation,) = caught.value.field_violations
+        return violation.field, violation.description
+
+    async def events(self) -> list[str]:
+        superuser = await self.database.superuser()
+        rows = await superuser.fetch("SELECT action FROM scanner.outbox ORDER BY counter")
+        await superuser.close()
+        return [row["action"] for row in rows]
+
+
+@asynccontextmanager
+async def opened(database: TestDatabase) -> AsyncIterator[Desk]:
+    role = database.role("scanner_api")
+    yield Desk(ConnectingRpc(Store(role, "scanner", MovableClock())), database)
+    await role.close()
+
+
+@pytest.fixture
+async def desk(database: TestDatabase) -> AsyncIterator[Desk]:
+    async with opened(database) as made:
+        yield made
+
+
+async def test_an_organization_has_one_external_id_and_no_other_sees_it(desk: Desk) -> None:
+    first, again, other = await desk.plan(), await desk.plan(), await desk.plan(GLOBEX)
+    assert first.external_id == again.external_id != other.external_id
+    assert len(first.external_id) == len("recoup-") + 32
+    (role,) = first.roles
+    trust = json.loads(role.trust_policy)["Statement"][0]
+    assert trust["Condition"] == {"StringEquals": {"sts:ExternalId": first.external_id}}
+    assert trust["Principal"] == {"AWS": BASE_USER}
+    assert await desk.events() == ["scanner.connection.plan"] * 3
+
+
+async def test_writing_is_asked_for_action_type_by_action_type(desk: Desk) -> None:
+    assert [role.use for role in (await desk.plan()).roles] == ["scan"]
+    scan, act = (await desk.plan(action_types=["aws.ebs.convert_gp3"])).roles
+    allowed = {
+        action
+        for statement in json.loads(act.policy)["Statement"]
+        for action in statement["Action"]
+        if statement["Effect"] == "Allow"
+    }
+    assert allowed == {"ec2:DescribeVolumes", "ec2:DescribeVolumesModifications", "ec2:ModifyVolume"}
+    assert "ModifyVolume" not in scan.policy
+
+
+async def test_the_roles_are_written_in_three_ways(desk: Desk) -> None:
+    everything: Any = {"action_types": ["aws.ebs.delete_volume", "aws.ec2.release_address"]}
+    found = await desk.plan(format=pb.POLICY_FORMAT_CLOUDFORMATION, **everything)
+    resources = json.loads(found.document)["Resources"]
+    assert {each["Type"] for each in resources.values()} == {"AWS::IAM::Role"}
+    assert resources["RecoupAct"]["Properties"]["Policies"][0]["PolicyDocument"] == json.loads(found.roles[1].policy)
+    written = (await desk.plan(format=pb.POLICY_FORMAT_TERRAFORM, **everything)).document
+    assert written.count('resource "aws_iam_role"') == written.count('resource "aws_iam_role_policy"') == 2
+    # The arguments of jsonencode are JSON; nothing in them is an interpolation.
+    documents = [part.rpartition("\n}\n")[0].rstrip()[:-1] for part in written.split("jsonencode(")[1:]]
+    assert [json.loads(each) for each in documents] == [
+        json.loads(text) for role in found.roles for text in (role.trust_policy, role.policy)
+    ]
+    assert "${" not in written
+    assert [each["RoleName"] for each in json.loads((await desk.plan()).document)] == ["RecoupScan"]
+
+
+async def test_the_bill_is_readable_only_where_it_is_asked_for(desk: Desk) -> None:
+    assert "s3:" not in (await desk.plan()).roles[0].policy
+    found = await desk.plan(bill_bucket="acme-bills", bill_prefix="focus/daily")
+    assert json.loads(found.roles[0].policy)["Statement"][1:] == [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::acme-bills"]},
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::acme-bills/focus/daily/*"]},
+    ]
+
+
+async def test_what_is_wrong_is_said_with_the_way_out(desk: Desk) -> None:
+    for wrong in ("", "AIDA", "arn:aws:iam::111111111111:root", "arn:aws:iam::1:user/x", f"{BASE_USER} "):
+        field, rule = await desk.refused(principal_arn=wrong)
+        assert field == "principal_arn"
+        assert "arn:aws:iam::123456789012:user/recoup-base" in rule
+    assert await desk.refused(action_types=["aws.ebs.convert_gp3", "aws.iam.pass_role"]) == (
+        "action_types[1]",
+        "must be one of aws.ebs.convert_gp3, aws.ebs.delete_volume, aws.ec2.release_address",
+    )
+    assert (await desk.refused(bill_bucket="acme-bills"))[0] == "bill_prefix"
+    assert await desk.events() == []
