@@ -198,6 +198,32 @@ def test_a_volume_whose_snapshot_is_gone_is_kept(acting: Acting) -> None:
     assert not acting.changes(action, "DeleteVolume")
 
 
+def test_nothing_is_deleted_on_the_word_of_somebody_who_may_not_approve_any_more(acting: Acting) -> None:
+    """The approver loses the role while the action is in its quarantine."""
+    admin, clock = acting.made.rest("acme", "Admin"), acting.made.mesh.clock
+
+    def give(role: str) -> None:
+        (approver,) = (m for m in admin.get("/members", pageSize=500)["members"] if m["email"] == email)
+        path, body = f"/members/{approver['memberId']}", {"role": role, "etag": approver["etag"]}
+        assert admin.call("PATCH", path, json=body).status_code == 200
+
+    email = next(m["email"] for m in admin.get("/members")["members"] if m["role"] == "ROLE_APPROVER")
+    action = acting.requested(DELETE)
+    acting.approve(action)
+    waiting = acting.reached(action, "QUARANTINED")
+    give("ROLE_VIEWER")
+    try:
+        clock.advance(timedelta(hours=25))
+        done = acting.reached(action, "CANCELLED")
+    finally:
+        give("ROLE_APPROVER")
+        clock.advance(timedelta(hours=25))  # Until they may approve again.
+    assert "doesn't hold the permission any more" in done["problem"]
+    assert waiting["steps"][0]["resultId"] in done["problem"]
+    assert done["approvals"][0]["voidedAt"]
+    assert not acting.changes(action, "DeleteVolume")
+
+
 def test_what_was_not_sent_yet_can_be_withdrawn(acting: Acting) -> None:
     """While the broker is away nothing can be sent; a person needn't wait for it."""
     mesh = acting.made.mesh
