@@ -88,7 +88,7 @@ class AzureKms:
                 connection_timeout=self._deadline * 0.4,
                 read_timeout=self._deadline * 0.5,
                 connection_verify=self._verify,
-                verify_challenge_resource=self._hosts == HOSTS,
+                verify_challenge_resource=self._verify is True,
             )
             self._clients[key_id] = made
             while len(self._clients) > _MAX_CLIENTS:

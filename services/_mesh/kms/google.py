@@ -42,10 +42,7 @@ class GoogleKms:
         """See Kms."""
         self._key(kek)
         request = {"name": kek.reference, "plaintext": material, "additional_authenticated_data": binding.aad}
-        try:
-            return bytes((await self._call(kek, "encrypt", request)).ciphertext)
-        except EnvelopeBroken:
-            raise failure(KmsCause.MISSING, kek) from None
+        return bytes((await self._call(kek, "encrypt", request)).ciphertext)
 
     async def unwrap(self, kek: Kek, wrapped: bytes, binding: Binding) -> bytes:
         """See Kms."""

@@ -5,19 +5,33 @@ The file KMS belongs to the local profile's wheel. SDKs are imported by the proc
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Literal
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from services._mesh.config import Between, Matches, SecretFile
 from services._mesh.envelope import seal
-from services._mesh.kms.interface import Binding, Kek, KeyService, Kms, KmsCause, SecretContext, failure
+from services._mesh.kms.interface import (
+    Binding,
+    EnvelopeBroken,
+    Kek,
+    KeyService,
+    Kms,
+    KmsCause,
+    SecretContext,
+    failure,
+)
 from services._mesh.threads import BoundedThreads
 
 KekRule = Annotated[str, Matches(r"[^{}\s]*\{organization_id\}[^{}\s]*", "a KEK with {organization_id} in it")]
+# How many calls of one organization may be under way at once.
+_TURNS = 2
 ServiceName = Literal["file", "aws", "azure", "google"]
 
 
@@ -65,27 +79,54 @@ class KeyServices:
         settings.check_profile(profile)
         self._settings = settings
         self._threads = BoundedThreads(settings.threads, "kms")
-        self._opened = dict(opened)
+        self._opened, self._opening = dict(opened), asyncio.Lock()
+        # Kept for as long as anybody of the organization waits or works.
+        self._turns: WeakValueDictionary[UUID, asyncio.Semaphore] = WeakValueDictionary()
 
     async def wrap(self, kek: Kek, material: bytes, binding: Binding) -> bytes:
         """See Kms."""
-        return await self._of(kek).wrap(kek, material, binding)
+        try:
+            async with self._turn(kek, binding) as kms:
+                return await kms.wrap(kek, material, binding)
+        except EnvelopeBroken:  # The key is none that wraps.
+            raise failure(KmsCause.MISSING, kek) from None
 
     async def unwrap(self, kek: Kek, wrapped: bytes, binding: Binding) -> bytes:
         """See Kms."""
-        return await self._of(kek).unwrap(kek, wrapped, binding)
+        async with self._turn(kek, binding) as kms:
+            return await kms.unwrap(kek, wrapped, binding)
 
     def close(self) -> None:
         """Take no more calls."""
         self._threads.close()
 
-    def _of(self, kek: Kek) -> Kms:
-        name = kek.service.name.lower()
-        if name not in self._settings.services:
+    @asynccontextmanager
+    async def _turn(self, kek: Kek, binding: Binding) -> AsyncIterator[Kms]:
+        """The service of a KEK, when it is the organization's turn: one whose own key service hangs takes two threads.
+
+        Raises Problem: TIMEOUT where its turn doesn't come in time, WRONG_REGION for a service that isn't used.
+        """
+        if kek.service.name.lower() not in self._settings.services:
             raise failure(KmsCause.WRONG_REGION, kek)
-        if kek.service not in self._opened:
-            self._opened[kek.service] = self._open(kek.service)
-        return self._opened[kek.service]
+        organization_id = binding.context.organization_id
+        turns = self._turns.get(organization_id)
+        if turns is None:
+            turns = self._turns[organization_id] = asyncio.Semaphore(_TURNS)
+        try:
+            async with asyncio.timeout(self._settings.deadline_seconds):
+                await turns.acquire()
+        except TimeoutError:
+            raise failure(KmsCause.TIMEOUT, kek) from None
+        try:
+            yield await self._service(kek.service)
+        finally:
+            turns.release()
+
+    async def _service(self, service: KeyService) -> Kms:
+        async with self._opening:
+            if service not in self._opened:
+                self._opened[service] = await asyncio.to_thread(self._open, service)
+            return self._opened[service]
 
     def _open(self, service: KeyService) -> Kms:
         """The provider. An SDK takes a second and 40 MiB to import, which only who uses it pays."""
