@@ -66,6 +66,7 @@ class Passport:
     permissions that the role holds and the person doesn't yet (`awaits_provider`: because the identity provider of the
     session was changed); `limits` what the role is limited to; `linked` the other users that the responsible person is.
     `email` is an address that the session proves, in passports of no organization for identity alone.
+    `revocations_seen` is the last entry of the revocation feed that all of this takes into account.
     """
 
     audience: str
@@ -92,6 +93,7 @@ class Passport:
     limits: ResourceLimits | None = None
     email: str = ""
     linked: frozenset[UUID] = frozenset()
+    revocations_seen: int | None = None
 
     @property
     def authority(self) -> str:
@@ -135,6 +137,8 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["also"] = sorted(str(user) for user in passport.linked)
     if passport.limits is not None:
         claims["only"] = passport.limits.claim()
+    if passport.revocations_seen is not None:
+        claims["seen"] = passport.revocations_seen
     if passport.email:
         claims["email"] = passport.email
     if passport.act:
@@ -230,27 +234,27 @@ class PassportVerifier:
 
 def is_revoked(revocations: Revocations, passport: Passport) -> bool:
     """Whether the feed took trust from anything that the passport rests on, since it was issued."""
-    revoked, issued_at = revocations.is_revoked, passport.issued_at
+    revoked, when = revocations.is_revoked, (passport.issued_at, passport.revocations_seen)
     organization = passport.organization_id
     return (
-        revoked(RevocationKind.SESSION, passport.session_id, issued_at)
-        or revoked(RevocationKind.ACTOR, passport.actor, issued_at)
-        or revoked(RevocationKind.TOKEN, passport.jti, issued_at)
+        revoked(RevocationKind.SESSION, passport.session_id, *when)
+        or revoked(RevocationKind.ACTOR, passport.actor, *when)
+        or revoked(RevocationKind.TOKEN, passport.jti, *when)
         or (
             passport.elevation is not None
-            and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), issued_at)
+            and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), *when)
         )
-        or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), issued_at))
+        or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), *when))
         or any(_has_lost(revocations, user, passport) for user in passport.rests_on)
     )
 
 
 def _has_lost(revocations: Revocations, user: str, passport: Passport) -> bool:
     """Whether somebody whose membership the passport rests on lost it, or something of it, since."""
-    revoked, issued_at = revocations.is_revoked, passport.issued_at
-    return (user != passport.actor and revoked(RevocationKind.ACTOR, user, issued_at)) or (
+    revoked, when = revocations.is_revoked, (passport.issued_at, passport.revocations_seen)
+    return (user != passport.actor and revoked(RevocationKind.ACTOR, user, *when)) or (
         passport.organization_id is not None
-        and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", issued_at)
+        and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", *when)
     )
 
 
@@ -304,6 +308,7 @@ def _parse(claims: Mapping[str, Any]) -> Passport:
         limits=_limits(claims.get("only")),
         email=_optional_text(claims, "email"),
         linked=frozenset(_uuid(user) for user in _texts(claims, "also")) if claims.get("also") else frozenset(),
+        revocations_seen=None if claims.get("seen") is None else tokens.integer(claims, "seen"),
     )
 
 

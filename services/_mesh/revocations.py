@@ -58,7 +58,8 @@ class Revocations:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._entries: dict[tuple[RevocationKind, str], float] = {}
+        # When, and at which place of the feed, last.
+        self._entries: dict[tuple[RevocationKind, str], tuple[float, int]] = {}
         self._fresh_at: float | None = None
         self._catching_up = True
         self.last_seq = 0
@@ -83,9 +84,8 @@ class Revocations:
         for entry in entries:
             if not self._catching_up and entry.seq != self.last_seq + 1:
                 raise FeedGap(f"{entry.seq} after {self.last_seq}")
-            self._entries[entry.kind, entry.key] = max(
-                entry.revoked_at, self._entries.get((entry.kind, entry.key), 0.0)
-            )
+            before, _ = self._entries.get((entry.kind, entry.key), (0.0, 0))
+            self._entries[entry.kind, entry.key] = max(entry.revoked_at, before), entry.seq
             self.last_seq = entry.seq
             self.on_entry(entry)
         if self.last_seq < latest_seq:
@@ -106,13 +106,13 @@ class Revocations:
     def _prune(self) -> None:
         oldest = self._clock.wall_seconds() - _KEEP_SECONDS
         if len(self._entries) > _MAX_ENTRIES or any(at < oldest for at in self._oldest()):
-            self._entries = {key: at for key, at in self._entries.items() if at >= oldest}
+            self._entries = {key: found for key, found in self._entries.items() if found[0] >= oldest}
 
     def _oldest(self) -> Sequence[float]:
         """The entry that came first, which is about the oldest: a cheap sign that pruning is worth its
         walk.
         """
-        return [self._entries[next(iter(self._entries))]] if self._entries else []
+        return [self._entries[next(iter(self._entries))][0]] if self._entries else []
 
     def age_seconds(self) -> float:
         """Seconds since the feed was last known to be complete."""
@@ -132,12 +132,20 @@ class Revocations:
                 {"age_seconds": "never" if age == float("inf") else f"{age:.0f}"},
             )
 
-    def is_revoked(self, kind: RevocationKind, key: str, issued_at: float) -> bool:
-        """Whether something issued at `issued_at` (wall time) is void."""
-        revoked_at = self._entries.get((kind, key))
-        # Token times are whole seconds, so a token of the same second counts as issued before: it fails
-        # closed.
-        return revoked_at is not None and (kind in _FOR_GOOD or issued_at <= revoked_at)
+    def is_revoked(self, kind: RevocationKind, key: str, issued_at: float, seen: int | None = None) -> bool:
+        """Whether something issued at `issued_at` (wall time) is void; `seen` is the last entry that its issuer knew.
+
+        Whoever issued it may have read what was so before a revocation, and have dated it after: the places tell. The
+        times still void what was issued in a second before it, whatever a feed that was set back has for places.
+        """
+        revoked_at, seq = self._entries.get((kind, key), (None, 0))
+        if revoked_at is None:
+            return False
+        if kind in _FOR_GOOD:
+            return True
+        if seen is None:  # Times are whole seconds: one of the same second counts as issued before, and fails closed.
+            return issued_at <= revoked_at
+        return seq > seen or issued_at < int(revoked_at)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -17,7 +17,8 @@ class Admission:
     all sessions of the actor that began were ended, everywhere or in this organization. `linked` are the other users
     that the person is. `provider_changed_at`: when the identity provider that made the session changed what it vouches
     for, and nobody else has confirmed that. `is_awaited`: the directory has a user with the session's address, and
-    nobody is that user yet. `voided_at`: until when passports that were issued for it are void.
+    nobody is that user yet. `revocations_seen`: the last entry of the revocation feed that all of this
+    takes into account.
     """
 
     member: Member
@@ -29,7 +30,7 @@ class Admission:
     linked: frozenset[UUID] = frozenset()
     provider_changed_at: datetime | None = None
     is_awaited: bool = False
-    voided_at: datetime | None = None
+    revocations_seen: int | None = None
 
     @property
     def is_open(self) -> bool:

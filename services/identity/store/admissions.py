@@ -13,7 +13,7 @@ from services.identity.model.membership import fold_address
 from services.identity.store.members import member_of_user, read_member
 from services.identity.store.scim_users import is_awaited
 from services.identity.store.sso import demanded_provider, provider_changed
-from services.identity.tables import organizations, revocations
+from services.identity.tables import organizations, revocation_head, revocations
 from services.identity.tables.persons import persons
 
 
@@ -38,13 +38,6 @@ def _admission() -> Select[Any]:
             and_(revocations.c.kind == "SESSION", revocations.c.key == bindparam("sessions")),
         )
     )
-    voided = select(func.max(revocations.c.revoked_at)).where(
-        or_(
-            and_(revocations.c.kind == "ACTOR", revocations.c.key.in_((bindparam("actor"), bindparam("user")))),
-            and_(revocations.c.kind == "MEMBER", revocations.c.key == bindparam("membership")),
-            and_(revocations.c.kind == "ORGANIZATION", revocations.c.key == bindparam("organization")),
-        )
-    )
     return member_of_user(organization_id, user_id).add_columns(
         state.scalar_subquery().label("organization_state"),
         linked.scalar_subquery().label("linked"),
@@ -53,7 +46,7 @@ def _admission() -> Select[Any]:
         demanded_provider(organization_id).label("demanded_provider"),
         provider_changed(organization_id, bindparam("made_session_id", type_=Uuid())).label("provider_changed_at"),
         is_awaited(organization_id, bindparam("address", type_=Text())).label("is_awaited"),
-        voided.scalar_subquery().label("voided_at"),
+        select(revocation_head.c.seq).scalar_subquery().label("revocations_seen"),
     )
 
 
@@ -83,9 +76,6 @@ async def find_admission(
         "made_session_id": _made(session_id),
         "actor": actor,
         "sessions": sessions_of(organization_id, actor),
-        "user": f"user:{user_id}",
-        "membership": f"{organization_id}/user:{user_id}",
-        "organization": str(organization_id),
         "address": fold_address(address) if address else None,
     }
     row = (await connection.execute(_ADMISSION, given)).one_or_none()
@@ -101,7 +91,7 @@ async def find_admission(
         frozenset(row.linked or ()) - {row.person_id},
         row.provider_changed_at,
         row.is_awaited,
-        row.voided_at,
+        row.revocations_seen,
     )
 
 

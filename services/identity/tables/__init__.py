@@ -54,6 +54,9 @@ roles = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
 
+# One row: the place of the feed's last entry. Its lock makes places follow the order of commits.
+revocation_head = Table("revocation_head", metadata, Column("seq", BigInteger, nullable=False))
+
 revocations = Table(
     "revocations",
     metadata,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
-from functools import partial
 from uuid import UUID
 
 from services._mesh.context import current
@@ -40,37 +38,12 @@ async def issue_passport(
 ) -> tuple[str, Passport]:
     """Exchange a credential for a passport that is bound to the caller's certificate; returns it, signed and as it is.
 
-    With `choose`, it is for the organization that the person is in who names none (see `choose_organization`). One that
-    would be void, because others were voided in the second in which it is issued, is issued in the next. Raises
+    With `choose`, it is for the organization that the person is in who names none (see `choose_organization`). Raises
     Unauthenticated for a bad or ended credential, NotFound for an organization that the responsible person isn't a
     member of, or that isn't the one that the credential is bound to, WrongState (ELEVATION_OVER) for break-glass access
     that isn't in force in this session.
     """
-    jti = str(uuid7())
-    read = partial(_passport, authority, credential, audience, organization_id, elevation_id, choose, jti)
-    passport, voided_at = await read()
-    if passport.issued_at <= voided_at:
-        # What it says was read before the second began in which it would be issued: all of it is read again.
-        await asyncio.sleep(min(max(int(voided_at) + 1 - authority.clock.wall_seconds(), 0.0), 1.0))
-        passport, _ = await read()
-    own = passport.kind is Kind.HUMAN and not is_operator(passport.actor)
-    if passport.organization_id is not None and own:
-        user_id = _user_of(passport)
-        authority.sightings.note(passport.organization_id, user_id, passport.aal, authority.clock.wall_now())
-    return sign_passport(authority.key, passport), passport
-
-
-async def _passport(
-    authority: Authority,
-    credential: str,
-    audience: str,
-    organization_id: UUID | None,
-    elevation_id: UUID | None,
-    choose: bool,
-    jti: str,
-) -> tuple[Passport, float]:
-    """The passport, from what is so after the moment that it says it is issued at; and until when such are void."""
-    now = int(authority.clock.wall_seconds())
+    now, jti = int(authority.clock.wall_seconds()), str(uuid7())
     principal = await resolve(authority, credential)
     organization_id = _bound(principal.organization_id, organization_id)
     if organization_id is None and choose:
@@ -105,10 +78,13 @@ async def _passport(
         rests_on=_rests_on(principal, place.actor),
         ceiling=principal.ceiling,
         email=principal.email if organization_id is None and audience == ISSUER else "",
+        revocations_seen=place.revocations_seen,
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)
-    return passport, place.voided_at
+    if organization_id is not None and principal.kind is Kind.HUMAN and not is_operator(place.actor):
+        authority.sightings.note(organization_id, principal.user_id, principal.aal, authority.clock.wall_now())
+    return sign_passport(authority.key, passport), passport
 
 
 def _rests_on(principal: Principal, actor: str) -> tuple[str, ...]:
@@ -156,7 +132,7 @@ class _Place:
     person: UUID
     held: Standing
     ends_at: int
-    voided_at: float = 0.0
+    revocations_seen: int | None = None
 
 
 async def _place(authority: Authority, principal: Principal, organization_id: UUID, audience: str, jti: str) -> _Place:
@@ -185,8 +161,8 @@ async def _place(authority: Authority, principal: Principal, organization_id: UU
 
 
 def _as_member(authority: Authority, principal: Principal, found: Admission, audience: str) -> _Place:
-    voided_at = found.voided_at.timestamp() if found.voided_at else 0.0
-    return _Place(principal.actor, found.person_id, _held(authority, found, audience), principal.ends_at, voided_at)
+    held = _held(authority, found, audience)
+    return _Place(principal.actor, found.person_id, held, principal.ends_at, found.revocations_seen)
 
 
 async def _joins(authority: Authority, principal: Principal, organization_id: UUID, jti: str) -> bool:
@@ -265,10 +241,10 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
     """
     caller = current().peer
     received = authority.verifier.verify_subject(token, caller)
-    held, person, jti = NOBODY, received.responsible_person, str(uuid7())
+    now, jti = int(authority.clock.wall_seconds()), str(uuid7())
+    held, person, seen = NOBODY, received.responsible_person, received.revocations_seen
     if received.organization_id is not None:
-        held, person = await _still(authority, received, received.organization_id, audience, jti)
-    now = int(authority.clock.wall_seconds())
+        held, person, seen = await _still(authority, received, received.organization_id, audience, jti)
     passport = replace(
         received,
         audience=audience,
@@ -284,6 +260,7 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
         jti=jti,
         issued_at=now,
         expires_at=min(now + authority.seconds, received.expires_at),
+        revocations_seen=seen,
     )
     if received.elevation is not None:
         passport = await _elevated(authority, passport, received.elevation.elevation_id)
@@ -292,14 +269,17 @@ async def exchange_passport(authority: Authority, token: str, audience: str) -> 
 
 async def _still(
     authority: Authority, received: Passport, organization_id: UUID, audience: str, jti: str
-) -> tuple[Standing, UUID]:
-    """What whoever the passport is for holds now, and who they are as a person. Raises NotFound where they left."""
+) -> tuple[Standing, UUID, int | None]:
+    """What whoever the passport is for holds now, and who they are as a person; and which revocations that knows of.
+
+    Raises NotFound where they left.
+    """
     user_id = _user_of(received)
     if not is_operator(received.actor):
         holder = _Holder(user_id, received.session_id, received.actor, received.auth_time)
         found = await _membership(authority, organization_id, holder, None)
-        return _held(authority, found, audience), found.person_id
+        return _held(authority, found, audience), found.person_id, found.revocations_seen
     access = await enter(authority.reader, organization_id, user_id, received.session_id, jti)
     if access is None:
         raise NotFound("organization")
-    return _operating(authority, access, audience), user_id
+    return _operating(authority, access, audience), user_id, None
