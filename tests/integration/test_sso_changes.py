@@ -146,3 +146,17 @@ async def test_who_confirms_is_another_in_the_data_itself(at: Desk) -> None:
         await at.made.rows(
             "UPDATE identity.sso_providers SET confirmed_by = changed_by WHERE provider_id = $1", changed.provider_id
         )
+
+
+async def test_who_changes_where_groups_stand_makes_no_approver_by_what_another_admin_mapped(
+    office: Office, at: Desk
+) -> None:
+    await map_groups(at, ("admins", Role.ADMIN), ("approvers", Role.APPROVER), user=SECOND, table=permission_table())
+    await at.update(groups_attribute="department")
+    said = {"email": ["zoe@acme.example"], "department": ["approvers"]}
+    token, session = await at.session(at.said(name_id="zoe", attributes=said))
+    zoe = await at.made.member(session.user_id)
+    # The group's role is the second Admin's gift, so that the first one may confirm it: the provider waits all the same.
+    await at.made.decide(lambda work: roles.confirm_approver(work, zoe.member_id, zoe.etag), ADMIN)
+    found = await office.issue(token, audience="actions")
+    assert (zoe.role, found.withheld, found.awaits_provider) == (Role.APPROVER, {APPROVE}, True)

@@ -91,9 +91,9 @@ class Provider:
 
     @property
     def vouches(self) -> tuple[object, ...]:
-        """Who may say who somebody is, and how surely: what all its sessions rest on."""
+        """Who may say who somebody is, how surely, and in which groups: what all its sessions rest on."""
         sets = frozenset(self.certificates), frozenset(self.mfa_contexts)
-        return self.entity_id, self.sso_url, self.email_attribute, *sets
+        return self.entity_id, self.sso_url, self.email_attribute, self.groups_attribute, *sets
 
     @property
     def approves_from(self) -> datetime | None:
