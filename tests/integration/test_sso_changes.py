@@ -156,7 +156,7 @@ async def test_who_changes_where_groups_stand_makes_no_approver_by_what_another_
     said = {"email": ["zoe@acme.example"], "department": ["approvers"]}
     token, session = await at.session(at.said(name_id="zoe", attributes=said))
     zoe = await at.made.member(session.user_id)
-    # The group's role is the second Admin's gift, so that the first one may confirm it: the provider waits all the same.
+    # The role is the second Admin's gift, so that the first one may confirm it: the provider waits all the same.
     await at.made.decide(lambda work: roles.confirm_approver(work, zoe.member_id, zoe.etag), ADMIN)
     found = await office.issue(token, audience="actions")
     assert (zoe.role, found.withheld, found.awaits_provider) == (Role.APPROVER, {APPROVE}, True)

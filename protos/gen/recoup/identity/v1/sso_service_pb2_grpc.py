@@ -186,8 +186,8 @@ class SsoServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmIdentityProvider(self, request, context):
-        """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
-        attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+        """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates,
+        attributes, second factor) was changed within the last day. Whoever changed it can't say so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

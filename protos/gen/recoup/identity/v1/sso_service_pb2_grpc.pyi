@@ -48,8 +48,8 @@ class SsoServiceStub:
     EnableIdentityProvider: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.EnableIdentityProviderRequest, _sso_service_pb2.EnableIdentityProviderResponse]
     """Lets an identity provider sign people in. It needs metadata and a proven domain."""
     ConfirmIdentityProvider: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.ConfirmIdentityProviderRequest, _sso_service_pb2.ConfirmIdentityProviderResponse]
-    """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
-    attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+    """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates,
+    attributes, second factor) was changed within the last day. Whoever changed it can't say so.
     """
     DisableIdentityProvider: _grpc.UnaryUnaryMultiCallable[_sso_service_pb2.DisableIdentityProviderRequest, _sso_service_pb2.DisableIdentityProviderResponse]
     """Ends an identity provider's sign-ins at once, with every session that it made; it isn't enforced any more."""
@@ -100,8 +100,8 @@ class SsoServiceAsyncStub(SsoServiceStub):
     EnableIdentityProvider: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.EnableIdentityProviderRequest, _sso_service_pb2.EnableIdentityProviderResponse]  # type: ignore[assignment]
     """Lets an identity provider sign people in. It needs metadata and a proven domain."""
     ConfirmIdentityProvider: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.ConfirmIdentityProviderRequest, _sso_service_pb2.ConfirmIdentityProviderResponse]  # type: ignore[assignment]
-    """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
-    attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+    """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates,
+    attributes, second factor) was changed within the last day. Whoever changed it can't say so.
     """
     DisableIdentityProvider: _aio.UnaryUnaryMultiCallable[_sso_service_pb2.DisableIdentityProviderRequest, _sso_service_pb2.DisableIdentityProviderResponse]  # type: ignore[assignment]
     """Ends an identity provider's sign-ins at once, with every session that it made; it isn't enforced any more."""
@@ -197,8 +197,8 @@ class SsoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sso_service_pb2.ConfirmIdentityProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sso_service_pb2.ConfirmIdentityProviderResponse, _abc.Awaitable[_sso_service_pb2.ConfirmIdentityProviderResponse]]:
-        """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates, address
-        attribute, second factor) was changed within the last day. Whoever changed it can't say so.
+        """Lets sessions of an identity provider approve, although what it vouches for (its name, address, certificates,
+        attributes, second factor) was changed within the last day. Whoever changed it can't say so.
         """
 
     @_abc_1.abstractmethod
