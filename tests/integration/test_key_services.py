@@ -19,15 +19,11 @@ from services._mesh.kms.aws import AwsKms
 from services._mesh.kms.interface import EnvelopeBroken, Kek, KeyService, Kms
 from services._mesh.kms.opening import KeyServices, KmsSettings
 from services._mesh.threads import BoundedThreads
-from tests.support.key_services import (
-    DEADLINE_SECONDS,
-    SHORT_SECONDS,
-    Keeper,
-    aws_kms,
-    azure_kms,
-    file_kms,
-    google_kms,
-)
+from tests.support.key_services.aws import aws_kms
+from tests.support.key_services.azure import azure_kms
+from tests.support.key_services.files import file_kms
+from tests.support.key_services.google import google_kms
+from tests.support.key_services.keeper import DEADLINE_SECONDS, SHORT_SECONDS, Keeper
 from tests.support.kms import context
 
 REGION = "eu-central-1"

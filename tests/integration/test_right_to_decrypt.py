@@ -23,7 +23,9 @@ from services._mesh.errors import Problem
 from services._mesh.kms.aws import AwsKms
 from services._mesh.kms.interface import Kek, KeyService
 from services._mesh.threads import BoundedThreads
-from tests.support.key_services import DEADLINE_SECONDS, azure_kms, google_kms
+from tests.support.key_services.azure import azure_kms
+from tests.support.key_services.google import google_kms
+from tests.support.key_services.keeper import DEADLINE_SECONDS
 from tests.support.kms import context
 from tools.kms_policies import FOLDER, OPENS, PAIRS, SEALS, documents
 
