@@ -26,7 +26,8 @@ from services._mesh.descriptors import method_rules
 from services._mesh.grants import GrantVerifier
 from services._mesh.ids import uuid7
 from services._mesh.metrics import Metrics
-from services._mesh.passports import Kind, Passport, PassportVerifier, sign_passport
+from services._mesh.passport_verifier import PassportVerifier
+from services._mesh.passports import Kind, Passport, sign_passport
 from services._mesh.peers import AllowedCallers, PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.settings import LimitsSettings

@@ -21,7 +21,8 @@ from services._mesh.errors import DeadlinePassed, Denied, Invalid, NotFound, Pro
 from services._mesh.grants import Grant, GrantVerifier
 from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.metrics import Metrics
-from services._mesh.passports import Kind, Passport, PassportVerifier
+from services._mesh.passport_verifier import PassportVerifier
+from services._mesh.passports import Kind, Passport
 from services._mesh.peers import AllowedCallers, Peer, PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.settings import LimitsSettings

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from services._mesh import passports
 from services._mesh.clock import Clock
 from services._mesh.limits import BoundedCache
-from services._mesh.passports import Passport
+from services._mesh.passport_verifier import is_revoked
+from services._mesh.passports import Passport, glance
 from services._mesh.revocations import Revocations
 
 # A passport isn't used in its last seconds: it must still be good when the other side looks at it.
@@ -36,14 +36,14 @@ class PassportCache(Generic[K]):
         found = self._known.get(key)
         if found is None:
             return None
-        if passports.is_revoked(self._revocations, found[1]):
+        if is_revoked(self._revocations, found[1]):
             self._known.drop(key)
             return None
         return found
 
     def put(self, key: K, token: str) -> Passport:
         """Keep a passport for as long as it may be used; returns what it says. Raises TokenInvalid."""
-        passport = passports.glance(token)
+        passport = glance(token)
         left = passport.expires_at - self._clock.wall_seconds() - MARGIN_SECONDS
         if left > 0:
             self._known.put(key, (token, passport), left)

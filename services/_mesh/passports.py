@@ -1,14 +1,11 @@
 """Passports: who is asking, for which organization, presented by which process. This module owns their
 format.
 
-Identity signs them (`sign_passport`); every service checks them itself (`PassportVerifier`). No verdict is
-cached: only the signature of byte-identical tokens is, and everything that can change is checked on every
-call.
+Identity signs them (`sign_passport`); every service checks them itself (`passport_verifier`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,19 +13,14 @@ from typing import Any
 from uuid import UUID
 
 from services._mesh import tokens
-from services._mesh.clock import Clock
 from services._mesh.errors import Problem, Reason, Unauthenticated
-from services._mesh.limits import BoundedCache
 from services._mesh.resource_limits import ResourceLimits
-from services._mesh.revocations import RevocationKind, Revocations
-from services._mesh.tokens import SigningKey, TokenExpired, TokenInvalid
-from services._mesh.trust import TrustStore
+from services._mesh.tokens import SigningKey, TokenInvalid
 
 TYP = "recoup-passport+jwt"
 ISSUER = "identity"
 METADATA_KEY = "authorization"
 _SCHEME = "Bearer "
-_CACHED_SIGNATURES = 4096
 _MAX_ACT_DEPTH = 8
 _PROVIDER_CHANGED = "provider"
 
@@ -152,115 +144,9 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
     return key.sign(TYP, claims)
 
 
-class PassportVerifier:
-    """Checks passports for one audience. Raises Unauthenticated, and never says to the caller which check
-    failed.
-    """
-
-    def __init__(
-        self, trust: TrustStore, revocations: Revocations, clock: Clock, *, audience: str, profile: str
-    ) -> None:
-        self._trust = trust
-        self._revocations = revocations
-        self._clock = clock
-        self._audience = audience
-        self._profile = profile
-        self._parsed: BoundedCache[bytes, Passport] = BoundedCache(_CACHED_SIGNATURES)
-        self._epoch = -1
-
-    def verify(self, token: str, presenter: str) -> Passport:
-        """The passport in `token`, which the peer whose certificate has the thumbprint `presenter` shows
-        us.
-        """
-        passport = self._verified(token, self._audience)
-        if passport.presenter != presenter:
-            raise _refusal(Reason.ERROR_REASON_PRESENTER_MISMATCH, "The passport is bound to another process.")
-        return passport
-
-    def verify_subject(self, token: str, audience: str) -> Passport:
-        """The passport that the process `audience` received, and now shows to have it exchanged (RFC 8693).
-
-        Only identity asks this. The passport is bound to whoever presented it to that process, so the
-        presenter can't be checked here; that it was meant for `audience` can.
-        """
-        return self._verified(token, audience)
-
-    def _verified(self, token: str, audience: str) -> Passport:
-        try:
-            passport = self._signed(token)
-            if passport.audience != audience:
-                raise TokenInvalid("audience")
-            if self._clock.wall_seconds() >= passport.expires_at:
-                raise TokenExpired("expired")
-            if passport.elevation is not None and self._clock.now().timestamp() >= passport.elevation.expires_at:
-                raise TokenExpired("elevation")
-        except TokenExpired as error:
-            raise _refusal(Reason.ERROR_REASON_CREDENTIAL_EXPIRED, "The passport has expired.") from error
-        except TokenInvalid as error:
-            raise _refusal(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport can't be accepted.") from error
-        if is_revoked(self._revocations, passport):
-            raise _refusal(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "The session was revoked.")
-        return passport
-
-    def _signed(self, token: str) -> Passport:
-        """The claims of a token whose signature holds.
-
-        An Ed25519 check costs a tenth of a millisecond and can't come out differently for the same bytes
-        and the same keys; so it is done once per token. Keys that change (the trust store's epoch) void all
-        of it. Whatever else can change between two calls (time, revocations, presenter) is not part of
-        this.
-        """
-        epoch = self._trust.refresh(ISSUER)
-        if epoch != self._epoch:
-            self._parsed.clear()
-            self._epoch = epoch
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        passport = self._parsed.get(digest)
-        if passport is None:
-            passport = self._check(token)
-            self._parsed.put(digest, passport, tokens.MAX_LIFETIME_SECONDS)
-        return passport
-
-    def _check(self, token: str) -> Passport:
-        unverified = tokens.peek(token, TYP)
-        claims = unverified.claims
-        if claims.get("iss") != tokens.spiffe(ISSUER):
-            raise TokenInvalid("issuer")
-        tokens.check_signature(token, self._trust.key(ISSUER, tokens.text(unverified.header, "kid")))
-        tokens.check_environment(claims, self._profile)
-        tokens.check_times(claims, self._clock.wall_seconds())
-        return _parse(claims)
-
-
-def is_revoked(revocations: Revocations, passport: Passport) -> bool:
-    """Whether the feed took trust from anything that the passport rests on, since it was issued."""
-    revoked, when = revocations.is_revoked, (passport.issued_at, passport.revocations_seen)
-    organization = passport.organization_id
-    return (
-        revoked(RevocationKind.SESSION, passport.session_id, *when)
-        or revoked(RevocationKind.ACTOR, passport.actor, *when)
-        or revoked(RevocationKind.TOKEN, passport.jti, *when)
-        or (
-            passport.elevation is not None
-            and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), *when)
-        )
-        or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), *when))
-        or any(_has_lost(revocations, user, passport) for user in passport.rests_on)
-    )
-
-
-def _has_lost(revocations: Revocations, user: str, passport: Passport) -> bool:
-    """Whether somebody whose membership the passport rests on lost it, or something of it, since."""
-    revoked, when = revocations.is_revoked, (passport.issued_at, passport.revocations_seen)
-    return (user != passport.actor and revoked(RevocationKind.ACTOR, user, *when)) or (
-        passport.organization_id is not None
-        and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", *when)
-    )
-
-
 def glance(token: str) -> Passport:
     """What a passport says that identity itself has just handed over, unverified. Raises TokenInvalid."""
-    return _parse(tokens.peek(token, TYP).claims)
+    return parse(tokens.peek(token, TYP).claims)
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -271,17 +157,17 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 def from_metadata(value: str | bytes | None) -> str:
     """The token in the metadata's value. Raises Unauthenticated where none came."""
     if value is None:
-        raise _refusal(Reason.ERROR_REASON_CREDENTIAL_MISSING, "The call carries no passport.")
+        raise refusal(Reason.ERROR_REASON_CREDENTIAL_MISSING, "The call carries no passport.")
     if not isinstance(value, str) or not value.startswith(_SCHEME):
-        raise _refusal(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport can't be accepted.")
+        raise refusal(Reason.ERROR_REASON_CREDENTIAL_INVALID, "The passport can't be accepted.")
     return value.removeprefix(_SCHEME)
 
 
-def _refusal(reason: Reason.ValueType, message: str) -> Problem:
+def refusal(reason: Reason.ValueType, message: str) -> Problem:
     return Unauthenticated(reason, message)
 
 
-def _parse(claims: Mapping[str, Any]) -> Passport:
+def parse(claims: Mapping[str, Any]) -> Passport:
     org = claims.get("org")
     return Passport(
         audience=tokens.process_of(tokens.text(claims, "aud")),

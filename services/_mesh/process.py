@@ -31,7 +31,7 @@ from services._mesh.feed import follow
 from services._mesh.grants import GrantVerifier
 from services._mesh.health import Health
 from services._mesh.listening import Unlistenable
-from services._mesh.passports import PassportVerifier
+from services._mesh.passport_verifier import PassportVerifier
 from services._mesh.peers import PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.server import MeshServer, Refused, Service

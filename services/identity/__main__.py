@@ -25,7 +25,7 @@ from recoup.identity.v1 import (
 from recoup.services import SERVICES
 from services._mesh.descriptors import PermissionRule, method_rules, permission_rules
 from services._mesh.pages import PageTokens
-from services._mesh.passports import PassportVerifier
+from services._mesh.passport_verifier import PassportVerifier
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services._mesh.revocations import Revocation, RevocationKind

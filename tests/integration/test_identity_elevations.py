@@ -18,7 +18,8 @@ from services._mesh import passports
 from services._mesh.clock import Clock
 from services._mesh.context import entered
 from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, Problem, Unauthenticated, WrongState
-from services._mesh.passports import Passport, PassportVerifier, sign_passport
+from services._mesh.passport_verifier import PassportVerifier
+from services._mesh.passports import Passport, sign_passport
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.uow import Store, UnitOfWork
 from services.identity.model.elevations import Elevation, Reach

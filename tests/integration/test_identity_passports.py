@@ -17,7 +17,8 @@ from sqlalchemy import event
 from recoup_local.issuer import AUDIENCE, ISSUER
 from services._mesh.context import entered
 from services._mesh.errors import NotFound, Problem, Reason, Unauthenticated, Unavailable, WrongState
-from services._mesh.passports import Passport, PassportVerifier, is_revoked
+from services._mesh.passport_verifier import PassportVerifier, is_revoked
+from services._mesh.passports import Passport
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.uow import UnitOfWork
 from services.identity.__main__ import break_glass_reach, permission_table

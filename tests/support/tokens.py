@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from services._mesh.context import entered
-from services._mesh.passports import Kind, Passport, PassportVerifier
+from services._mesh.passport_verifier import PassportVerifier
+from services._mesh.passports import Kind, Passport
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.uow import UnitOfWork
 from services.identity.__main__ import break_glass_reach, permission_table

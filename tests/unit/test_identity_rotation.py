@@ -14,7 +14,8 @@ from recoup_local.keys import signing_key
 from services._mesh import tokens, trust
 from services._mesh.clock import Clock
 from services._mesh.errors import Unauthenticated
-from services._mesh.passports import Passport, PassportVerifier, sign_passport
+from services._mesh.passport_verifier import PassportVerifier
+from services._mesh.passports import Passport, sign_passport
 from services._mesh.revocations import Revocations
 from services._mesh.tokens import SigningKey
 from services._mesh.trust import TrustStore

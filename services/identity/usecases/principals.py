@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from services._mesh.clock import Clock
 from services._mesh.errors import Reason, Unauthenticated
-from services._mesh.passports import Kind, PassportVerifier
+from services._mesh.passport_verifier import PassportVerifier
+from services._mesh.passports import Kind
 from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey
 from services._mesh.uow import Store
