@@ -8,9 +8,9 @@ from services.gateway.app import Gateway
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """Serves a `Gateway`. Its parser bounds nothing: a request's head is counted here."""
+    """Serves a `Gateway`. Its parser bounds nothing: a request's head is counted here, and a body's trailers."""
 
-    _in_head, _came, _named = False, 0, 0
+    _in_head, _in_trailers, _came, _named = False, False, 0, 0
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head that goes on and on are counted before they are parsed, since the parser keeps them."""
@@ -19,6 +19,12 @@ class EdgeProtocol(HttpToolsProtocol):
             self._refuse(too_large=True)
             return
         super().data_received(data)
+        # Behind a chunk's size comes its body, which is known once it is parsed: then this is over.
+        if self._in_trailers and self._came > self._gateway.header_bytes and not self.transport.is_closing():
+            if self.cycle.response_started:  # There is nothing more to say of this request.
+                self.transport.close()
+            else:
+                self._refuse(too_large=True)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -41,6 +47,20 @@ class EdgeProtocol(HttpToolsProtocol):
         """The head is over."""
         self._in_head = False
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """The size of a chunk. The last one has no body, and trailers may follow it."""
+        self._in_trailers, self._came = True, 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._in_trailers = False
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is over."""
+        self._in_trailers = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """A problem document in the place of uvicorn's plain text; nothing that follows on the connection is read."""

@@ -179,6 +179,8 @@ def test_a_failure_after_the_answer_began_is_not_answered_twice() -> None:
 
 NO_REQUEST = (b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\na b: c\r\n\r\n")
 LARGE = b"x" * 3000
+CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+TRAILER = b"\r\n0\r\na: "
 
 
 @pytest.mark.parametrize(
@@ -190,8 +192,10 @@ LARGE = b"x" * 3000
         ([b"GET /" + LARGE + b" HTTP/1.1\r\na: b\r\n\r\n"], 413, "(headers)"),
         # One that never ends: it is refused before all of it came.
         ([b"GET / HTTP/1.1\r\na: ", LARGE, LARGE], 413, "(headers)"),
+        # The same behind a body; what a chunk brings is none of it, be it alone in its packet.
+        ([CHUNKED, b"bb8\r\n", LARGE, TRAILER, LARGE], 413, "(headers)"),
     ],
-    ids=["nonsense", "path", "name", "header", "headers", "url", "endless"],
+    ids=["nonsense", "path", "name", "header", "headers", "url", "endless", "trailers"],
 )
 def test_bytes_that_are_no_request_or_too_many_get_a_problem_too(pieces: list[bytes], status: int, field: str) -> None:
     answers = Answers(header_bytes=2048)
@@ -203,6 +207,7 @@ def test_bytes_that_are_no_request_or_too_many_get_a_problem_too(pieces: list[by
         protocol = EdgeProtocol(config, ServerState(), {})
         protocol.connection_made(transport)
         for piece in pieces:
+            assert piece is not TRAILER or not transport.is_closing()
             if not transport.is_closing():
                 protocol.data_received(piece)
         assert transport.is_closing()
