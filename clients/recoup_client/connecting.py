@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from recoup_client.rest import at
 from recoup_client.session import Group, Session
 
 _FORMATS = ("json", "terraform", "cloudformation")
@@ -38,3 +39,26 @@ def connect_aws(
     }
     found = session.call("POST", "/connectionPlans", body)
     session.say(found, found["document"])
+
+
+@connect.command("check")
+@click.argument("connection_id")
+@click.pass_obj
+def connect_check(session: Session, connection_id: str) -> None:
+    """Start a check of an accepted connection. `recoup connect show` says what came of it."""
+    found = session.call("POST", at("/connections/{}:check", connection_id), {})
+    checked_at = found["connection"]["checkedAt"] or "never"
+    session.show(found, [(connection_id, checked_at[:19])], "connection", "checked before at")
+
+
+@connect.command("show")
+@click.argument("connection_id")
+@click.pass_obj
+def connect_show(session: Session, connection_id: str) -> None:
+    """Show how a connection stood at its last check, permission by permission, with what to do."""
+    found = session.call("GET", at("/connections/{}", connection_id))
+    connection = found["connection"]
+    rows = [(c["roleArn"], c["permission"], c["outcome"], c["fix"]) for c in connection["permissionChecks"]]
+    wrong = connection["problem"]
+    roles = [(c["roleArn"], "sts:AssumeRole", c["withExternalId"], wrong) for c in connection["roleChecks"]]
+    session.show(found, [*roles, *rows], "role", "permission", "outcome", "what to do")

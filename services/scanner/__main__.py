@@ -10,15 +10,15 @@ from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
+from services.scanner.checking import give_up
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.config import ScannerSettings
 from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
 from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.usecases.keks import Keks
-from services.scanner.usecases.kinds import SCAN, VERIFY
+from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
-from services.scanner.working import give_up
 
 
 async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
@@ -27,17 +27,19 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     mesh.follow_revocations()
     produce(mesh, "scanner", store)
     policies = Policies(store, Identity(mesh.channels.to("identity")))
-    office = await own_jobs(mesh, "scanner", store, {VERIFY: policies.verify, SCAN: policies.scan}, on_dead=give_up)
+    work = {VERIFY: policies.verify, CHECK: policies.check, SCAN: policies.scan}
+    office = await own_jobs(mesh, "scanner", store, work, on_dead=give_up)
     kms = KeyServices(settings.kms, mesh.profile)
     pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
     keks = Keks(store, kms, settings.kms.own_kek)
     rpc = ScannerRpc(store, office.planner, Sealer(kms, keks.kek_in_use), pages, exceptions)
+    connecting = ConnectingRpc(store, office.planner)
     try:
         await mesh.serve(
             [
                 (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc),
-                (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], ConnectingRpc(store)),
+                (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], connecting),
                 (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, pages)),
                 office.service,
             ]

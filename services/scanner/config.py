@@ -38,8 +38,16 @@ class ReadingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckingSettings:
+    """How often connections are checked."""
+
+    every_hours: Annotated[float, Between(1.0, 744.0)] = 24.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScannerWorkerSettings(MeshSettings):
     """The scanner-worker process."""
 
     aws: AwsSettings = field(default_factory=AwsSettings)
     reading: ReadingSettings = field(default_factory=ReadingSettings)
+    checking: CheckingSettings = field(default_factory=CheckingSettings)

@@ -27,6 +27,8 @@ connections = Table(
     Column("version", BigInteger, nullable=False),
     Column("created_at", _Moment, nullable=False),
     Column("verified_at", _Moment),
+    Column("permission_checks", JSONB, nullable=False),
+    Column("checked_at", _Moment),
 )
 
 credentials = Table(
@@ -59,6 +61,16 @@ external_ids = Table(
     Column("organization_id", _Id, primary_key=True),
     Column("external_id", Text, nullable=False),
     Column("created_at", _Moment, nullable=False),
+)
+
+# The mesh's own table, as far as it is looked at here.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", _Id, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject_id", _Id, nullable=False),
+    Column("status", Text, nullable=False),
 )
 
 scans = Table(

@@ -56,6 +56,19 @@ def connection(found: Connection) -> pb.Connection:
         etag=found.etag,
         created_at=stamp(found.created_at),
         verified_at=stamp(found.verified_at),
+        permission_checks=[
+            pb.PermissionCheck(
+                role_arn=check.role_arn,
+                use=check.use,
+                region=check.region,
+                permission=check.permission,
+                outcome=check.outcome,
+                error_code=check.error_code,
+                fix=check.fix,
+            )
+            for check in found.permission_checks
+        ],
+        checked_at=stamp(found.checked_at),
     )
 
 

@@ -9,10 +9,10 @@ from services._mesh.credentials import CredentialDesk
 from services._mesh.job_tasks import work_on
 from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
-from services.scanner import working
+from services.scanner import checking, working
 from services.scanner.clients.peers import Broker, Pricing
 from services.scanner.config import ScannerWorkerSettings
-from services.scanner.usecases.kinds import SCAN, VERIFY
+from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.working import Tools
 
 
@@ -26,9 +26,14 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         Pricing(mesh.channels.to("pricing")),
         threads,
         settings.aws,
+        settings.checking.every_hours,
     )
-    handlers = {VERIFY: partial(working.verify, tools), SCAN: partial(working.scan, tools)}
-    await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=working.give_up)
+    handlers = {
+        VERIFY: partial(checking.verify, tools),
+        CHECK: partial(checking.check, tools),
+        SCAN: partial(working.scan, tools),
+    }
+    await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=checking.give_up)
     try:
         await mesh.serve([])
     finally:

@@ -1,4 +1,4 @@
-"""What the scanner's worker does: verify a connection, scan a scope. Each may run again after any line."""
+"""What the scanner's worker does to scan a scope. It may run again after any line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from services._mesh.aws import AwsCredentials, AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.credentials import CredentialDesk
 from services._mesh.errors import Problem, Reason
-from services._mesh.jobs import Job
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import UnitOfWork
 from services.scanner.clients.aws import RegionReader
 from services.scanner.clients.peers import Broker, Pricing
 from services.scanner.detections.judging import judge_all, skus_of
 from services.scanner.model import ledger
-from services.scanner.model.connection import Connection, judge
+from services.scanner.model.connection import Connection
 from services.scanner.model.estate import resources_of
 from services.scanner.model.ledger import Entry
 from services.scanner.model.reading import APIS, Coverage, Outcome, RegionReading, Unit, UnitReading
@@ -43,21 +42,7 @@ class Tools:
     pricing: Pricing
     threads: BoundedThreads
     aws: AwsSettings
-
-
-async def verify(tools: Tools, job: ClaimedJob) -> None:
-    """Probe every role of a connection, and accept it or say why not."""
-    checks = []
-    for credential in job.credentials:
-        sealed = await tools.desk.fetch_sealed(credential.grant, credential.credential_id)
-        checks.append(await tools.broker.probe(credential.grant, sealed))
-    problem = judge(checks)
-    async with job.begin() as work:
-        marked = await connections.mark_verified(work.connection, job.subject_id, checks, problem, work.now)
-        action = "scanner.connection.fail" if problem else "scanner.connection.activate"
-        metadata = {"problem": problem, "roles": [check.role_arn for check in checks], "state": marked.state.value}
-        work.emit(action, f"connections/{job.subject_id}", metadata, "FAILED" if problem else "OK")
-        await job.finish(work)
+    check_hours: float = 24.0
 
 
 async def scan(tools: Tools, job: ClaimedJob) -> None:
@@ -178,13 +163,3 @@ async def _complete(
     }
     work.emit("scanner.scan.complete", f"scans/{job.subject_id}", metadata)
     await job.finish(work)
-
-
-async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
-    """Leave nothing waiting for a job that is dead: its scan or verification failed, and says why."""
-    if job.kind == "scan":
-        problem = f"the scan was given up after several attempts ({error}); start another one"
-        await scans.mark_scan(work.connection, job.subject_id, state="FAILED", problem=problem, finished_at=work.now)
-    else:
-        problem = f"the verification was given up after several attempts ({error}); verify again"
-        await connections.mark_connection(work.connection, job.subject_id, state="FAILED", problem=problem)

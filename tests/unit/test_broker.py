@@ -14,6 +14,7 @@ from services.broker.model.replay import UsedGrants
 
 READ = {"actions": ["ec2:DescribeVolumes"], "resources": ["*"]}
 VOLUME = "arn:aws:ec2:us-east-1:111111111111:volume/vol-1"
+NOTHING, SNAPSHOTS = f"arn:aws:ec2:*:111111111111:volume/vol-{'0' * 17}", "arn:aws:ec2:*::snapshot/*"
 
 
 def test_a_base_key_shows_nothing_and_its_bytes_are_overwritten() -> None:
@@ -38,9 +39,25 @@ def test_a_session_policy_holds_the_grants_statements_and_nothing_else() -> None
     assert policy["Statement"][1]["Resource"] == [VOLUME]
 
 
+def test_tags_are_set_only_by_the_call_that_makes_a_snapshot() -> None:
+    given = {"actions": ["ec2:CreateSnapshot", "ec2:CreateTags"], "resources": [VOLUME, SNAPSHOTS]}
+    making, tagging = json.loads(session_policy("act", [given]))["Statement"]
+    assert (making["Action"], "Condition" in making) == (["ec2:CreateSnapshot"], False)
+    assert tagging["Action"] == ["ec2:CreateTags"]
+    assert tagging["Condition"] == {"StringEquals": {"ec2:CreateAction": "CreateSnapshot"}}
+
+
+def test_a_probe_may_change_only_what_there_isnt() -> None:
+    assert session_policy("probe", [READ, {"actions": ["ec2:DeleteVolume"], "resources": [NOTHING]}])
+
+
 @pytest.mark.parametrize(
     ("purpose", "statements"),
     [
+        ("probe", [{"actions": ["ec2:DeleteVolume"], "resources": [VOLUME]}]),
+        ("probe", [{"actions": ["ec2:DeleteVolume"], "resources": [NOTHING, VOLUME]}]),
+        ("probe", [{"actions": ["ec2:DeleteVolume"], "resources": [NOTHING.replace("0" * 17, "*")]}]),
+        ("verify", [{"actions": ["ec2:DeleteVolume"], "resources": [NOTHING]}]),
         ("scan", [{"actions": ["ec2:DeleteVolume"], "resources": [VOLUME]}]),
         ("act", [{"actions": ["iam:CreateUser"], "resources": ["*"]}]),
         ("act", [{"actions": ["ec2:DeleteVolume"], "resources": ["*"]}]),

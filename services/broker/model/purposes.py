@@ -7,7 +7,9 @@ account is the third lock.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from services._mesh.errors import Denied, Reason
 
@@ -25,15 +27,23 @@ _SCAN = frozenset(
         "ec2:DescribeVolumesModifications",
     }
 )
+_ACT = _SCAN | {"ec2:CreateSnapshot", "ec2:CreateTags", "ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress"}
 ALLOWED: Mapping[str, frozenset[str]] = {
     "scan": _SCAN,
     "verify": _SCAN,
     "bill": frozenset({"s3:GetObject", "s3:ListBucket"}),
-    "act": _SCAN
-    | {"ec2:CreateSnapshot", "ec2:CreateTags", "ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress"},
+    "act": _ACT,
+    "probe": _ACT,
 }
 # Which of an account's two roles a purpose assumes: reading and acting are different roles.
-ROLE_OF: Mapping[str, str] = {"scan": "scan", "verify": "scan", "bill": "scan", "act": "act"}
+ROLE_OF: Mapping[str, str] = {"scan": "scan", "verify": "scan", "bill": "scan", "act": "act", "probe": "act"}
+# What a probe of the role for acting may name: ids that no resource has, so that its session can't change anything.
+# Snapshots stand for what a call would make; tags are set on nothing else (see `_TAGGING`).
+_NOTHING = re.compile(
+    r"arn:aws[a-z-]*:ec2:\*:[0-9]{12}:(volume/vol-0{17}|elastic-ip/eipalloc-0{17})|arn:aws[a-z-]*:ec2:\*::snapshot/\*"
+)
+# Tags come with the call that makes a snapshot, and never later (Amazon EC2 user guide, "Tagging on creation").
+_TAGGING = {"StringEquals": {"ec2:CreateAction": "CreateSnapshot"}}
 # A change names its resource; "*" as a whole is for calls that have no resource-level permissions.
 _NEEDS_RESOURCE = frozenset(
     {"ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress", "ec2:CreateSnapshot", "ec2:CreateTags"}
@@ -53,16 +63,19 @@ def session_policy(purpose: str, statements: Sequence[Mapping[str, Sequence[str]
         raise _refused("the grant names no action")
     for statement in statements:
         _check(purpose, allowed, statement)
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": sorted(s["actions"]), "Resource": sorted(s["resources"])} for s in statements
-        ],
-    }
+    policy = {"Version": "2012-10-17", "Statement": [part for s in statements for part in _statements(s)]}
     text = json.dumps(policy, separators=(",", ":"))
     if len(text) > MAX_POLICY_CHARACTERS:
         raise _refused("the session policy would be too long; the plan must be split")
     return text
+
+
+def _statements(given: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """A statement of the grant, with tagging apart under its condition."""
+    tagging = {"ec2:CreateTags"}.intersection(given["actions"])
+    for actions, more in ((set(given["actions"]) - tagging, {}), (tagging, {"Condition": _TAGGING})):
+        if actions:
+            yield {"Effect": "Allow", "Action": sorted(actions), "Resource": sorted(given["resources"]), **more}
 
 
 def _check(purpose: str, allowed: frozenset[str], statement: Mapping[str, Sequence[str]]) -> None:
@@ -72,6 +85,8 @@ def _check(purpose: str, allowed: frozenset[str], statement: Mapping[str, Sequen
         raise _refused(f"purpose {purpose} doesn't allow {', '.join(outside) or 'an empty statement'}")
     if set(actions) & _NEEDS_RESOURCE and any(r in ("*", "arn:aws:s3:::*") for r in resources):
         raise _refused("a change must name its resource")
+    if purpose == "probe" and set(actions) & _NEEDS_RESOURCE and not all(map(_NOTHING.fullmatch, resources)):
+        raise _refused("a probe may name no resource that there could be")
 
 
 def _refused(why: str) -> Denied:

@@ -67,6 +67,38 @@ class RoleCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class PermissionCheck:
+    """What came of probing one permission of a role in one region.
+
+    `use` is what the role is for: "scan" or "act". `outcome` is "ALLOWED", "REFUSED", "LOST" (refused, and allowed
+    before), or "UNKNOWN" where nobody could say.
+    """
+
+    role_arn: str
+    use: str
+    region: str
+    permission: str
+    outcome: str
+    error_code: str = ""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What it is about, whatever came of it."""
+        return self.role_arn, self.permission
+
+    @property
+    def fix(self) -> str:
+        """What to do; empty where nothing is to be done."""
+        if self.outcome == "ALLOWED":
+            return ""
+        if self.outcome == "UNKNOWN":
+            return "AWS didn't say; check again in a moment"
+        wanted = "" if self.use == "scan" else " --for ACTION_TYPE"
+        role = self.role_arn.rpartition("/")[2]
+        return f"Allow {self.permission} in the policy of {role} (recoup connect aws --print-policy{wanted})"
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A connection. The sealed credential stands elsewhere; here is only its id."""
 
@@ -84,6 +116,8 @@ class Connection:
     version: int
     created_at: datetime
     verified_at: datetime | None
+    permission_checks: Sequence[PermissionCheck] = ()
+    checked_at: datetime | None = None
 
     @property
     def etag(self) -> str:

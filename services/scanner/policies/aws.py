@@ -35,6 +35,9 @@ _CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 # What a hold tag in the customer's own cloud stops, whatever we say.
 _HELD = frozenset({"ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress"})
 
+# Ids that no resource has: EC2 checks the permission, and there is nothing that could be changed.
+NO_VOLUME, NO_ADDRESS = "vol-" + "0" * 17, "eipalloc-" + "0" * 17
+
 Document = dict[str, Any]
 
 
@@ -57,6 +60,33 @@ def permissions_of(action_type: str) -> frozenset[str]:
     """What one action type needs: the reads around it, and its changes."""
     wanted = [d for d in DETECTIONS if d.action_type == action_type]
     return frozenset(p for d in wanted for p in (*d.reads, *d.action_permissions))
+
+
+def act_permissions() -> tuple[str, ...]:
+    """What all action types together need."""
+    return tuple(sorted(frozenset().union(*(permissions_of(each) for each in action_types()))))
+
+
+def read_statements() -> tuple[Mapping[str, Sequence[str]], ...]:
+    """What a grant says for reading. EC2's Describe calls have no resource-level permissions."""
+    return ({"actions": READS, "resources": ("*",)},)
+
+
+def probe_statements(partition: str, account: str) -> tuple[Mapping[str, Sequence[str]], ...]:
+    """What a grant says for probing the role for acting: its reads, and each change of what there isn't."""
+    needed = act_permissions()
+    statements: list[Mapping[str, Sequence[str]]] = [
+        {"actions": [p for p in needed if p not in RESOURCES], "resources": ["*"]}
+    ]
+    for change in needed:
+        if change in RESOURCES:
+            arns = [arn.format(partition=partition, account=account) for arn in RESOURCES[change]]
+            nothing = [
+                a.replace(":volume/*", f":volume/{NO_VOLUME}").replace(":elastic-ip/*", f":elastic-ip/{NO_ADDRESS}")
+                for a in arns
+            ]
+            statements.append({"actions": [change], "resources": nothing})
+    return tuple(statements)
 
 
 def plan_roles(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 from recoup.scanner.v1 import connecting_service_pb2 as pb
 from recoup.scanner.v1 import connecting_service_pb2_grpc
+from services._mesh.jobs import Planner
 from services._mesh.uow import Store, UnitOfWork
+from services.scanner import wire
 from services.scanner.policies.rendering import PolicyFormat, render
-from services.scanner.usecases import connecting
+from services.scanner.usecases import connecting, connections
 from services.scanner.usecases.connecting import Wanted
 
 Context = Any
@@ -18,8 +21,8 @@ Context = Any
 class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
     """recoup.scanner.v1.ConnectingService."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, planner: Planner) -> None:
+        self._store, self._planner = store, planner
 
     async def PlanConnection(self, request: pb.PlanConnectionRequest, context: Context) -> pb.PlanConnectionResponse:
         bill = (request.bill_bucket, request.bill_prefix) if request.bill_bucket or request.bill_prefix else None
@@ -39,3 +42,10 @@ class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
             return pb.PlanConnectionResponse(external_id=external_id, roles=planned, document=render(roles, style))
 
         return await self._store.write(request, pb.PlanConnectionResponse, decide)
+
+    async def CheckConnection(self, request: pb.CheckConnectionRequest, context: Context) -> pb.CheckConnectionResponse:
+        async def decide(work: UnitOfWork) -> pb.CheckConnectionResponse:
+            found = await connections.check_connection(work, self._planner, UUID(request.connection_id))
+            return pb.CheckConnectionResponse(connection=wire.connection(found))
+
+        return await self._store.write(request, pb.CheckConnectionResponse, decide)

@@ -40,7 +40,7 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
         given = await connections.seal_connection(self._store, self._sealer, wire.new_connection(request))
 
         async def decide(work: UnitOfWork) -> pb.CreateConnectionResponse:
-            made = await connections.create_connection(work, given)
+            made = await connections.create_connection(work, self._planner, given)
             return pb.CreateConnectionResponse(connection=wire.connection(made))
 
         return await self._store.write(request, pb.CreateConnectionResponse, decide)

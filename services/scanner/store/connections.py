@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.scanner.model.connection import Account, Connection, ConnectionState, RoleCheck
-from services.scanner.tables import connections, credentials, external_ids
+from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
+from services.scanner.model.health import Health
+from services.scanner.tables import connections, credentials, external_ids, jobs
 
 
 def _connection(row: Any) -> Connection:
@@ -32,6 +33,8 @@ def _connection(row: Any) -> Connection:
         row.version,
         row.created_at,
         row.verified_at,
+        tuple(PermissionCheck(**each) for each in row.permission_checks),
+        row.checked_at,
     )
 
 
@@ -94,22 +97,32 @@ async def mark_connection(connection: AsyncConnection, connection_id: UUID, **va
     return _connection((await connection.execute(changed)).one())
 
 
-async def mark_verified(
-    connection: AsyncConnection, connection_id: UUID, checks: list[RoleCheck], problem: str, now: datetime
-) -> Connection:
-    """Record what a verification saw. A connection that was disabled meanwhile stays disabled."""
-    state = ConnectionState.FAILED if problem else ConnectionState.ACTIVE
-    current = await get_connection(connection, connection_id, lock=True)
-    if current.state is ConnectionState.DISABLED:
-        state = ConnectionState.DISABLED
+async def mark_checked(connection: AsyncConnection, health: Health, now: datetime) -> Connection:
+    """Record what a check saw of a connection that is locked by this transaction."""
+    before, state = health.before, health.state
     return await mark_connection(
         connection,
-        connection_id,
+        before.connection_id,
         state=state.value,
-        problem=problem,
-        role_checks=[asdict(check) for check in checks],
-        verified_at=None if problem else now,
+        problem=health.problem,
+        role_checks=[asdict(check) for check in health.roles],
+        permission_checks=[asdict(check) for check in health.permissions],
+        verified_at=now if state is ConnectionState.ACTIVE else before.verified_at,
+        checked_at=now,
     )
+
+
+async def has_checks(connection: AsyncConnection, connection_id: UUID) -> bool:
+    """Whether a job stands that checks the connection every day."""
+    is_its = (jobs.c.kind == "check_connection") & (jobs.c.subject_id == connection_id)
+    query = select(jobs.c.job_id).where(is_its, jobs.c.status.in_(("READY", "LEASED"))).limit(1)
+    return (await connection.execute(query)).first() is not None
+
+
+async def mark_expired(connection: AsyncConnection, connection_id: UUID, problem: str) -> None:
+    """Switch off a connection that was never verified, and forget its credential."""
+    await mark_connection(connection, connection_id, state=ConnectionState.DISABLED.value, problem=problem)
+    await connection.execute(delete(credentials).where(credentials.c.connection_id == connection_id))
 
 
 async def get_envelope(connection: AsyncConnection, credential_id: UUID) -> bytes:

@@ -23,7 +23,14 @@ from services.scanner.model.connection import (
 )
 from services.scanner.store import connections
 from services.scanner.usecases.connecting import new_external_id
-from services.scanner.usecases.kinds import EVIDENCE_PAGE, VERIFY, require_evidence_grant, wrong_state
+from services.scanner.usecases.kinds import (
+    CHECK,
+    EVIDENCE_PAGE,
+    FIRST_CHECK,
+    VERIFY,
+    require_evidence_grant,
+    wrong_state,
+)
 
 
 async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -> SealedConnection:
@@ -40,8 +47,11 @@ async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -
     return SealedConnection(given, external_id, credential_id, envelope)
 
 
-async def create_connection(work: UnitOfWork, sealed: SealedConnection) -> Connection:
-    """Create a connection with its sealed credential. Raises Conflict when an external id was made meanwhile."""
+async def create_connection(work: UnitOfWork, planner: Planner, sealed: SealedConnection) -> Connection:
+    """Create a connection with its sealed credential; it is given up where nobody verifies it in time.
+
+    Raises Conflict when an external id was made meanwhile.
+    """
     given = sealed.given
     taken = await connections.take_external_id(work.connection, work.organization_id, sealed.external_id, work.now)
     if taken != sealed.external_id:
@@ -63,6 +73,7 @@ async def create_connection(work: UnitOfWork, sealed: SealedConnection) -> Conne
         None,
     )
     await connections.insert_connection(work.connection, made, sealed.envelope)
+    await work.enqueue(planner.plan(work.organization_id, CHECK, made.connection_id, work.now + FIRST_CHECK))
     work.emit(
         "scanner.connection.create",
         f"connections/{made.connection_id}",
@@ -111,8 +122,27 @@ async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: U
         work.connection, connection_id, state=ConnectionState.VERIFYING.value, problem=""
     )
     await work.enqueue(planner.plan(work.organization_id, VERIFY, connection_id, work.now))
+    await _keep_checking(work, planner, connection_id)
     work.emit("scanner.connection.verify", f"connections/{connection_id}")
     return marked
+
+
+async def check_connection(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Connection:
+    """Have an accepted connection checked now; scans go on meanwhile. Raises NotFound, WrongState, Denied."""
+    current().require_whole_connections()
+    found = await connections.get_connection(work.connection, connection_id, lock=True)
+    if found.state is not ConnectionState.ACTIVE:
+        raise wrong_state("checked", found.state, "ACTIVE")
+    await work.enqueue(planner.plan(work.organization_id, VERIFY, connection_id, work.now))
+    await _keep_checking(work, planner, connection_id)
+    work.emit("scanner.connection.check", f"connections/{connection_id}", {"state": found.state.value})
+    return found
+
+
+async def _keep_checking(work: UnitOfWork, planner: Planner, connection_id: UUID) -> None:
+    """See to the daily check: of a connection that is older than these, and of one whose check was given up."""
+    if not await connections.has_checks(work.connection, connection_id):
+        await work.enqueue(planner.plan(work.organization_id, CHECK, connection_id, work.now + FIRST_CHECK))
 
 
 async def disable_connection(work: UnitOfWork, connection_id: UUID, etag: str) -> Connection:

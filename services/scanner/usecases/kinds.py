@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from services._mesh.context import current
 from services._mesh.errors import Denied, Reason, WrongState
 from services.scanner.model.connection import (
     ConnectionState,
 )
 
-VERIFY, SCAN = "verify_connection", "scan"
+VERIFY, CHECK, SCAN = "verify_connection", "check_connection", "scan"
+# How long a connection may wait to be verified before it is given up.
+PENDING_PERIOD, FIRST_CHECK = timedelta(days=7), timedelta(days=1)
 # The kind of job that makes evidence bundles, and how many scans or connections one of its pages has.
 EXPORT_EVIDENCE, EVIDENCE_PAGE = "export_evidence", 50
 

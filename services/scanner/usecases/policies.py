@@ -11,12 +11,11 @@ from services._mesh.grants import CredentialScope
 from services._mesh.jobs import Authority, Job
 from services._mesh.uow import Store
 from services.scanner.clients.peers import Identity
-from services.scanner.detections import READ_PERMISSIONS
 from services.scanner.model.connection import (
     Connection,
     ConnectionState,
 )
-from services.scanner.model.reading import APIS
+from services.scanner.policies.aws import probe_statements, read_statements
 from services.scanner.store import connections, scans
 from services.scanner.usecases.kinds import wrong_state
 
@@ -28,20 +27,26 @@ class Policies:
         self._reader, self._identity = reader, identity
 
     async def verify(self, job: Job) -> Authority:
-        """Both roles of every account may be probed."""
+        """Both roles of every account may be probed: by reading, and by changes of what there isn't."""
         found = await self._connection(job.organization_id, job.subject_id)
-        scopes = [_scope(found, account.account_id, "scan", ()) for account in found.accounts]
-        scopes += [_scope(found, a.account_id, "act", ()) for a in found.accounts if a.act_role_arn]
-        return Authority(credentials=tuple(scopes))
+        return Authority(credentials=_probing(found))
+
+    async def check(self, job: Job) -> Authority:
+        """As to verify, every day; nothing of a connection that is switched off, whose check then ends."""
+        if not await self._identity.is_active(job.organization_id):
+            raise NotFound("organization")
+        async with self._reader.read(job.organization_id) as connection:
+            found = await connections.get_connection(connection, job.subject_id)
+        is_used = found.state is not ConnectionState.DISABLED
+        return Authority(credentials=_probing(found) if is_used else (), standing=True)
 
     async def scan(self, job: Job) -> Authority:
         """The scan role of every account may list what the detections need, and nothing else."""
         async with self._reader.read(job.organization_id) as connection:
             row = await scans.get_scan(connection, job.subject_id)
         found = await self._connection(job.organization_id, row.connection_id)
-        reads = ({"actions": sorted({*READ_PERMISSIONS, *APIS}), "resources": ["*"]},)
         return Authority(
-            credentials=tuple(_scope(found, account.account_id, "scan", reads) for account in found.accounts)
+            credentials=tuple(_scope(found, a.account_id, "scan", read_statements()) for a in found.accounts)
         )
 
     async def _connection(self, organization_id: UUID, connection_id: UUID) -> Connection:
@@ -52,6 +57,18 @@ class Policies:
         if found.state is ConnectionState.DISABLED:
             raise wrong_state("used", found.state, "ACTIVE")
         return found
+
+
+def _probing(found: Connection) -> tuple[CredentialScope, ...]:
+    scopes = []
+    for account in found.accounts:
+        scopes.append(_scope(found, account.account_id, "scan", ()))
+        scopes.append(_scope(found, account.account_id, "verify", read_statements()))
+        if account.act_role_arn:
+            partition = account.act_role_arn.split(":")[1]
+            scopes.append(_scope(found, account.account_id, "act", ()))
+            scopes.append(_scope(found, account.account_id, "probe", probe_statements(partition, account.account_id)))
+    return tuple(scopes)
 
 
 def _scope(found: Connection, account: str, purpose: str, statements: Sequence[Any]) -> CredentialScope:

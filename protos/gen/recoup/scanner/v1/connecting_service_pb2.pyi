@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from recoup.scanner.v1 import scanner_pb2 as _scanner_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -162,3 +163,57 @@ class PlannedRole(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlannedRole: _TypeAlias = PlannedRole  # noqa: Y015
+
+@_typing.final
+class CheckConnectionRequest(_message.Message):
+    """Asks to check a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    connection_id: _builtins.str
+    """The connection, a UUID."""
+    request_id: _builtins.str
+    """A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "organization_id", b"organization_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionRequest: _TypeAlias = CheckConnectionRequest  # noqa: Y015
+
+@_typing.final
+class CheckConnectionResponse(_message.Message):
+    """The connection as it stood before the check, whose `checked_at` moves on when it is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connection(self) -> _scanner_pb2.Connection:
+        """The connection."""
+
+    def __init__(
+        self,
+        *,
+        connection: _scanner_pb2.Connection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionResponse: _TypeAlias = CheckConnectionResponse  # noqa: Y015

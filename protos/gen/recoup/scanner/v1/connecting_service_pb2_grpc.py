@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ConnectingServiceStub:
-    """Says what a cloud must be asked to allow before it is connected.
+    """Says what a cloud must be asked to allow, and checks that it does.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,28 @@ class ConnectingServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionResponse.FromString,
                 _registered_method=True)
+        self.CheckConnection = channel.unary_unary(
+                '/recoup.scanner.v1.ConnectingService/CheckConnection',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectingServiceServicer:
-    """Says what a cloud must be asked to allow before it is connected.
+    """Says what a cloud must be asked to allow, and checks that it does.
     """
 
     def PlanConnection(self, request, context):
         """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
         first; each action type is asked for by name. What was asked for stands in the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckConnection(self, request, context):
+        """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
+        without changing anything. Scans go on meanwhile. The same happens every day by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +75,11 @@ def add_ConnectingServiceServicer_to_server(servicer, server):
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionResponse.SerializeToString,
             ),
+            'CheckConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckConnection,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'recoup.scanner.v1.ConnectingService', rpc_method_handlers)
@@ -71,7 +89,7 @@ def add_ConnectingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ConnectingService:
-    """Says what a cloud must be asked to allow before it is connected.
+    """Says what a cloud must be asked to allow, and checks that it does.
     """
 
     @staticmethod
@@ -91,6 +109,33 @@ class ConnectingService:
             '/recoup.scanner.v1.ConnectingService/PlanConnection',
             recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.ConnectingService/CheckConnection',
+            recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ConnectingServiceStub:
-    """Says what a cloud must be asked to allow before it is connected."""
+    """Says what a cloud must be asked to allow, and checks that it does."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,27 @@ class ConnectingServiceStub:
     """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
     first; each action type is asked for by name. What was asked for stands in the log.
     """
+    CheckConnection: _grpc.UnaryUnaryMultiCallable[_connecting_service_pb2.CheckConnectionRequest, _connecting_service_pb2.CheckConnectionResponse]
+    """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
+    without changing anything. Scans go on meanwhile. The same happens every day by itself.
+    """
 
 @_typing.type_check_only
 class ConnectingServiceAsyncStub(ConnectingServiceStub):
-    """Says what a cloud must be asked to allow before it is connected."""
+    """Says what a cloud must be asked to allow, and checks that it does."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlanConnection: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.PlanConnectionRequest, _connecting_service_pb2.PlanConnectionResponse]  # type: ignore[assignment]
     """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
     first; each action type is asked for by name. What was asked for stands in the log.
     """
+    CheckConnection: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.CheckConnectionRequest, _connecting_service_pb2.CheckConnectionResponse]  # type: ignore[assignment]
+    """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
+    without changing anything. Scans go on meanwhile. The same happens every day by itself.
+    """
 
 class ConnectingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Says what a cloud must be asked to allow before it is connected."""
+    """Says what a cloud must be asked to allow, and checks that it does."""
 
     @_abc_1.abstractmethod
     def PlanConnection(
@@ -59,6 +67,16 @@ class ConnectingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_connecting_service_pb2.PlanConnectionResponse, _abc.Awaitable[_connecting_service_pb2.PlanConnectionResponse]]:
         """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
         first; each action type is asked for by name. What was asked for stands in the log.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckConnection(
+        self,
+        request: _connecting_service_pb2.CheckConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connecting_service_pb2.CheckConnectionResponse, _abc.Awaitable[_connecting_service_pb2.CheckConnectionResponse]]:
+        """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
+        without changing anything. Scans go on meanwhile. The same happens every day by itself.
         """
 
 def add_ConnectingServiceServicer_to_server(servicer: ConnectingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -208,6 +208,8 @@ class Connection(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     VERIFIED_AT_FIELD_NUMBER: _builtins.int
+    PERMISSION_CHECKS_FIELD_NUMBER: _builtins.int
+    CHECKED_AT_FIELD_NUMBER: _builtins.int
     connection_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
@@ -225,7 +227,7 @@ class Connection(_message.Message):
     state: Global___ConnectionState.ValueType
     """Where it stands."""
     problem: _builtins.str
-    """Why the verification failed, and the way out; empty otherwise."""
+    """Why it can't be used, or what it lost, and the way out; empty otherwise."""
     etag: _builtins.str
     """Changes with every edit."""
     @_builtins.property
@@ -246,7 +248,15 @@ class Connection(_message.Message):
 
     @_builtins.property
     def verified_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was last verified."""
+        """When it was last found in order."""
+
+    @_builtins.property
+    def permission_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PermissionCheck]:
+        """What the last check saw of each permission that Recoup could use."""
+
+    @_builtins.property
+    def checked_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last checked."""
 
     def __init__(
         self,
@@ -266,14 +276,62 @@ class Connection(_message.Message):
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         verified_at: _timestamp_pb2.Timestamp | None = ...,
+        permission_checks: _abc.Iterable[Global___PermissionCheck] | None = ...,
+        checked_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "verified_at", b"verified_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at", "created_at", b"created_at", "verified_at", b"verified_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "aws_accounts", b"aws_accounts", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "organization_id", b"organization_id", "problem", b"problem", "provider", b"provider", "regions", b"regions", "role_checks", b"role_checks", "state", b"state", "verified_at", b"verified_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "aws_accounts", b"aws_accounts", "checked_at", b"checked_at", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "organization_id", b"organization_id", "permission_checks", b"permission_checks", "problem", b"problem", "provider", b"provider", "regions", b"regions", "role_checks", b"role_checks", "state", b"state", "verified_at", b"verified_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class PermissionCheck(_message.Message):
+    """What a check saw of one permission of a role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_ARN_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ERROR_CODE_FIELD_NUMBER: _builtins.int
+    FIX_FIELD_NUMBER: _builtins.int
+    role_arn: _builtins.str
+    """The role."""
+    use: _builtins.str
+    """What the role is for: "scan" or "act"."""
+    region: _builtins.str
+    """The region that it was probed in."""
+    permission: _builtins.str
+    """The permission, such as "ec2:DescribeVolumes"."""
+    outcome: _builtins.str
+    """"ALLOWED", "REFUSED", "LOST" (refused, and allowed before), or "UNKNOWN" where nobody could say."""
+    error_code: _builtins.str
+    """The cloud's error code; empty when allowed."""
+    fix: _builtins.str
+    """What to do; empty when nothing is to be done."""
+    def __init__(
+        self,
+        *,
+        role_arn: _builtins.str = ...,
+        use: _builtins.str = ...,
+        region: _builtins.str = ...,
+        permission: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        error_code: _builtins.str = ...,
+        fix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_code", b"error_code", "fix", b"fix", "outcome", b"outcome", "permission", b"permission", "region", b"region", "role_arn", b"role_arn", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermissionCheck: _TypeAlias = PermissionCheck  # noqa: Y015
 
 @_typing.final
 class RoleCheck(_message.Message):

@@ -1,0 +1,145 @@
+"""What the scanner's worker does to check a connection, once or every day. It may run again after any line.
+
+It must not change anything in the cloud: each probe is a dry run, of something that there isn't.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from services._mesh.claimed import ClaimedJob
+from services._mesh.jobs import Job
+from services._mesh.uow import UnitOfWork
+from services.scanner.clients.aws_probes import probe
+from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
+from services.scanner.model.health import Health
+from services.scanner.policies.aws import READS, act_permissions
+from services.scanner.store import connections, scans
+from services.scanner.usecases.kinds import CHECK, PENDING_PERIOD
+from services.scanner.working import Tools
+
+# Where AWS didn't answer, nothing follows; it is asked again before the next day.
+SOON = timedelta(hours=1)
+# Accounts that are probed at once.
+_AT_ONCE = 4
+
+
+async def verify(tools: Tools, job: ClaimedJob) -> None:
+    """Check a connection because somebody asked, and accept it or say why not."""
+    roles, permissions = await _look(tools, job)
+    async with job.begin() as work:
+        before = await connections.get_connection(work.connection, job.subject_id, lock=True)
+        await _record(work, Health.of(before, roles, permissions))
+        await job.finish(work)
+
+
+async def check(tools: Tools, job: ClaimedJob) -> None:
+    """Check a connection because its day has come, and say what it lost. One that was never accepted is given up."""
+    async with job.begin() as work:
+        before = await connections.get_connection(work.connection, job.subject_id)
+        if before.state is ConnectionState.DISABLED:
+            await job.finish(work)
+            return
+        if before.verified_at is None:
+            await _wait_or_expire(work, job, before, timedelta(hours=tools.check_hours))
+            return
+    roles, permissions = await _look(tools, job)
+    async with job.begin() as work:
+        before = await connections.get_connection(work.connection, job.subject_id, lock=True)
+        health = Health.of(before, roles, permissions)
+        if health.is_certain and before.state is not ConnectionState.VERIFYING:
+            await _record(work, health)
+            await job.postpone(work, work.now + timedelta(hours=tools.check_hours))
+        else:
+            await job.postpone(work, work.now + SOON)
+
+
+async def _wait_or_expire(work: UnitOfWork, job: ClaimedJob, before: Connection, again: timedelta) -> None:
+    """A connection that was never accepted stays for a while, for its roles to be made."""
+    ends_at = (before.checked_at or before.created_at) + PENDING_PERIOD
+    if work.now < ends_at:
+        await job.postpone(work, min(ends_at, work.now + again))
+        return
+    problem = f"It wasn't verified within {PENDING_PERIOD.days} days. Connect the cloud scope again."
+    await connections.mark_expired(work.connection, before.connection_id, problem)
+    work.emit("scanner.connection.expire", f"connections/{before.connection_id}", {"before": before.state.value})
+    await job.finish(work)
+
+
+async def _record(work: UnitOfWork, health: Health) -> None:
+    before, drift = health.before, health.drift
+    marked = await connections.mark_checked(work.connection, health, work.now)
+    accepted = marked.state is ConnectionState.ACTIVE
+    action = "check"
+    if before.state is not marked.state:
+        action = "activate" if accepted else "fail"
+    if before.verified_at is not None and drift:
+        action = "drift"
+    work.emit(
+        f"scanner.connection.{action}",
+        f"connections/{before.connection_id}",
+        {
+            "problem": marked.problem,
+            "lost": drift[:20],
+            "roles": [check.role_arn for check in health.roles],
+            "before": before.state.value,
+            "state": marked.state.value,
+        },
+        "FAILED" if marked.problem else "OK",
+    )
+
+
+async def _look(tools: Tools, job: ClaimedJob) -> tuple[list[RoleCheck], list[PermissionCheck]]:
+    """Ask every role, then probe the permissions of those that let us in only with the external id."""
+    async with job.begin() as work:
+        found = await connections.get_connection(work.connection, job.subject_id)
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def account(each: Account) -> tuple[list[RoleCheck], list[PermissionCheck]]:
+        async with places:
+            return await _look_at(tools, job, each, found.regions[0])
+
+    looked = await asyncio.gather(*(account(each) for each in found.accounts))
+    return [r for roles, _ in looked for r in roles], [p for _, permissions in looked for p in permissions]
+
+
+async def _look_at(
+    tools: Tools, job: ClaimedJob, account: Account, region: str
+) -> tuple[list[RoleCheck], list[PermissionCheck]]:
+    uses = [("scan", "verify", READS)]
+    if account.act_role_arn:
+        uses.append(("act", "probe", act_permissions()))
+    roles, permissions = [], []
+    for use, purpose, wanted in uses:
+        credential = job.credential(use, account.account_id)
+        sealed = await tools.desk.fetch_sealed(credential.grant, credential.credential_id)
+        role = await tools.broker.probe(credential.grant, sealed)
+        roles.append(role)
+        if role.with_external_id == "ALLOWED":
+            permissions += await _probe(tools, job, account, (use, purpose, role.role_arn), region, wanted)
+    return roles, permissions
+
+
+async def _probe(
+    tools: Tools, job: ClaimedJob, account: Account, role: tuple[str, str, str], region: str, wanted: Sequence[str]
+) -> list[PermissionCheck]:
+    use, purpose, role_arn = role
+    credential = job.credential(purpose, account.account_id)
+    opened = await tools.desk.open(credential.grant, credential.credential_id)
+    outcomes = await probe(tools.threads, tools.aws, opened, region, wanted)
+    return [PermissionCheck(role_arn, use, region, p, outcome, code) for p, (outcome, code) in outcomes.items()]
+
+
+async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
+    """Leave nothing waiting for a job that is dead: what it was for failed, and says why."""
+    if job.kind == "scan":
+        problem = f"the scan was given up after several attempts ({error}); start another one"
+        await scans.mark_scan(work.connection, job.subject_id, state="FAILED", problem=problem, finished_at=work.now)
+    elif job.kind == CHECK:
+        problem = f"the daily check was given up after several attempts ({error}); verify to have it run again"
+        await connections.mark_connection(work.connection, job.subject_id, problem=problem)
+    else:
+        problem = f"the verification was given up after several attempts ({error}); verify again"
+        await connections.mark_connection(work.connection, job.subject_id, state="FAILED", problem=problem)

@@ -1,0 +1,158 @@
+"""Checks of connections, on a real database and the emulated AWS behind its proxy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from recoup_local.cloud import ProxyControl, start_cloud
+from recoup_local.cloud.aws_clients import AwsClients
+from recoup_local.cloud.estate.roles import create_base_user
+from services._mesh.errors import NotFound, WrongState
+from services.scanner.model.connection import ConnectionState
+from services.scanner.policies.aws import READS, act_permissions, trust_policy
+from services.scanner.store import connections as store
+from tests.support.connecting import ACT_ARN, SCAN_ARN, Cloud, Office, of, opened, refused
+from tests.support.postgres import TestDatabase
+from tests.support.things import ACME
+
+pytestmark = pytest.mark.services("scanner")
+
+CHOSEN = ("aws.ebs.delete_volume", "aws.ebs.convert_gp3", "aws.ec2.release_address")
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    folder: Path = tmp_path_factory.mktemp("cloud")
+    with start_cloud(folder, folder / "clock") as started:
+        clients = AwsClients.of(started.endpoints)
+        yield Cloud(started.endpoints, clients, ProxyControl.of(started.endpoints), create_base_user(clients))
+
+
+@pytest.fixture
+async def office(database: TestDatabase, cloud: Cloud, tmp_path: Path) -> AsyncIterator[Office]:
+    cloud.remove()
+    async with opened(database, cloud, tmp_path) as made:
+        yield made
+
+
+async def test_every_permission_is_probed_and_nothing_is_changed(office: Office) -> None:
+    made = await office.connect()
+    office.cloud.install(made.external_id, *CHOSEN)
+    since = len(office.cloud.control.log())
+    found = await office.verify(made)
+    assert (found.state, found.problem, refused(found)) == (ConnectionState.ACTIVE, "", {})
+    assert of(found.permission_checks, "scan") == set(READS)
+    assert of(found.permission_checks, "act") == set(act_permissions())
+    assert await office.events() == ["create", "verify", "activate"]
+    lines = [line for line in office.cloud.control.log(since) if line["principal"] == "session"]
+    assert all(line["params"].get("DryRun") == "true" and not line["mutating"] for line in lines)
+    assert len(lines) == len(found.permission_checks)
+
+
+@pytest.mark.parametrize("permission", ["ec2:DescribeVolumes", "ec2:DescribeImages"])
+async def test_without_a_permission_to_read_it_isnt_accepted(office: Office, permission: str) -> None:
+    made = await office.connect(act=False)
+    office.cloud.install(made.external_id, without=permission)
+    found = await office.verify(made)
+    assert found.state is ConnectionState.FAILED
+    assert found.problem == (
+        f"{SCAN_ARN} lacks {permission}. Allow {permission} in the policy of RecoupScan "
+        "(recoup connect aws --print-policy); then check again."
+    )
+    assert refused(found) == {permission: "REFUSED"}
+    assert (await office.events())[-1] == "fail"
+    office.cloud.install(made.external_id)
+    assert (await office.verify(made)).state is ConnectionState.ACTIVE
+
+
+async def test_writing_that_was_never_allowed_is_no_fault(office: Office) -> None:
+    made = await office.connect()
+    office.cloud.install(made.external_id, "aws.ebs.convert_gp3")
+    found = await office.verify(made)
+    assert (found.state, found.problem) == (ConnectionState.ACTIVE, "")
+    assert {name for name, outcome in refused(found).items() if outcome == "REFUSED"} == {
+        "ec2:CreateSnapshot", "ec2:DeleteVolume", "ec2:ReleaseAddress", "ec2:DescribeSnapshots",
+        "ec2:DescribeAddresses",
+    }  # fmt: skip
+    (snapshot,) = [c for c in found.permission_checks if c.permission == "ec2:CreateSnapshot"]
+    assert snapshot.fix == (
+        "Allow ec2:CreateSnapshot in the policy of RecoupAct (recoup connect aws --print-policy --for ACTION_TYPE)"
+    )
+
+
+async def test_a_permission_that_was_lost_is_drift_once_and_shows_until_it_is_back(office: Office) -> None:
+    made = await office.connect()
+    office.cloud.install(made.external_id, *CHOSEN)
+    await office.verify(made)
+    office.clock.ahead += DAY
+    assert (await office.run(made)).problem == ""
+    office.cloud.install(made.external_id, *CHOSEN, without="ec2:ReleaseAddress")
+    for event in ("drift", "check"):
+        office.clock.ahead += DAY
+        found = await office.run(made)
+        assert (found.state, refused(found)) == (ConnectionState.ACTIVE, {"ec2:ReleaseAddress": "LOST"})
+        assert found.problem.startswith(f"{ACT_ARN} no longer allows ec2:ReleaseAddress. Allow ")
+        assert (await office.events())[-1] == event
+    office.cloud.install(made.external_id, *CHOSEN)
+    office.clock.ahead += DAY
+    assert (await office.run(made)).problem == ""
+
+
+@pytest.mark.parametrize("what", ["role", "external id"])
+async def test_a_role_that_is_gone_or_lets_anybody_in_stops_the_connection(office: Office, what: str) -> None:
+    made = await office.connect(act=False)
+    office.cloud.install(made.external_id)
+    await office.verify(made)
+    if what == "role":
+        office.cloud.remove()
+    else:
+        trust = trust_policy(office.cloud.base.arn, made.external_id)
+        del trust["Statement"][0]["Condition"]
+        office.cloud.put("RecoupScan", trust)
+    office.clock.ahead += DAY
+    found = await office.run(made)
+    assert found.state is ConnectionState.FAILED
+    assert ("refuses us" if what == "role" else "without the external id") in found.problem
+    assert (await office.events())[-1] == "drift"
+    office.cloud.install(made.external_id)
+    office.clock.ahead += DAY
+    assert (await office.run(made)).state is ConnectionState.ACTIVE
+    assert (await office.events())[-1] == "activate"
+
+
+async def test_what_aws_doesnt_answer_changes_nothing(office: Office) -> None:
+    made = await office.connect(act=False)
+    office.cloud.install(made.external_id)
+    before = await office.verify(made)
+    rule = office.cloud.control.add_fault(action="AssumeRole", status=501, error_code="NotNow", count=None)
+    office.clock.ahead += DAY
+    assert await office.run(made) == before
+    office.cloud.control.remove_fault(rule)
+    office.clock.ahead += timedelta(hours=1)
+    found = await office.run(made)
+    assert before.checked_at is not None
+    assert found.checked_at is not None
+    assert found.checked_at > before.checked_at
+
+
+async def test_a_connection_that_nobody_verifies_is_given_up_with_its_credential(office: Office) -> None:
+    made = await office.connect()
+    office.clock.ahead += DAY
+    assert (await office.run(made)).state is ConnectionState.PENDING
+    office.clock.ahead += 6 * DAY
+    found = await office.run(made)
+    assert found.state is ConnectionState.DISABLED
+    assert found.problem == "It wasn't verified within 7 days. Connect the cloud scope again."
+    assert await office.fetch("SELECT count(*) FROM scanner.credentials") == [0]
+    assert await office.fetch("SELECT status FROM scanner.jobs") == ["DONE"]
+    assert (await office.events())[-1] == "expire"
+    async with office.api.read(ACME) as connection:
+        with pytest.raises(NotFound):
+            await store.get_envelope(connection, made.credential_id)
+    with pytest.raises(WrongState):
+        await office.verify(made)
