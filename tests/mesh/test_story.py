@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
@@ -29,15 +30,29 @@ def test_connecting_shows_that_the_external_id_is_enforced(made: TestMesh) -> No
     seen = {(c["withoutExternalId"], c["withWrongExternalId"], c["withExternalId"]) for c in found["roleChecks"]}
     assert (len(found["roleChecks"]), seen) == (4, {("REFUSED", "REFUSED", "ALLOWED")})
     assert "awsSecretAccessKey" not in json.dumps(found)
+    outcomes = {(c["use"], c["outcome"]) for c in found["permissionChecks"]}
+    assert outcomes == {("scan", "ALLOWED"), ("act", "ALLOWED")}
+    finops = made.rest("acme", "FinOps")
+    planned = finops.post("/connectionPlans", {"principalArn": made.base_user.arn})
+    assert planned["externalId"] == found["externalId"]
+    finops.post(f"/connections/{made.connection_id}:check")
+
+    def checked() -> dict[str, Any] | None:
+        now: dict[str, Any] = finops.get(f"/connections/{made.connection_id}")["connection"]
+        return now if now["checkedAt"] != found["checkedAt"] else None
+
+    assert support.until(checked)["state"] == "CONNECTION_STATE_ACTIVE"
 
 
 def test_a_connection_whose_roles_refuse_us_is_not_accepted(made: TestMesh) -> None:
     finops = made.rest("acme", "FinOps")
-    # Another connection has another external id, which the roles don't know.
-    connection = finops.post("/connections", support.new_connection(made))["connection"]
+    given = support.new_connection(made)
+    account = given["awsAccounts"][0]
+    account["scanRoleArn"] = account["scanRoleArn"].replace("RecoupScan", "NobodyMadeIt")
+    connection = finops.post("/connections", given)["connection"]
     found = support.verify(finops, connection["connectionId"])
     assert found["state"] == "CONNECTION_STATE_FAILED"
-    assert "RecoupScan refuses us" in found["problem"]
+    assert "NobodyMadeIt refuses us" in found["problem"]
     refused = finops.call("POST", "/scans", json={"connectionId": connection["connectionId"]})
     assert (refused.status_code, refused.json()["reason"]) == (400, "STATE_WRONG")
 
