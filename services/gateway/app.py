@@ -141,7 +141,7 @@ class Gateway:
             return await self._serve(exchange, receive)
         except Problem as problem:
             if isinstance(problem, Unauthenticated):
-                self._limits.count_stranger(exchange)
+                self._limits.count_stranger(exchange, exchange.headers.get("authorization", "").partition(" ")[2])
             challenge = problems.challenge(problem)
             if challenge:
                 exchange.answer_headers.append((b"www-authenticate", challenge.encode("ascii")))
@@ -234,7 +234,7 @@ class Gateway:
                 Reason.ERROR_REASON_CREDENTIAL_INVALID,
                 "The session token can't be accepted. Send one of at most 8192 bytes: Authorization: Bearer <token>.",
             )
-        self._limits.require_patience(exchange, token if self._office.knows(token) else "")
+        self._limits.require_patience(exchange, token, known=self._office.knows(token))
         self._limits.count_credential(exchange, token, reads=reads)
         return token
 

@@ -49,8 +49,7 @@ class Forwarder:
         token = self._token(forwarded, exchange)
         reads = forwarded.rule.effect is Effect.READ
         who = hashlib.sha256(token.encode()).digest()
-        if not token or not self._known.get(who):
-            self._limits.require_patience(exchange)
+        self._limits.require_patience(exchange, token, known=bool(token) and bool(self._known.get(who)))
         if token:
             self._limits.count_credential(exchange, token, reads=reads)
         else:

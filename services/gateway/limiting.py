@@ -51,19 +51,26 @@ class Limits:
             _charge(exchange, "organization", self._organizations[reads].take(str(organization_id)))
 
     def count_stranger(self, exchange: Exchange, credential: str = "") -> None:
-        """Count an attempt that wasn't let in: against its address, and the credential that tried it."""
-        self._strangers.take(f"address {_place(exchange)}")
-        if credential:
-            self._strangers.take(f"credential {_digest(credential)}")
+        """Count an attempt that wasn't let in: against the credential that tried it, and once against its address.
 
-    def require_patience(self, exchange: Exchange, known_credential: str = "") -> None:
-        """Raise Exhausted after too many attempts that weren't let in: from this address, or, of a credential that was
-        let in before, by itself. People behind one address don't pay for a stranger among them.
+        What is tried again and again with one credential tells nobody anything: a program with a session that has ended
+        doesn't keep all others of its address from signing in.
         """
-        key = f"credential {_digest(known_credential)}" if known_credential else f"address {_place(exchange)}"
-        verdict = self._strangers.look(key)
-        if not verdict.allowed:
-            _charge(exchange, "attempts", verdict)
+        if credential:
+            verdict = self._strangers.take(f"credential {_digest(credential)}")
+            if verdict.remaining < verdict.limit - 1:
+                return
+        self._strangers.take(f"address {_place(exchange)}")
+
+    def require_patience(self, exchange: Exchange, credential: str = "", *, known: bool = False) -> None:
+        """Raise Exhausted after too many attempts that weren't let in: with this credential, or, of one that wasn't let
+        in before, from this address. People behind one address don't pay for a stranger among them.
+        """
+        keys = [f"credential {_digest(credential)}"] if credential else []
+        keys += [] if known else [f"address {_place(exchange)}"]
+        for verdict in map(self._strangers.look, keys):
+            if not verdict.allowed:
+                _charge(exchange, "attempts", verdict)
 
 
 def _digest(credential: str) -> str:

@@ -136,8 +136,9 @@ def test_who_guesses_organizations_waits_as_a_stranger_does_and_nobody_beside_th
     assert edge.ask("ann:1") == edge.ask("bob:1") == 200
     assert [edge.ask("ann:1", uuid4()) for _ in range(4)] == [404, 404, 404, 429]
     assert edge.ask("ann:1") == 429
-    # Another session of the same address that wasn't let in yet waits too, and who was let in doesn't.
-    assert edge.ask("ann:2", uuid4()) == 429
+    assert edge.ask("bob:1") == 200
+    # Each further session of the same address that wasn't let in yet is another stranger there.
+    assert [edge.ask(f"ann:{n}", uuid4()) for n in (2, 3, 4)] == [404, 404, 429]
     assert edge.ask("bob:1") == 200
     # Who leaves the choice to identity, and is in no organization, is a stranger as well.
     other = Edge(stranger_burst=2)
@@ -149,6 +150,16 @@ def test_made_up_credentials_are_counted_by_address_and_by_network() -> None:
     addresses = ["2001:db8:0:7::1", "2001:db8:0:7:ffff::2", "2001:db8:0:7::3", "2001:db8:0:8::1", "::ffff:192.0.2.7"]
     assert [edge.ask(f"forged:{n}", client=each) for n, each in enumerate(addresses)] == [401, 401, 429, 401, 401]
     assert [edge.ask(f"forged:{n}") for n in (8, 9)] == [401, 429]
+
+
+@pytest.mark.parametrize("was_let_in", [True, False])
+def test_a_session_that_ended_is_slowed_and_keeps_nobody_from_signing_in(was_let_in: bool) -> None:
+    edge = Edge(stranger_burst=3)
+    if was_let_in:
+        edge.behind.seen.add("forged:1")
+    assert [edge.ask("forged:1") for _ in range(5)] == [401, 401, 401, 429, 429]
+    assert edge.behind.asked == 3
+    assert edge.ask("ann:1") == 200
 
 
 def test_what_is_public_has_a_limit_by_address_alone() -> None:
