@@ -55,7 +55,8 @@ class LimitRule(IntEnum):
 @dataclass(frozen=True)
 class PermissionRule:
     """A permission as its service declares it; roles are names such as "FINOPS". `platform_roles` are those of the
-    platform organization. `is_approval`: it is to decide about what somebody else asked for.
+    platform organization. `is_approval`: it is to decide about what somebody else asked for; `is_personal`: what
+    somebody else has to agree to, or that says who is who.
     """
 
     name: str
@@ -63,6 +64,7 @@ class PermissionRule:
     roles: tuple[str, ...]
     platform_roles: tuple[str, ...]
     is_approval: bool = False
+    is_personal: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def permission_rules(service: ServiceDescriptor) -> list[PermissionRule]:
             _role_names(item.roles),
             _role_names(item.platform_roles),
             item.kind == access_pb2.PERMISSION_KIND_APPROVAL,
+            item.kind == access_pb2.PERMISSION_KIND_PERSON,
         )
         for item in declared.permission
     ]

@@ -73,10 +73,14 @@ _SSO = sso_service_pb2.DESCRIPTOR.services_by_name["SsoService"]
 
 def permission_table() -> PermissionTable:
     """What each role holds, from the protos."""
-    rules = (rule for services in SERVICES.values() for service in services for rule in permission_rules(service))
+    rules = [rule for services in SERVICES.values() for service in services for rule in permission_rules(service)]
     approvals = frozenset(rule.name for rule in rules if rule.is_approval)
     return PermissionTable(
-        _held(lambda rule: rule.roles), _held(lambda rule: rule.platform_roles), approvals, _for_people()
+        customers=_held(lambda rule: rule.roles),
+        platform=_held(lambda rule: rule.platform_roles),
+        approvals=approvals,
+        for_people=_for_people(),
+        personal=frozenset(rule.name for rule in rules if rule.is_personal),
     )
 
 

@@ -29,7 +29,7 @@ from tests.support.signing_in import Desk, desk
 from tests.support.things import ACME, context
 
 pytestmark = pytest.mark.services("identity")
-APPROVE = "actions.action.approve"
+APPROVE, REQUEST = "actions.action.approve", "actions.action.request"
 
 
 @pytest.fixture
@@ -84,12 +84,16 @@ async def test_an_admin_with_a_certificate_of_their_own_approves_nothing_as_some
     assert changed.approves_from is not None
     token, _ = await at.session(of_groups(at, "admins"))
     found = await office.issue(token, audience="actions")
-    assert (APPROVE in found.permissions, found.withheld, found.awaits_provider) == (False, {APPROVE}, True)
+    assert (APPROVE in found.permissions, found.withheld, found.awaits_provider) == (False, {APPROVE, REQUEST}, True)
     # Nor does who has a passport exchanged: what it was issued with decides nothing.
     with entered(context(None, peer="gateway", peer_thumbprint="x5t")):
         signed, _ = await issue_passport(office.authority, token, "scanner", ACME)
     narrowed = await exchanged(office, signed, "scanner", "actions")
-    assert (APPROVE in narrowed.permissions, narrowed.withheld, narrowed.awaits_provider) == (False, {APPROVE}, True)
+    assert (APPROVE in narrowed.permissions, narrowed.withheld, narrowed.awaits_provider) == (
+        False,
+        {APPROVE, REQUEST},
+        True,
+    )
     # Other sessions aren't the provider's, and approve as before.
     own = await office.issue(office.session(ADMIN), audience="actions")
     assert APPROVE in own.permissions
@@ -100,13 +104,32 @@ async def test_an_admin_with_a_certificate_of_their_own_approves_nothing_as_some
     assert APPROVE in (await exchanged(office, signed, "scanner", "actions")).permissions
 
 
+async def test_a_change_while_nobody_can_come_by_the_provider_waits_from_when_they_can(
+    office: Office, at: Desk
+) -> None:
+    disabled = await at.now()
+    await at.made.decide(lambda work: sso.disable_identity_provider(work, disabled.provider_id))
+    await by_own_certificate(at)
+    at.made.clock.ahead += APPROVER_WAIT + timedelta(minutes=1)
+    found = await at.now()
+    await at.made.decide(lambda work: sso.enable_identity_provider(work, found.provider_id, found.etag))
+    assert APPROVE not in (await as_eve(office, at)).permissions
+    # Who enables what is enabled puts nothing off.
+    at.made.clock.ahead += APPROVER_WAIT + timedelta(minutes=1)
+    found = await at.now()
+    await at.made.decide(lambda work: sso.enable_identity_provider(work, found.provider_id, found.etag))
+    assert APPROVE in (await as_eve(office, at)).permissions
+
+
 async def test_another_admin_confirms_a_changed_provider(office: Office, at: Desk) -> None:
     assert await why(confirm(at, SECOND)) == "STATE_WRONG"  # Nothing waits.
     await by_own_certificate(at)
     assert await why(confirm(at, ADMIN)) == "SECOND_PERSON_REQUIRED"
     # Nor anybody by the changed provider itself: to confirm is an approval.
     token, _ = await at.session(of_groups(at, "admins"))
-    assert (await office.issue(token, audience="identity")).withheld == {"identity.approver.confirm"}
+    withheld = (await office.issue(token, audience="identity")).withheld
+    assert withheld > {"identity.approver.confirm", "identity.review.decide", "identity.member.update"}
+    assert not [name for name in withheld if name.endswith(".read")]
     confirmed = await confirm(at, SECOND)
     assert (confirmed.confirmed_by, confirmed.approves_from) == (SECOND, None)
     (event,) = await at.made.events("identity.identity_provider.confirm")

@@ -179,7 +179,7 @@ async def _refuse_second_thoughts(work: UnitOfWork, action_id: UUID) -> None:
     if any(each.person in current().persons() or current().is_caller(each.decided_by) for each in earlier):
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,
-            "You decided about this action before, and that counts no longer. Ask somebody else, or request it again.",
+            "Your earlier decision counts no longer. Ask somebody else, or cancel the action and request it anew.",
             {"state": "DECIDED_BEFORE", "allowed": "somebody else's decision"},
         )
 

@@ -26,6 +26,8 @@ class PermissionTable:
     approvals: frozenset[str] = _NONE
     # Those that no machine can use, since all that they open is for a person's own session.
     for_people: frozenset[str] = _NONE
+    # Those with which one asks for what another person decides, or says who is who.
+    personal: frozenset[str] = _NONE
 
     def held(self, organization_id: UUID | None, role: str, audience: str) -> frozenset[str]:
         """The permissions for `audience` of a member with `role`; none before an organization is chosen."""

@@ -27,7 +27,7 @@ _TAKEN = frozenset({*(role.value.lower() for role in Role), "system"})
 class Standing:
     """What a membership amounts to towards one service. `withheld`: of the role's, what a fresh approver waits for.
 
-    `linked` are the other users that the member is as a person. `awaits_provider`: it is withheld only because the
+    `linked` are the other users that the member is as a person. `awaits_provider`: it is withheld because the
     session is of an identity provider that was changed.
     """
 
@@ -54,15 +54,18 @@ def standing(
     """What a member holds for `audience`; `now` is the injected clock's.
 
     Who is more users than a passport has room for approves nothing: that it isn't their own couldn't be told. Nor does
-    a session of an identity provider that changed lately: whoever changed it says who somebody is.
+    a session of an identity provider that changed lately, nor does it ask for what others approve: whoever changed it
+    says who somebody is, and one would be two people by it.
     """
     held = table.of(member.organization_id, member.role.value, member.custom_permissions, audience)
     waits = is_fresh(member, now) or len(linked) > MAX_LINKED
     changed = provider_changed_at is not None and provider_changed_at + APPROVER_WAIT > now
     withheld = held & table.approvals if waits or changed else frozenset[str]()
+    if changed:
+        withheld |= held & table.personal
     known = linked if len(linked) <= MAX_LINKED else frozenset[UUID]()
-    limits, by_provider = member.limits or None, bool(withheld) and not waits
-    return Standing(member.role_name, held - withheld, withheld, limits, known, by_provider)
+    by_provider = changed and bool(withheld)
+    return Standing(member.role_name, held - withheld, withheld, member.limits or None, known, by_provider)
 
 
 def is_fresh(member: Member, now: datetime) -> bool:

@@ -162,7 +162,10 @@ async def enable_identity_provider(work: UnitOfWork, provider_id: UUID, etag: st
     """Let a provider sign people in. Raises NotFound, Conflict, WrongState."""
     before = await _locked(work, provider_id, etag)
     require_set_up(before, await store.joinable_domains(work.connection, work.now))
-    return await _marked(work, "identity.identity_provider.enable", before, state=ProviderState.ACTIVE.value)
+    values: dict[str, Any] = {"state": ProviderState.ACTIVE.value}
+    if before.state is not ProviderState.ACTIVE and before.changed_at is not None and before.confirmed_by is None:
+        values["changed_at"] = work.now  # Nobody could notice while nobody could come by it: the wait begins anew.
+    return await _marked(work, "identity.identity_provider.enable", before, **values)
 
 
 async def disable_identity_provider(work: UnitOfWork, provider_id: UUID) -> tuple[Provider, int]:

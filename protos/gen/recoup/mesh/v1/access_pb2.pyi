@@ -241,6 +241,10 @@ class _PermissionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permis
     """To decide about what somebody else asked for: withheld from who came to hold it within the last day, unless another
     Admin has confirmed them.
     """
+    PERMISSION_KIND_PERSON: _PermissionKind.ValueType  # 2
+    """What another person has to agree to, or that says who is who: withheld, with those to approve, from sessions of an
+    identity provider that was changed within the last day, unless another Admin has confirmed that.
+    """
 
 class PermissionKind(_PermissionKind, metaclass=_PermissionKindEnumTypeWrapper):
     """What a permission is for, where the mesh must know."""
@@ -250,6 +254,10 @@ PERMISSION_KIND_UNSPECIFIED: PermissionKind.ValueType  # 0
 PERMISSION_KIND_APPROVAL: PermissionKind.ValueType  # 1
 """To decide about what somebody else asked for: withheld from who came to hold it within the last day, unless another
 Admin has confirmed them.
+"""
+PERMISSION_KIND_PERSON: PermissionKind.ValueType  # 2
+"""What another person has to agree to, or that says who is who: withheld, with those to approve, from sessions of an
+identity provider that was changed within the last day, unless another Admin has confirmed that.
 """
 Global___PermissionKind: _TypeAlias = PermissionKind  # noqa: Y015
 
