@@ -62,3 +62,12 @@ def connect_show(session: Session, connection_id: str) -> None:
     wrong = connection["problem"]
     roles = [(c["roleArn"], "sts:AssumeRole", c["withExternalId"], wrong) for c in connection["roleChecks"]]
     session.show(found, [*roles, *rows], "role", "permission", "outcome", "what to do")
+
+
+@connect.command("static-keys")
+@click.argument("choice", type=click.Choice(("allowed", "forbidden")))
+@click.pass_obj
+def connect_static_keys(session: Session, choice: str) -> None:
+    """Say whether connections may be made with long-lived cloud keys. Those that are there keep theirs."""
+    found = session.call("POST", "/staticKeys", {"staticKeys": f"STATIC_KEYS_{choice.upper()}"})
+    session.show(found, [(choice,)], "long-lived keys")

@@ -94,7 +94,8 @@ def client(
 ) -> Any:
     """A boto3 client. One that changes state never retries; one that reads retries four times, adaptively.
 
-    Without credentials, and only so, the SDK looks for the machine's own: for the operator's storage, never a tenant's.
+    Without credentials, and only so, the SDK looks for the machine's own: for the operator's storage, and to assume a
+    tenant's roles, with its external id, where it gave no key.
 
     Untyped because botocore builds its classes at run time; callers narrow what comes back.
     """

@@ -61,6 +61,9 @@ class Sts:
         return CloudSession(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], found["Expiration"])
 
     def _call(self, base: BaseKey, arguments: dict[str, Any]) -> dict[str, Any]:
-        credentials = AwsCredentials(base.access_key_id, base.secret_access_key, "")
+        # Without a key it is the broker's own principal, as the machine knows it; the external id is what keeps one
+        # organization from naming another one's role.
+        has_key = bool(base.access_key_id)
+        credentials = AwsCredentials(base.access_key_id, base.secret_access_key, "") if has_key else None
         answer: dict[str, Any] = client("sts", _STS_REGION, self._settings, credentials).assume_role(**arguments)
         return answer

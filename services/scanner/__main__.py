@@ -16,6 +16,7 @@ from services.scanner.config import ScannerSettings
 from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
 from services.scanner.rpc.scanner import ScannerRpc
+from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.keks import Keks
 from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
@@ -33,8 +34,9 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
     keks = Keks(store, kms, settings.kms.own_kek)
-    rpc = ScannerRpc(store, office.planner, Sealer(kms, keks.kek_in_use), pages, exceptions)
-    connecting = ConnectingRpc(store, office.planner)
+    rules = KeyRules(settings.scanner.aws_principal, settings.scanner.static_keys == "allowed")
+    rpc = ScannerRpc(store, office.planner, Sealer(kms, keks.kek_in_use), pages, exceptions, rules)
+    connecting = ConnectingRpc(store, office.planner, rules)
     try:
         await mesh.serve(
             [

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from services._mesh.aws import AwsSettings
-from services._mesh.config import Between, SecretFile
+from services._mesh.config import Between, Matches, SecretFile
 from services._mesh.kms.opening import KmsSettings
 from services._mesh.settings import MeshSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScannerKeys:
-    """The key that page tokens are sealed with."""
+    """The key that page tokens are sealed with; the AWS principal that the broker has by itself, if any; and whether
+    organizations that say nothing may connect with long-lived keys.
+    """
 
     page_key: SecretFile
+    aws_principal: Annotated[str, Matches(r"(arn:aws[a-z-]*:iam::[0-9]{12}:(user|role)/\S+)?", "an ARN")] = ""
+    static_keys: Literal["forbidden", "allowed"] = "forbidden"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,14 @@ external_ids = Table(
     Column("created_at", _Moment, nullable=False),
 )
 
+static_keys = Table(
+    "static_keys",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("allowed", Boolean, nullable=False),
+    Column("changed_at", _Moment, nullable=False),
+)
+
 # The mesh's own table, as far as it is looked at here.
 jobs = Table(
     "jobs",

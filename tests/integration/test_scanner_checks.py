@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from recoup_local.cloud import ProxyControl, start_cloud
+from recoup_local.cloud import MEMBER_ACCOUNT, PAYER_ACCOUNT, ProxyControl, start_cloud
 from recoup_local.cloud.aws_clients import AwsClients
 from recoup_local.cloud.estate.roles import create_base_user
-from services._mesh.errors import NotFound, WrongState
-from services.scanner.model.connection import ConnectionState
+from services._mesh import aws
+from services._mesh.errors import Invalid, NotFound, WrongState
+from services.scanner.model.connection import Account, ConnectionState
 from services.scanner.policies.aws import READS, act_permissions, trust_policy
 from services.scanner.store import connections as store
+from services.scanner.usecases.connecting import KeyRules
 from tests.support.connecting import ACT_ARN, SCAN_ARN, Cloud, Office, of, opened, refused
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME
@@ -156,3 +158,39 @@ async def test_a_connection_that_nobody_verifies_is_given_up_with_its_credential
             await store.get_envelope(connection, made.credential_id)
     with pytest.raises(WrongState):
         await office.verify(made)
+
+
+async def test_without_a_key_the_broker_assumes_the_roles_as_itself(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = office.cloud.base
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", base.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", base.secret_access_key)
+    aws._models.cache_clear()
+    office.rules = KeyRules(base.arn)
+    try:
+        made = await office.connect(access_key_id="", secret_access_key="", act=False)
+        office.cloud.install(made.external_id)
+        found = await office.verify(made)
+    finally:
+        aws._models.cache_clear()
+    assert (found.state, found.access_key_id) == (ConnectionState.ACTIVE, "")
+
+
+async def test_a_key_that_isnt_allowed_leaves_nothing_behind(office: Office) -> None:
+    office.rules = KeyRules()
+    with pytest.raises(Invalid):
+        await office.connect()
+    assert await office.fetch("SELECT 1 FROM scanner.connections UNION ALL SELECT 1 FROM scanner.credentials") == []
+
+
+async def test_one_connection_has_many_accounts_and_regions_and_says_which_role_is_wrong(office: Office) -> None:
+    theirs = Account(MEMBER_ACCOUNT, f"arn:aws:iam::{MEMBER_ACCOUNT}:role/RecoupScan", "")
+    made = await office.connect(
+        accounts=(Account(PAYER_ACCOUNT, SCAN_ARN, ""), theirs), regions=("us-east-1", "eu-west-1")
+    )
+    office.cloud.install(made.external_id)
+    found = await office.verify(made)
+    assert found.state is ConnectionState.FAILED
+    assert found.problem.startswith(f"{theirs.scan_role_arn} refuses us")
+    assert of([c for c in found.permission_checks if c.role_arn == SCAN_ARN], "scan") == set(READS)

@@ -16,6 +16,7 @@ from services._mesh.context import entered
 from services._mesh.errors import Invalid
 from services._mesh.uow import Store
 from services.scanner.rpc.connecting import ConnectingRpc
+from services.scanner.usecases.connecting import KeyRules, check_key
 from tests.support.identity import MovableClock
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, GLOBEX, context
@@ -30,12 +31,29 @@ class Desk:
     """The RPCs, and the database behind them."""
 
     rpc: ConnectingRpc
+    store: Store
     database: TestDatabase
 
     async def plan(self, organization: UUID = ACME, **asked: Any) -> pb.PlanConnectionResponse:
         request = pb.PlanConnectionRequest(organization_id=str(organization), **{"principal_arn": BASE_USER, **asked})
         with entered(context(organization, "scanner.connection.plan", rpc="scanner/PlanConnection")):
             return await self.rpc.PlanConnection(request, None)
+
+    async def set_static_keys(self, choice: str) -> None:
+        chosen = pb.StaticKeys.Value(f"STATIC_KEYS_{choice}")
+        request = pb.SetStaticKeysRequest(organization_id=str(ACME), static_keys=chosen)
+        with entered(context(ACME, "scanner.static_keys.set", rpc="scanner/SetStaticKeys")):
+            await self.rpc.SetStaticKeys(request, None)
+
+    async def key_refused(self, key: str, **rules: Any) -> str:
+        """Why a connection with this key isn't made under these rules; "" when it would be."""
+        with entered(context(ACME)) as call:
+            async with self.store.begin(ACME, call, interim=True) as work:
+                try:
+                    await check_key(work, KeyRules(**rules), key)
+                except Invalid as problem:
+                    return problem.field_violations[0].description
+        return ""
 
     async def refused(self, **asked: Any) -> tuple[str, str]:
         with pytest.raises(Invalid) as caught:
@@ -53,7 +71,8 @@ class Desk:
 @asynccontextmanager
 async def opened(database: TestDatabase) -> AsyncIterator[Desk]:
     role = database.role("scanner_api")
-    yield Desk(ConnectingRpc(Store(role, "scanner", MovableClock())), database)
+    store, unused = Store(role, "scanner", MovableClock()), None
+    yield Desk(ConnectingRpc(store, unused, KeyRules()), store, database)  # type: ignore[arg-type]  # No job is planned.
     await role.close()
 
 
@@ -124,3 +143,21 @@ async def test_what_is_wrong_is_said_with_the_way_out(desk: Desk) -> None:
     )
     assert (await desk.refused(bill_bucket="acme-bills"))[0] == "bill_prefix"
     assert await desk.events() == []
+
+
+async def test_long_lived_keys_are_taken_only_where_the_organization_allows_them(desk: Desk) -> None:
+    ours, key = {"principal_arn": "arn:aws:iam::999999999999:role/recoup"}, "A" * 20
+    assert await desk.key_refused(key) == (
+        "this organization allows no long-lived keys. Have an Admin allow them: recoup connect static-keys allowed"
+    )
+    assert (await desk.key_refused(key, **ours)).startswith(
+        "this organization allows no long-lived keys. Leave it empty"
+    )
+    assert await desk.key_refused(key, static_keys=True) == ""
+    assert await desk.key_refused("", **ours) == ""
+    assert (await desk.key_refused("", static_keys=True)).startswith("must be given: ")
+    await desk.set_static_keys("ALLOWED")
+    assert await desk.key_refused(key) == ""
+    await desk.set_static_keys("FORBIDDEN")
+    assert "no long-lived keys" in await desk.key_refused(key, static_keys=True)
+    assert await desk.events() == ["scanner.static_keys.set"] * 2

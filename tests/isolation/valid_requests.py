@@ -324,6 +324,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_SSO}/VerifyDomain": lambda made: Case({"domain_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_SSO}/RemoveDomain": lambda made: Case({"domain_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
     "recoup.scanner.v1.ConnectingService/PlanConnection": lambda made: Case({}, {"principalArn": made.base_user.arn}),
+    "recoup.scanner.v1.ConnectingService/SetStaticKeys": lambda made: Case({}, {"staticKeys": "STATIC_KEYS_ALLOWED"}),
     "recoup.scanner.v1.ConnectingService/CheckConnection": lambda made: Case(
         {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
     ),

@@ -38,6 +38,7 @@ from services.scanner.model.connection import Account, Connection, NewConnection
 from services.scanner.policies.aws import plan_roles
 from services.scanner.store import connections as store
 from services.scanner.usecases import connections
+from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.kinds import CHECK, VERIFY
 from services.scanner.usecases.policies import Policies
 from services.scanner.working import Tools
@@ -129,6 +130,7 @@ class Office:
     desk: JobDesk
     tools: Tools
     sealer: Sealer
+    rules: KeyRules
 
     async def connect(self, *, act: bool = True, **changes: Any) -> Connection:
         account = Account(PAYER_ACCOUNT, SCAN_ARN, ACT_ARN if act else "")
@@ -142,7 +144,7 @@ class Office:
         with entered(context(ACME, "scanner.connection.create")) as call:
             sealed = await connections.seal_connection(self.api, self.sealer, NewConnection(**{**facts, **changes}))
             async with self.api.begin(ACME, call) as work:
-                return await connections.create_connection(work, self.planner, sealed)
+                return await connections.create_connection(work, self.planner, self.rules, sealed)
 
     async def verify(self, made: Connection) -> Connection:
         """Ask for a verification, and run it."""
@@ -212,7 +214,7 @@ async def opened(database: TestDatabase, cloud: Cloud, folder: Path) -> AsyncIte
 
     yield Office(
         database, clock, cloud, store_of_api, Store(worker, "scanner", clock), Planner(key, "scanner", clock), desk,
-        Tools(peers, peers, unused, threads, settings), Sealer(kms, kek),
+        Tools(peers, peers, unused, threads, settings), Sealer(kms, kek), KeyRules(static_keys=True),
     )  # fmt: skip
     threads.close()
     for role in (api, worker, dispatch):

@@ -13,7 +13,7 @@ from services._mesh.uow import Store, UnitOfWork
 from services.scanner import wire
 from services.scanner.policies.rendering import PolicyFormat, render
 from services.scanner.usecases import connecting, connections
-from services.scanner.usecases.connecting import Wanted
+from services.scanner.usecases.connecting import KeyRules, Wanted
 
 Context = Any
 
@@ -21,8 +21,8 @@ Context = Any
 class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
     """recoup.scanner.v1.ConnectingService."""
 
-    def __init__(self, store: Store, planner: Planner) -> None:
-        self._store, self._planner = store, planner
+    def __init__(self, store: Store, planner: Planner, rules: KeyRules) -> None:
+        self._store, self._planner, self._rules = store, planner, rules
 
     async def PlanConnection(self, request: pb.PlanConnectionRequest, context: Context) -> pb.PlanConnectionResponse:
         bill = (request.bill_bucket, request.bill_prefix) if request.bill_bucket or request.bill_prefix else None
@@ -32,7 +32,7 @@ class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
             style = PolicyFormat(pb.PolicyFormat.Name(request.format).removeprefix("POLICY_FORMAT_"))
 
         async def decide(work: UnitOfWork) -> pb.PlanConnectionResponse:
-            external_id, roles = await connecting.plan_connection(work, wanted)
+            external_id, roles = await connecting.plan_connection(work, self._rules, wanted)
             planned = [
                 pb.PlannedRole(
                     name=r.name, use=r.use, trust_policy=json.dumps(r.trust_policy), policy=json.dumps(r.policy)
@@ -49,3 +49,11 @@ class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
             return pb.CheckConnectionResponse(connection=wire.connection(found))
 
         return await self._store.write(request, pb.CheckConnectionResponse, decide)
+
+    async def SetStaticKeys(self, request: pb.SetStaticKeysRequest, context: Context) -> pb.SetStaticKeysResponse:
+        async def decide(work: UnitOfWork) -> pb.SetStaticKeysResponse:
+            allowed = request.static_keys == pb.STATIC_KEYS_ALLOWED
+            await connecting.set_static_keys(work, allowed=allowed)
+            return pb.SetStaticKeysResponse(static_keys=request.static_keys)
+
+        return await self._store.write(request, pb.SetStaticKeysResponse, decide)

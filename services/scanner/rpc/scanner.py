@@ -17,6 +17,7 @@ from services._mesh.uow import Store, UnitOfWork
 from services.scanner import wire
 from services.scanner.clients.peers import Exceptions
 from services.scanner.usecases import connections, findings, scanning
+from services.scanner.usecases.connecting import KeyRules
 
 Context = Any
 
@@ -25,10 +26,16 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
     """recoup.scanner.v1.ScannerService."""
 
     def __init__(
-        self, store: Store, planner: Planner, sealer: Sealer, pages: PageTokens, exceptions: Exceptions
+        self,
+        store: Store,
+        planner: Planner,
+        sealer: Sealer,
+        pages: PageTokens,
+        exceptions: Exceptions,
+        rules: KeyRules = KeyRules(),
     ) -> None:
         self._store, self._planner, self._sealer, self._pages = store, planner, sealer, pages
-        self._exceptions = exceptions
+        self._exceptions, self._rules = exceptions, rules
 
     async def CreateConnection(
         self, request: pb.CreateConnectionRequest, context: Context
@@ -40,7 +47,7 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
         given = await connections.seal_connection(self._store, self._sealer, wire.new_connection(request))
 
         async def decide(work: UnitOfWork) -> pb.CreateConnectionResponse:
-            made = await connections.create_connection(work, self._planner, given)
+            made = await connections.create_connection(work, self._planner, self._rules, given)
             return pb.CreateConnectionResponse(connection=wire.connection(made))
 
         return await self._store.write(request, pb.CreateConnectionResponse, decide)

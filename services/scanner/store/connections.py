@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services._mesh.errors import NotFound
 from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
 from services.scanner.model.health import Health
-from services.scanner.tables import connections, credentials, external_ids, jobs
+from services.scanner.tables import connections, credentials, external_ids, jobs, static_keys
 
 
 def _connection(row: Any) -> Connection:
@@ -110,6 +110,19 @@ async def mark_checked(connection: AsyncConnection, health: Health, now: datetim
         verified_at=now if state is ConnectionState.ACTIVE else before.verified_at,
         checked_at=now,
     )
+
+
+async def find_static_keys(connection: AsyncConnection) -> bool | None:
+    """Whether the organization allows long-lived keys, or None where it never said."""
+    found: bool | None = (await connection.execute(select(static_keys.c.allowed))).scalar()
+    return found
+
+
+async def set_static_keys(connection: AsyncConnection, organization_id: UUID, allowed: bool, now: datetime) -> None:
+    """Keep whether the organization allows long-lived keys."""
+    values = {"allowed": allowed, "changed_at": now}
+    said = upsert(static_keys).values(organization_id=organization_id, **values)
+    await connection.execute(said.on_conflict_do_update(index_elements=["organization_id"], set_=values))
 
 
 async def has_checks(connection: AsyncConnection, connection_id: UUID) -> bool:

@@ -24,17 +24,54 @@ class Wanted:
     bill: tuple[str, str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What the installation's operator says: its own AWS principal ("" for none), and whether organizations that say
+    nothing may connect with long-lived keys.
+    """
+
+    principal_arn: str = ""
+    static_keys: bool = False
+
+
 def new_external_id() -> str:
     """An external id that nobody can guess (AWS IAM user guide, "The confused deputy problem")."""
     return f"recoup-{secrets.token_hex(16)}"
 
 
-async def plan_connection(work: UnitOfWork, wanted: Wanted) -> tuple[str, tuple[RolePlan, ...]]:
+async def set_static_keys(work: UnitOfWork, *, allowed: bool) -> None:
+    """Say whether connections may be made with long-lived keys from now on."""
+    before = await connections.find_static_keys(work.connection)
+    await connections.set_static_keys(work.connection, work.organization_id, allowed, work.now)
+    said = {None: "unset", True: "allowed", False: "forbidden"}
+    metadata = {"before": said[before], "after": said[allowed]}
+    work.emit("scanner.static_keys.set", f"organizations/{work.organization_id}", metadata)
+
+
+async def check_key(work: UnitOfWork, rules: KeyRules, access_key_id: str) -> None:
+    """Raises Invalid for a key where the organization allows none, and for none where we have no principal."""
+    chosen = await connections.find_static_keys(work.connection)
+    if access_key_id and not (rules.static_keys if chosen is None else chosen):
+        own = (
+            f"Leave it empty, so that {rules.principal_arn} assumes the roles; or have"
+            if rules.principal_arn
+            else "Have"
+        )
+        way_out = f"{own} an Admin allow them: recoup connect static-keys allowed"
+        raise invalid_field("aws_access_key_id", f"this organization allows no long-lived keys. {way_out}")
+    if not access_key_id and not rules.principal_arn:
+        raise invalid_field(
+            "aws_access_key_id", "must be given: this installation has no AWS principal of its own to assume roles with"
+        )
+
+
+async def plan_connection(work: UnitOfWork, rules: KeyRules, wanted: Wanted) -> tuple[str, tuple[RolePlan, ...]]:
     """The organization's external id, generated when it is first needed, and the roles to be made.
 
     Raises Invalid for a principal that is no user or role, an action type that there isn't, a bucket without a prefix.
     """
-    if not _PRINCIPAL.fullmatch(wanted.principal_arn):
+    principal_arn = wanted.principal_arn or rules.principal_arn
+    if not _PRINCIPAL.fullmatch(principal_arn):
         raise invalid_field(
             "principal_arn",
             "must be the ARN of the IAM user or role that assumes the roles, such as "
@@ -43,13 +80,13 @@ async def plan_connection(work: UnitOfWork, wanted: Wanted) -> tuple[str, tuple[
     if wanted.bill is not None and not all(wanted.bill):
         raise invalid_field("bill_prefix", "must be given together with bill_bucket, so that nothing else is readable")
     external_id = await connections.take_external_id(work.connection, work.organization_id, new_external_id(), work.now)
-    roles = plan_roles(wanted.principal_arn, external_id, wanted.action_types, wanted.bill)
+    roles = plan_roles(principal_arn, external_id, wanted.action_types, wanted.bill)
     work.emit(
         "scanner.connection.plan",
         f"organizations/{work.organization_id}",
         {
             "action_types": list(wanted.action_types),
-            "principal_arn": wanted.principal_arn,
+            "principal_arn": principal_arn,
             "bill_bucket": wanted.bill[0] if wanted.bill else "",
         },
     )

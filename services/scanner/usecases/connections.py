@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from uuid import UUID
 
 from services._mesh.context import current
-from services._mesh.errors import Conflict, Denied, Reason, invalid_field
+from services._mesh.errors import Conflict, Denied, FieldViolation, Invalid, Reason
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Planner
 from services._mesh.kms.interface import SecretContext
 from services._mesh.kms.opening import Sealer
 from services._mesh.uow import Store, UnitOfWork
+from services.scanner.model.aws_input import faults
 from services.scanner.model.connection import (
     CREDENTIAL_PURPOSE,
-    Account,
     Connection,
     ConnectionState,
     NewConnection,
     SealedConnection,
 )
 from services.scanner.store import connections
-from services.scanner.usecases.connecting import new_external_id
+from services.scanner.usecases.connecting import KeyRules, check_key, new_external_id
 from services.scanner.usecases.kinds import (
     CHECK,
     EVIDENCE_PAGE,
@@ -36,9 +35,11 @@ from services.scanner.usecases.kinds import (
 async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -> SealedConnection:
     """Seal the base key together with the organization's external id, a new one where it has none, and the roles.
 
-    Raises Invalid when a role isn't in the account that it is given for, and what the key service raises.
+    Raises Invalid with every field that is wrong, and what the key service raises.
     """
-    _check_accounts(given.accounts)
+    if wrong := [FieldViolation(*each) for each in faults(given)]:
+        message = f"{wrong[0].field}: {wrong[0].description}"
+        raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, message, field_violations=wrong)
     async with reader.read() as connection:
         external_id = await connections.find_external_id(connection) or new_external_id()
     credential_id = uuid7()
@@ -47,12 +48,16 @@ async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -
     return SealedConnection(given, external_id, credential_id, envelope)
 
 
-async def create_connection(work: UnitOfWork, planner: Planner, sealed: SealedConnection) -> Connection:
+async def create_connection(
+    work: UnitOfWork, planner: Planner, rules: KeyRules, sealed: SealedConnection
+) -> Connection:
     """Create a connection with its sealed credential; it is given up where nobody verifies it in time.
 
-    Raises Conflict when an external id was made meanwhile.
+    Raises Invalid for a key where none is allowed, and for none where one is needed; Conflict when an external id was
+    made meanwhile.
     """
     given = sealed.given
+    await check_key(work, rules, given.access_key_id)
     taken = await connections.take_external_id(work.connection, work.organization_id, sealed.external_id, work.now)
     if taken != sealed.external_id:
         raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody connected at the same moment. Connect again.")
@@ -84,20 +89,6 @@ async def create_connection(work: UnitOfWork, planner: Planner, sealed: SealedCo
         },
     )
     return made
-
-
-def _check_accounts(accounts: Sequence[Account]) -> None:
-    seen: set[str] = set()
-    for place, account in enumerate(accounts):
-        if account.account_id in seen:
-            raise invalid_field(f"aws_accounts[{place}].account_id", "must be given once")
-        seen.add(account.account_id)
-        for name in ("scan_role_arn", "act_role_arn"):
-            arn = getattr(account, name)
-            if arn and arn.split(":")[4] != account.account_id:
-                raise invalid_field(f"aws_accounts[{place}].{name}", "must be a role of that account")
-        if account.scan_role_arn == account.act_role_arn:
-            raise invalid_field(f"aws_accounts[{place}].act_role_arn", "must be another role than scan_role_arn")
 
 
 def _plaintext(external_id: str, given: NewConnection) -> bytes:

@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _StaticKeys:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StaticKeysEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StaticKeys.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATIC_KEYS_UNSPECIFIED: _StaticKeys.ValueType  # 0
+    """Not set: as this installation's operator says, which is "forbidden" unless they chose otherwise."""
+    STATIC_KEYS_FORBIDDEN: _StaticKeys.ValueType  # 1
+    """No connection may be made with one."""
+    STATIC_KEYS_ALLOWED: _StaticKeys.ValueType  # 2
+    """Connections may be made with one."""
+
+class StaticKeys(_StaticKeys, metaclass=_StaticKeysEnumTypeWrapper):
+    """Whether connections may hold long-lived cloud keys."""
+
+STATIC_KEYS_UNSPECIFIED: StaticKeys.ValueType  # 0
+"""Not set: as this installation's operator says, which is "forbidden" unless they chose otherwise."""
+STATIC_KEYS_FORBIDDEN: StaticKeys.ValueType  # 1
+"""No connection may be made with one."""
+STATIC_KEYS_ALLOWED: StaticKeys.ValueType  # 2
+"""Connections may be made with one."""
+Global___StaticKeys: _TypeAlias = StaticKeys  # noqa: Y015
+
 class _PolicyFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -217,3 +241,55 @@ class CheckConnectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckConnectionResponse: _TypeAlias = CheckConnectionResponse  # noqa: Y015
+
+@_typing.final
+class SetStaticKeysRequest(_message.Message):
+    """Asks to allow or forbid long-lived cloud keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    STATIC_KEYS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    static_keys: Global___StaticKeys.ValueType
+    """What is to hold from now on."""
+    request_id: _builtins.str
+    """A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        static_keys: Global___StaticKeys.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "request_id", b"request_id", "static_keys", b"static_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetStaticKeysRequest: _TypeAlias = SetStaticKeysRequest  # noqa: Y015
+
+@_typing.final
+class SetStaticKeysResponse(_message.Message):
+    """What holds from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATIC_KEYS_FIELD_NUMBER: _builtins.int
+    static_keys: Global___StaticKeys.ValueType
+    """What was asked for."""
+    def __init__(
+        self,
+        *,
+        static_keys: Global___StaticKeys.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["static_keys", b"static_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetStaticKeysResponse: _TypeAlias = SetStaticKeysResponse  # noqa: Y015

@@ -40,6 +40,11 @@ class ConnectingServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionResponse.FromString,
                 _registered_method=True)
+        self.SetStaticKeys = channel.unary_unary(
+                '/recoup.scanner.v1.ConnectingService/SetStaticKeys',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.SetStaticKeysRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.SetStaticKeysResponse.FromString,
+                _registered_method=True)
         self.CheckConnection = channel.unary_unary(
                 '/recoup.scanner.v1.ConnectingService/CheckConnection',
                 request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.SerializeToString,
@@ -54,6 +59,13 @@ class ConnectingServiceServicer:
     def PlanConnection(self, request, context):
         """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
         first; each action type is asked for by name. What was asked for stands in the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetStaticKeys(self, request, context):
+        """Says whether connections may hold long-lived cloud keys. Connections that are there already keep theirs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +86,11 @@ def add_ConnectingServiceServicer_to_server(servicer, server):
                     servicer.PlanConnection,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionResponse.SerializeToString,
+            ),
+            'SetStaticKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStaticKeys,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.SetStaticKeysRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.SetStaticKeysResponse.SerializeToString,
             ),
             'CheckConnection': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckConnection,
@@ -109,6 +126,33 @@ class ConnectingService:
             '/recoup.scanner.v1.ConnectingService/PlanConnection',
             recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.PlanConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetStaticKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.ConnectingService/SetStaticKeys',
+            recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.SetStaticKeysRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.SetStaticKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class ConnectingServiceStub:
     """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
     first; each action type is asked for by name. What was asked for stands in the log.
     """
+    SetStaticKeys: _grpc.UnaryUnaryMultiCallable[_connecting_service_pb2.SetStaticKeysRequest, _connecting_service_pb2.SetStaticKeysResponse]
+    """Says whether connections may hold long-lived cloud keys. Connections that are there already keep theirs."""
     CheckConnection: _grpc.UnaryUnaryMultiCallable[_connecting_service_pb2.CheckConnectionRequest, _connecting_service_pb2.CheckConnectionResponse]
     """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
     without changing anything. Scans go on meanwhile. The same happens every day by itself.
@@ -51,6 +53,8 @@ class ConnectingServiceAsyncStub(ConnectingServiceStub):
     """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
     first; each action type is asked for by name. What was asked for stands in the log.
     """
+    SetStaticKeys: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.SetStaticKeysRequest, _connecting_service_pb2.SetStaticKeysResponse]  # type: ignore[assignment]
+    """Says whether connections may hold long-lived cloud keys. Connections that are there already keep theirs."""
     CheckConnection: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.CheckConnectionRequest, _connecting_service_pb2.CheckConnectionResponse]  # type: ignore[assignment]
     """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
     without changing anything. Scans go on meanwhile. The same happens every day by itself.
@@ -68,6 +72,14 @@ class ConnectingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
         first; each action type is asked for by name. What was asked for stands in the log.
         """
+
+    @_abc_1.abstractmethod
+    def SetStaticKeys(
+        self,
+        request: _connecting_service_pb2.SetStaticKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connecting_service_pb2.SetStaticKeysResponse, _abc.Awaitable[_connecting_service_pb2.SetStaticKeysResponse]]:
+        """Says whether connections may hold long-lived cloud keys. Connections that are there already keep theirs."""
 
     @_abc_1.abstractmethod
     def CheckConnection(

@@ -38,7 +38,9 @@ class CreateConnectionRequest(_message.Message):
     display_name: _builtins.str
     """A name for people."""
     aws_access_key_id: _builtins.str
-    """The access key id of the base user, which may do nothing but assume the given roles."""
+    """The access key id of a base user, which may do nothing but assume the given roles. Only where the organization
+    allows long-lived keys; empty where this installation's own principal assumes the roles.
+    """
     aws_secret_access_key: _builtins.str
     """Its secret; sealed on arrival, kept nowhere in the clear, returned by no call."""
     request_id: _builtins.str
