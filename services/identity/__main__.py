@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 
 from recoup.identity.v1 import (
     elevation_service_pb2,
@@ -159,7 +158,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
     dispatcher = mesh.database(settings.database.dispatcher, 2)
     resolver = TxtResolver(settings.sso.nameservers)
-    asks = {sso_domains.CHECK: partial(sso_domains.ask_again, store, resolver)}
+    asks = sso_domains.asks(store, resolver)
     mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics, asks).run(), "what is due")
     sp = ServiceProvider(settings.sso.public_url, settings.sso.return_urls)
     office = SamlOffice(store, sp, BoundedThreads(2, "saml"), mesh.denials, mesh.clock.wall_now)

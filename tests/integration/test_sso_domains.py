@@ -17,7 +17,7 @@ from services._mesh.errors import dependency_down
 from services.identity.falling_due import FallingDue
 from services.identity.model.sso import GRACE
 from services.identity.usecases import posture, sso_domains
-from services.identity.usecases.sso_domains import AGAIN, CHECK, EVERY, ask_again
+from services.identity.usecases.sso_domains import AGAIN, CHECK, EVERY
 from services.identity.wire import posture as posture_wire
 from services.identity.wire import sso as wire
 from tests.integration.test_identity_saml import cause, demanded, enforce
@@ -46,7 +46,7 @@ class Watch:
             return await sso_domains.list_domains(self.at.made.store)
 
     async def due(self) -> int:
-        found = await self.at.made.rows("SELECT FROM identity.due_items WHERE kind = $1", CHECK)
+        found = await self.at.made.rows("SELECT FROM identity.due_items WHERE kind LIKE $1", f"{CHECK}%")
         return len(found)
 
 
@@ -54,7 +54,7 @@ class Watch:
 async def watch(database: TestDatabase) -> AsyncIterator[Watch]:
     async with registry(database) as made, desk(made) as at:
         dispatcher = database.role("identity_dispatcher", 1)
-        asks = {CHECK: partial(ask_again, made.store, at.dns)}
+        asks = sso_domains.asks(made.store, at.dns)
         yield Watch(at, FallingDue(dispatcher, made.store, made.clock, asks=asks))
         await dispatcher.close()
 
@@ -104,14 +104,25 @@ async def test_a_dns_that_says_nothing_proves_nothing_either_way(watch: Watch) -
         async def txt(self, name: str) -> list[str]:
             raise dependency_down("DNS")
 
-    answering, watch.task._asks = watch.task._asks, {CHECK: partial(ask_again, at.made.store, Down())}
+    answering, watch.task._asks = watch.task._asks, sso_domains.asks(at.made.store, Down())
     assert await watch.after(EVERY + MINUTE) == 1
     assert [each.missing_since for each in await watch.domains()] == [None]
     assert await watch.after(AGAIN - MINUTE) == 0
     watch.task._asks = answering
+    kept = dict(at.dns.records)
     at.dns.records.clear()
     assert await watch.after(2 * MINUTE) == 1
     assert [each.missing_since is None for each in await watch.domains()] == [False]
+    # One that never answers proves nothing for ever: its second silence counts, and it is asked every hour.
+    watch.task._asks, at.dns.records = answering, dict(kept)
+    assert await watch.after(EVERY + MINUTE) == 1
+    watch.task._asks = sso_domains.asks(at.made.store, Down())
+    missing = []
+    for wait in (EVERY, AGAIN, AGAIN):
+        assert await watch.after(wait + MINUTE) == 1
+        missing.append([each.missing_since is not None for each in await watch.domains()])
+    assert missing == [[False], [True], [True]]
+    assert len(await at.made.events("identity.domain.lose")) == 2
     # Proven anew, it is as it was; and it is looked for once a day, however often it was proven.
     for _ in range(2):
         (domain,) = await watch.domains()

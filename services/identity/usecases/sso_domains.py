@@ -23,9 +23,11 @@ from services.identity.store import sso as store
 from services.identity.usecases.sso import too_many
 from services.identity.usecases.sso_sessions import end_domain_sessions
 
-# What falls due, and when: the next look, and the next one where the DNS didn't answer.
-CHECK = "domain_check"
+# What falls due, and when: the next look, and the next one after the DNS didn't answer.
+CHECK, CHECK_AGAIN = "domain_check", "domain_check_again"
 EVERY, AGAIN = timedelta(days=1), timedelta(hours=1)
+# What is made of an answer, in a transaction of the organization's.
+Decision = Callable[[UnitOfWork, UUID], Awaitable[None]]
 
 
 class Resolver(Protocol):
@@ -72,7 +74,7 @@ async def verify_domain(work: UnitOfWork, domain_id: UUID) -> Domain:
     before = await store.get_domain(work.connection, domain_id, lock=True)
     values = {"state": "VERIFIED", "verified_at": work.now, "missing_since": None}
     after = await store.mark_domain(work.connection, domain_id, **values)
-    await _plan(work, domain_id, EVERY)
+    await _daily(work, domain_id)
     facts = {"before": _domain_reads(before), "after": _domain_reads(after)}
     work.emit("identity.domain.verify", f"domains/{domain_id}", facts)
     return after
@@ -90,15 +92,23 @@ async def remove_domain(work: UnitOfWork, domain_id: UUID) -> None:
             {"state": "ENFORCED", "allowed": "not enforced"},
         )
     await store.delete_domain(work.connection, domain_id)
-    await due.drop_due(work.connection, work.organization_id, CHECK, domain_id)
+    await _drop(work, domain_id)
     ended = await end_domain_sessions(work, before.name) if before.state == "VERIFIED" else 0
     facts = {"before": _domain_reads(before), "after": {}, "sessions_ended": str(ended)}
     work.emit("identity.domain.remove", f"domains/{domain_id}", facts)
 
 
+def asks(reader: Store, resolver: Resolver) -> dict[str, Callable[[UUID, UUID], Awaitable[Decision]]]:
+    """What is to be asked of the DNS when it is due, by its kind."""
+    first = partial(ask_again, reader, resolver, silence=_soon)
+    # Nameservers that never answer prove nothing either: a second silence is as good as a record that is gone.
+    second = partial(ask_again, reader, resolver, silence=partial(recheck_domain, found=False, next_look=_soon))
+    return {CHECK: first, CHECK_AGAIN: second}
+
+
 async def ask_again(
-    reader: Store, resolver: Resolver, organization_id: UUID, domain_id: UUID
-) -> Callable[[UnitOfWork, UUID], Awaitable[None]]:
+    reader: Store, resolver: Resolver, organization_id: UUID, domain_id: UUID, *, silence: Decision
+) -> Decision:
     """Look for a proven domain's record again, outside of any transaction; returns what is to be made of it."""
     async with reader.read(organization_id) as connection:
         domain = await store.find_domain_by_id(connection, domain_id)
@@ -106,8 +116,8 @@ async def ask_again(
         return _nothing
     try:
         found = domain.record_value in await resolver.txt(domain.record_name)
-    except Unavailable:  # It says nothing about the record, which is looked for again soon.
-        return partial(_plan, after=AGAIN)
+    except Unavailable:
+        return silence
     return partial(recheck_domain, found=found)
 
 
@@ -115,12 +125,20 @@ async def _nothing(work: UnitOfWork, domain_id: UUID) -> None:
     """The domain was removed."""
 
 
-async def recheck_domain(work: UnitOfWork, domain_id: UUID, *, found: bool) -> None:
+async def _daily(work: UnitOfWork, domain_id: UUID) -> None:
+    await _plan(work, domain_id, CHECK, EVERY)
+
+
+async def _soon(work: UnitOfWork, domain_id: UUID) -> None:
+    await _plan(work, domain_id, CHECK_AGAIN, AGAIN)
+
+
+async def recheck_domain(work: UnitOfWork, domain_id: UUID, *, found: bool, next_look: Decision = _daily) -> None:
     """Remember that a proven domain's record is gone, or back; and have it looked for again."""
     before = await store.find_domain_by_id(work.connection, domain_id, lock=True)
     if before is None or before.state != "VERIFIED":
         return
-    await _plan(work, domain_id, EVERY)
+    await next_look(work, domain_id)
     if found == (before.missing_since is None):
         return
     after = await store.mark_domain(work.connection, domain_id, missing_since=None if found else work.now)
@@ -128,10 +146,15 @@ async def recheck_domain(work: UnitOfWork, domain_id: UUID, *, found: bool) -> N
     work.emit(action, f"domains/{domain_id}", {"before": _domain_reads(before), "after": _domain_reads(after)})
 
 
-async def _plan(work: UnitOfWork, domain_id: UUID, after: timedelta) -> None:
+async def _plan(work: UnitOfWork, domain_id: UUID, kind: str, after: timedelta) -> None:
     """The one next look at a domain."""
-    await due.drop_due(work.connection, work.organization_id, CHECK, domain_id)
-    await due.insert_due(work.connection, work.organization_id, CHECK, domain_id, work.now + after)
+    await _drop(work, domain_id)
+    await due.insert_due(work.connection, work.organization_id, kind, domain_id, work.now + after)
+
+
+async def _drop(work: UnitOfWork, domain_id: UUID) -> None:
+    for kind in (CHECK, CHECK_AGAIN):
+        await due.drop_due(work.connection, work.organization_id, kind, domain_id)
 
 
 def _domain_reads(domain: Domain) -> dict[str, str]:

@@ -28,7 +28,7 @@ from services.identity.model.sso_tokens import (
 from services.identity.store import members as members_store
 from services.identity.store import sso as store
 from services.identity.store import sso_logins as logins
-from services.identity.store.revocations import insert_revocation
+from services.identity.store.revocations import insert_revocations
 
 
 async def make_code(work: UnitOfWork, provider: Provider, member: Member, facts: LoginFacts) -> str:
@@ -151,5 +151,5 @@ async def _end_sessions_of(work: UnitOfWork, user_ids: Sequence[UUID]) -> int:
 
 async def revoke_sessions(work: UnitOfWork, session_ids: Sequence[UUID]) -> None:
     """Void every passport of these sessions, in every process."""
-    for session_id in session_ids:
-        await insert_revocation(work.connection, RevocationKind.SESSION.name, str(session_id), work.wall_now)
+    keys = [str(session_id) for session_id in session_ids]
+    await insert_revocations(work.connection, RevocationKind.SESSION.name, keys, work.wall_now)
