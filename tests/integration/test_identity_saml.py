@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services._mesh.errors import Denied, NotFound, Problem, Reason, Unauthenticated, WrongState
+from services._mesh.errors import Denied, Invalid, NotFound, Problem, Reason, Unauthenticated, WrongState
 from services.identity.model.membership import Role
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.saml.responses import EMAIL_FORMAT, TRANSIENT_FORMAT
@@ -509,10 +509,10 @@ async def test_metadata_weakens_nothing(at: Desk) -> None:
     before = await at.now()
     other = TestIdp(at.idp.entity_id)
 
-    async def load(metadata: bytes) -> Any:
+    async def load(metadata: bytes, url: str = "") -> Any:
         found = await at.now()
         return await at.made.decide(
-            lambda work: sso.import_metadata(work, found.provider_id, metadata, "", found.etag),
+            lambda work: sso.import_metadata(work, found.provider_id, metadata, url, found.etag),
             action="identity.metadata.import",
         )
 
@@ -523,6 +523,9 @@ async def test_metadata_weakens_nothing(at: Desk) -> None:
     assert cause(await at.sign_in()) == "SIGNATURE"  # The certificate before isn't trusted any more.
     with pytest.raises(WrongState):
         await load(other.metadata(entity_id="https://elsewhere.example/saml"))
+    for url in ("https://user@idp.example.com/", "https://169.254.169.254/", "https://idp.example.com:22/"):
+        with pytest.raises(Invalid, match="metadata_url"):
+            await load(other.metadata(), url)
 
 
 async def test_a_domain_is_proven_by_its_record_alone(at: Desk) -> None:

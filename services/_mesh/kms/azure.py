@@ -2,6 +2,7 @@
 
 RSA-OAEP takes no context: what binds the secret to its organization is HKDF's info and the payload's AAD. A key's
 identifier comes from a row, and our token goes where it points: only to Azure's own hosts, or to those that are given.
+Where only the end of a host's name is given, the organization says the rest, so that what it names is a tenant's URL.
 Our identities may not read keys (deploy/kms), so that the SDK asks for each wrap too, and a disabled key wraps nothing.
 """
 
@@ -22,21 +23,26 @@ from azure.core.exceptions import (
     ServiceRequestTimeoutError,
     ServiceResponseTimeoutError,
 )
+from azure.core.pipeline.transport import RequestsTransport
 from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
+from services._mesh import egress_http
+from services._mesh.egress import EgressRefused, Resolve, look_up
 from services._mesh.kms.interface import Binding, EnvelopeBroken, Kek, KmsCause, failure
 from services._mesh.threads import BoundedThreads
 
 HOSTS = (".vault.azure.net", ".managedhsm.azure.net")
 _ID = re.compile(r"https://([a-z0-9.-]{3,128}(?::[0-9]{1,5})?)/keys/[A-Za-z0-9-]{1,127}/[0-9A-Za-z]{1,64}")
 _MAX_CLIENTS = 256
+_MAX_ANSWER_BYTES = 256 * 1024
 _ALGORITHM = KeyWrapAlgorithm.rsa_oaep_256
 
 
 class AzureKms:
     """Azure Key Vault at the hosts that are given, each a host's name or, with a leading dot, the end of one.
 
-    `credential` makes the token credential when it is first needed; `verify` is a file with the CA, for tests.
+    `credential` makes the token credential when it is first needed; `verify` is a file with the CA, and `resolve` the
+    DNS, for tests.
     """
 
     def __init__(
@@ -46,9 +52,10 @@ class AzureKms:
         hosts: Sequence[str] = HOSTS,
         credential: Callable[[], Any] | None = None,
         verify: str | bool = True,
+        resolve: Resolve = look_up,
     ) -> None:
         self._threads, self._deadline, self._hosts = threads, deadline_seconds, tuple(hosts)
-        self._credential, self._verify = credential or _own_identity, verify
+        self._credential, self._verify, self._resolve = credential or _own_identity, verify, resolve
         self._token: Any = None
         self._clients: OrderedDict[str, CryptographyClient] = OrderedDict()
         self._making = threading.Lock()
@@ -67,14 +74,17 @@ class AzureKms:
         found = _ID.fullmatch(kek.reference)
         if found is None:
             raise failure(KmsCause.MISSING, kek)
-        if not any(found[1].endswith(host) if host.startswith(".") else found[1] == host for host in self._hosts):
+        is_tenants = found[1] not in self._hosts
+        if is_tenants and not any(host.startswith(".") and found[1].endswith(host) for host in self._hosts):
             raise failure(KmsCause.WRONG_REGION, kek)
         try:
-            return await self._threads.run(self._deadline, lambda: call(self._client(kek.reference)))
+            return await self._threads.run(self._deadline, lambda: call(self._client(kek.reference, is_tenants)))
+        except EgressRefused:
+            raise failure(KmsCause.WRONG_REGION, kek) from None
         except (AzureError, TimeoutError, ValueError) as error:
             raise _meaning(error, kek) from None
 
-    def _client(self, key_id: str) -> CryptographyClient:
+    def _client(self, key_id: str, is_tenants: bool) -> CryptographyClient:
         """The key's client. The SDK gives up before our deadline does, and doesn't try again."""
         with self._making:
             if key_id in self._clients:
@@ -84,16 +94,27 @@ class AzureKms:
             made = CryptographyClient(
                 key_id,
                 self._token,
+                transport=self._transport(is_tenants),
+                permit_redirects=False,
                 retry_total=0,
-                connection_timeout=self._deadline * 0.4,
-                read_timeout=self._deadline * 0.5,
-                connection_verify=self._verify,
                 verify_challenge_resource=self._verify is True,
             )
             self._clients[key_id] = made
             while len(self._clients) > _MAX_CLIENTS:
                 self._clients.popitem(last=False)
             return made
+
+    def _transport(self, is_tenants: bool) -> RequestsTransport:
+        """What sends: by the egress rule to what a tenant names, as the machine does to the operator's own hosts."""
+        read_timeout = self._deadline * 0.5
+        made = egress_http.session(_MAX_ANSWER_BYTES, read_timeout, resolve=self._resolve) if is_tenants else None
+        return RequestsTransport(
+            session=made,
+            use_env_settings=not is_tenants,
+            connection_timeout=self._deadline * 0.4,
+            read_timeout=read_timeout,
+            connection_verify=self._verify,
+        )
 
 
 def _own_identity() -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from services._mesh.context import current
+from services._mesh.egress import EgressRefused, check_url
 from services._mesh.errors import Exhausted, Reason, WrongState, invalid_field
 from services._mesh.ids import uuid7
 from services._mesh.revocations import RevocationKind
@@ -107,8 +108,11 @@ async def import_metadata(work: UnitOfWork, provider_id: UUID, metadata: bytes, 
         found = read_metadata(metadata, work.wall_now)
     except SamlRefused as refused:
         raise refusal(refused, "metadata") from refused
-    if url and not url.startswith("https://"):
-        raise invalid_field("metadata_url", "must be an https address, or empty")
+    try:
+        if url:
+            check_url(url)
+    except EgressRefused as refused:
+        raise invalid_field("metadata_url", f"{refused}, or be empty") from None
     if before.entity_id not in ("", found.entity_id) and await store.has_people(work.connection, provider_id):
         raise WrongState(
             Reason.ERROR_REASON_STATE_WRONG,

@@ -715,7 +715,7 @@ class ImportMetadataRequest(_message.Message):
     metadata: _builtins.str
     """The metadata itself, XML."""
     metadata_url: _builtins.str
-    """Where it can be had, for people; nothing is fetched from there."""
+    """Where it can be had, for people; nothing is fetched from there. A plain https address without user or port, or empty."""
     etag: _builtins.str
     """The etag that was read; required."""
     request_id: _builtins.str
