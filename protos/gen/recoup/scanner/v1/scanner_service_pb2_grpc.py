@@ -112,7 +112,7 @@ class ScannerServiceServicer:
     """
 
     def CreateConnection(self, request, context):
-        """Creates a connection: seals the base credential and generates the external id that the roles must demand.
+        """Creates a connection: seals the base key, if there is one, with the roles and the external id that they must demand.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

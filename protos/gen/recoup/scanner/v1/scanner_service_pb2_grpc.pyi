@@ -34,7 +34,7 @@ class ScannerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScannerServiceAsyncStub: ...
     CreateConnection: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.CreateConnectionRequest, _scanner_service_pb2.CreateConnectionResponse]
-    """Creates a connection: seals the base credential and generates the external id that the roles must demand."""
+    """Creates a connection: seals the base key, if there is one, with the roles and the external id that they must demand."""
     VerifyConnection: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.VerifyConnectionRequest, _scanner_service_pb2.VerifyConnectionResponse]
     """Starts the verification: every role must refuse us without the external id and with a wrong one, and let us in
     with the right one.
@@ -74,7 +74,7 @@ class ScannerServiceAsyncStub(ScannerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConnection: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.CreateConnectionRequest, _scanner_service_pb2.CreateConnectionResponse]  # type: ignore[assignment]
-    """Creates a connection: seals the base credential and generates the external id that the roles must demand."""
+    """Creates a connection: seals the base key, if there is one, with the roles and the external id that they must demand."""
     VerifyConnection: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.VerifyConnectionRequest, _scanner_service_pb2.VerifyConnectionResponse]  # type: ignore[assignment]
     """Starts the verification: every role must refuse us without the external id and with a wrong one, and let us in
     with the right one.
@@ -117,7 +117,7 @@ class ScannerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scanner_service_pb2.CreateConnectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scanner_service_pb2.CreateConnectionResponse, _abc.Awaitable[_scanner_service_pb2.CreateConnectionResponse]]:
-        """Creates a connection: seals the base credential and generates the external id that the roles must demand."""
+        """Creates a connection: seals the base key, if there is one, with the roles and the external id that they must demand."""
 
     @_abc_1.abstractmethod
     def VerifyConnection(
