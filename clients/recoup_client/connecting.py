@@ -47,7 +47,7 @@ def connect_aws(
 def connect_check(session: Session, connection_id: str) -> None:
     """Start a check of an accepted connection. `recoup connect show` says what came of it."""
     found = session.call("POST", at("/connections/{}:check", connection_id), {})
-    checked_at = found["connection"]["checkedAt"] or "never"
+    checked_at = found["connection"].get("checkedAt") or "never"
     session.show(found, [(connection_id, checked_at[:19])], "connection", "checked before at")
 
 

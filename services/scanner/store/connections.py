@@ -125,9 +125,9 @@ async def set_static_keys(connection: AsyncConnection, organization_id: UUID, al
     await connection.execute(said.on_conflict_do_update(index_elements=["organization_id"], set_=values))
 
 
-async def has_checks(connection: AsyncConnection, connection_id: UUID) -> bool:
-    """Whether a job stands that checks the connection every day."""
-    is_its = (jobs.c.kind == "check_connection") & (jobs.c.subject_id == connection_id)
+async def has_job(connection: AsyncConnection, kind: str, connection_id: UUID) -> bool:
+    """Whether a job of this kind is still to be done for a connection."""
+    is_its = (jobs.c.kind == kind) & (jobs.c.subject_id == connection_id)
     query = select(jobs.c.job_id).where(is_its, jobs.c.status.in_(("READY", "LEASED"))).limit(1)
     return (await connection.execute(query)).first() is not None
 

@@ -132,7 +132,7 @@ async def check_connection(work: UnitOfWork, planner: Planner, connection_id: UU
 
 async def _keep_checking(work: UnitOfWork, planner: Planner, connection_id: UUID) -> None:
     """See to the daily check: of a connection that is older than these, and of one whose check was given up."""
-    if not await connections.has_checks(work.connection, connection_id):
+    if not await connections.has_job(work.connection, CHECK, connection_id):
         await work.enqueue(planner.plan(work.organization_id, CHECK, connection_id, work.now + FIRST_CHECK))
 
 
