@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from services._mesh.claimed import ClaimedJob
+from services._mesh.errors import Reason, Unavailable
 from services._mesh.jobs import Job
 from services._mesh.uow import UnitOfWork
 from services.scanner.clients.aws_probes import probe
@@ -27,18 +28,24 @@ _AT_ONCE = 4
 
 
 async def verify(tools: Tools, job: ClaimedJob) -> None:
-    """Check a connection because somebody asked, and accept it or say why not."""
+    """Check a connection because somebody asked, and accept it or say why not.
+
+    Raises Unavailable when AWS doesn't answer for one that is in use: nothing follows, and it is asked again.
+    """
     roles, permissions = await _look(tools, job)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
-        await _record(work, Health.of(before, roles, permissions))
+        health = Health.of(before, roles, permissions)
+        if before.state is ConnectionState.ACTIVE and not health.is_certain:
+            raise Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, health.problem, {"operation": "sts:AssumeRole"})
+        await _record(work, health)
         await job.finish(work)
 
 
 async def check(tools: Tools, job: ClaimedJob) -> None:
     """Check a connection because its day has come, and say what it lost. One that was never accepted is given up."""
     async with job.begin() as work:
-        before = await connections.get_connection(work.connection, job.subject_id)
+        before = await connections.get_connection(work.connection, job.subject_id, lock=True)
         if before.state is ConnectionState.DISABLED:
             await job.finish(work)
             return

@@ -12,14 +12,17 @@ from recoup_local.cloud import MEMBER_ACCOUNT, PAYER_ACCOUNT, ProxyControl, star
 from recoup_local.cloud.aws_clients import AwsClients
 from recoup_local.cloud.estate.roles import create_base_user
 from services._mesh import aws
-from services._mesh.errors import Invalid, NotFound, WrongState
+from services._mesh.context import entered
+from services._mesh.errors import Invalid, NotFound, Unavailable, WrongState
 from services.scanner.model.connection import Account, ConnectionState
 from services.scanner.policies.aws import READS, act_permissions, trust_policy
 from services.scanner.store import connections as store
+from services.scanner.usecases import connections
 from services.scanner.usecases.connecting import KeyRules
+from services.scanner.usecases.kinds import VERIFY
 from tests.support.connecting import ACT_ARN, SCAN_ARN, Cloud, Office, of, opened, refused
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME
+from tests.support.things import ACME, context
 
 pytestmark = pytest.mark.services("scanner")
 
@@ -134,6 +137,12 @@ async def test_what_aws_doesnt_answer_changes_nothing(office: Office) -> None:
     rule = office.cloud.control.add_fault(action="AssumeRole", status=501, error_code="NotNow", count=None)
     office.clock.ahead += DAY
     assert await office.run(made) == before
+    with entered(context(ACME, "scanner.connection.check")) as call:
+        async with office.api.begin(ACME, call) as work:
+            await connections.check_connection(work, office.planner, made.connection_id)
+    with pytest.raises(Unavailable):
+        await office.run(made, VERIFY)
+    assert await office.get(made) == before
     office.cloud.control.remove_fault(rule)
     office.clock.ahead += timedelta(hours=1)
     found = await office.run(made)
