@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,18 @@ from services.broker.clients import AssumeFailed, Sts
 from services.broker.model.base_key import BaseKey
 from services.broker.model.purposes import ALLOWED, session_policy
 from services.scanner.clients.aws import RegionReader
+from services.scanner.detections import DETECTIONS
 from services.scanner.model.reading import Outcome
-from services.scanner.policies.aws import ACT_ROLE, READS, SCAN_ROLE, action_types, permissions_of, plan_roles
+from services.scanner.policies import aws
+from services.scanner.policies.aws import (
+    ACT_ROLE,
+    READS,
+    SCAN_ROLE,
+    act_policy,
+    action_types,
+    permissions_of,
+    plan_roles,
+)
 
 EXTERNAL_ID, REGION = "recoup-of-acme", "us-east-1"
 
@@ -151,6 +161,14 @@ async def _carry_out(account: Account, kind: ActionKind, resource: ResourceKey) 
         while not await ec2.is_complete(step.name, result, plan):
             pass
         assert await ec2.find_effect(step.name, "action-1", resource) == result
+
+
+def test_a_change_is_never_allowed_on_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(permission.startswith("ec2:Describe") for permission in READS)
+    added = replace(DETECTIONS[0], action_permissions=("ec2:ModifySnapshotAttribute",))
+    monkeypatch.setattr(aws, "DETECTIONS", (added,))
+    with pytest.raises(ValueError, match="ec2:ModifySnapshotAttribute"):
+        act_policy([added.action_type])
 
 
 def test_every_change_of_the_catalogue_is_one_that_the_broker_lets_be_asked_for() -> None:

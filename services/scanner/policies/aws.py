@@ -57,9 +57,17 @@ def action_types() -> tuple[str, ...]:
 
 
 def permissions_of(action_type: str) -> frozenset[str]:
-    """What one action type needs: the reads around it, and its changes."""
+    """What one action type needs: the reads around it, and its changes. Raises ValueError for one that isn't placed."""
     wanted = [d for d in DETECTIONS if d.action_type == action_type]
-    return frozenset(p for d in wanted for p in (*d.reads, *d.action_permissions))
+    needed = frozenset(p for d in wanted for p in (*d.reads, *d.action_permissions))
+    return _placed(needed)
+
+
+def _placed(needed: frozenset[str]) -> frozenset[str]:
+    """The permissions, none of which is a change on everything or a read of data."""
+    if lost := sorted(p for p in needed - RESOURCES.keys() if not p.startswith("ec2:Describe")):
+        raise ValueError(f"say in RESOURCES where {', '.join(lost)} applies")
+    return needed
 
 
 def act_permissions() -> tuple[str, ...]:
