@@ -9,7 +9,7 @@ import click
 from recoup_client.session import Group, Session
 
 _PROVIDERS = ("aws", "azure", "google", "file")
-_COLUMNS = ("version", "state", "provider", "region", "key", "key version", "since")
+_COLUMNS = ("version", "state", "provider", "region", "key", "key version", "since", "credentials")
 
 
 @click.group(cls=Group)
@@ -38,6 +38,24 @@ def kek_list(session: Session) -> None:
     session.show(found, [_row(each) for each in found["keks"]], *_COLUMNS)
 
 
+@kek.command("rotate")
+@click.pass_obj
+def kek_rotate(session: Session) -> None:
+    """Have all that is sealed under other keys wrapped under the newest one; `recoup kek list` shows how far it is."""
+    found = session.call("POST", "/keks:rotate", {})
+    row = (*_row(found["kek"])[:-1], str(found.get("credentialsToMove", 0)))
+    session.show(found, [row], *_COLUMNS[:-1], "to move")
+
+
+@kek.command("retire")
+@click.argument("version", type=click.IntRange(min=1))
+@click.pass_obj
+def kek_retire(session: Session, version: int) -> None:
+    """Retire key VERSION, which nothing is sealed under any more: it may be destroyed where it is kept."""
+    found = session.call("POST", f"/keks/{version}:retire", {})
+    session.show(found, [_row(found["kek"])], *_COLUMNS)
+
+
 def _row(found: dict[str, Any]) -> tuple[str, ...]:
     state, provider = (found[name].rpartition("_")[2].lower() for name in ("state", "provider"))
     return (
@@ -48,4 +66,5 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["keyId"],
         found["keyVersion"],
         found["createdAt"][:19],
+        str(found.get("credentials", 0)),
     )

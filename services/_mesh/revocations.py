@@ -29,6 +29,7 @@ class RevocationKind(StrEnum):
     ORGANIZATION = "organization"
     TOKEN = "token"  # noqa: S105 - a kind of revocation, not a secret
     CREDENTIAL = "credential"
+    RESEALED = "resealed"  # Takes no trust: told to whoever keeps keys (`on_entry`), and not remembered.
 
 
 # Sessions, tokens and credentials end for good; an actor or organization may be trusted again afterwards.
@@ -84,8 +85,9 @@ class Revocations:
         for entry in entries:
             if not self._catching_up and entry.seq != self.last_seq + 1:
                 raise FeedGap(f"{entry.seq} after {self.last_seq}")
-            before, _ = self._entries.get((entry.kind, entry.key), (0.0, 0))
-            self._entries[entry.kind, entry.key] = max(entry.revoked_at, before), entry.seq
+            if entry.kind is not RevocationKind.RESEALED:
+                before, _ = self._entries.get((entry.kind, entry.key), (0.0, 0))
+                self._entries[entry.kind, entry.key] = max(entry.revoked_at, before), entry.seq
             self.last_seq = entry.seq
             self.on_entry(entry)
         if self.last_seq < latest_seq:

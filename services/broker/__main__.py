@@ -14,6 +14,7 @@ from services.broker.config import BrokerSettings
 from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
+from services.broker.rewrapping import Rewrapper
 from services.broker.rpc import BrokerRpc
 from services.broker.usecases import Desk
 
@@ -26,10 +27,12 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     kms = KeyServices(settings.kms, mesh.profile)
     opener = Opener(kms, KeyCache(monotonic))
     mesh.revocations.on_entry = opener.revoked
-    desk = Desk(opener, Sts(threads, settings.aws), UsedGrants(mesh.clock.wall_seconds()), mesh.clock)
+    used = UsedGrants(mesh.clock.wall_seconds())
+    desk = Desk(opener, Sts(threads, settings.aws), used, mesh.clock)
+    rpc = BrokerRpc(desk, Rewrapper(kms, used, mesh.clock))
     mesh.follow_revocations()
     try:
-        await mesh.serve([(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], BrokerRpc(desk))])
+        await mesh.serve([(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], rpc)])
     finally:
         opener.close()
         kms.close()

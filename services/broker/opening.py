@@ -51,7 +51,7 @@ class Opener:
     def revoked(self, entry: Revocation) -> None:
         """Forget the keys of what the feed says is revoked, or sealed anew."""
         try:
-            if entry.kind is RevocationKind.CREDENTIAL:
+            if entry.kind in (RevocationKind.CREDENTIAL, RevocationKind.RESEALED):
                 self._cache.purge(credential_id=UUID(entry.key))
             elif entry.kind is RevocationKind.ORGANIZATION:
                 self._cache.purge(organization_id=UUID(entry.key))

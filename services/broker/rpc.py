@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from recoup.broker.v1 import broker_service_pb2 as pb
 from recoup.broker.v1 import broker_service_pb2_grpc
+from services._mesh.kms.interface import Kek, KeyService, SecretContext
 from services._mesh.times import stamp
 from services.broker import usecases
+from services.broker.rewrapping import PROBE_PURPOSE, Rewrapper
 from services.broker.usecases import Desk
 
 Context = Any
@@ -16,8 +19,8 @@ Context = Any
 class BrokerRpc(broker_service_pb2_grpc.BrokerServiceServicer):
     """recoup.broker.v1.BrokerService."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, rewrapper: Rewrapper) -> None:
+        self._desk, self._rewrapper = desk, rewrapper
 
     async def OpenCredential(self, request: pb.OpenCredentialRequest, context: Context) -> pb.OpenCredentialResponse:
         opened = await usecases.open_credential(self._desk, request.sealed_credential)
@@ -42,6 +45,29 @@ class BrokerRpc(broker_service_pb2_grpc.BrokerServiceServicer):
             with_external_id=_outcome(found.with_external_id),
             error_code=found.error_code,
         )
+
+    async def RewrapCredentials(
+        self, request: pb.RewrapCredentialsRequest, context: Context
+    ) -> pb.RewrapCredentialsResponse:
+        given = [(UUID(each.credential_id), each.sealed_credential) for each in request.credentials]
+        done = await self._rewrapper.rewrap_credentials(_kek(request.kek), given)
+        return pb.RewrapCredentialsResponse(
+            credentials=[
+                pb.RewrappedCredential(
+                    credential_id=str(each.credential_id), sealed_credential=each.envelope, problem=each.problem
+                )
+                for each in done
+            ]
+        )
+
+    async def ProveKek(self, request: pb.ProveKekRequest, context: Context) -> pb.ProveKekResponse:
+        probe = SecretContext(UUID(request.organization_id), UUID(request.probe_id), PROBE_PURPOSE)
+        await self._rewrapper.prove_kek(probe, _kek(request.kek), request.wrapped, request.digest)
+        return pb.ProveKekResponse()
+
+
+def _kek(name: pb.KekName) -> Kek:
+    return Kek(KeyService(name.service), name.reference)
 
 
 def _outcome(name: str) -> pb.ProbeOutcome.ValueType:

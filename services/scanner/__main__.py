@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recoup.scanner.v1 import connecting_service_pb2, kek_service_pb2, scanner_service_pb2
+from recoup.scanner.v1 import connecting_service_pb2, kek_service_pb2, scanner_service_pb2, sealing_service_pb2
 from services._mesh.job_tasks import own_jobs
 from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
@@ -12,14 +12,19 @@ from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services.scanner.checking import give_up
 from services.scanner.clients.peers import Exceptions, Identity
+from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.config import ScannerSettings
+from services.scanner.model.rewrapping import REWRAP
 from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
 from services.scanner.rpc.scanner import ScannerRpc
+from services.scanner.rpc.sealing import SealingRpc
 from services.scanner.usecases.connecting import KeyRules
+from services.scanner.usecases.credentials import REVOKE, CredentialPolicies
 from services.scanner.usecases.keks import Keks
 from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
+from services.scanner.usecases.rewrapping import Rewrapping
 
 
 async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
@@ -28,12 +33,19 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     mesh.follow_revocations()
     produce(mesh, "scanner", store)
     policies = Policies(store, Identity(mesh.channels.to("identity")))
-    work = {VERIFY: policies.verify, CHECK: policies.check, SCAN: policies.scan}
+    credentials, rewrapping = CredentialPolicies(store), Rewrapping(store)
+    work = {
+        VERIFY: policies.verify,
+        CHECK: policies.check,
+        SCAN: policies.scan,
+        REVOKE: credentials.revoke,
+        REWRAP: rewrapping.policy,
+    }
     office = await own_jobs(mesh, "scanner", store, work, on_dead=give_up)
     kms = KeyServices(settings.kms, mesh.profile)
     pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
-    keks = Keks(store, kms, settings.kms.own_kek)
+    keks = Keks(store, kms, settings.kms.own_kek, Wrapper(mesh.channels.to("broker")))
     rules = KeyRules(settings.scanner.aws_principal, settings.scanner.static_keys == "allowed")
     rpc = ScannerRpc(store, office.planner, Sealer(kms, keks.kek_in_use), pages, exceptions, rules)
     connecting = ConnectingRpc(store, office.planner, rules)
@@ -42,7 +54,8 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
             [
                 (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc),
                 (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], connecting),
-                (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, pages)),
+                (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, office.planner, pages)),
+                (sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"], SealingRpc(store, rewrapping)),
                 office.service,
             ]
         )

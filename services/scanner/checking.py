@@ -18,7 +18,7 @@ from services.scanner.model.connection import Account, Connection, ConnectionSta
 from services.scanner.model.health import Health
 from services.scanner.policies.aws import READS, act_permissions
 from services.scanner.store import connections, scans
-from services.scanner.usecases.kinds import CHECK, PENDING_PERIOD
+from services.scanner.usecases.kinds import CHECK, PENDING_PERIOD, VERIFY
 from services.scanner.working import Tools
 
 # Where AWS didn't answer, nothing follows; it is asked again before the next day.
@@ -147,6 +147,6 @@ async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
     elif job.kind == CHECK:
         problem = f"the daily check was given up after several attempts ({error}); verify to have it run again"
         await connections.mark_connection(work.connection, job.subject_id, problem=problem)
-    else:
+    elif job.kind == VERIFY:
         problem = f"the verification was given up after several attempts ({error}); verify again"
         await connections.mark_connection(work.connection, job.subject_id, state="FAILED", problem=problem)

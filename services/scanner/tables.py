@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Numeric, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData(schema="scanner")
@@ -39,6 +51,11 @@ credentials = Table(
     Column("connection_id", _Id, nullable=False),
     Column("envelope", LargeBinary, nullable=False),
     Column("created_at", _Moment, nullable=False),
+    Column("kek", LargeBinary, Computed("the envelope's")),
+    Column("rewrapped_at", _Moment),
+    Column("untold", Boolean, nullable=False),
+    Column("stuck_for", _Id),
+    Column("problem", Text, nullable=False),
 )
 
 keks = Table(

@@ -9,9 +9,15 @@ from services._mesh.credentials import CredentialDesk
 from services._mesh.job_tasks import work_on
 from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
-from services.scanner import checking, working
+from services._mesh.worker import Handler
+from services.scanner import checking, sealing, working
+from services.scanner.clients.feed import Feed
 from services.scanner.clients.peers import Broker, Pricing
+from services.scanner.clients.rewrapping import Keeper, Wrapper
 from services.scanner.config import ScannerWorkerSettings
+from services.scanner.model.rewrapping import REWRAP
+from services.scanner.sealing import Rotating
+from services.scanner.usecases.credentials import REVOKE
 from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.working import Tools
 
@@ -28,10 +34,13 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         settings.aws,
         settings.checking.every_hours,
     )
-    handlers = {
+    feed = Feed(mesh.channels.to("identity"))
+    handlers: dict[str, Handler] = {
         VERIFY: partial(checking.verify, tools),
         CHECK: partial(checking.check, tools),
         SCAN: partial(working.scan, tools),
+        REVOKE: partial(sealing.revoke, feed),
+        REWRAP: partial(sealing.rewrap, Rotating(feed, Keeper(mesh.channels.to("scanner")), Wrapper(broker))),
     }
     await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=checking.give_up)
     try:

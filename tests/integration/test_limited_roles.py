@@ -229,7 +229,9 @@ async def test_what_is_about_a_whole_connection_isnt_for_who_is_limited_to_tags(
                     assert isinstance(await refused(asked), problem)
         with entered(by(BOB, limits)) as call:
             async with estate.scanner.begin(ACME, call) as work:
-                assert isinstance(await refused(connections.disable_connection(work, THEIRS, "x")), problem)
+                assert isinstance(
+                    await refused(connections.disable_connection(work, estate.planner, THEIRS, "x")), problem
+                )
 
 
 async def test_a_limited_role_decides_about_its_actions_and_no_others(estate: Estate) -> None:

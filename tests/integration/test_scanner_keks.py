@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +14,27 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from recoup.broker.v1 import broker_service_pb2_grpc
 from recoup.scanner.v1 import kek_service_pb2 as pb
 from services._mesh.clock import Clock
 from services._mesh.context import entered
 from services._mesh.envelope import open_envelope, parse
 from services._mesh.errors import AlreadyExists, Invalid, Problem
+from services._mesh.jobs import Planner
 from services._mesh.kms.interface import Kek, KeyService, SecretContext
 from services._mesh.kms.opening import Sealer
 from services._mesh.outbox import EventOwed
 from services._mesh.pages import PageTokens
 from services._mesh.uow import Store
+from services.broker.model.replay import UsedGrants
+from services.broker.rewrapping import Rewrapper
+from services.broker.rpc import BrokerRpc
+from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.rpc.keks import KekRpc
 from services.scanner.usecases.keks import Keks
 from tests.support.kms import RING, Ring
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, GLOBEX, context
+from tests.support.things import ACME, GLOBEX, context, keys, serving
 
 pytestmark = pytest.mark.services("scanner")
 RULE = Kek(KeyService.FILE, f"{RING}/by-rule/1")
@@ -67,11 +74,20 @@ async def registered(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Re
     async def by_rule(_: UUID) -> Kek:
         return RULE
 
+    unused: Any = None
     ring = Ring(tmp_path)
     role = database.role("scanner_api", pool_size=8)
     store = Store(role, "scanner", Clock())
-    keks = Keks(store, ring.sealing, by_rule)
-    yield Registered(store, ring, keks, KekRpc(store, keks, PageTokens(b"k" * 32)))
+    key, _ = keys(tmp_path, "scanner")
+    rewrapper = Rewrapper(ring.whole, UsedGrants(0.0), Clock())
+
+    def broker(server: Any) -> None:
+        broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(BrokerRpc(unused, rewrapper), server)
+
+    async with serving(broker, "scanner") as channel:
+        keks = Keks(store, ring.sealing, by_rule, Wrapper(channel))
+        rpc = KekRpc(store, keks, Planner(key, "scanner", Clock()), PageTokens(b"k" * 32))
+        yield Registered(store, ring, keks, rpc)
     await role.close()
     ring.threads.close()
 
@@ -107,6 +123,17 @@ async def test_a_key_that_does_not_wrap_is_not_taken(registered: Registered, sta
     assert not await registered.events()
     registered.ring.set_states({})
     assert (await registered.register()).version == 1
+
+
+async def test_a_key_that_the_broker_can_not_unwrap_under_is_not_taken(registered: Registered, tmp_path: Path) -> None:
+    """It wraps, so that whatever was sealed under it would be lost."""
+    registered.ring.whole_file.write_text(json.dumps({
+        **json.loads(registered.ring.whole_file.read_text()), "states": {f"{RING}/acme/1": "DENIED"}
+    }))  # fmt: skip
+    with pytest.raises(Problem) as refused:
+        await registered.register()
+    assert refused.value.metadata["cause"] == "DENIED"
+    assert not (await registered.listed()).keks
 
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"

@@ -10,6 +10,7 @@ from recoup.audit.v1 import erasure_service_pb2
 from recoup.audit.v1 import evidence_service_pb2
 from recoup.audit.v1 import signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
+from recoup.identity.v1 import credential_service_pb2
 from recoup.identity.v1 import elevation_service_pb2
 from recoup.identity.v1 import exception_service_pb2
 from recoup.identity.v1 import identity_service_pb2
@@ -28,6 +29,7 @@ from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import connecting_service_pb2
 from recoup.scanner.v1 import kek_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
+from recoup.scanner.v1 import sealing_service_pb2
 
 SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
     "actions": (
@@ -45,6 +47,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
     ),
     "identity": (
+        credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"],
         elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"],
         exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"],
         identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
@@ -67,5 +70,6 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"],
         kek_service_pb2.DESCRIPTOR.services_by_name["KekService"],
         scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
+        sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"],
     ),
 }

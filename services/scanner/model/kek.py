@@ -25,6 +25,7 @@ class KekState(enum.StrEnum):
 
     ACTIVE = "ACTIVE"
     SUPERSEDED = "SUPERSEDED"
+    RETIRED = "RETIRED"
 
 
 class KekInvalid(ValueError):

@@ -7,20 +7,22 @@ from typing import Any
 from recoup.scanner.v1 import kek_service_pb2 as pb
 from recoup.scanner.v1 import kek_service_pb2_grpc
 from services._mesh.context import current
+from services._mesh.jobs import Planner
 from services._mesh.kms.interface import KeyService
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import stamp
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.model.kek import NamedKek, RegisteredKek
 from services.scanner.usecases import keks as usecases
+from services.scanner.usecases import rewrapping
 from services.scanner.usecases.keks import Keks
 
 
 class KekRpc(kek_service_pb2_grpc.KekServiceServicer):
     """recoup.scanner.v1.KekService."""
 
-    def __init__(self, store: Store, keks: Keks, pages: PageTokens) -> None:
-        self._store, self._keks, self._pages = store, keks, pages
+    def __init__(self, store: Store, keks: Keks, planner: Planner, pages: PageTokens) -> None:
+        self._store, self._keks, self._planner, self._pages = store, keks, planner, pages
 
     async def RegisterKek(self, request: pb.RegisterKekRequest, context: Any) -> pb.RegisterKekResponse:
         earlier = await self._store.replayed(request, pb.RegisterKekResponse)
@@ -35,13 +37,38 @@ class KekRpc(kek_service_pb2_grpc.KekServiceServicer):
 
         return await self._store.write(request, pb.RegisterKekResponse, decide)
 
+    async def RotateKek(self, request: pb.RotateKekRequest, context: Any) -> pb.RotateKekResponse:
+        earlier = await self._store.replayed(request, pb.RotateKekResponse)
+        if earlier is not None:
+            return earlier
+        newest = await rewrapping.find_newest(self._store)
+        await self._keks.probe(newest.named)
+
+        async def decide(work: UnitOfWork) -> pb.RotateKekResponse:
+            left = await rewrapping.rotate_kek(work, self._planner, newest)
+            return pb.RotateKekResponse(kek=_kek(newest), credentials_to_move=left)
+
+        return await self._store.write(request, pb.RotateKekResponse, decide)
+
+    async def RetireKek(self, request: pb.RetireKekRequest, context: Any) -> pb.RetireKekResponse:
+        async def decide(work: UnitOfWork) -> pb.RetireKekResponse:
+            return pb.RetireKekResponse(kek=_kek(await rewrapping.retire_kek(work, request.version)))
+
+        return await self._store.write(request, pb.RetireKekResponse, decide)
+
     async def ListKeks(self, request: pb.ListKeksRequest, context: Any) -> pb.ListKeksResponse:
         organization_id, limit = current().organization(), size_of(request)
         position = self._pages.decode(organization_id, request)
         found = await usecases.list_keks(self._store, int(position) if position else None, limit)
         more = len(found) > limit
         token = self._pages.encode(organization_id, request, str(found[limit - 1].version)) if more else ""
-        return pb.ListKeksResponse(keks=[_kek(each) for each in found[:limit]], next_page_token=token)
+        uses = await usecases.count_uses(self._store)
+        return pb.ListKeksResponse(
+            keks=[_kek(each, uses.by_reference.get(each.named.kek().reference, 0)) for each in found[:limit]],
+            next_page_token=token,
+            credentials_by_rule=uses.by_rule,
+            credentials_stuck=uses.stuck,
+        )
 
 
 def _named(request: pb.RegisterKekRequest) -> NamedKek:
@@ -49,7 +76,7 @@ def _named(request: pb.RegisterKekRequest) -> NamedKek:
     return NamedKek(KeyService[name], request.key_id, request.region, request.key_version)
 
 
-def _kek(found: RegisteredKek) -> pb.Kek:
+def _kek(found: RegisteredKek, credentials: int = 0) -> pb.Kek:
     return pb.Kek(
         version=found.version,
         provider=pb.KekProvider.Value(f"KEK_PROVIDER_{found.named.service.name}"),
@@ -58,4 +85,5 @@ def _kek(found: RegisteredKek) -> pb.Kek:
         key_version=found.named.key_version,
         state=pb.KekState.Value(f"KEK_STATE_{found.state.value}"),
         created_at=stamp(found.created_at),
+        credentials=credentials,
     )

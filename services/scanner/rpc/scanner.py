@@ -65,7 +65,7 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
         self, request: pb.DisableConnectionRequest, context: Context
     ) -> pb.DisableConnectionResponse:
         async def decide(work: UnitOfWork) -> pb.DisableConnectionResponse:
-            found = await connections.disable_connection(work, UUID(request.connection_id), request.etag)
+            found = await connections.disable_connection(work, self._planner, UUID(request.connection_id), request.etag)
             return pb.DisableConnectionResponse(connection=wire.connection(found))
 
         return await self._store.write(request, pb.DisableConnectionResponse, decide)

@@ -151,6 +151,14 @@ async def get_envelope(connection: AsyncConnection, credential_id: UUID) -> byte
     return bytes(row.envelope)
 
 
+async def is_in_use(connection: AsyncConnection, credential_id: UUID) -> bool:
+    """Whether a connection that isn't disabled uses a credential."""
+    using = select(connections.c.connection_id).where(
+        connections.c.credential_id == credential_id, connections.c.state != ConnectionState.DISABLED.value
+    )
+    return bool((await connection.execute(select(using.exists()))).scalar())
+
+
 async def find_external_id(connection: AsyncConnection) -> str | None:
     """The external id of the transaction's organization, or None where it has none yet."""
     found: str | None = (await connection.execute(select(external_ids.c.external_id))).scalar()

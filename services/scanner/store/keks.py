@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services._mesh.kms.interface import KeyService
+from services._mesh.kms.interface import Kek, KeyService
 from services.scanner.model.kek import KekState, NamedKek, RegisteredKek
 from services.scanner.tables import keks
 
@@ -19,7 +19,7 @@ def _kek(row: Any) -> RegisteredKek:
 
 
 async def lock(connection: AsyncConnection, organization_id: UUID) -> None:
-    """Let one registration of an organization at a time decide."""
+    """Let one decision about an organization's keys be made at a time."""
     key = {"key": f"scanner.keks/{organization_id}"}
     await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
 
@@ -37,6 +37,30 @@ async def find_named(connection: AsyncConnection, named: NamedKek) -> Registered
     )
     row = (await connection.execute(same)).one_or_none()
     return None if row is None else _kek(row)
+
+
+async def find_kek(connection: AsyncConnection, kek_id: UUID) -> RegisteredKek | None:
+    """A key by its id."""
+    row = (await connection.execute(select(keks).where(keks.c.kek_id == kek_id))).one_or_none()
+    return None if row is None else _kek(row)
+
+
+async def find_version(connection: AsyncConnection, version: int) -> RegisteredKek | None:
+    """A key by its number."""
+    row = (await connection.execute(select(keks).where(keks.c.version == version))).one_or_none()
+    return None if row is None else _kek(row)
+
+
+async def is_retired(connection: AsyncConnection, kek: Kek) -> bool:
+    """Whether a key that envelopes name is retired."""
+    rows = await connection.execute(select(keks).where(keks.c.state == KekState.RETIRED.value))
+    return any(_kek(row).named.kek() == kek for row in rows)
+
+
+async def mark_kek(connection: AsyncConnection, kek_id: UUID, state: KekState) -> RegisteredKek:
+    """Change where a key stands."""
+    changed = update(keks).where(keks.c.kek_id == kek_id).values(state=state.value).returning(keks)
+    return _kek((await connection.execute(changed)).one())
 
 
 async def list_keks(connection: AsyncConnection, before: int | None, limit: int) -> list[RegisteredKek]:

@@ -6,6 +6,7 @@ import json
 from uuid import UUID
 
 from services._mesh.context import current
+from services._mesh.envelope import parse
 from services._mesh.errors import Conflict, Denied, FieldViolation, Invalid, Reason
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Planner
@@ -20,8 +21,9 @@ from services.scanner.model.connection import (
     NewConnection,
     SealedConnection,
 )
-from services.scanner.store import connections
+from services.scanner.store import connections, keks
 from services.scanner.usecases.connecting import KeyRules, check_key, new_external_id
+from services.scanner.usecases.credentials import revoke_credential
 from services.scanner.usecases.kinds import (
     CHECK,
     EVIDENCE_PAGE,
@@ -77,6 +79,7 @@ async def create_connection(
         work.now,
         None,
     )
+    await _require_open_kek(work, sealed.envelope)
     await connections.insert_connection(work.connection, made, sealed.envelope)
     await work.enqueue(planner.plan(work.organization_id, CHECK, made.connection_id, work.now + FIRST_CHECK))
     work.emit(
@@ -89,6 +92,13 @@ async def create_connection(
         },
     )
     return made
+
+
+async def _require_open_kek(work: UnitOfWork, envelope: bytes) -> None:
+    """Raises Conflict where the key was retired since the credential was sealed under it."""
+    await keks.lock(work.connection, work.organization_id)
+    if await keks.is_retired(work.connection, parse(envelope).kek):
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "The key was retired at the same moment. Connect again.")
 
 
 def _plaintext(external_id: str, given: NewConnection) -> bytes:
@@ -136,8 +146,8 @@ async def _keep_checking(work: UnitOfWork, planner: Planner, connection_id: UUID
         await work.enqueue(planner.plan(work.organization_id, CHECK, connection_id, work.now + FIRST_CHECK))
 
 
-async def disable_connection(work: UnitOfWork, connection_id: UUID, etag: str) -> Connection:
-    """Switch a connection off. Raises NotFound, Conflict (ETAG_MISMATCH), Denied."""
+async def disable_connection(work: UnitOfWork, planner: Planner, connection_id: UUID, etag: str) -> Connection:
+    """Switch a connection off, and have its credential revoked. Raises NotFound, Conflict (ETAG_MISMATCH), Denied."""
     current().require_whole_connections()
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if etag != found.etag:
@@ -145,6 +155,7 @@ async def disable_connection(work: UnitOfWork, connection_id: UUID, etag: str) -
     marked = await connections.mark_connection(
         work.connection, connection_id, state=ConnectionState.DISABLED.value, problem=""
     )
+    await revoke_credential(work, planner, found.credential_id)
     work.emit("scanner.connection.disable", f"connections/{connection_id}")
     return marked
 

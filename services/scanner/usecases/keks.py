@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from services._mesh.context import current
@@ -12,8 +14,10 @@ from services._mesh.errors import AlreadyExists, Exhausted, Reason, invalid_fiel
 from services._mesh.ids import uuid7
 from services._mesh.kms.interface import Binding, Kek, Kms, SecretContext
 from services._mesh.uow import Store, UnitOfWork
+from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.model.kek import PROBE_PURPOSE, KekInvalid, KekState, NamedKek, RegisteredKek
 from services.scanner.store import keks as store
+from services.scanner.store import rewrapping
 
 # Each is a row that posture counts, and that somebody has to keep alive while anything is sealed under it.
 MAX_KEKS = 1000
@@ -22,8 +26,8 @@ MAX_KEKS = 1000
 class Keks:
     """The keys of organizations: named by themselves, or given by the installation's rule, which `own_kek` knows."""
 
-    def __init__(self, reader: Store, kms: Kms, own_kek: Callable[[UUID], Awaitable[Kek]]) -> None:
-        self._reader, self._kms, self._own_kek = reader, kms, own_kek
+    def __init__(self, reader: Store, kms: Kms, own_kek: Callable[[UUID], Awaitable[Kek]], wrapper: Wrapper) -> None:
+        self._reader, self._kms, self._own_kek, self._wrapper = reader, kms, own_kek, wrapper
 
     async def kek_in_use(self, organization_id: UUID) -> Kek:
         """The key that is sealed under. Raises WrongState (KMS_KEY_UNUSABLE) where there is none."""
@@ -32,16 +36,16 @@ class Keks:
         return found.named.kek() if found is not None else await self._own_kek(organization_id)
 
     async def probe(self, named: NamedKek) -> None:
-        """Wrap under a key, which changes nothing. Raises Invalid for a name that is none, and what the service raises.
-
-        That the broker may unwrap is seen where a connection is verified, before anything uses it.
-        """
+        """Wrap under a key, and have the broker unwrap. Raises Invalid for what is no name, and what either says."""
         try:
             kek = named.kek()
         except KekInvalid as error:
             raise invalid_field(error.field, error.rule) from None
         context = SecretContext(current().organization(), uuid7(), PROBE_PURPOSE)
-        await self._kms.wrap(kek, os.urandom(32), Binding(context.canonical(VERSION), context, kek))
+        material = os.urandom(32)
+        wrapped = await self._kms.wrap(kek, material, Binding(context.canonical(VERSION), context, kek))
+        digest = hashlib.sha256(material).digest()
+        await self._wrapper.prove(context.organization_id, context.credential_id, kek, wrapped, digest)
 
 
 async def register_kek(work: UnitOfWork, named: NamedKek) -> RegisteredKek:
@@ -73,3 +77,22 @@ async def list_keks(reader: Store, before: int | None, limit: int) -> list[Regis
     """Keys, the newest first; one more than `limit` shows that there are more."""
     async with reader.read() as connection:
         return await store.list_keks(connection, before, limit + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """How many credentials are under each key, by its reference; under none that was named; and stuck."""
+
+    by_reference: Mapping[str, int]
+    by_rule: int
+    stuck: int
+
+
+async def count_uses(reader: Store) -> Uses:
+    """What is sealed under what."""
+    async with reader.read() as connection:
+        counts = await rewrapping.count_by_kek(connection)
+        named = {each.named.kek().reference for each in await store.list_keks(connection, None, MAX_KEKS)}
+        newest = await store.find_active(connection)
+        stuck = 0 if newest is None else await rewrapping.count_stuck(connection, newest.kek_id)
+    return Uses(counts, sum(count for kek, count in counts.items() if kek not in named), stuck)

@@ -3,9 +3,11 @@
 isort:skip_file
 The one process that opens a sealed credential, and what it gives for one."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -195,3 +197,196 @@ class ProbeCredentialResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProbeCredentialResponse: _TypeAlias = ProbeCredentialResponse  # noqa: Y015
+
+@_typing.final
+class KekName(_message.Message):
+    """A KEK as envelopes name it (docs/ENVELOPE.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    service: _builtins.int
+    """The number of its key service."""
+    reference: _builtins.str
+    """Its reference, with its version."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.int = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KekName: _TypeAlias = KekName  # noqa: Y015
+
+@_typing.final
+class SealedCredential(_message.Message):
+    """A sealed credential to be wrapped anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    SEALED_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    credential_id: _builtins.str
+    """The credential, a UUID."""
+    sealed_credential: _builtins.bytes
+    """The envelope's bytes as stored."""
+    def __init__(
+        self,
+        *,
+        credential_id: _builtins.str = ...,
+        sealed_credential: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "sealed_credential", b"sealed_credential"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealedCredential: _TypeAlias = SealedCredential  # noqa: Y015
+
+@_typing.final
+class RewrapCredentialsRequest(_message.Message):
+    """Asks for credentials wrapped anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kek(self) -> Global___KekName:
+        """The KEK to wrap under; must be the grant's."""
+
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedCredential]:
+        """The credentials, all of the grant's organization."""
+
+    def __init__(
+        self,
+        *,
+        kek: Global___KekName | None = ...,
+        credentials: _abc.Iterable[Global___SealedCredential] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kek", b"kek"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "kek", b"kek"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapCredentialsRequest: _TypeAlias = RewrapCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class RewrappedCredential(_message.Message):
+    """What became of one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    SEALED_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    credential_id: _builtins.str
+    """The credential, a UUID."""
+    sealed_credential: _builtins.bytes
+    """The new envelope; empty where there is a problem."""
+    problem: _builtins.str
+    """Why it stays as it is, for a person; empty where it doesn't."""
+    def __init__(
+        self,
+        *,
+        credential_id: _builtins.str = ...,
+        sealed_credential: _builtins.bytes = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "problem", b"problem", "sealed_credential", b"sealed_credential"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrappedCredential: _TypeAlias = RewrappedCredential  # noqa: Y015
+
+@_typing.final
+class RewrapCredentialsResponse(_message.Message):
+    """What became of them, in the request's order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___RewrappedCredential]:
+        """The credentials."""
+
+    def __init__(
+        self,
+        *,
+        credentials: _abc.Iterable[Global___RewrappedCredential] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapCredentialsResponse: _TypeAlias = RewrapCredentialsResponse  # noqa: Y015
+
+@_typing.final
+class ProveKekRequest(_message.Message):
+    """Asks for the proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    KEK_FIELD_NUMBER: _builtins.int
+    WRAPPED_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization that the material was wrapped for, a UUID."""
+    probe_id: _builtins.str
+    """What it was wrapped for, a UUID made for this."""
+    wrapped: _builtins.bytes
+    """The wrapped material."""
+    digest: _builtins.bytes
+    """SHA-256 of the material."""
+    @_builtins.property
+    def kek(self) -> Global___KekName:
+        """The KEK."""
+
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        probe_id: _builtins.str = ...,
+        kek: Global___KekName | None = ...,
+        wrapped: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kek", b"kek"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kek", b"kek", "organization_id", b"organization_id", "probe_id", b"probe_id", "wrapped", b"wrapped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveKekRequest: _TypeAlias = ProveKekRequest  # noqa: Y015
+
+@_typing.final
+class ProveKekResponse(_message.Message):
+    """It unwraps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveKekResponse: _TypeAlias = ProveKekResponse  # noqa: Y015

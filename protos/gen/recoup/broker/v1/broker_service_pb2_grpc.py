@@ -45,6 +45,16 @@ class BrokerServiceStub:
                 request_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProbeCredentialRequest.SerializeToString,
                 response_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProbeCredentialResponse.FromString,
                 _registered_method=True)
+        self.RewrapCredentials = channel.unary_unary(
+                '/recoup.broker.v1.BrokerService/RewrapCredentials',
+                request_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsRequest.SerializeToString,
+                response_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsResponse.FromString,
+                _registered_method=True)
+        self.ProveKek = channel.unary_unary(
+                '/recoup.broker.v1.BrokerService/ProveKek',
+                request_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekRequest.SerializeToString,
+                response_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekResponse.FromString,
+                _registered_method=True)
 
 
 class BrokerServiceServicer:
@@ -67,6 +77,22 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RewrapCredentials(self, request, context):
+        """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
+        organization and the KEK are the grant's; it is good for one call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveKek(self, request, context):
+        """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
+        wrapped for a secret doesn't unwrap here, and the answer holds nothing of the material.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +105,16 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.ProbeCredential,
                     request_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProbeCredentialRequest.FromString,
                     response_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProbeCredentialResponse.SerializeToString,
+            ),
+            'RewrapCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewrapCredentials,
+                    request_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsRequest.FromString,
+                    response_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsResponse.SerializeToString,
+            ),
+            'ProveKek': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveKek,
+                    request_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekRequest.FromString,
+                    response_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +172,60 @@ class BrokerService:
             '/recoup.broker.v1.BrokerService/ProbeCredential',
             recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProbeCredentialRequest.SerializeToString,
             recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProbeCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewrapCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.broker.v1.BrokerService/RewrapCredentials',
+            recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsRequest.SerializeToString,
+            recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveKek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.broker.v1.BrokerService/ProveKek',
+            recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekRequest.SerializeToString,
+            recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,14 @@ class BrokerServiceStub:
     """Proves that the role named by the grant can't be assumed without the external id, nor with a wrong one, and can be
     with the right one.
     """
+    RewrapCredentials: _grpc.UnaryUnaryMultiCallable[_broker_service_pb2.RewrapCredentialsRequest, _broker_service_pb2.RewrapCredentialsResponse]
+    """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
+    organization and the KEK are the grant's; it is good for one call.
+    """
+    ProveKek: _grpc.UnaryUnaryMultiCallable[_broker_service_pb2.ProveKekRequest, _broker_service_pb2.ProveKekResponse]
+    """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
+    wrapped for a secret doesn't unwrap here, and the answer holds nothing of the material.
+    """
 
 @_typing.type_check_only
 class BrokerServiceAsyncStub(BrokerServiceStub):
@@ -54,6 +62,14 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     ProbeCredential: _aio.UnaryUnaryMultiCallable[_broker_service_pb2.ProbeCredentialRequest, _broker_service_pb2.ProbeCredentialResponse]  # type: ignore[assignment]
     """Proves that the role named by the grant can't be assumed without the external id, nor with a wrong one, and can be
     with the right one.
+    """
+    RewrapCredentials: _aio.UnaryUnaryMultiCallable[_broker_service_pb2.RewrapCredentialsRequest, _broker_service_pb2.RewrapCredentialsResponse]  # type: ignore[assignment]
+    """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
+    organization and the KEK are the grant's; it is good for one call.
+    """
+    ProveKek: _aio.UnaryUnaryMultiCallable[_broker_service_pb2.ProveKekRequest, _broker_service_pb2.ProveKekResponse]  # type: ignore[assignment]
+    """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
+    wrapped for a secret doesn't unwrap here, and the answer holds nothing of the material.
     """
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +93,26 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_service_pb2.ProbeCredentialResponse, _abc.Awaitable[_broker_service_pb2.ProbeCredentialResponse]]:
         """Proves that the role named by the grant can't be assumed without the external id, nor with a wrong one, and can be
         with the right one.
+        """
+
+    @_abc_1.abstractmethod
+    def RewrapCredentials(
+        self,
+        request: _broker_service_pb2.RewrapCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_service_pb2.RewrapCredentialsResponse, _abc.Awaitable[_broker_service_pb2.RewrapCredentialsResponse]]:
+        """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
+        organization and the KEK are the grant's; it is good for one call.
+        """
+
+    @_abc_1.abstractmethod
+    def ProveKek(
+        self,
+        request: _broker_service_pb2.ProveKekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_service_pb2.ProveKekResponse, _abc.Awaitable[_broker_service_pb2.ProveKekResponse]]:
+        """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
+        wrapped for a secret doesn't unwrap here, and the answer holds nothing of the material.
         """
 
 def add_BrokerServiceServicer_to_server(servicer: BrokerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -113,6 +113,10 @@ class _RevocationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revoca
     """One grant or passport, or all passports under one elevation; key is its jti, or the elevation's id."""
     REVOCATION_KIND_CREDENTIAL: _RevocationKind.ValueType  # 6
     """One sealed cloud credential; key is its id."""
+    REVOCATION_KIND_RESEALED: _RevocationKind.ValueType  # 7
+    """Nothing: one sealed cloud credential stands in another envelope, and what was derived for the one before is to be
+    forgotten; key is its id.
+    """
 
 class RevocationKind(_RevocationKind, metaclass=_RevocationKindEnumTypeWrapper):
     """What a revocation takes trust from."""
@@ -131,6 +135,10 @@ REVOCATION_KIND_TOKEN: RevocationKind.ValueType  # 5
 """One grant or passport, or all passports under one elevation; key is its jti, or the elevation's id."""
 REVOCATION_KIND_CREDENTIAL: RevocationKind.ValueType  # 6
 """One sealed cloud credential; key is its id."""
+REVOCATION_KIND_RESEALED: RevocationKind.ValueType  # 7
+"""Nothing: one sealed cloud credential stands in another envelope, and what was derived for the one before is to be
+forgotten; key is its id.
+"""
 Global___RevocationKind: _TypeAlias = RevocationKind  # noqa: Y015
 
 @_typing.final

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#recoup/scanner/v1/kek_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xd9\x01\n\x03Kek\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x30\n\x08provider\x18\x02 \x01(\x0e\x32\x1e.recoup.scanner.v1.KekProvider\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x13\n\x0bkey_version\x18\x05 \x01(\t\x12*\n\x05state\x18\x06 \x01(\x0e\x32\x1b.recoup.scanner.v1.KekState\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\x12RegisterKekRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12<\n\x08provider\x18\x02 \x01(\x0e\x32\x1e.recoup.scanner.v1.KekProviderB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x06key_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x90\x03\x12-\n\x06region\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,31}$\x12/\n\x0bkey_version\x18\x05 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{0,64}$\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\":\n\x13RegisterKekResponse\x12#\n\x03kek\x18\x01 \x01(\x0b\x32\x16.recoup.scanner.v1.Kek\"q\n\x0fListKeksRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Q\n\x10ListKeksResponse\x12$\n\x04keks\x18\x01 \x03(\x0b\x32\x16.recoup.scanner.v1.Kek\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x89\x01\n\x0bKekProvider\x12\x1c\n\x18KEK_PROVIDER_UNSPECIFIED\x10\x00\x12\x15\n\x11KEK_PROVIDER_FILE\x10\x01\x12\x14\n\x10KEK_PROVIDER_AWS\x10\x02\x12\x16\n\x12KEK_PROVIDER_AZURE\x10\x03\x12\x17\n\x13KEK_PROVIDER_GOOGLE\x10\x04*U\n\x08KekState\x12\x19\n\x15KEK_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEK_STATE_ACTIVE\x10\x01\x12\x18\n\x14KEK_STATE_SUPERSEDED\x10\x02\x32\xc8\x04\n\nKekService\x12\xcc\x01\n\x0bRegisterKek\x12%.recoup.scanner.v1.RegisterKekRequest\x1a&.recoup.scanner.v1.RegisterKekResponse\"n\xaa\xed\x18\x37\x08\x03\x12\x14scanner.kek.register\x18\x02\"\x14scanner.kek.register0\x02\x38\x01@\x84\x07\x82\xd3\xe4\x93\x02-\"(/v1/organizations/{organization_id}/keks:\x01*\x12\x9f\x01\n\x08ListKeks\x12\".recoup.scanner.v1.ListKeksRequest\x1a#.recoup.scanner.v1.ListKeksResponse\"J\xaa\xed\x18\x16\x08\x03\x12\x10scanner.kek.read\x18\x01\x82\xd3\xe4\x93\x02*\x12(/v1/organizations/{organization_id}/keks\x1a\xc8\x01\xb2\xed\x18\xc3\x01\nj\n\x10scanner.kek.read\x12QSee which keys of which key services the organization\'s secrets are sealed under.\x1a\x03\x01\x03\x06\nU\n\x14scanner.kek.register\x12\x39Have what is sealed from now on sealed under another key.\x1a\x02\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#recoup/scanner/v1/kek_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xee\x01\n\x03Kek\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x30\n\x08provider\x18\x02 \x01(\x0e\x32\x1e.recoup.scanner.v1.KekProvider\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x13\n\x0bkey_version\x18\x05 \x01(\t\x12*\n\x05state\x18\x06 \x01(\x0e\x32\x1b.recoup.scanner.v1.KekState\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63redentials\x18\x08 \x01(\x05\"\x92\x02\n\x12RegisterKekRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12<\n\x08provider\x18\x02 \x01(\x0e\x32\x1e.recoup.scanner.v1.KekProviderB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x06key_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x90\x03\x12-\n\x06region\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,31}$\x12/\n\x0bkey_version\x18\x05 \x01(\tB\x1a\xbaH\x17r\x15\x32\x13^[0-9A-Za-z]{0,64}$\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\":\n\x13RegisterKekResponse\x12#\n\x03kek\x18\x01 \x01(\x0b\x32\x16.recoup.scanner.v1.Kek\"q\n\x0fListKeksRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"\x89\x01\n\x10ListKeksResponse\x12$\n\x04keks\x18\x01 \x03(\x0b\x32\x16.recoup.scanner.v1.Kek\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1b\n\x13\x63redentials_by_rule\x18\x03 \x01(\x05\x12\x19\n\x11\x63redentials_stuck\x18\x04 \x01(\x05\"V\n\x10RotateKekRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"U\n\x11RotateKekResponse\x12#\n\x03kek\x18\x01 \x01(\x0b\x32\x16.recoup.scanner.v1.Kek\x12\x1b\n\x13\x63redentials_to_move\x18\x02 \x01(\x05\"p\n\x10RetireKekRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x07version\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"8\n\x11RetireKekResponse\x12#\n\x03kek\x18\x01 \x01(\x0b\x32\x16.recoup.scanner.v1.Kek*\x89\x01\n\x0bKekProvider\x12\x1c\n\x18KEK_PROVIDER_UNSPECIFIED\x10\x00\x12\x15\n\x11KEK_PROVIDER_FILE\x10\x01\x12\x14\n\x10KEK_PROVIDER_AWS\x10\x02\x12\x16\n\x12KEK_PROVIDER_AZURE\x10\x03\x12\x17\n\x13KEK_PROVIDER_GOOGLE\x10\x04*l\n\x08KekState\x12\x19\n\x15KEK_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10KEK_STATE_ACTIVE\x10\x01\x12\x18\n\x14KEK_STATE_SUPERSEDED\x10\x02\x12\x15\n\x11KEK_STATE_RETIRED\x10\x03\x32\xdc\x08\n\nKekService\x12\xcc\x01\n\x0bRegisterKek\x12%.recoup.scanner.v1.RegisterKekRequest\x1a&.recoup.scanner.v1.RegisterKekResponse\"n\xaa\xed\x18\x37\x08\x03\x12\x14scanner.kek.register\x18\x02\"\x14scanner.kek.register0\x02\x38\x01@\x84\x07\x82\xd3\xe4\x93\x02-\"(/v1/organizations/{organization_id}/keks:\x01*\x12\xc9\x01\n\tRotateKek\x12#.recoup.scanner.v1.RotateKekRequest\x1a$.recoup.scanner.v1.RotateKekResponse\"q\xaa\xed\x18\x33\x08\x03\x12\x12scanner.kek.rotate\x18\x02\"\x12scanner.kek.rotate0\x02\x38\x01@\x84\x07\x82\xd3\xe4\x93\x02\x34\"//v1/organizations/{organization_id}/keks:rotate:\x01*\x12\xd3\x01\n\tRetireKek\x12#.recoup.scanner.v1.RetireKekRequest\x1a$.recoup.scanner.v1.RetireKekResponse\"{\xaa\xed\x18\x33\x08\x03\x12\x12scanner.kek.rotate\x18\x02\"\x12scanner.kek.retire0\x02\x38\x01@\x84\x07\x82\xd3\xe4\x93\x02>\"9/v1/organizations/{organization_id}/keks/{version}:retire:\x01*\x12\x9f\x01\n\x08ListKeks\x12\".recoup.scanner.v1.ListKeksRequest\x1a#.recoup.scanner.v1.ListKeksResponse\"J\xaa\xed\x18\x16\x08\x03\x12\x10scanner.kek.read\x18\x01\x82\xd3\xe4\x93\x02*\x12(/v1/organizations/{organization_id}/keks\x1a\xba\x02\xb2\xed\x18\xb5\x02\nj\n\x10scanner.kek.read\x12QSee which keys of which key services the organization\'s secrets are sealed under.\x1a\x03\x01\x03\x06\nU\n\x14scanner.kek.register\x12\x39Have what is sealed from now on sealed under another key.\x1a\x02\x01\x03\np\n\x12scanner.kek.rotate\x12VHave sealed secrets wrapped under the newest key, and retire a key that none is under.\x1a\x02\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,26 +53,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEKSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\364\003(\000'
   _globals['_LISTKEKSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTKEKSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_ROTATEKEKREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_ROTATEKEKREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_ROTATEKEKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROTATEKEKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_RETIREKEKREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_RETIREKEKREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_RETIREKEKREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_RETIREKEKREQUEST'].fields_by_name['version']._serialized_options = b'\272H\004\032\002(\001'
+  _globals['_RETIREKEKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RETIREKEKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_KEKSERVICE']._loaded_options = None
-  _globals['_KEKSERVICE']._serialized_options = b'\262\355\030\303\001\nj\n\020scanner.kek.read\022QSee which keys of which key services the organization\'s secrets are sealed under.\032\003\001\003\006\nU\n\024scanner.kek.register\0229Have what is sealed from now on sealed under another key.\032\002\001\003'
+  _globals['_KEKSERVICE']._serialized_options = b'\262\355\030\265\002\nj\n\020scanner.kek.read\022QSee which keys of which key services the organization\'s secrets are sealed under.\032\003\001\003\006\nU\n\024scanner.kek.register\0229Have what is sealed from now on sealed under another key.\032\002\001\003\np\n\022scanner.kek.rotate\022VHave sealed secrets wrapped under the newest key, and retire a key that none is under.\032\002\001\003'
   _globals['_KEKSERVICE'].methods_by_name['RegisterKek']._loaded_options = None
   _globals['_KEKSERVICE'].methods_by_name['RegisterKek']._serialized_options = b'\252\355\0307\010\003\022\024scanner.kek.register\030\002\"\024scanner.kek.register0\0028\001@\204\007\202\323\344\223\002-\"(/v1/organizations/{organization_id}/keks:\001*'
+  _globals['_KEKSERVICE'].methods_by_name['RotateKek']._loaded_options = None
+  _globals['_KEKSERVICE'].methods_by_name['RotateKek']._serialized_options = b'\252\355\0303\010\003\022\022scanner.kek.rotate\030\002\"\022scanner.kek.rotate0\0028\001@\204\007\202\323\344\223\0024\"//v1/organizations/{organization_id}/keks:rotate:\001*'
+  _globals['_KEKSERVICE'].methods_by_name['RetireKek']._loaded_options = None
+  _globals['_KEKSERVICE'].methods_by_name['RetireKek']._serialized_options = b'\252\355\0303\010\003\022\022scanner.kek.rotate\030\002\"\022scanner.kek.retire0\0028\001@\204\007\202\323\344\223\002>\"9/v1/organizations/{organization_id}/keks/{version}:retire:\001*'
   _globals['_KEKSERVICE'].methods_by_name['ListKeks']._loaded_options = None
   _globals['_KEKSERVICE'].methods_by_name['ListKeks']._serialized_options = b'\252\355\030\026\010\003\022\020scanner.kek.read\030\001\202\323\344\223\002*\022(/v1/organizations/{organization_id}/keks'
-  _globals['_KEKPROVIDER']._serialized_start=935
-  _globals['_KEKPROVIDER']._serialized_end=1072
-  _globals['_KEKSTATE']._serialized_start=1074
-  _globals['_KEKSTATE']._serialized_end=1159
+  _globals['_KEKPROVIDER']._serialized_start=1360
+  _globals['_KEKPROVIDER']._serialized_end=1497
+  _globals['_KEKSTATE']._serialized_start=1499
+  _globals['_KEKSTATE']._serialized_end=1607
   _globals['_KEK']._serialized_start=180
-  _globals['_KEK']._serialized_end=397
-  _globals['_REGISTERKEKREQUEST']._serialized_start=400
-  _globals['_REGISTERKEKREQUEST']._serialized_end=674
-  _globals['_REGISTERKEKRESPONSE']._serialized_start=676
-  _globals['_REGISTERKEKRESPONSE']._serialized_end=734
-  _globals['_LISTKEKSREQUEST']._serialized_start=736
-  _globals['_LISTKEKSREQUEST']._serialized_end=849
-  _globals['_LISTKEKSRESPONSE']._serialized_start=851
-  _globals['_LISTKEKSRESPONSE']._serialized_end=932
-  _globals['_KEKSERVICE']._serialized_start=1162
-  _globals['_KEKSERVICE']._serialized_end=1746
+  _globals['_KEK']._serialized_end=418
+  _globals['_REGISTERKEKREQUEST']._serialized_start=421
+  _globals['_REGISTERKEKREQUEST']._serialized_end=695
+  _globals['_REGISTERKEKRESPONSE']._serialized_start=697
+  _globals['_REGISTERKEKRESPONSE']._serialized_end=755
+  _globals['_LISTKEKSREQUEST']._serialized_start=757
+  _globals['_LISTKEKSREQUEST']._serialized_end=870
+  _globals['_LISTKEKSRESPONSE']._serialized_start=873
+  _globals['_LISTKEKSRESPONSE']._serialized_end=1010
+  _globals['_ROTATEKEKREQUEST']._serialized_start=1012
+  _globals['_ROTATEKEKREQUEST']._serialized_end=1098
+  _globals['_ROTATEKEKRESPONSE']._serialized_start=1100
+  _globals['_ROTATEKEKRESPONSE']._serialized_end=1185
+  _globals['_RETIREKEKREQUEST']._serialized_start=1187
+  _globals['_RETIREKEKREQUEST']._serialized_end=1299
+  _globals['_RETIREKEKRESPONSE']._serialized_start=1301
+  _globals['_RETIREKEKRESPONSE']._serialized_end=1357
+  _globals['_KEKSERVICE']._serialized_start=1610
+  _globals['_KEKSERVICE']._serialized_end=2726
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,8 @@ class _KekStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KekState.Val
     """Secrets are sealed under it."""
     KEK_STATE_SUPERSEDED: _KekState.ValueType  # 2
     """What was sealed under it opens; nothing more is sealed under it."""
+    KEK_STATE_RETIRED: _KekState.ValueType  # 3
+    """Nothing is sealed under it, and nothing will be."""
 
 class KekState(_KekState, metaclass=_KekStateEnumTypeWrapper):
     """Where a key stands."""
@@ -74,6 +76,8 @@ KEK_STATE_ACTIVE: KekState.ValueType  # 1
 """Secrets are sealed under it."""
 KEK_STATE_SUPERSEDED: KekState.ValueType  # 2
 """What was sealed under it opens; nothing more is sealed under it."""
+KEK_STATE_RETIRED: KekState.ValueType  # 3
+"""Nothing is sealed under it, and nothing will be."""
 Global___KekState: _TypeAlias = KekState  # noqa: Y015
 
 @_typing.final
@@ -89,6 +93,7 @@ class Kek(_message.Message):
     KEY_VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its number within the organization, from 1."""
     provider: Global___KekProvider.ValueType
@@ -101,6 +106,8 @@ class Kek(_message.Message):
     """The provider's version of it; empty with AWS, whose keys have none that shows."""
     state: Global___KekState.ValueType
     """Where it stands."""
+    credentials: _builtins.int
+    """How many credentials are sealed under it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was named."""
@@ -115,10 +122,11 @@ class Kek(_message.Message):
         key_version: _builtins.str = ...,
         state: Global___KekState.ValueType = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        credentials: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "key_id", b"key_id", "key_version", b"key_version", "provider", b"provider", "region", b"region", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "credentials", b"credentials", "key_id", b"key_id", "key_version", b"key_version", "provider", b"provider", "region", b"region", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,8 +236,14 @@ class ListKeksResponse(_message.Message):
 
     KEKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_BY_RULE_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_STUCK_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Where the next page begins; empty on the last one."""
+    credentials_by_rule: _builtins.int
+    """How many credentials are sealed under keys that the organization didn't name: those of the installation's rule."""
+    credentials_stuck: _builtins.int
+    """How many credentials the last rotation couldn't move."""
     @_builtins.property
     def keks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kek]:
         """The keys."""
@@ -239,11 +253,121 @@ class ListKeksResponse(_message.Message):
         *,
         keks: _abc.Iterable[Global___Kek] | None = ...,
         next_page_token: _builtins.str = ...,
+        credentials_by_rule: _builtins.int = ...,
+        credentials_stuck: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keks", b"keks", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials_by_rule", b"credentials_by_rule", "credentials_stuck", b"credentials_stuck", "keks", b"keks", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListKeksResponse: _TypeAlias = ListKeksResponse  # noqa: Y015
+
+@_typing.final
+class RotateKekRequest(_message.Message):
+    """Has what is sealed wrapped under the newest key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    request_id: _builtins.str
+    """Repeats of the same request with the same id change nothing and get the same answer (AIP-155)."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKekRequest: _TypeAlias = RotateKekRequest  # noqa: Y015
+
+@_typing.final
+class RotateKekResponse(_message.Message):
+    """The rotation, begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_TO_MOVE_FIELD_NUMBER: _builtins.int
+    credentials_to_move: _builtins.int
+    """How many credentials are under others."""
+    @_builtins.property
+    def kek(self) -> Global___Kek:
+        """The key that everything will be under."""
+
+    def __init__(
+        self,
+        *,
+        kek: Global___Kek | None = ...,
+        credentials_to_move: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kek", b"kek"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials_to_move", b"credentials_to_move", "kek", b"kek"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKekResponse: _TypeAlias = RotateKekResponse  # noqa: Y015
+
+@_typing.final
+class RetireKekRequest(_message.Message):
+    """Retires a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    version: _builtins.int
+    """The key's number within the organization."""
+    request_id: _builtins.str
+    """Repeats of the same request with the same id change nothing and get the same answer (AIP-155)."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireKekRequest: _TypeAlias = RetireKekRequest  # noqa: Y015
+
+@_typing.final
+class RetireKekResponse(_message.Message):
+    """The key, retired."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kek(self) -> Global___Kek:
+        """The key."""
+
+    def __init__(
+        self,
+        *,
+        kek: Global___Kek | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kek", b"kek"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kek", b"kek"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireKekResponse: _TypeAlias = RetireKekResponse  # noqa: Y015

@@ -40,6 +40,16 @@ class KekServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RegisterKekRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RegisterKekResponse.FromString,
                 _registered_method=True)
+        self.RotateKek = channel.unary_unary(
+                '/recoup.scanner.v1.KekService/RotateKek',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RotateKekRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RotateKekResponse.FromString,
+                _registered_method=True)
+        self.RetireKek = channel.unary_unary(
+                '/recoup.scanner.v1.KekService/RetireKek',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RetireKekRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RetireKekResponse.FromString,
+                _registered_method=True)
         self.ListKeks = channel.unary_unary(
                 '/recoup.scanner.v1.KekService/ListKeks',
                 request_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.ListKeksRequest.SerializeToString,
@@ -52,8 +62,24 @@ class KekServiceServicer:
     """
 
     def RegisterKek(self, request, context):
-        """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it. What is
-        sealed already stays under its own key.
+        """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it, and
+        the broker unwraps it. What is sealed already stays under its own key until RotateKek.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKek(self, request, context):
+        """Has all that is sealed under other keys wrapped under the newest one, in batches, by a job that goes on where it
+        was after any interruption. The key is tried first, as RegisterKek does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireKek(self, request, context):
+        """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
+        it, while anything is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +99,16 @@ def add_KekServiceServicer_to_server(servicer, server):
                     servicer.RegisterKek,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RegisterKekRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RegisterKekResponse.SerializeToString,
+            ),
+            'RotateKek': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKek,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RotateKekRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RotateKekResponse.SerializeToString,
+            ),
+            'RetireKek': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireKek,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RetireKekRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RetireKekResponse.SerializeToString,
             ),
             'ListKeks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListKeks,
@@ -108,6 +144,60 @@ class KekService:
             '/recoup.scanner.v1.KekService/RegisterKek',
             recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RegisterKekRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RegisterKekResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.KekService/RotateKek',
+            recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RotateKekRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RotateKekResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireKek(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.KekService/RetireKek',
+            recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RetireKekRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_kek__service__pb2.RetireKekResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,8 +34,16 @@ class KekServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KekServiceAsyncStub: ...
     RegisterKek: _grpc.UnaryUnaryMultiCallable[_kek_service_pb2.RegisterKekRequest, _kek_service_pb2.RegisterKekResponse]
-    """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it. What is
-    sealed already stays under its own key.
+    """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it, and
+    the broker unwraps it. What is sealed already stays under its own key until RotateKek.
+    """
+    RotateKek: _grpc.UnaryUnaryMultiCallable[_kek_service_pb2.RotateKekRequest, _kek_service_pb2.RotateKekResponse]
+    """Has all that is sealed under other keys wrapped under the newest one, in batches, by a job that goes on where it
+    was after any interruption. The key is tried first, as RegisterKek does.
+    """
+    RetireKek: _grpc.UnaryUnaryMultiCallable[_kek_service_pb2.RetireKekRequest, _kek_service_pb2.RetireKekResponse]
+    """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
+    it, while anything is.
     """
     ListKeks: _grpc.UnaryUnaryMultiCallable[_kek_service_pb2.ListKeksRequest, _kek_service_pb2.ListKeksResponse]
     """Lists the keys that the organization named, the newest first. Where it named none, the installation's rule holds."""
@@ -46,8 +54,16 @@ class KekServiceAsyncStub(KekServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterKek: _aio.UnaryUnaryMultiCallable[_kek_service_pb2.RegisterKekRequest, _kek_service_pb2.RegisterKekResponse]  # type: ignore[assignment]
-    """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it. What is
-    sealed already stays under its own key.
+    """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it, and
+    the broker unwraps it. What is sealed already stays under its own key until RotateKek.
+    """
+    RotateKek: _aio.UnaryUnaryMultiCallable[_kek_service_pb2.RotateKekRequest, _kek_service_pb2.RotateKekResponse]  # type: ignore[assignment]
+    """Has all that is sealed under other keys wrapped under the newest one, in batches, by a job that goes on where it
+    was after any interruption. The key is tried first, as RegisterKek does.
+    """
+    RetireKek: _aio.UnaryUnaryMultiCallable[_kek_service_pb2.RetireKekRequest, _kek_service_pb2.RetireKekResponse]  # type: ignore[assignment]
+    """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
+    it, while anything is.
     """
     ListKeks: _aio.UnaryUnaryMultiCallable[_kek_service_pb2.ListKeksRequest, _kek_service_pb2.ListKeksResponse]  # type: ignore[assignment]
     """Lists the keys that the organization named, the newest first. Where it named none, the installation's rule holds."""
@@ -61,8 +77,28 @@ class KekServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kek_service_pb2.RegisterKekRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kek_service_pb2.RegisterKekResponse, _abc.Awaitable[_kek_service_pb2.RegisterKekResponse]]:
-        """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it. What is
-        sealed already stays under its own key.
+        """Names the key that secrets are sealed under from now on. It is tried first: key material is wrapped under it, and
+        the broker unwraps it. What is sealed already stays under its own key until RotateKek.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKek(
+        self,
+        request: _kek_service_pb2.RotateKekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kek_service_pb2.RotateKekResponse, _abc.Awaitable[_kek_service_pb2.RotateKekResponse]]:
+        """Has all that is sealed under other keys wrapped under the newest one, in batches, by a job that goes on where it
+        was after any interruption. The key is tried first, as RegisterKek does.
+        """
+
+    @_abc_1.abstractmethod
+    def RetireKek(
+        self,
+        request: _kek_service_pb2.RetireKekRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kek_service_pb2.RetireKekResponse, _abc.Awaitable[_kek_service_pb2.RetireKekResponse]]:
+        """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
+        it, while anything is.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,182 @@
+"""A KEK's rotation: moved in batches that survive a kill at any step, told to the broker, retired when empty."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services._mesh import failpoints
+from services._mesh.context import entered
+from services._mesh.envelope import open_envelope, parse, rewrap
+from services._mesh.errors import Denied, Unavailable, WrongState
+from services._mesh.kms.interface import Kek, KeyService, SecretContext
+from services._mesh.revocations import RevocationKind
+from services.scanner.clients.rewrapping import Keeper, Wrapper
+from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection
+from services.scanner.model.kek import KekState, RegisteredKek
+from services.scanner.model.rewrapping import BATCH, REWRAP, Moved, SealedBatch
+from services.scanner.usecases import rewrapping
+from services.scanner.usecases.keks import count_uses
+from tests.support.kms import RING
+from tests.support.postgres import TestDatabase
+from tests.support.sealing import Sealing, sealing_parts
+from tests.support.things import ACME, GLOBEX, context
+
+pytestmark = pytest.mark.services("scanner", "identity")
+STEPS = ("fetched", "told", "wrapped", "stored")
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this line runs."""
+
+
+@pytest.fixture
+async def parts(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Sealing]:
+    async with sealing_parts(database, tmp_path) as made:
+        yield made
+
+
+def secret(made: Connection) -> SecretContext:
+    return SecretContext(made.organization_id, made.credential_id, CREDENTIAL_PURPOSE)
+
+
+async def keks_of(parts: Sealing, made: list[Connection]) -> set[str]:
+    found = [parse(await parts.envelope(each.credential_id, each.organization_id)).kek for each in made]
+    return {each.reference for each in found}
+
+
+async def retire(parts: Sealing, version: int) -> RegisteredKek:
+    with entered(context(ACME, "scanner.kek.retire", rpc="scanner/RetireKek")):
+        async with parts.api.begin() as work:
+            return await rewrapping.retire_kek(work, version)
+
+
+async def test_everything_moves_by_one_unwrap_and_one_wrap_whatever_is_killed(
+    parts: Sealing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await parts.connect() for _ in range(BATCH + 3)]
+    other = await parts.connect(GLOBEX)
+    before = {each.credential_id: await parts.envelope(each.credential_id) for each in made}
+    await parts.register(1)
+    assert await parts.rotate() == len(made)
+    (job_id,) = await parts.jobs(REWRAP)
+    # What a worker that was killed has cost is counted apart.
+    for step in STEPS:
+
+        def reach(name: str, step: str = step) -> None:
+            if name == f"rewrap.{step}":
+                raise Killed
+
+        monkeypatch.setattr(failpoints, "_reached", reach)
+        lost = await parts.claim(job_id)
+        with pytest.raises(Killed):
+            await parts.rewrap(lost)
+        assert await parts.jobs(REWRAP) == [job_id]
+        for each in made:  # Whatever is under which key, it opens.
+            await open_envelope(await parts.envelope(each.credential_id), secret(each), parts.ring.whole)
+        parts.clock.wall_ahead += (lost.lease_until - parts.clock.wall_now()) * 1.1
+    monkeypatch.setattr(failpoints, "_reached", lambda _name: None)
+    await parts.settle(job_id)
+    assert await keks_of(parts, made) == {f"{RING}/acme/1"}
+    assert await keks_of(parts, [other]) == {f"{RING}/by-rule/1"}
+    for each in made:
+        old, new = parse(before[each.credential_id]), parse(await parts.envelope(each.credential_id))
+        assert (old.commitment, old.nonce, old.sealed) == (new.commitment, new.nonce, new.sealed)
+    async with asyncio.timeout(10):
+        while len({each.key for each in parts.heard}) < len(made):
+            parts.told.clear()
+            await parts.told.wait()
+    assert {each.kind for each in parts.heard} == {RevocationKind.RESEALED}
+    # It takes no trust: grants for these credentials go on.
+    assert not parts.known.is_revoked(RevocationKind.CREDENTIAL, str(made[0].credential_id), 0.0)
+    assert len(await parts.events("scanner.kek.settle")) == 1
+
+    # Undisturbed, each costs one call each way.
+    await parts.register(2)
+    await parts.rotate()
+    (job_id,) = await parts.jobs(REWRAP)
+    parts.kms.wraps = parts.kms.unwraps = 0
+    assert await parts.settle(job_id) == 4  # Two batches, what is told of the second, and the end.
+    assert (parts.kms.unwraps, parts.kms.wraps) == (len(made), len(made))
+    assert (await retire(parts, 1)).state is KekState.RETIRED
+
+
+async def test_a_key_is_retired_only_when_nothing_is_under_it_and_the_error_names_what_is(parts: Sealing) -> None:
+    first = Kek(KeyService.FILE, f"{RING}/acme/1")
+    await parts.register(1)
+    made = [await parts.connect(kek=first) for _ in range(2)]
+    with pytest.raises(WrongState) as refused:
+        await retire(parts, 1)
+    assert "ACTIVE" in refused.value.message
+    await parts.register(2)
+    parts.ring.set_states({first.reference: "DISABLED"})
+    await parts.rotate()
+    (job_id,) = await parts.jobs(REWRAP)
+    await parts.settle(job_id)
+    with entered(context(ACME)):
+        uses = await count_uses(parts.api)
+    assert (dict(uses.by_reference), uses.by_rule, uses.stuck) == ({first.reference: 2}, 0, 2)
+    with pytest.raises(WrongState) as refused:
+        await retire(parts, 1)
+    assert "2 credentials are sealed under it" in refused.value.message
+    assert f"connection {made[0].connection_id} (its key is DISABLED)" in refused.value.message
+
+    # The key is enabled again: the next rotation tries what was stuck.
+    parts.ring.set_states({})
+    assert await parts.rotate() == 2
+    (job_id,) = await parts.jobs(REWRAP)
+    await parts.settle(job_id)
+    assert (await retire(parts, 1)).state is KekState.RETIRED
+    with pytest.raises(Exception, match="retired at the same moment"):
+        await parts.connect(kek=first)
+
+
+async def test_a_key_service_that_is_away_is_waited_for(parts: Sealing) -> None:
+    made = await parts.connect()
+    await parts.register(1)
+    await parts.rotate()
+    (job_id,) = await parts.jobs(REWRAP)
+    parts.ring.set_states({f"{RING}/acme/1": "TIMEOUT"})
+    claimed = await parts.claim(job_id)
+    with pytest.raises(Unavailable):
+        await parts.rewrap(claimed)
+    assert await keks_of(parts, [made]) == {f"{RING}/by-rule/1"}
+
+
+async def test_what_the_grant_does_not_say_is_not_done(parts: Sealing) -> None:
+    made, foreign = await parts.connect(), await parts.connect(GLOBEX)
+    await parts.register(1)
+    await parts.rotate()
+    (job_id,) = await parts.jobs(REWRAP)
+    claimed = await parts.claim(job_id)
+    keeper, wrapper = Keeper(parts.scanner), Wrapper(parts.broker)
+    with entered(claimed.context()):
+        batch = await keeper.fetch(claimed.grant)
+        assert [each for each, _ in batch.credentials] == [made.credential_id]
+        # Another KEK than the grant's, such as one of whoever asks.
+        elsewhere = SealedBatch(Kek(KeyService.FILE, f"{RING}/mine/1"), batch.credentials, (), 0)
+        with pytest.raises(Denied):
+            await wrapper.rewrap(claimed.grant, elsewhere)
+        # Another organization's credential isn't opened under this one's context.
+        sealed = await parts.envelope(foreign.credential_id, GLOBEX)
+        theirs = SealedBatch(batch.kek, [(foreign.credential_id, sealed)], (), 0)
+        (stuck,) = await wrapper.rewrap(claimed.grant, theirs)
+        assert stuck.problem
+        assert not stuck.envelope
+        # One grant, one call.
+        with pytest.raises(Denied):
+            await wrapper.rewrap(claimed.grant, batch)
+        # Another payload, or what was made from something else, isn't put in its place.
+        before = await parts.envelope(made.credential_id)
+        new = await rewrap(before, secret(made), batch.kek, parts.ring.whole)
+        of = hashlib.sha256(before).digest()
+        changed = new[:-1] + bytes([new[-1] ^ 1])
+        for digest, envelope in ((b"x" * 32, new), (of, changed), (of, before)):
+            await keeper.store(claimed.grant, [Moved(made.credential_id, digest, envelope, "")], ())
+            assert await parts.envelope(made.credential_id) == before
+        await keeper.store(claimed.grant, [Moved(made.credential_id, of, new, "")], ())
+        assert await parts.envelope(made.credential_id) == new
