@@ -47,6 +47,7 @@ class Installation:
         self.failpoints: Path | None = None  # A folder, where tests say what is to happen at which failpoint.
         self.issuer = Issuer(state / "issuer")
         self.ports = {spec.name: free_port() for spec in PROCESSES}
+        self.metrics_ports = {spec.name: free_port() for spec in PROCESSES}
         self.ports["gateway-rest"] = free_port()
         self.ports["audit-witness-https"] = free_port()
         self.passwords = {
@@ -127,6 +128,7 @@ class Installation:
                 "name": spec.name,
                 "profile": "local",
                 "listen": f"127.0.0.1:{self.ports[spec.name]}",
+                "metrics": f"127.0.0.1:{self.metrics_ports[spec.name]}",
                 "log_level": os.environ.get("RECOUP_LOG_LEVEL", "info"),
             },
             "tls": {"ca": "ca.pem", "cert": "tls.pem", "key": "tls.key"},

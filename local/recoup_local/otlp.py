@@ -42,6 +42,7 @@ class Spans:
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
         self._spans: list[SeenSpan] = []
+        self.whole: Path | None = None  # A file for all that comes, attributes and all, where a test looks into it.
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
 
@@ -52,6 +53,9 @@ class Spans:
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             self._spans += found[: max(0, MAX_SPANS - len(self._spans))]
             file.writelines(json.dumps(asdict(span)) + "\n" for span in found)
+            if self.whole is not None:
+                with self.whole.open("ab") as whole:
+                    whole.write(body)
 
     def all(self) -> list[SeenSpan]:
         """A copy of what was received."""

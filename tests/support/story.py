@@ -62,6 +62,7 @@ def told_story() -> Iterator[Told]:
     """The whole story, from an empty machine to the last receipt; everything is taken down at the end."""
     state = Path(tempfile.mkdtemp(prefix="recoup-story-"))
     mesh = LocalMesh(state, fsync=False)
+    mesh.spans.whole = state / "spans.otlp"
     try:
         asyncio.run(mesh.start())
         yield asyncio.run(_tell(mesh))

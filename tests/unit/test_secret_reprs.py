@@ -1,0 +1,48 @@
+"""What carries a secret shows none of it: by repr, by str, in a format, in a list, and in a traceback."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from recoup_local.cloud.estate.roles import BaseUser
+from recoup_local.cloud.launch import AdminKey
+from services._mesh.aws import AwsCredentials
+from services.broker.clients import CloudSession
+from services.broker.model.base_key import BaseKey, parse
+from services.scanner.model.connection import NewConnection, SealedConnection
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYcanary0001"
+NEW = NewConnection("acme", "AKIA", SECRET, (), ())
+CARRIERS = (
+    BaseKey("AKIA", SECRET, "external", {}),
+    AwsCredentials("ASIA", SECRET, SECRET),
+    CloudSession("ASIA", SECRET, SECRET, datetime.now(UTC)),
+    NEW,
+    SealedConnection(NEW, "external", UUID(int=1), b"sealed"),
+    BaseUser("arn", "AKIA", SECRET),
+    AdminKey("1", "AKIA", SECRET),
+)
+
+
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda each: type(each).__name__)
+def test_what_carries_a_secret_shows_none_of_it(carrier: object) -> None:
+    try:
+        raise RuntimeError(carrier)
+    except RuntimeError as error:
+        told = "".join(traceback.format_exception(error))
+    for shown in (repr(carrier), str(carrier), f"{carrier}", repr([carrier]), told):
+        assert SECRET[:12] not in shown
+        assert SECRET[-12:] not in shown
+
+
+def test_what_is_sealed_and_unreadable_shows_none_of_it() -> None:
+    """JSON's error keeps the whole document, and says where in it the fault is, not what stands there."""
+    content = bytearray(f'{{"secret_access_key": "{SECRET}" oops'.encode())
+    with pytest.raises(ValueError, match="Expecting") as failed:
+        parse(content)
+    assert SECRET not in "".join(traceback.format_exception(failed.value)) + repr(failed.value)
+    assert not any(content)
