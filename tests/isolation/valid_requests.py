@@ -44,6 +44,13 @@ def _role(made: TestMesh) -> str:
     return str(found[0]["roleId"])
 
 
+def _named_domain(made: TestMesh) -> Case:
+    """One that the organization has named already."""
+    body = {"name": "isolation.example"}
+    assert made.rest("acme", "Admin").call("POST", "/domains", json=body).status_code in (200, 409)
+    return Case({}, body, answer=(409, "RESOURCE_EXISTS"))
+
+
 def _scan(made: TestMesh) -> str:
     finops = made.rest("acme", "FinOps")
     scans = finops.get("/scans", pageSize=1)["scans"]
@@ -319,7 +326,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_SSO}/SetEnforcement": lambda made: _etag_refused(_provider(made), enforcement="ENFORCEMENT_OFF"),
     f"{_SSO}/StartTestLogin": lambda made: Case(_provider(made), {}, answer=(400, "STATE_WRONG")),
     f"{_SSO}/GetTestResult": lambda made: Case({"test_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
-    f"{_SSO}/AddDomain": lambda made: Case({}, {"name": f"d{uuid4().hex}.example"}),
+    f"{_SSO}/AddDomain": _named_domain,
     f"{_SSO}/ListDomains": lambda made: Case({}),
     f"{_SSO}/VerifyDomain": lambda made: Case({"domain_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_SSO}/RemoveDomain": lambda made: Case({"domain_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")),
