@@ -67,11 +67,11 @@ PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec(
         "identity", "services.identity", "identity", "api", tasks=("relay", "dispatcher"), peers=("audit",), signs=True
     ),
-    _api_with_jobs("scanner", peers=("identity", "audit")),
+    _api_with_jobs("scanner", peers=("identity", "audit", "broker")),
     _api_with_jobs("pricing", peers=("identity", "audit", "scanner")),
     _api_with_jobs("actions", peers=("identity", "audit", "scanner", "pricing")),
     ProcessSpec("broker", "services.broker", peers=("identity",)),
-    _worker("scanner", peers=("scanner", "broker", "pricing")),
+    _worker("scanner", peers=("scanner", "broker", "pricing", "identity")),
     _worker("pricing", peers=("pricing", "scanner", "broker")),
     _worker("actions", peers=("actions", "pricing", "scanner", "broker")),
     _worker("audit", peers=("audit", "actions", "scanner")),
