@@ -25,6 +25,7 @@ from recoup_client import (
     posture,
     roles,
     savings,
+    secrets,
     signing_in,
     tokens,
 )
@@ -204,6 +205,7 @@ for _command in (
     organizations.org,
     excepting.exception,
     keks.kek,
+    secrets.secrets,
     scim,
     *tokens.COMMANDS,
     excepting.suppress,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from recoup.scanner.v1 import connecting_service_pb2, kek_service_pb2, scanner_service_pb2, sealing_service_pb2
+from recoup.scanner.v1 import (
+    connecting_service_pb2,
+    kek_service_pb2,
+    scanner_service_pb2,
+    sealing_service_pb2,
+    secrets_service_pb2,
+)
 from services._mesh.job_tasks import own_jobs
 from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
@@ -19,6 +25,7 @@ from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
 from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.rpc.sealing import SealingRpc
+from services.scanner.rpc.secrets_posture import SecretsRpc
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.credentials import REVOKE, CredentialPolicies
 from services.scanner.usecases.keks import Keks
@@ -56,6 +63,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
                 (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], connecting),
                 (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, office.planner, pages)),
                 (sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"], SealingRpc(store, rewrapping)),
+                (secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"], SecretsRpc(store, mesh.clock)),
                 office.service,
             ]
         )

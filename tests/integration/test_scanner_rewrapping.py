@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from recoup.scanner.v1 import secrets_service_pb2 as pb
 from services._mesh import failpoints
 from services._mesh.context import entered
 from services._mesh.envelope import open_envelope, parse, rewrap
@@ -19,6 +21,7 @@ from services.scanner.clients.rewrapping import Keeper, Wrapper
 from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection
 from services.scanner.model.kek import KekState, RegisteredKek
 from services.scanner.model.rewrapping import BATCH, REWRAP, Moved, SealedBatch
+from services.scanner.rpc.secrets_posture import SecretsRpc
 from services.scanner.usecases import rewrapping
 from services.scanner.usecases.keks import count_uses
 from tests.support.kms import RING
@@ -120,6 +123,17 @@ async def test_a_key_is_retired_only_when_nothing_is_under_it_and_the_error_name
     with entered(context(ACME)):
         uses = await count_uses(parts.api)
     assert (dict(uses.by_reference), uses.by_rule, uses.stuck) == ({first.reference: 2}, 0, 2)
+    parts.clock.ahead += timedelta(days=91)
+    with entered(context(ACME)):
+        rpc, asked = SecretsRpc(parts.api, parts.clock), pb.GetSecretsPostureRequest(organization_id=str(ACME))
+        posture = await rpc.GetSecretsPosture(asked, None)
+    assert (posture.credentials_total, posture.unrotated, posture.stuck) == (2, 2, 2)
+    assert [(each.kek, each.credentials) for each in posture.keks] == [(first.reference, 2)]
+    assert [(e.connection_id, e.age_days, e.problem) for e in posture.credentials] == [
+        (str(each.connection_id), 91, "its key is DISABLED") for each in made
+    ]
+    with entered(context(GLOBEX)):
+        assert not (await rpc.GetSecretsPosture(pb.GetSecretsPostureRequest(), None)).credentials_total
     with pytest.raises(WrongState) as refused:
         await retire(parts, 1)
     assert "2 credentials are sealed under it" in refused.value.message

@@ -349,6 +349,7 @@ FACTORIES: Mapping[str, Factory] = {
         answer=(400, "FIELD_INVALID"),
     ),
     f"{_KEKS}/ListKeks": lambda made: Case({}),
+    "recoup.scanner.v1.SecretsService/GetSecretsPosture": lambda made: Case({}),
     # Let in, and refused where there is none of its own.
     f"{_KEKS}/RotateKek": lambda made: Case({}, {}, answer=(409, "STATE_WRONG")),
     f"{_KEKS}/RetireKek": lambda made: Case({"version": "999"}, {}, answer=(404, "RESOURCE_NOT_FOUND")),

@@ -74,6 +74,9 @@ ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/actions/many": {"action": {**MADE, "problem": "x" * 400_000}},
     f"/v1/organizations/{ORG}/actions/named": {"action": {**MADE, "problem": "zurück 💸"}},
     f"/v1/organizations/{ORG}/keks": {"keks": [KEK], "kek": KEK, "nextPageToken": ""},
+    f"/v1/organizations/{ORG}/secretsPosture": {
+        "credentials": [{"connectionId": "c1", "ageDays": 91, "createdAt": "2026-01-01T00:00:00Z", "kek": "file:r/a/1"}]
+    },
     "/v1/me/organizations": {"other": "server"},
 }
 
@@ -149,6 +152,14 @@ def test_a_kek_is_named_as_its_key_service_names_it(gateway: tuple[str, list[str
     shown = unstyle(done.output)
     assert all(text in shown for text in ("active", "google", "europe-west3", "7"))
     assert run("kek", "register", "azur", "x", "--region", "y", url=gateway[0]).exit_code == WRONG_USE
+
+
+def test_secrets_stand_as_the_scanner_says(gateway: tuple[str, list[str]]) -> None:
+    done = run("secrets", "posture", url=gateway[0])
+    assert done.exit_code == DONE, done.output
+    assert all(text in unstyle(done.output) for text in ("c1", "91", "2026-01-01", "file:r/a/1"))
+    found = json.loads(run("--json", "secrets", "posture", url=gateway[0]).output)
+    assert found["credentials"][0]["ageDays"] == 91
 
 
 def test_what_a_cloud_must_allow_is_printed_as_it_is(gateway: tuple[str, list[str]]) -> None:

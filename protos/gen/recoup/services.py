@@ -30,6 +30,7 @@ from recoup.scanner.v1 import connecting_service_pb2
 from recoup.scanner.v1 import kek_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 from recoup.scanner.v1 import sealing_service_pb2
+from recoup.scanner.v1 import secrets_service_pb2
 
 SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
     "actions": (
@@ -71,5 +72,6 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         kek_service_pb2.DESCRIPTOR.services_by_name["KekService"],
         scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
         sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"],
+        secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"],
     ),
 }

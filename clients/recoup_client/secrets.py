@@ -1,0 +1,31 @@
+"""Commands about how an organization's sealed credentials stand."""
+
+from __future__ import annotations
+
+import click
+
+from recoup_client.session import Group, Session
+
+
+@click.group(cls=Group)
+def secrets() -> None:
+    """The organization's sealed credentials, of which nobody sees more than how they stand."""
+
+
+@secrets.command("posture")
+@click.pass_obj
+def secrets_posture(session: Session) -> None:
+    """Show the oldest credentials, the keys that they are under, and what couldn't be moved."""
+    found = session.call("GET", "/secretsPosture")
+    rows = [
+        (
+            each["connectionId"],
+            str(each.get("ageDays", 0)),
+            each["createdAt"][:10],
+            (each.get("rewrappedAt") or "")[:10],
+            each["kek"],
+            each.get("problem", ""),
+        )
+        for each in found.get("credentials", [])
+    ]
+    session.show(found, rows, "connection", "days old", "since", "moved", "key", "problem")
