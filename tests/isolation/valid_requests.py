@@ -351,7 +351,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_KEKS}/ListKeks": lambda made: Case({}),
     "recoup.scanner.v1.SecretsService/GetSecretsPosture": lambda made: Case({}),
     # Let in, and refused where there is none of its own.
-    f"{_KEKS}/RotateKek": lambda made: Case({}, {}, answer=(409, "STATE_WRONG")),
+    f"{_KEKS}/RotateKek": lambda made: Case({}, {}, answer=(400, "STATE_WRONG")),
     f"{_KEKS}/RetireKek": lambda made: Case({"version": "999"}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
     f"{_CONNECTION}/StartScan": lambda made: Case(
         {}, {"connectionId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
