@@ -26,7 +26,7 @@ class Rotating:
     wrapper: Wrapper
 
 
-async def rewrap(tools: Rotating, job: ClaimedJob) -> None:
+async def move(tools: Rotating, job: ClaimedJob) -> None:
     """Move one batch of credentials to the newest KEK, and tell the feed of the batch before.
 
     It comes again until nothing is left. Each lease is one batch, since a grant is good for one call of the broker.
@@ -37,7 +37,7 @@ async def rewrap(tools: Rotating, job: ClaimedJob) -> None:
     if batch.untold:
         await tools.feed.resealed(job.grant, batch.untold)
     reach("rewrap.told")
-    moved = await tools.wrapper.rewrap(job.grant, batch) if batch.credentials else []
+    moved = await tools.wrapper.moved(job.grant, batch) if batch.credentials else []
     reach("rewrap.wrapped")
     if moved or batch.untold:
         await tools.keeper.store(job.grant, moved, batch.untold)

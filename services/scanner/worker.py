@@ -40,7 +40,7 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         CHECK: partial(checking.check, tools),
         SCAN: partial(working.scan, tools),
         REVOKE: partial(sealing.revoke, feed),
-        REWRAP: partial(sealing.rewrap, Rotating(feed, Keeper(mesh.channels.to("scanner")), Wrapper(broker))),
+        REWRAP: partial(sealing.move, Rotating(feed, Keeper(mesh.channels.to("scanner")), Wrapper(broker))),
     }
     await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=checking.give_up)
     try:

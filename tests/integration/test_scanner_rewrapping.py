@@ -174,16 +174,16 @@ async def test_what_the_grant_does_not_say_is_not_done(parts: Sealing) -> None:
         # Another KEK than the grant's, such as one of whoever asks.
         elsewhere = SealedBatch(Kek(KeyService.FILE, f"{RING}/mine/1"), batch.credentials, (), 0)
         with pytest.raises(Denied):
-            await wrapper.rewrap(claimed.grant, elsewhere)
+            await wrapper.moved(claimed.grant, elsewhere)
         # Another organization's credential isn't opened under this one's context.
         sealed = await parts.envelope(foreign.credential_id, GLOBEX)
         theirs = SealedBatch(batch.kek, [(foreign.credential_id, sealed)], (), 0)
-        (stuck,) = await wrapper.rewrap(claimed.grant, theirs)
+        (stuck,) = await wrapper.moved(claimed.grant, theirs)
         assert stuck.problem
         assert not stuck.envelope
         # One grant, one call.
         with pytest.raises(Denied):
-            await wrapper.rewrap(claimed.grant, batch)
+            await wrapper.moved(claimed.grant, batch)
         # Another payload, or what was made from something else, isn't put in its place.
         before = await parts.envelope(made.credential_id)
         new = await rewrap(before, secret(made), batch.kek, parts.ring.whole)

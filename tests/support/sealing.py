@@ -150,7 +150,7 @@ class Sealing:
         """Do one batch of a claimed rotation."""
         with entered(job.context()):
             tools = sealing.Rotating(Feed(self.identity), Keeper(self.scanner), Wrapper(self.broker))
-            await sealing.rewrap(tools, job)
+            await sealing.move(tools, job)
 
     async def settle(self, job_id: UUID, organization: UUID = ACME) -> int:
         """Do a rotation to its end; returns how many leases it took."""

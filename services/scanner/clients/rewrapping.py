@@ -77,7 +77,7 @@ class Wrapper:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "broker") from None
 
-    async def rewrap(self, grant: str, batch: SealedBatch) -> list[Moved]:
+    async def moved(self, grant: str, batch: SealedBatch) -> list[Moved]:
         """The batch under its KEK. Raises Problem where the KEK can't be used, or a key service is away."""
         request = broker_service_pb2.RewrapCredentialsRequest(
             kek=_name(batch.kek),
