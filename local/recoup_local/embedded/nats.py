@@ -7,6 +7,7 @@ nothing, and tests do delete it.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -23,7 +24,7 @@ from recoup_local.embedded import child
 
 START_SECONDS = 20.0
 # Below those that Linux gives to outgoing connections (net.ipv4.ip_local_port_range).
-PORTS, PORT_TRIES = range(15000, 32000), 200
+PORTS, PORT_TRIES, _SHARES = range(15000, 32000), 200, 8
 
 
 class NatsError(Exception):
@@ -141,9 +142,13 @@ def _binary() -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that is free now, and that the system gives to no outgoing connection until it is used."""
+    """A loopback port that is free now, and that the system gives to no outgoing connection until it is used.
+
+    Who looks at the same time in another process mostly looks elsewhere, so that none takes what another is about to.
+    """
+    own = PORTS[os.getpid() % _SHARES :: _SHARES]
     for _ in range(PORT_TRIES):
-        port = SystemRandom().choice(PORTS)
+        port = SystemRandom().choice(own)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
