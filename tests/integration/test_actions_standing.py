@@ -189,7 +189,7 @@ async def test_an_approval_ends_with_the_standing_of_who_gave_it(scene: Scene) -
         jobs = await scene.office.jobs(made.action.action_id)
         assert jobs == [("execute", "CANCELLED"), ("expire", "CANCELLED"), ("expire", "READY")]
         # The same person's word doesn't bring it back, whatever they are by now; somebody else's does.
-        with pytest.raises(WrongState, match="before"):
+        with pytest.raises(WrongState, match="earlier"):
             await scene.office.approve(made, approver)
         with pytest.raises(Denied):
             await scene.office.approve(made, ANN)

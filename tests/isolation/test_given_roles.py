@@ -18,6 +18,11 @@ pytestmark = pytest.mark.xdist_group("story")
 
 # Break-glass is an Admin's, whatever a custom role may hold.
 BREAK_GLASS = "recoup.identity.v1.ElevationService/RequestElevation"
+# What a service asks another one in the caller's name takes that one's permission as well (docs/PERMISSIONS.md).
+NEEDS = {
+    "RequestAction": {"scanner.finding.read", "scanner.connection.read", "pricing.bill.read"},
+    "CreateBillSource": {"scanner.connection.read"},
+}
 TOKEN = "recoup.identity.v1.TokenService/CreateToken"
 
 
@@ -37,6 +42,8 @@ def answers_under(held: set[str], name: str, case: Case) -> list[tuple[int, str]
         return [(403, "PERMISSION_MISSING")]
     if permission in APPROVALS:
         return [(403, "APPROVER_FRESH")]
+    if NEEDS.get(short(name), set()) - held:
+        return [(403, "PERMISSION_MISSING")]
     if given_on(case) - held:
         too_much = (403, "TOKEN_TOO_WIDE" if name == TOKEN else "PERMISSION_NOT_HELD")
         # Where something else is wrong besides, either may be said first.

@@ -262,7 +262,7 @@ def test_a_typed_client_is_told_which_dependency_is_away(mesh: LocalMesh) -> Non
 
 def test_work_planned_while_nats_is_away_is_done_afterwards(mesh: LocalMesh, finops: Person) -> None:
     connection, started = connection_id(finops), pids(mesh)
-    job = f"SELECT status, fence FROM scanner.jobs WHERE subject_id = '{connection}'"
+    job = f"SELECT status, fence FROM scanner.jobs WHERE subject_id = '{connection}' AND kind = 'verify_connection'"
     mesh.stop_nats()
     try:
         await_health(mesh, "scanner-worker", status="NOT_SERVING")

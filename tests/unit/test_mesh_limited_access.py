@@ -105,9 +105,9 @@ def test_limits_and_what_is_withheld_travel_in_the_passport(tmp_path: Any) -> No
 
     key, _ = keys(tmp_path, "identity")
     made = passport(RULES[0], limits=LIMITS, withheld=frozenset({"a.b.approve"}), awaits_provider=True)
-    parsed = passports._parse(tokens.peek(sign_passport(key, made), passports.TYP).claims)
+    parsed = passports.parse(tokens.peek(sign_passport(key, made), passports.TYP).claims)
     assert (parsed.limits, parsed.withheld, parsed.awaits_provider) == (LIMITS, frozenset({"a.b.approve"}), True)
-    plain = passports._parse(tokens.peek(sign_passport(key, passport(RULES[0])), passports.TYP).claims)
+    plain = passports.parse(tokens.peek(sign_passport(key, passport(RULES[0])), passports.TYP).claims)
     assert (plain.limits, plain.withheld, plain.awaits_provider) == (None, frozenset(), False)
     # A claim that says nothing, or nonsense, opens nothing.
     nonsense: list[Any] = [{}, {"c": [], "t": []}, {"c": ["x"], "t": []}, {"c": [], "t": [["a"]]}, {"c": [7], "t": []}]
