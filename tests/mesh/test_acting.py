@@ -106,16 +106,13 @@ def test_a_worker_killed_between_intent_and_outcome_is_followed_by_another(actin
     mesh.kill("actions-worker")
     acting.control.remove_fault(rule)
     asyncio.run(mesh.restart("actions-worker"))
+    # The dead one's lease would run out after a minute, as test_faults waits for.
+    mine = f"kind = 'execute' AND subject_id = '{action['actionId']}'"
+    assert rows(acting.made, f"UPDATE actions.jobs SET lease_until = now() WHERE {mine} RETURNING status")
     done = acting.reached(action, "QUARANTINED", seconds=150.0)
     assert states(done) == [("create_snapshot", "CONFIRMED")]
     assert [line["applied"] for line in acting.changes(action, "CreateSnapshot")] == [True]
-    assert (
-        rows(
-            acting.made,
-            f"SELECT fence FROM actions.jobs WHERE kind = 'execute' AND subject_id = '{action['actionId']}'",
-        )[0]["fence"]
-        > 1
-    )
+    assert rows(acting.made, f"SELECT fence FROM actions.jobs WHERE {mine}")[0]["fence"] > 1
     nothing_is_lost_or_twice(acting.made)
     acting.finops.post(f"/actions/{action['actionId']}:cancel", {"comment": "test"})
 
