@@ -123,9 +123,11 @@ class Nemesis:
     def _start_twin(self) -> subprocess.Popen[bytes]:
         own = self._mesh.installation.config_file("audit")
         config = own.with_name("twin.toml")
-        port = self._mesh.installation.ports["audit"]
+        installation = self._mesh.installation
+        port, metrics = (f'"127.0.0.1:{ports["audit"]}"' for ports in (installation.ports, installation.metrics_ports))
         config.touch(mode=0o600)
-        config.write_text(own.read_text().replace(f'"127.0.0.1:{port}"', f'"127.0.0.1:{self.twin_port}"'))
+        lines = [line for line in own.read_text().splitlines() if metrics not in line]
+        config.write_text("\n".join(lines).replace(port, f'"127.0.0.1:{self.twin_port}"') + "\n")
         with (self._mesh.logs / "audit-twin.log").open("ab") as log:
             return child.start([sys.executable, "-m", "services.audit", "--config", config], log)
 
