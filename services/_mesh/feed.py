@@ -47,7 +47,8 @@ def _note(error: grpc.aio.AioRpcError | TimeoutError, known: str) -> str:
 
 
 async def _follow_once(stub: identity_service_pb2_grpc.IdentityServiceStub, revocations: Revocations) -> None:
-    call: Any = stub.WatchRevocations(identity_service_pb2.WatchRevocationsRequest(after_seq=revocations.resume()))
+    request = identity_service_pb2.WatchRevocationsRequest(after_seq=revocations.resume(), knows_resealed=True)
+    call: Any = stub.WatchRevocations(request)
     try:
         while True:
             async with asyncio.timeout(_SILENCE_SECONDS):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from recoup.identity.v1 import identity_pb2, identity_service_pb2, identity_service_pb2_grpc
 from recoup.scanner.v1 import secrets_service_pb2 as pb
 from services._mesh import failpoints
 from services._mesh.context import entered
@@ -94,6 +95,16 @@ async def test_everything_moves_by_one_unwrap_and_one_wrap_whatever_is_killed(
             parts.told.clear()
             await parts.told.wait()
     assert {each.kind for each in parts.heard} == {RevocationKind.RESEALED}
+    # A version that doesn't know the kind goes on, with something in its place that takes nothing from anybody.
+    watching = identity_service_pb2_grpc.IdentityServiceStub(parts.identity).WatchRevocations(
+        identity_service_pb2.WatchRevocationsRequest()
+    )
+    piece = await watching.read()
+    watching.cancel()
+    assert [each.seq for each in piece.revocations] == [each.seq for each in parts.heard]
+    assert {(each.kind, each.key.partition("/")[0]) for each in piece.revocations} == {
+        (identity_pb2.REVOCATION_KIND_TOKEN, "resealed")
+    }
     # It takes no trust: grants for these credentials go on.
     assert not parts.known.is_revoked(RevocationKind.CREDENTIAL, str(made[0].credential_id), 0.0)
     assert len(await parts.events("scanner.kek.settle")) == 1

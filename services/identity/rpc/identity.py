@@ -59,7 +59,8 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
             piece = await feed.read_revocations(self._store, after, self._clock.wall_now())
             after = piece.entries[-1].seq if piece.entries else after
             yield pb.WatchRevocationsResponse(
-                revocations=[wire.revocation(row) for row in piece.entries], latest_seq=piece.latest_seq
+                revocations=[wire.revocation(row, knows_resealed=request.knows_resealed) for row in piece.entries],
+                latest_seq=piece.latest_seq,
             )
             if len(piece.entries) < feed.FEED_BATCH:
                 await asyncio.sleep(_BEAT_SECONDS)

@@ -68,11 +68,11 @@ def role_message(found: Role) -> access_pb2.Role.ValueType:
     return access_pb2.Role.Value(f"ROLE_{found.value}")
 
 
-def revocation(row: Any) -> pb.Revocation:
-    """An entry of the feed."""
+def revocation(row: Any, *, knows_resealed: bool) -> pb.Revocation:
+    """An entry of the feed; who doesn't know RESEALED has one in its place that takes nothing from anybody."""
+    kind, key = row.kind, row.key
+    if kind == "RESEALED" and not knows_resealed:
+        kind, key = "TOKEN", f"resealed/{key}"
     return pb.Revocation(
-        seq=row.seq,
-        kind=pb.RevocationKind.Value(f"REVOCATION_KIND_{row.kind}"),
-        key=row.key,
-        revoked_at=stamp(row.revoked_at),
+        seq=row.seq, kind=pb.RevocationKind.Value(f"REVOCATION_KIND_{kind}"), key=key, revoked_at=stamp(row.revoked_at)
     )

@@ -201,16 +201,22 @@ class WatchRevocationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    KNOWS_RESEALED_FIELD_NUMBER: _builtins.int
     after_seq: _builtins.int
     """The last entry that the caller has; 0 for all that still matter."""
+    knows_resealed: _builtins.bool
+    """Whether the caller knows REVOCATION_KIND_RESEALED. A version before it would end at one: it is sent a TOKEN's in its
+    place, with a key that no token has.
+    """
     def __init__(
         self,
         *,
         after_seq: _builtins.int = ...,
+        knows_resealed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "knows_resealed", b"knows_resealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
