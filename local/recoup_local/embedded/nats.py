@@ -24,7 +24,9 @@ from recoup_local.embedded import child
 
 START_SECONDS = 20.0
 # Below those that Linux gives to outgoing connections (net.ipv4.ip_local_port_range).
-PORTS, PORT_TRIES, _SHARES = range(15000, 32000), 200, 8
+PORTS, _SHARES = range(15000, 32000), 8
+# No more than a share holds.
+_GIVEN: set[int] = set()
 
 
 class NatsError(Exception):
@@ -144,16 +146,19 @@ def _binary() -> Path:
 def free_port() -> int:
     """A loopback port that is free now, and that the system gives to no outgoing connection until it is used.
 
-    Who looks at the same time in another process mostly looks elsewhere, so that none takes what another is about to.
+    It is given once: whoever asks again, before the first one listens, has another. And who asks at the same time in
+    another process mostly looks elsewhere, so that none takes what another is about to use.
     """
     own = PORTS[os.getpid() % _SHARES :: _SHARES]
-    for _ in range(PORT_TRIES):
-        port = SystemRandom().choice(own)
+    for port in SystemRandom().sample(own, len(own)):
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        _GIVEN.add(port)
         return port
     raise OSError(f"no port between {PORTS.start} and {PORTS.stop - 1} is free on 127.0.0.1")
 
