@@ -41,6 +41,8 @@ GRANT_SECONDS = 240
 WARRANT_PERIOD = timedelta(days=400)
 # A job that failed so often is dead. A lease that ran out counts: what kills its worker must not be tried for ever.
 MAX_FAILURES = 5
+# How many grants one lease may have in a millisecond, so that no later one gets a number twice.
+_NUMBERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +245,10 @@ class JobDesk:
 
     def _lease(self, job: Job, fence: int, lease_until: datetime, authority: Authority, trace_parent: str) -> Lease:
         worker = current().peer
+        if len(authority.credentials) >= _NUMBERS:
+            raise RuntimeError(f"a lease has {len(authority.credentials)} credentials, and numbers for {_NUMBERS - 1}")
         # Milliseconds keep the numbers of one lease's grants apart across renewals; each is good for one use.
-        first = int(self._clock.wall_seconds() * 1000) * 100
+        first = int(self._clock.wall_seconds() * 1000) * _NUMBERS
         grants = [
             (scope, self._sign(job, fence, first + place, (worker, "scanner", "broker"), authority.plan, scope))
             for place, scope in enumerate(authority.credentials, start=1)

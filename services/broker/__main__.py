@@ -11,6 +11,7 @@ from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
 from services.broker.clients import Sts
 from services.broker.config import BrokerSettings
+from services.broker.hardening import harden
 from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
@@ -40,4 +41,5 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
 
 
 if __name__ == "__main__":
+    harden()
     sys.exit(run(BrokerSettings, compose, "Recoup's credential broker"))

@@ -78,7 +78,7 @@ async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 def kms(keeper: Keeper) -> Iterator[Kms]:
     """The service behind what chooses it by an envelope's second byte, as in every process."""
-    settings = KmsSettings(services=("file", "aws", "azure", "google"), kek="{organization_id}", file=Path("none"))
+    settings = KmsSettings(services=("file", "aws", "azure", "google"), file=Path("none"))
     services = KeyServices(settings, "local", {keeper.kek.service: keeper.open(DEADLINE_SECONDS)})
     yield services
     services.close()
@@ -157,7 +157,7 @@ async def test_nothing_opens_or_seals_meanwhile_and_all_does_after_it(keeper: Ke
     ],
 )
 async def test_what_names_no_key_of_ours_is_refused_before_any_call(kek: Kek) -> None:
-    settings = KmsSettings(services=("aws", "azure", "google"), kek="{organization_id}")
+    settings = KmsSettings(services=("aws", "azure", "google"))
     services = KeyServices(settings, "production")
     with pytest.raises(Problem) as refused:
         await seal(b"secret", context(), kek, services)

@@ -18,7 +18,7 @@ from services._mesh.claimed import ClaimedJob
 from services._mesh.context import entered
 from services._mesh.dispatcher import Dispatcher
 from services._mesh.errors import Conflict, Denied, NotFound, Unavailable, WrongState
-from services._mesh.grants import CredentialScope
+from services._mesh.grants import CredentialScope, read_own_grant
 from services._mesh.job_rpc import leased
 from services._mesh.jobs import MAX_FAILURES, WARRANT_PERIOD, Authority, Job, JobDesk, Lease, Planner
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
@@ -473,6 +473,20 @@ async def test_revoked_credentials_and_a_stale_feed_stop_claims_and_renewals(off
         await office.claim(job)
     with pytest.raises(Denied):
         await office.renew(lease)
+
+
+async def test_no_two_grants_of_a_lease_are_the_same_however_many_and_however_soon_it_is_renewed(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = CredentialScope(credential_id=CREDENTIAL, purpose="scan", account="1")
+    office.authority = Authority(credentials=(scope,) * 400)
+    seconds = office.clock.wall_seconds()
+    leases = [await office.claim(await office.plan())]
+    for milliseconds in range(1, 4):
+        monkeypatch.setattr(office.clock, "wall_seconds", lambda at=seconds + milliseconds / 1000: at)
+        leases.append(await office.renew(leases[0]))
+    made = [grant for lease in leases for grant in (lease.grant, *(each for _, each in lease.credential_grants))]
+    assert len({read_own_grant(each).jti for each in made}) == 4 * 401
 
 
 async def test_an_unknown_job_is_not_found(office: Office) -> None:

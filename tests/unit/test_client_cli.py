@@ -74,6 +74,8 @@ ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/actions/many": {"action": {**MADE, "problem": "x" * 400_000}},
     f"/v1/organizations/{ORG}/actions/named": {"action": {**MADE, "problem": "zurück 💸"}},
     f"/v1/organizations/{ORG}/keks": {"keks": [KEK], "kek": KEK, "nextPageToken": ""},
+    f"/v1/organizations/{ORG}/keks:rotate": {"kek": KEK, "credentialsToMove": 41},
+    f"/v1/organizations/{ORG}/keks/2:retire": {"kek": {**KEK, "state": "KEK_STATE_RETIRED"}},
     f"/v1/organizations/{ORG}/secretsPosture": {
         "credentials": [{"connectionId": "c1", "ageDays": 91, "createdAt": "2026-01-01T00:00:00Z", "kek": "file:r/a/1"}]
     },
@@ -152,6 +154,18 @@ def test_a_kek_is_named_as_its_key_service_names_it(gateway: tuple[str, list[str
     shown = unstyle(done.output)
     assert all(text in shown for text in ("active", "google", "europe-west3", "7"))
     assert run("kek", "register", "azur", "x", "--region", "y", url=gateway[0]).exit_code == WRONG_USE
+
+
+def test_a_kek_is_rotated_and_retired(gateway: tuple[str, list[str]]) -> None:
+    for command, wanted in (("rotate", ("active", "41")), ("retire 2", ("retired",))):
+        done = run("kek", *command.split(), url=gateway[0])
+        assert done.exit_code == DONE, done.output
+        assert all(text in unstyle(done.output) for text in wanted)
+    assert gateway[1] == [f"/v1/organizations/{ORG}/keks:rotate", f"/v1/organizations/{ORG}/keks/2:retire"]
+    # Without a region, or with a version that is no number: said before anything is asked.
+    for wrong in ("register aws arn:aws:kms:eu-central-1:1:key/1", "retire two", "retire 0"):
+        assert run("kek", *wrong.split(), url=gateway[0]).exit_code == WRONG_USE
+    assert len(gateway[1]) == 2
 
 
 def test_secrets_stand_as_the_scanner_says(gateway: tuple[str, list[str]]) -> None:

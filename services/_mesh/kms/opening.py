@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from services._mesh.config import Between, Matches, SecretFile
 from services._mesh.envelope import seal
+from services._mesh.errors import Reason, WrongState
 from services._mesh.kms.interface import (
     Binding,
     EnvelopeBroken,
@@ -30,6 +32,17 @@ from services._mesh.kms.interface import (
 from services._mesh.threads import BoundedThreads
 
 KekRule = Annotated[str, Matches(r"[^{}\s]*\{organization_id\}[^{}\s]*", "a KEK with {organization_id} in it")]
+# What a rule must make where it may name keys: the forms that the providers take (docs/ENVELOPE.md).
+_BY_RULE: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "file": (re.compile(r"file:[0-9a-z]+/[0-9a-z-]{1,64}/[1-9][0-9]{0,8}"), "file:<ring>/{organization_id}/<version>"),
+    "google": (
+        re.compile(
+            r"projects/[a-z0-9.:-]{1,64}/locations/[a-z0-9-]{2,32}/keyRings/[A-Za-z0-9_-]{1,63}"
+            r"/cryptoKeys/[A-Za-z0-9_-]{1,63}/cryptoKeyVersions/[1-9][0-9]{0,8}"
+        ),
+        "projects/…/locations/…/keyRings/…/cryptoKeys/…{organization_id}/cryptoKeyVersions/<version>",
+    ),
+}
 # How many calls of one organization may be under way at once.
 _TURNS = 2
 ServiceName = Literal["file", "aws", "azure", "google"]
@@ -38,8 +51,9 @@ ServiceName = Literal["file", "aws", "azure", "google"]
 @dataclass(frozen=True, kw_only=True)
 class KmsSettings:
     """The key services that this process may use; the first keeps the KEKs of whoever brought none of their own, which
-    `kek` names. `file` is the file KMS, or the half of it that this process holds. `regions` are those of AWS and
-    Google that may be used (all, where none is named), `azure_hosts` the vaults' hosts, or the ends of them.
+    `kek` names where that service lets people choose names. `file` is the file KMS, or the half of it that this process
+    holds. `regions` are those of AWS and Google that may be used (all, where none is named), `azure_hosts` the vaults'
+    hosts, or the ends of them.
     """
 
     services: tuple[ServiceName, ...]
@@ -55,6 +69,21 @@ class KmsSettings:
             raise ValueError("services must name at least one key service; the first keeps the KEKs of `kek`")
         if ("file" in self.services) != (self.file is not None):
             raise ValueError('file must be given exactly where services names "file"')
+        self._check_rule()
+
+    def _check_rule(self) -> None:
+        """A rule that names no key would show only when the first secret is to be sealed."""
+        if self.kek is None:
+            return
+        first = self.services[0]
+        if first not in _BY_RULE:
+            raise ValueError(
+                f"kek can't name keys of {first}, which gives them names of its own: leave kek out, and have each"
+                f" organization name its key (recoup kek register {first} KEY_ID --region REGION)"
+            )
+        pattern, form = _BY_RULE[first]
+        if not pattern.fullmatch(self.kek.replace("{organization_id}", str(UUID(int=0)))):
+            raise ValueError(f"kek must be {form}, since services names {first} first")
 
     def check_profile(self, profile: str) -> None:
         """Raises ValueError for what only the local profile may use."""
@@ -64,7 +93,12 @@ class KmsSettings:
     async def own_kek(self, organization_id: UUID) -> Kek:
         """The KEK of an organization that brought none of its own. Raises WrongState where there is none."""
         if self.kek is None:
-            raise failure(KmsCause.MISSING, Kek(KeyService[self.services[0].upper()], "none of the organization's own"))
+            raise WrongState(
+                Reason.ERROR_REASON_KMS_KEY_UNUSABLE,
+                "The organization has named no key to seal under. Name one first:"
+                f" recoup kek register {'|'.join(self.services)} KEY_ID --region REGION.",
+                {"cause": KmsCause.MISSING.value, "kek": ""},
+            )
         reference = self.kek.replace("{organization_id}", str(organization_id))
         return Kek(KeyService[self.services[0].upper()], reference)
 
