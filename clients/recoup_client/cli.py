@@ -14,6 +14,7 @@ import click
 from recoup_client import (
     auditing,
     connecting,
+    connections,
     elevating,
     erasing,
     evidence,
@@ -80,18 +81,6 @@ def members(session: Session) -> None:
     found = session.all("/members", "members")
     session.show(found, [(m["email"], role_of(m), m["memberId"]) for m in found["members"]],
                  "e-mail", "role", "id")  # fmt: skip
-
-
-@main.command()
-@click.pass_obj
-def connections(session: Session) -> None:
-    """List connected cloud scopes."""
-    found = session.all("/connections", "connections")
-    rows = [
-        (c["connectionId"], c["displayName"], c["state"].removeprefix("CONNECTION_STATE_"), c["problem"])
-        for c in found["connections"]
-    ]
-    session.show(found, rows, "id", "name", "state", "problem")
 
 
 @main.command()
@@ -194,6 +183,7 @@ for _command in (
     *savings.COMMANDS,
     auditing.audit,
     connecting.connect,
+    connections.connection,
     evidence.evidence,
     log.log,
     operating.init,
@@ -212,6 +202,7 @@ for _command in (
     signing_in.sso,
 ):
     main.add_command(_command)
+main.add_command(connections.connection_list, "connections")
 for _entry in entry_points(group="recoup.commands"):
     main.add_command(_entry.load(), _entry.name)
 

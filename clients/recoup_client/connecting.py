@@ -1,10 +1,13 @@
-"""Commands to connect a cloud: what it must be asked to allow, and how a connection stands."""
+"""Commands to connect a cloud: what it must be asked to allow, and the connection itself."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from recoup_client.rest import at
+from recoup_client import connections
+from recoup_client.given import aws_key, secret_text
 from recoup_client.session import Group, Session
 
 _FORMATS = ("json", "terraform", "cloudformation")
@@ -16,52 +19,51 @@ def connect() -> None:
 
 
 @connect.command("aws")
-@click.option("--print-policy", is_flag=True, required=True, help="print the roles that the account must have")
+@click.option("--print-policy", is_flag=True, help="only print the roles that the account must have")
 @click.option("--format", "style", type=click.Choice(_FORMATS), default="json", help="how the roles are written")
 @click.option("--for", "chosen", multiple=True, metavar="ACTION_TYPE", help="allow this too; may be repeated")
 @click.option("--principal", default="", help="the ARN of the base user that assumes the roles")
 @click.option("--bill", default="", metavar="BUCKET/PREFIX", help="let the bill export be read from there")
+@click.option("--name", default="", help="what people call the connection")
+@click.option("--role", "roles", multiple=True, metavar="ARN", help="a role for reading; one for each account")
+@click.option("--act-role", "act_roles", multiple=True, metavar="ARN", help="a role for acting; one for an account")
+@click.option("--region", "regions", multiple=True, help="a region to scan; may be repeated")
+@click.option("--key-file", default="", metavar="FILE", help="the base user's access key; - for stdin")
+@click.option("--keep", is_flag=True, help="keep the connection where it isn't accepted, to be checked again")
 @click.pass_obj
 def connect_aws(
-    session: Session, print_policy: bool, style: str, chosen: tuple[str, ...], principal: str, bill: str
+    session: Session,
+    print_policy: bool,
+    style: str,
+    chosen: tuple[str, ...],
+    principal: str,
+    bill: str,
+    name: str,
+    roles: tuple[str, ...],
+    act_roles: tuple[str, ...],
+    regions: tuple[str, ...],
+    key_file: str,
+    keep: bool,
 ) -> None:
-    """Print the least that Recoup needs in an AWS account: the roles, whom they let in, and what they may do.
+    """Connect AWS accounts by roles in them; or print the least that Recoup needs there, with --print-policy.
 
-    Without --for it is reading only.
+    The external id and the roles are shown first, then the roles are tried. Without --for they are for reading only.
     """
+    if not print_policy:
+        _require(name=name, role=roles, region=regions)
+        if key_file and not principal:
+            raise click.UsageError("with --key-file say whose key it is: --principal, the ARN of the base user")
+    key_id, secret = aws_key(secret_text(key_file, "the access key")) if key_file and not print_policy else ("", "")
     bucket, _, prefix = bill.partition("/")
-    body = {
-        "format": f"POLICY_FORMAT_{style.upper()}",
-        "actionTypes": list(chosen),
-        "principalArn": principal,
-        "billBucket": bucket,
-        "billPrefix": prefix.rstrip("/"),
-    }
-    found = session.call("POST", "/connectionPlans", body)
-    session.say(found, found["document"])
-
-
-@connect.command("check")
-@click.argument("connection_id")
-@click.pass_obj
-def connect_check(session: Session, connection_id: str) -> None:
-    """Start a check of an accepted connection. `recoup connect show` says what came of it."""
-    found = session.call("POST", at("/connections/{}:check", connection_id), {})
-    checked_at = found["connection"].get("checkedAt") or "never"
-    session.show(found, [(connection_id, checked_at[:19])], "connection", "checked before at")
-
-
-@connect.command("show")
-@click.argument("connection_id")
-@click.pass_obj
-def connect_show(session: Session, connection_id: str) -> None:
-    """Show how a connection stood at its last check, permission by permission, with what to do."""
-    found = session.call("GET", at("/connections/{}", connection_id))
-    connection = found["connection"]
-    rows = [(c["roleArn"], c["permission"], c["outcome"], c["fix"]) for c in connection["permissionChecks"]]
-    wrong = connection["problem"]
-    roles = [(c["roleArn"], "sts:AssumeRole", c["withExternalId"], wrong) for c in connection["roleChecks"]]
-    session.show(found, [*roles, *rows], "role", "permission", "outcome", "what to do")
+    asked = {"actionTypes": list(chosen), "principalArn": principal}
+    billed = {"billBucket": bucket, "billPrefix": prefix.rstrip("/")}
+    plan = session.call("POST", "/connectionPlans", {"format": f"POLICY_FORMAT_{style.upper()}", **asked, **billed})
+    if print_policy:
+        session.say(plan, plan["document"])
+        return
+    click.echo(f"recoup: the roles must demand the external id {plan['externalId']}\n{plan['document']}", err=True)
+    given = {"displayName": name, "regions": list(regions), "awsAccounts": _accounts(roles, act_roles)}
+    connections.make(session, {**given, "awsAccessKeyId": key_id, "awsSecretAccessKey": secret}, keep=keep)
 
 
 @connect.command("static-keys")
@@ -71,3 +73,27 @@ def connect_static_keys(session: Session, choice: str) -> None:
     """Say whether connections may be made with long-lived cloud keys. Those that are there keep theirs."""
     found = session.call("POST", "/staticKeys", {"staticKeys": f"STATIC_KEYS_{choice.upper()}"})
     session.show(found, [(choice,)], "long-lived keys")
+
+
+def _accounts(roles: tuple[str, ...], act_roles: tuple[str, ...]) -> list[dict[str, Any]]:
+    """An entry for each account that a role is of. What is no ARN goes as it is: the gateway says what is wrong."""
+    reading = [(_account(arn, "--role"), arn) for arn in roles]
+    acting = {_account(arn, "--act-role"): arn for arn in act_roles}
+    if lost := sorted(acting.keys() - dict(reading).keys()):
+        raise click.UsageError(f"account {lost[0]} has an --act-role and no --role: reading comes first")
+    if len(acting) < len(act_roles):
+        raise click.UsageError("give one --act-role for an account")
+    return [{"accountId": a, "scanRoleArn": arn, "actRoleArn": acting.get(a, "")} for a, arn in reading]
+
+
+def _account(arn: str, option: str) -> str:
+    parts = arn.strip().split(":")
+    if len(parts) != 6 or not parts[4].isdigit():
+        example = "arn:aws:iam::123456789012:role/RecoupScan"
+        raise click.UsageError(f"{option} {arn} must be the ARN of an IAM role, such as {example}; copy it from IAM")
+    return parts[4]
+
+
+def _require(**given: Any) -> None:
+    if missing := [f"--{name}" for name, value in given.items() if not value]:
+        raise click.UsageError(f"to connect, give {', '.join(missing)}; to see what is needed, --print-policy")

@@ -18,7 +18,7 @@ from services.scanner.model.connection import Account, Connection, ConnectionSta
 from services.scanner.model.health import Health
 from services.scanner.policies.aws import READS, act_permissions
 from services.scanner.store import connections, scans
-from services.scanner.usecases.kinds import CHECK, PENDING_PERIOD, VERIFY
+from services.scanner.usecases.kinds import CHECK, VERIFY, gives_up_at
 from services.scanner.working import Tools
 
 # Where AWS didn't answer, nothing follows; it is asked again before the next day.
@@ -49,9 +49,9 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
         if before.state is ConnectionState.DISABLED:
             await job.finish(work)
             return
-        if before.verified_at is None:
-            await _wait_or_expire(work, job, before, timedelta(hours=tools.check_hours))
-            return
+    if before.verified_at is None:
+        await _wait_or_expire(tools, job, before)
+        return
     roles, permissions = await _look(tools, job)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
@@ -63,16 +63,17 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
             await job.postpone(work, work.now + SOON)
 
 
-async def _wait_or_expire(work: UnitOfWork, job: ClaimedJob, before: Connection, again: timedelta) -> None:
-    """A connection that was never accepted stays for a while, for its roles to be made."""
-    ends_at = (before.checked_at or before.created_at) + PENDING_PERIOD
-    if work.now < ends_at:
-        await job.postpone(work, min(ends_at, work.now + again))
-        return
-    problem = f"It wasn't verified within {PENDING_PERIOD.days} days. Connect the cloud scope again."
-    await connections.mark_expired(work.connection, before.connection_id, problem)
-    work.emit("scanner.connection.expire", f"connections/{before.connection_id}", {"before": before.state.value})
-    await job.finish(work)
+async def _wait_or_expire(tools: Tools, job: ClaimedJob, before: Connection) -> None:
+    """A connection that was never accepted stays for a while, for its roles to be made. Then the API gives it up."""
+    ends_at, is_over = gives_up_at(before), False
+    async with job.begin() as work:
+        is_over = work.now >= ends_at
+        if not is_over:
+            await job.postpone(work, min(ends_at, work.now + timedelta(hours=tools.check_hours)))
+    if is_over:
+        await tools.registry.expire(job.grant)
+        async with job.begin() as work:
+            await job.finish(work)
 
 
 async def _record(work: UnitOfWork, health: Health) -> None:

@@ -12,7 +12,7 @@ from services._mesh.threads import BoundedThreads
 from services._mesh.worker import Handler
 from services.scanner import checking, sealing, working
 from services.scanner.clients.feed import Feed
-from services.scanner.clients.peers import Broker, Pricing
+from services.scanner.clients.peers import Broker, Pricing, Registry
 from services.scanner.clients.rewrapping import Keeper, Wrapper
 from services.scanner.config import ScannerWorkerSettings
 from services.scanner.model.rewrapping import REWRAP
@@ -32,6 +32,7 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         Pricing(mesh.channels.to("pricing")),
         threads,
         settings.aws,
+        Registry(mesh.channels.to("scanner")),
         settings.checking.every_hours,
     )
     feed = Feed(mesh.channels.to("identity"))

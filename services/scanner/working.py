@@ -14,7 +14,7 @@ from services._mesh.errors import Problem, Reason
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import UnitOfWork
 from services.scanner.clients.aws import RegionReader
-from services.scanner.clients.peers import Broker, Pricing
+from services.scanner.clients.peers import Broker, Pricing, Registry
 from services.scanner.detections.judging import judge_all, skus_of
 from services.scanner.model import ledger
 from services.scanner.model.connection import Connection
@@ -42,6 +42,7 @@ class Tools:
     pricing: Pricing
     threads: BoundedThreads
     aws: AwsSettings
+    registry: Registry
     check_hours: float = 24.0
 
 

@@ -160,7 +160,11 @@ async def test_a_connection_that_nobody_verifies_is_given_up_with_its_credential
     assert found.state is ConnectionState.DISABLED
     assert found.problem == "It wasn't verified within 7 days. Connect the cloud scope again."
     assert await office.fetch("SELECT count(*) FROM scanner.credentials") == [0]
-    assert await office.fetch("SELECT status FROM scanner.jobs") == ["DONE"]
+    # Told of, like any credential that isn't used any more.
+    assert await office.fetch("SELECT subject_id FROM scanner.jobs WHERE kind = 'revoke_credential'") == [
+        made.credential_id
+    ]
+    assert await office.fetch("SELECT status FROM scanner.jobs WHERE kind = 'check_connection'") == ["DONE"]
     assert (await office.events())[-1] == "expire"
     async with office.api.read(ACME) as connection:
         with pytest.raises(NotFound):

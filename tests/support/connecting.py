@@ -91,8 +91,15 @@ class Cloud:
 class Peers:
     """The keeper and the broker as the worker sees them, in this process, under the same grants."""
 
-    def __init__(self, api: Store, desk: broker.Desk) -> None:
-        self._api, self._desk = api, desk
+    def __init__(self, api: Store, desk: broker.Desk, planner: Planner) -> None:
+        self._api, self._desk, self._planner = api, desk, planner
+
+    async def expire(self, grant: str) -> None:
+        """Give up the grant's connection, by the scanner's own use case."""
+        given = read_own_grant(grant)
+        with entered(context(given.organization_id, "scanner.connection.expire", grant=given)) as call:
+            async with self._api.begin(given.organization_id, call) as work:
+                await connections.expire_connection(work, self._planner)
 
     async def fetch_sealed(self, grant: str, credential_id: str) -> bytes:
         """The sealed credential, from the scanner's own use case."""
@@ -206,15 +213,16 @@ async def opened(database: TestDatabase, cloud: Cloud, folder: Path) -> AsyncIte
     desk = JobDesk(store_of_api, dispatch, key, trust, clock, kinds, issuer="scanner", profile="local")
     settings = AwsSettings(cloud.endpoints.url)
     broker_desk = broker.Desk(Opener(kms, KeyCache(monotonic)), Sts(threads, settings), UsedGrants(0.0), Clock())
-    peers: Any = Peers(store_of_api, broker_desk)
+    planner = Planner(key, "scanner", clock)
+    peers: Any = Peers(store_of_api, broker_desk, planner)
     unused: Any = None
 
     async def kek(_: UUID) -> Kek:
         return KEK
 
     yield Office(
-        database, clock, cloud, store_of_api, Store(worker, "scanner", clock), Planner(key, "scanner", clock), desk,
-        Tools(peers, peers, unused, threads, settings), Sealer(kms, kek), KeyRules(static_keys=True),
+        database, clock, cloud, store_of_api, Store(worker, "scanner", clock), planner, desk,
+        Tools(peers, peers, unused, threads, settings, peers), Sealer(kms, kek), KeyRules(static_keys=True),
     )  # fmt: skip
     threads.close()
     for role in (api, worker, dispatch):

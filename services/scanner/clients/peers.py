@@ -19,6 +19,7 @@ from recoup.identity.v1 import (
     identity_service_pb2_grpc,
 )
 from recoup.pricing.v1 import pricing_pb2, pricing_service_pb2, pricing_service_pb2_grpc
+from recoup.scanner.v1 import connecting_service_pb2, connecting_service_pb2_grpc
 from services._mesh.errors import from_rpc_error
 from services._mesh.exchange import Exchange
 from services._mesh.grants import metadata
@@ -113,6 +114,21 @@ class Pricing:
             return await self._stub.LookupPrices(request, timeout=PEER_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "pricing") from None
+
+
+class Registry:
+    """The scanner's API, which keeps the connections."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = connecting_service_pb2_grpc.ConnectingServiceStub(channel)
+
+    async def expire(self, grant: str) -> None:
+        """Have the grant's connection given up. Raises Problem."""
+        request = connecting_service_pb2.ExpireConnectionRequest()
+        try:
+            await self._stub.ExpireConnection(request, metadata=metadata(grant), timeout=PEER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "scanner") from None
 
 
 class Broker:

@@ -139,8 +139,8 @@ def judge(checks: Sequence[RoleCheck]) -> str:
             )
         if check.with_external_id == "REFUSED":
             return (
-                f"{check.role_arn} refuses us ({check.error_code}). Let the base user assume it, with the external id, "
-                "in its trust policy, then verify again."
+                f"{check.role_arn} refuses us ({check.error_code}). Let the base user assume it, with the external id "
+                "that recoup connect aws --print-policy shows and no other, in its trust policy, then verify again."
             )
         if "UNREACHABLE" in (check.without_external_id, check.with_wrong_external_id, check.with_external_id):
             return f"AWS didn't answer for {check.role_arn}. Verify again in a moment."

@@ -50,6 +50,13 @@ class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
 
         return await self._store.write(request, pb.CheckConnectionResponse, decide)
 
+    async def ExpireConnection(
+        self, request: pb.ExpireConnectionRequest, context: Context
+    ) -> pb.ExpireConnectionResponse:
+        async with self._store.begin() as work:
+            await connections.expire_connection(work, self._planner)
+        return pb.ExpireConnectionResponse()
+
     async def SetStaticKeys(self, request: pb.SetStaticKeysRequest, context: Context) -> pb.SetStaticKeysResponse:
         async def decide(work: UnitOfWork) -> pb.SetStaticKeysResponse:
             allowed = request.static_keys == pb.STATIC_KEYS_ALLOWED

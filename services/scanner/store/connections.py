@@ -132,9 +132,8 @@ async def has_job(connection: AsyncConnection, kind: str, connection_id: UUID) -
     return (await connection.execute(query)).first() is not None
 
 
-async def mark_expired(connection: AsyncConnection, connection_id: UUID, problem: str) -> None:
-    """Switch off a connection that was never verified, and forget its credential."""
-    await mark_connection(connection, connection_id, state=ConnectionState.DISABLED.value, problem=problem)
+async def delete_credentials(connection: AsyncConnection, connection_id: UUID) -> None:
+    """Forget the credentials of a connection."""
     await connection.execute(delete(credentials).where(credentials.c.connection_id == connection_id))
 
 

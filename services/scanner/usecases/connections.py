@@ -28,7 +28,9 @@ from services.scanner.usecases.kinds import (
     CHECK,
     EVIDENCE_PAGE,
     FIRST_CHECK,
+    PENDING_PERIOD,
     VERIFY,
+    gives_up_at,
     require_evidence_grant,
     wrong_state,
 )
@@ -152,11 +154,36 @@ async def disable_connection(work: UnitOfWork, planner: Planner, connection_id: 
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if etag != found.etag:
         raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody changed it in between. Read it again, then repeat.")
-    marked = await connections.mark_connection(
-        work.connection, connection_id, state=ConnectionState.DISABLED.value, problem=""
-    )
-    await revoke_credential(work, planner, found.credential_id)
+    marked = await _switch_off(work, planner, found, "")
     work.emit("scanner.connection.disable", f"connections/{connection_id}")
+    return marked
+
+
+async def expire_connection(work: UnitOfWork, planner: Planner) -> None:
+    """Give up the connection of a check's grant, which nobody had accepted in time. Again, it changes nothing.
+
+    Raises Denied (GRANT_INVALID), NotFound, WrongState for one that was accepted, or still has time.
+    """
+    grant = current().grant
+    if grant is None or grant.kind != CHECK:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant isn't for checking a connection.")
+    found = await connections.get_connection(work.connection, UUID(grant.subject), lock=True)
+    if found.verified_at is not None or (found.state is not ConnectionState.DISABLED and work.now < gives_up_at(found)):
+        raise wrong_state("given up", found.state, f"never accepted within {PENDING_PERIOD.days} days")
+    if found.state is not ConnectionState.DISABLED:
+        problem = f"It wasn't verified within {PENDING_PERIOD.days} days. Connect the cloud scope again."
+        await _switch_off(work, planner, found, problem)
+    work.emit("scanner.connection.expire", f"connections/{found.connection_id}", {"before": found.state.value})
+
+
+async def _switch_off(work: UnitOfWork, planner: Planner, found: Connection, problem: str) -> Connection:
+    """Nobody uses it any more, and everybody is told of its credential; one that was never accepted leaves none."""
+    marked = await connections.mark_connection(
+        work.connection, found.connection_id, state=ConnectionState.DISABLED.value, problem=problem
+    )
+    if found.verified_at is None:
+        await connections.delete_credentials(work.connection, found.connection_id)
+    await revoke_credential(work, planner, found.credential_id)
     return marked
 
 

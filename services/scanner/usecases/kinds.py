@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from services._mesh.context import current
 from services._mesh.errors import Denied, Reason, WrongState
-from services.scanner.model.connection import (
-    ConnectionState,
-)
+from services.scanner.model.connection import Connection, ConnectionState
 
 VERIFY, CHECK, SCAN = "verify_connection", "check_connection", "scan"
 # How long a connection may wait to be verified before it is given up.
 PENDING_PERIOD, FIRST_CHECK = timedelta(days=7), timedelta(days=1)
 # The kind of job that makes evidence bundles, and how many scans or connections one of its pages has.
 EXPORT_EVIDENCE, EVIDENCE_PAGE = "export_evidence", 50
+
+
+def gives_up_at(found: Connection) -> datetime:
+    """Until when a connection that was never accepted may be accepted."""
+    return (found.checked_at or found.created_at) + PENDING_PERIOD
 
 
 def wrong_state(what: str, state: ConnectionState, allowed: str) -> WrongState:

@@ -38,7 +38,9 @@ class Policies:
         async with self._reader.read(job.organization_id) as connection:
             found = await connections.get_connection(connection, job.subject_id)
         is_used = found.state is not ConnectionState.DISABLED
-        return Authority(credentials=_probing(found) if is_used else (), standing=True)
+        # Giving up what was never accepted is the API's own doing, which the worker asks for.
+        audience = ("scanner",) if found.verified_at is None else ()
+        return Authority(audience, _probing(found) if is_used else (), standing=True)
 
     async def scan(self, job: Job) -> Authority:
         """The scan role of every account may list what the detections need, and nothing else."""

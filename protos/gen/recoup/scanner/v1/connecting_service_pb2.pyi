@@ -243,6 +243,40 @@ class CheckConnectionResponse(_message.Message):
 Global___CheckConnectionResponse: _TypeAlias = CheckConnectionResponse  # noqa: Y015
 
 @_typing.final
+class ExpireConnectionRequest(_message.Message):
+    """Asks to give up the grant's connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpireConnectionRequest: _TypeAlias = ExpireConnectionRequest  # noqa: Y015
+
+@_typing.final
+class ExpireConnectionResponse(_message.Message):
+    """It is given up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpireConnectionResponse: _TypeAlias = ExpireConnectionResponse  # noqa: Y015
+
+@_typing.final
 class SetStaticKeysRequest(_message.Message):
     """Asks to allow or forbid long-lived cloud keys."""
 

@@ -50,6 +50,11 @@ class ConnectingServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionResponse.FromString,
                 _registered_method=True)
+        self.ExpireConnection = channel.unary_unary(
+                '/recoup.scanner.v1.ConnectingService/ExpireConnection',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.ExpireConnectionRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.ExpireConnectionResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectingServiceServicer:
@@ -79,6 +84,14 @@ class ConnectingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExpireConnection(self, request, context):
+        """Gives up the connection of a check's grant, which nobody had accepted in time: its credential is dropped, and
+        everybody is told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_ConnectingServiceServicer_to_server(servicer, server):
                     servicer.CheckConnection,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionResponse.SerializeToString,
+            ),
+            'ExpireConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExpireConnection,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.ExpireConnectionRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.ExpireConnectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +198,33 @@ class ConnectingService:
             '/recoup.scanner.v1.ConnectingService/CheckConnection',
             recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.CheckConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpireConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.ConnectingService/ExpireConnection',
+            recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.ExpireConnectionRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_connecting__service__pb2.ExpireConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class ConnectingServiceStub:
     """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
     without changing anything. Scans go on meanwhile. The same happens every day by itself.
     """
+    ExpireConnection: _grpc.UnaryUnaryMultiCallable[_connecting_service_pb2.ExpireConnectionRequest, _connecting_service_pb2.ExpireConnectionResponse]
+    """Gives up the connection of a check's grant, which nobody had accepted in time: its credential is dropped, and
+    everybody is told.
+    """
 
 @_typing.type_check_only
 class ConnectingServiceAsyncStub(ConnectingServiceStub):
@@ -58,6 +62,10 @@ class ConnectingServiceAsyncStub(ConnectingServiceStub):
     CheckConnection: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.CheckConnectionRequest, _connecting_service_pb2.CheckConnectionResponse]  # type: ignore[assignment]
     """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
     without changing anything. Scans go on meanwhile. The same happens every day by itself.
+    """
+    ExpireConnection: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.ExpireConnectionRequest, _connecting_service_pb2.ExpireConnectionResponse]  # type: ignore[assignment]
+    """Gives up the connection of a check's grant, which nobody had accepted in time: its credential is dropped, and
+    everybody is told.
     """
 
 class ConnectingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +97,16 @@ class ConnectingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_connecting_service_pb2.CheckConnectionResponse, _abc.Awaitable[_connecting_service_pb2.CheckConnectionResponse]]:
         """Starts a check of an accepted connection: every role is asked as in a verification, and every permission is probed
         without changing anything. Scans go on meanwhile. The same happens every day by itself.
+        """
+
+    @_abc_1.abstractmethod
+    def ExpireConnection(
+        self,
+        request: _connecting_service_pb2.ExpireConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connecting_service_pb2.ExpireConnectionResponse, _abc.Awaitable[_connecting_service_pb2.ExpireConnectionResponse]]:
+        """Gives up the connection of a check's grant, which nobody had accepted in time: its credential is dropped, and
+        everybody is told.
         """
 
 def add_ConnectingServiceServicer_to_server(servicer: ConnectingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
