@@ -1,4 +1,5 @@
-"""A worker's way to cloud credentials: the sealed credential from its keeper, opened by the broker under a grant.
+"""The way to cloud credentials: an API asks which one is in use before it grants that; its worker gets that one sealed
+from its keeper, and has it opened by the broker under the grant.
 
 The worker never sees anything but the sealed bytes and the short-lived session; it must not keep either longer than
 the job.
@@ -6,15 +7,42 @@ the job.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import grpc.aio
 
 from recoup.broker.v1 import broker_service_pb2, broker_service_pb2_grpc
-from recoup.scanner.v1 import scanner_service_pb2, scanner_service_pb2_grpc
+from recoup.scanner.v1 import (
+    rotation_service_pb2,
+    rotation_service_pb2_grpc,
+    scanner_service_pb2,
+    scanner_service_pb2_grpc,
+)
 from services._mesh.aws import AwsCredentials
 from services._mesh.errors import from_rpc_error
 
 GRANT_METADATA = "recoup-grant"
 DEADLINE_SECONDS = 30.0
+# A worker waits ten seconds for its lease: that the keeper doesn't answer must be known within them.
+_RESOLVE_SECONDS = 4.0
+
+
+class CredentialKeeper:
+    """Knows which credential is in use in the place of one that a plan or a bill source names."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = rotation_service_pb2_grpc.RotationServiceStub(channel)
+
+    async def in_use(self, organization_id: UUID, credential_id: UUID) -> UUID:
+        """The credential in use; the same where it never gave way to another. Raises Problem."""
+        request = rotation_service_pb2.ResolveCredentialRequest(
+            organization_id=str(organization_id), credential_id=str(credential_id)
+        )
+        try:
+            answer = await self._stub.ResolveCredential(request, timeout=_RESOLVE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "scanner") from None
+        return UUID(answer.credential_id)
 
 
 class CredentialDesk:

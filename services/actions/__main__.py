@@ -6,6 +6,7 @@ import sys
 from functools import partial
 
 from recoup.actions.v1 import actions_service_pb2
+from services._mesh.credentials import CredentialKeeper
 from services._mesh.job_tasks import own_jobs
 from services._mesh.jobs import Planner
 from services._mesh.pages import PageTokens
@@ -34,7 +35,8 @@ async def compose(mesh: Mesh, settings: ActionsSettings) -> None:
         Log(channel("audit"), exchange),
     )
     assert mesh.key is not None
-    policies = Policies(store, Planner(mesh.key, mesh.name, mesh.clock), identity, mesh.clock)
+    planner, keeper = Planner(mesh.key, mesh.name, mesh.clock), CredentialKeeper(channel("scanner"))
+    policies = Policies(store, planner, identity, keeper, mesh.clock)
     kinds = {EXECUTE: policies.execute, CHECKPOINT: policies.checkpoint, EXPIRE: policies.expire}
     office = await own_jobs(mesh, "actions", store, kinds, on_dead=give_up)
     keys = settings.actions

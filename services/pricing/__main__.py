@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from recoup.pricing.v1 import bill_service_pb2, pricing_service_pb2
+from services._mesh.credentials import CredentialKeeper
 from services._mesh.job_tasks import own_jobs
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
@@ -26,7 +27,7 @@ async def compose(mesh: Mesh, settings: PricingSettings) -> None:
     store, pages = mesh.store("pricing"), PageTokens.from_file(settings.pricing.page_key)
     mesh.follow_revocations()
     produce(mesh, "pricing", store)
-    policies = Policies(store, Identity(mesh.channels.to("identity")))
+    policies = Policies(store, Identity(mesh.channels.to("identity")), CredentialKeeper(mesh.channels.to("scanner")))
     office = await own_jobs(mesh, "pricing", store, {IMPORT_BILL: policies.import_bill}, on_dead=give_up)
     threads = BoundedThreads(settings.pricing.measuring_threads, "measuring")
     scanner = Scanner(mesh.channels.to("scanner"), mesh.exchange())

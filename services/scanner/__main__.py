@@ -7,6 +7,7 @@ import sys
 from recoup.scanner.v1 import (
     connecting_service_pb2,
     kek_service_pb2,
+    rotation_service_pb2,
     scanner_service_pb2,
     sealing_service_pb2,
     secrets_service_pb2,
@@ -16,13 +17,15 @@ from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
-from services.scanner.checking import give_up
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.config import ScannerSettings
 from services.scanner.model.rewrapping import REWRAP
+from services.scanner.model.rotation import ROTATE
+from services.scanner.rotating import give_up
 from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
+from services.scanner.rpc.rotation import RotationRpc
 from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.rpc.sealing import SealingRpc
 from services.scanner.rpc.secrets_posture import SecretsRpc
@@ -32,6 +35,7 @@ from services.scanner.usecases.keks import Keks
 from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
 from services.scanner.usecases.rewrapping import Rewrapping
+from services.scanner.usecases.rotating import RotationPolicies
 
 
 async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
@@ -39,13 +43,15 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     store = mesh.store("scanner")
     mesh.follow_revocations()
     produce(mesh, "scanner", store)
-    policies = Policies(store, Identity(mesh.channels.to("identity")))
+    identity = Identity(mesh.channels.to("identity"))
+    policies = Policies(store, identity)
     credentials, rewrapping = CredentialPolicies(store), Rewrapping(store)
     work = {
         VERIFY: policies.verify,
         CHECK: policies.check,
         SCAN: policies.scan,
         REVOKE: credentials.revoke,
+        ROTATE: RotationPolicies(store, identity).rotate,
         REWRAP: rewrapping.policy,
     }
     office = await own_jobs(mesh, "scanner", store, work, on_dead=give_up)
@@ -54,7 +60,9 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
     keks = Keks(store, kms, settings.kms.own_kek, Wrapper(mesh.channels.to("broker")))
     rules = KeyRules(settings.scanner.aws_principal, settings.scanner.static_keys == "allowed")
-    rpc = ScannerRpc(store, office.planner, Sealer(kms, keks.kek_in_use), pages, exceptions, rules)
+    sealer = Sealer(kms, keks.kek_in_use)
+    rpc = ScannerRpc(store, office.planner, sealer, pages, exceptions, rules)
+    rotation = RotationRpc(store, office.planner, sealer, rules)
     connecting = ConnectingRpc(store, office.planner, rules)
     try:
         await mesh.serve(
@@ -62,6 +70,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
                 (scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"], rpc),
                 (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], connecting),
                 (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, office.planner, pages)),
+                (rotation_service_pb2.DESCRIPTOR.services_by_name["RotationService"], rotation),
                 (sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"], SealingRpc(store, rewrapping)),
                 (secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"], SecretsRpc(store, mesh.clock)),
                 office.service,

@@ -32,7 +32,9 @@ async def verify(tools: Tools, job: ClaimedJob) -> None:
 
     Raises Unavailable when AWS doesn't answer for one that is in use: nothing follows, and it is asked again.
     """
-    roles, permissions = await _look(tools, job)
+    async with job.begin() as work:
+        found = await connections.get_connection(work.connection, job.subject_id)
+    roles, permissions = await look(tools, job, found)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
         health = Health.of(before, roles, permissions)
@@ -52,7 +54,7 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
     if before.verified_at is None:
         await _wait_or_expire(tools, job, before)
         return
-    roles, permissions = await _look(tools, job)
+    roles, permissions = await look(tools, job, before)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
         health = Health.of(before, roles, permissions)
@@ -99,10 +101,8 @@ async def _record(work: UnitOfWork, health: Health) -> None:
     )
 
 
-async def _look(tools: Tools, job: ClaimedJob) -> tuple[list[RoleCheck], list[PermissionCheck]]:
+async def look(tools: Tools, job: ClaimedJob, found: Connection) -> tuple[list[RoleCheck], list[PermissionCheck]]:
     """Ask every role, then probe the permissions of those that let us in only with the external id."""
-    async with job.begin() as work:
-        found = await connections.get_connection(work.connection, job.subject_id)
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def account(each: Account) -> tuple[list[RoleCheck], list[PermissionCheck]]:

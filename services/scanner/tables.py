@@ -58,6 +58,27 @@ credentials = Table(
     Column("problem", Text, nullable=False),
 )
 
+rotations = Table(
+    "rotations",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("rotation_id", _Id, primary_key=True),
+    Column("connection_id", _Id, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("candidate_id", _Id, nullable=False),
+    Column("replaced_id", _Id, nullable=False),
+    Column("access_key_id", Text, nullable=False),
+    Column("replaced_access_key_id", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("role_checks", JSONB, nullable=False),
+    Column("permission_checks", JSONB, nullable=False),
+    Column("started_at", _Moment, nullable=False),
+    Column("promoted_at", _Moment),
+    Column("drains_until", _Moment),
+    Column("ended_at", _Moment),
+    Column("told", Boolean, nullable=False),
+)
+
 keks = Table(
     "keks",
     metadata,

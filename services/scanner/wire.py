@@ -12,7 +12,7 @@ from recoup.mesh.v1 import resource_pb2
 from recoup.scanner.v1 import scanner_pb2 as pb
 from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.times import moment, stamp
-from services.scanner.model.connection import Account, Connection, NewConnection
+from services.scanner.model.connection import Account, Connection, NewConnection, PermissionCheck, RoleCheck
 from services.scanner.model.suppression import Suppression
 
 
@@ -25,6 +25,35 @@ def new_connection(request: scanner_service_pb2.CreateConnectionRequest) -> NewC
         tuple(Account(a.account_id, a.scan_role_arn, a.act_role_arn) for a in request.aws_accounts),
         tuple(request.regions),
     )
+
+
+def role_checks(found: Sequence[RoleCheck]) -> list[pb.RoleCheck]:
+    """How roles answered."""
+    return [
+        pb.RoleCheck(
+            role_arn=check.role_arn,
+            without_external_id=check.without_external_id,
+            with_wrong_external_id=check.with_wrong_external_id,
+            with_external_id=check.with_external_id,
+        )
+        for check in found
+    ]
+
+
+def permission_checks(found: Sequence[PermissionCheck]) -> list[pb.PermissionCheck]:
+    """What came of permissions, with what to do."""
+    return [
+        pb.PermissionCheck(
+            role_arn=check.role_arn,
+            use=check.use,
+            region=check.region,
+            permission=check.permission,
+            outcome=check.outcome,
+            error_code=check.error_code,
+            fix=check.fix,
+        )
+        for check in found
+    ]
 
 
 def connection(found: Connection) -> pb.Connection:
@@ -44,30 +73,11 @@ def connection(found: Connection) -> pb.Connection:
         access_key_id=found.access_key_id,
         state=pb.ConnectionState.Value(f"CONNECTION_STATE_{found.state.value}"),
         problem=found.problem,
-        role_checks=[
-            pb.RoleCheck(
-                role_arn=check.role_arn,
-                without_external_id=check.without_external_id,
-                with_wrong_external_id=check.with_wrong_external_id,
-                with_external_id=check.with_external_id,
-            )
-            for check in found.role_checks
-        ],
+        role_checks=role_checks(found.role_checks),
         etag=found.etag,
         created_at=stamp(found.created_at),
         verified_at=stamp(found.verified_at),
-        permission_checks=[
-            pb.PermissionCheck(
-                role_arn=check.role_arn,
-                use=check.use,
-                region=check.region,
-                permission=check.permission,
-                outcome=check.outcome,
-                error_code=check.error_code,
-                fix=check.fix,
-            )
-            for check in found.permission_checks
-        ],
+        permission_checks=permission_checks(found.permission_checks),
         checked_at=stamp(found.checked_at),
     )
 

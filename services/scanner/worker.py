@@ -10,12 +10,13 @@ from services._mesh.job_tasks import work_on
 from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
 from services._mesh.worker import Handler
-from services.scanner import checking, sealing, working
+from services.scanner import checking, rotating, sealing, working
 from services.scanner.clients.feed import Feed
 from services.scanner.clients.peers import Broker, Pricing, Registry
 from services.scanner.clients.rewrapping import Keeper, Wrapper
 from services.scanner.config import ScannerWorkerSettings
 from services.scanner.model.rewrapping import REWRAP
+from services.scanner.model.rotation import ROTATE
 from services.scanner.sealing import Rotating
 from services.scanner.usecases.credentials import REVOKE
 from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
@@ -41,9 +42,10 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         CHECK: partial(checking.check, tools),
         SCAN: partial(working.scan, tools),
         REVOKE: partial(sealing.revoke, feed),
+        ROTATE: partial(rotating.rotate, rotating.TryingAws(tools), feed),
         REWRAP: partial(sealing.move, Rotating(feed, Keeper(mesh.channels.to("scanner")), Wrapper(broker))),
     }
-    await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=checking.give_up)
+    await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=rotating.give_up)
     try:
         await mesh.serve([])
     finally:

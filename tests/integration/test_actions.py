@@ -45,7 +45,7 @@ from services.actions.usecases.policies import Policies
 from services.actions.usecases.requests import CHECKPOINT, EXECUTE, Gathered
 from services.actions.working import checking, executing, outcomes
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, GLOBEX, MovableClock, context, keys, linked_passport
+from tests.support.things import ACME, GLOBEX, MovableClock, Unrotated, context, keys, linked_passport
 
 pytestmark = pytest.mark.services("actions")
 
@@ -321,7 +321,8 @@ async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: 
     subjects = {EXECUTE: made.action.action_id, CHECKPOINT: made.checkpoints[0].checkpoint_id}
     for kind, subject in subjects.items():
         job = Job(uuid4(), ACME, kind, subject, 1)
-        policies = {on: Policies(office.api, office.planner, Active(on), office.clock) for on in (True, False)}  # type: ignore[arg-type]
+        given: Any = Unrotated()
+        policies = {on: Policies(office.api, office.planner, Active(on), given, office.clock) for on in (True, False)}  # type: ignore[arg-type]
         decide = {on: getattr(each, kind) for on, each in policies.items()}
         assert (await decide[True](job)).plan == made.action.plan.plan_hash
         with pytest.raises(NotFound, match="organization"):
@@ -331,7 +332,7 @@ async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: 
 async def test_no_session_for_a_deletion_before_its_quarantine_is_over(office: Office) -> None:
     """The quarantine counts from the approval, whatever a worker has written about itself."""
     made = await office.approve(await office.request())
-    policies = Policies(office.api, office.planner, Active(), office.clock)  # type: ignore[arg-type]
+    policies = Policies(office.api, office.planner, Active(), Unrotated(), office.clock)  # type: ignore[arg-type]
     job = Job(uuid4(), ACME, EXECUTE, made.action.action_id, 1)
 
     async def granted() -> set[str]:

@@ -40,7 +40,7 @@ from services.identity.usecases import members, roles
 from services.identity.usecases.organizations import NewOrganization, create_organization
 from tests.integration.test_actions import ANN, BOB, Office, by, intended
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, MovableClock, context, keys, serving
+from tests.support.things import ACME, MovableClock, Unrotated, context, keys, serving
 
 pytestmark = pytest.mark.services("actions", "identity")
 
@@ -152,7 +152,7 @@ async def scene(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Scene]:
     )
     async with serve as channel:
         doorway = Doorway(channel)
-        policies = Policies(office.api, office.planner, doorway, clock)  # type: ignore[arg-type]
+        policies = Policies(office.api, office.planner, doorway, Unrotated(), clock)  # type: ignore[arg-type]
         desk = JobDesk(
             office.api, dispatcher, key, trust, clock, {EXECUTE: policies.execute}, issuer="actions", profile="local"
         )

@@ -17,7 +17,7 @@ from services.pricing.store import bills as bill_store
 from services.pricing.store import costs
 from services.pricing.usecases import bills
 from tests.support.bills import ACCOUNT, CREDENTIAL, Active, Office, charge, csv
-from tests.support.things import ACME, GLOBEX, context
+from tests.support.things import ACME, GLOBEX, Unrotated, context
 
 pytestmark = pytest.mark.services("pricing")
 FIRST, SECOND = date(2026, 2, 1), date(2026, 2, 2)
@@ -154,7 +154,7 @@ async def test_nothing_is_granted_to_an_organization_that_is_not_in_use(office: 
     source = await office.connect()
     job = Job(uuid4(), ACME, bills.IMPORT_BILL, source, 1)
     for active in (True, False):
-        policies = bills.Policies(office.api, Active(active))  # type: ignore[arg-type]
+        policies = bills.Policies(office.api, Active(active), Unrotated())  # type: ignore[arg-type]
         if active:
             assert [scope.credential_id for scope in (await policies.import_bill(job)).credentials] == [CREDENTIAL]
         else:

@@ -191,6 +191,7 @@ def _provider(made: TestMesh) -> dict[str, str]:
 
 _SSO = "recoup.identity.v1.SsoService"
 _CONNECTION = "recoup.scanner.v1.ScannerService"
+_ROTATION = "recoup.scanner.v1.RotationService"
 _KEKS = "recoup.scanner.v1.KekService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
@@ -349,6 +350,16 @@ FACTORIES: Mapping[str, Factory] = {
         answer=(400, "FIELD_INVALID"),
     ),
     f"{_KEKS}/ListKeks": lambda made: Case({}),
+    f"{_ROTATION}/RotateCredential": lambda made: Case(
+        {"connection_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
+    f"{_ROTATION}/CancelRotation": lambda made: Case(
+        {"connection_id": made.connection_id}, {}, answer=(400, "STATE_WRONG")
+    ),
+    # Never rotated: let in, and there is none.
+    f"{_ROTATION}/GetRotation": lambda made: Case(
+        {"connection_id": made.connection_id}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
     "recoup.scanner.v1.SecretsService/GetSecretsPosture": lambda made: Case({}),
     # Let in, and refused where there is none of its own.
     f"{_KEKS}/RotateKek": lambda made: Case({}, {}, answer=(400, "STATE_WRONG")),

@@ -32,7 +32,7 @@ from services.pricing.model.bill import Batch, BillImport, NewBillSource
 from services.pricing.store import bills as bill_store
 from services.pricing.usecases import bills
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, MovableClock, context, keys
+from tests.support.things import ACME, MovableClock, Unrotated, context, keys
 
 ACCOUNT, REGION, PREFIX = "222222222222", "us-east-1", "billing/focus"
 CREDENTIAL = UUID(int=99)
@@ -186,7 +186,7 @@ async def opened(database: TestDatabase, endpoint: str, folder: Path) -> AsyncIt
     dispatch, threads = database.role("pricing_dispatcher"), BoundedThreads(2, "test")
     key, trust = keys(folder)
     store = Store(api, "pricing", clock)
-    policies = bills.Policies(store, Active())  # type: ignore[arg-type]
+    policies = bills.Policies(store, Active(), Unrotated())  # type: ignore[arg-type]
     desk = JobDesk(
         store, dispatch, key, trust, clock, {bills.IMPORT_BILL: policies.import_bill}, issuer="pricing", profile="local"
     )

@@ -82,6 +82,14 @@ async def add_thing(work: UnitOfWork, name: str, thing_id: UUID | None = None) -
     return thing
 
 
+class Unrotated:
+    """Stands in for the scanner, where no credential gave way to another."""
+
+    async def in_use(self, organization_id: UUID, credential_id: UUID) -> UUID:
+        """See CredentialKeeper."""
+        return credential_id
+
+
 class MovableClock(Clock):
     """Both clocks, each moved by hand from the moment of its making."""
 

@@ -65,6 +65,14 @@ CONNECTION = {
         }
     ],
 }
+ROTATION = {
+    "state": "ROTATION_STATE_FAILED",
+    "replacedAccessKeyId": "AKIAOLD",
+    "accessKeyId": "",
+    "startedAt": "2026-03-01T08:30:00Z",
+    "problem": "RecoupScan refuses us",
+    "advice": "deactivate the access key",
+}
 ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/connectionPlans": {"externalId": "recoup-1", "document": "the roles, as a text\n"},
     f"/v1/organizations/{ORG}/connections/c1": {"connection": CONNECTION},
@@ -76,6 +84,9 @@ ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/keks": {"keks": [KEK], "kek": KEK, "nextPageToken": ""},
     f"/v1/organizations/{ORG}/keks:rotate": {"kek": KEK, "credentialsToMove": 41},
     f"/v1/organizations/{ORG}/keks/2:retire": {"kek": {**KEK, "state": "KEK_STATE_RETIRED"}},
+    f"/v1/organizations/{ORG}/connections/c1:rotateCredential": {"rotation": ROTATION},
+    f"/v1/organizations/{ORG}/connections/c1:cancelRotation": {"rotation": ROTATION},
+    f"/v1/organizations/{ORG}/connections/c1/rotation": {"rotation": ROTATION},
     f"/v1/organizations/{ORG}/secretsPosture": {
         "credentials": [{"connectionId": "c1", "ageDays": 91, "createdAt": "2026-01-01T00:00:00Z", "kek": "file:r/a/1"}]
     },
@@ -166,6 +177,20 @@ def test_a_kek_is_rotated_and_retired(gateway: tuple[str, list[str]]) -> None:
     for wrong in ("register aws arn:aws:kms:eu-central-1:1:key/1", "retire two", "retire 0"):
         assert run("kek", *wrong.split(), url=gateway[0]).exit_code == WRONG_USE
     assert len(gateway[1]) == 2
+
+
+def test_a_credential_is_rotated_and_its_secret_is_no_argument(gateway: tuple[str, list[str]]) -> None:
+    given, key = ("credential", "rotate", "c1", "--key-file", "-"), {"AccessKeyId": "AKIANEW", "SecretAccessKey": "s3c"}
+    done = CliRunner().invoke(cli.main, given, env=environment(gateway[0]), input=json.dumps({"AccessKey": key}))
+    assert done.exit_code == DONE, done.output
+    assert "s3c" not in done.output
+    for command in ("rotate c1 --no-key", "cancel c1", "status c1"):
+        done = run("credential", *command.split(), url=gateway[0])
+        assert done.exit_code == DONE, done.output
+        texts = ("failed", "AKIAOLD", "none", "RecoupScan refuses us", "deactivate the access key")
+        assert all(text in unstyle(done.output) for text in texts)
+    for command in ("rotate c1", "rotate c1 --no-key --key-file -", "rotate c1 --key-file nowhere"):
+        assert run("credential", *command.split(), url=gateway[0]).exit_code == WRONG_USE
 
 
 def test_secrets_stand_as_the_scanner_says(gateway: tuple[str, list[str]]) -> None:

@@ -28,6 +28,7 @@ from recoup.pricing.v1 import bill_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import connecting_service_pb2
 from recoup.scanner.v1 import kek_service_pb2
+from recoup.scanner.v1 import rotation_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 from recoup.scanner.v1 import sealing_service_pb2
 from recoup.scanner.v1 import secrets_service_pb2
@@ -70,6 +71,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
     "scanner": (
         connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"],
         kek_service_pb2.DESCRIPTOR.services_by_name["KekService"],
+        rotation_service_pb2.DESCRIPTOR.services_by_name["RotationService"],
         scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
         sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"],
         secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"],

@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from services._mesh.clock import Clock
+from services._mesh.credentials import CredentialKeeper
 from services._mesh.errors import NotFound
 from services._mesh.grants import CredentialScope
 from services._mesh.jobs import Authority, Job, Planner
@@ -22,8 +23,10 @@ from services.actions.usecases.standing import StandingCheck
 class Policies:
     """The authority of each kind of job. The plan's hash must be the one that the approval's warrant names."""
 
-    def __init__(self, store: Store, planner: Planner, identity: Identity, clock: Clock) -> None:
-        self._reader, self._identity, self._clock = store, identity, clock
+    def __init__(
+        self, store: Store, planner: Planner, identity: Identity, keeper: CredentialKeeper, clock: Clock
+    ) -> None:
+        self._reader, self._identity, self._keeper, self._clock = store, identity, keeper, clock
         self._standing = StandingCheck(store, planner, identity)
 
     async def execute(self, job: Job) -> Authority:
@@ -43,7 +46,8 @@ class Policies:
             statements: tuple[Statement, ...] = (READS,)
         else:
             statements = step_statements(action.kind, found.step, action.plan.resource)
-        return Authority(credentials=(_scope(action, "act", statements),), plan=action.plan.plan_hash)
+        scope = await self._scope(action, "act", statements)
+        return Authority(credentials=(scope,), plan=action.plan.plan_hash)
 
     def _is_held(self, action: Action, step: StepSpec, approvals: Sequence[Approval]) -> bool:
         """Whether the quarantine keeps a step back.
@@ -65,7 +69,7 @@ class Policies:
             checkpoint = await checkpoints.get_checkpoint(connection, job.subject_id)
             action = await actions.get_action(connection, checkpoint.action_id)
         was_executed = action.state in (ActionState.EXECUTED, ActionState.CLOSED)
-        credentials = (_scope(action, "verify", (READS,)),) if was_executed else ()
+        credentials = (await self._scope(action, "verify", (READS,)),) if was_executed else ()
         return Authority(audience=("pricing", "actions"), credentials=credentials, plan=action.plan.plan_hash)
 
     async def expire(self, job: Job) -> Authority:
@@ -78,12 +82,12 @@ class Policies:
         if not await self._identity.is_active(organization_id):
             raise NotFound("organization")
 
-
-def _scope(action: Action, purpose: str, statements: tuple[Statement, ...]) -> CredentialScope:
-    return CredentialScope(
-        credential_id=action.credential_id,
-        purpose=purpose,
-        account=action.plan.resource.account,
-        region=action.plan.resource.region,
-        statements=tuple({"actions": list(s.actions), "resources": list(s.resources)} for s in statements),
-    )
+    async def _scope(self, action: Action, purpose: str, statements: tuple[Statement, ...]) -> CredentialScope:
+        """The credential in use in the place of the plan's own: what may be done with it is the same."""
+        return CredentialScope(
+            credential_id=await self._keeper.in_use(action.organization_id, action.credential_id),
+            purpose=purpose,
+            account=action.plan.resource.account,
+            region=action.plan.resource.region,
+            statements=tuple({"actions": list(s.actions), "resources": list(s.resources)} for s in statements),
+        )

@@ -13,14 +13,14 @@ from services._mesh.uow import Store
 from services.identity.store.revocations import insert_revocations
 
 # The kinds of the scanner's jobs that may say it.
-_REVOKE, _REWRAP = "revoke_credential", "rewrap_credentials"
+_REVOKE, _REWRAP, _ROTATE = "revoke_credential", "rewrap_credentials", "rotate_credential"
 
 
 async def publish_credentials(store: Store, kind: RevocationKind, credential_ids: Sequence[UUID]) -> None:
     """Add to the feed. Raises Denied (GRANT_INVALID).
 
-    A revocation is for good, so its grant names the one credential; being forgotten harms none, so that a job about
-    all of an organization's credentials may say it of any.
+    A revocation is for good, so its grant names the one credential, or the two of a rotation; being forgotten harms
+    none, so that a job about all of an organization's credentials may say it of any.
     """
     grant = current().grant
     if grant is None or not _allows(grant, kind, credential_ids):
@@ -31,5 +31,6 @@ async def publish_credentials(store: Store, kind: RevocationKind, credential_ids
 
 def _allows(grant: Grant, kind: RevocationKind, credential_ids: Sequence[UUID]) -> bool:
     if kind is RevocationKind.CREDENTIAL:
-        return grant.kind == _REVOKE and [str(each) for each in credential_ids] == [grant.subject]
+        named = {_REVOKE: (grant.subject,), _ROTATE: tuple(grant.plan.split("."))}.get(grant.kind, ())
+        return len(credential_ids) == 1 and str(credential_ids[0]) in named
     return grant.kind == _REWRAP

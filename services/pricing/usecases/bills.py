@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
+from services._mesh.credentials import CredentialKeeper
 from services._mesh.errors import Conflict, NotFound, Reason, WrongState, invalid_field
 from services._mesh.grants import CredentialScope
 from services._mesh.ids import uuid7
@@ -155,8 +156,8 @@ async def list_daily_costs(
 class Policies:
     """What the worker of this service may do, decided anew at each claim and renewal."""
 
-    def __init__(self, reader: Store, identity: Identity) -> None:
-        self._reader, self._identity = reader, identity
+    def __init__(self, reader: Store, identity: Identity, keeper: CredentialKeeper) -> None:
+        self._reader, self._identity, self._keeper = reader, identity, keeper
 
     async def import_bill(self, job: Job) -> Authority:
         """The scan role of the bucket's account may list the bucket and read the export, and nothing else."""
@@ -168,7 +169,7 @@ class Policies:
             raise _wrong_state(f"A bill source that is {source.state} isn't fetched.", source.state, "ACTIVE")
         bucket = f"arn:aws:s3:::{source.bucket}"
         scope = CredentialScope(
-            credential_id=source.credential_id,
+            credential_id=await self._keeper.in_use(job.organization_id, source.credential_id),
             purpose=CREDENTIAL_PURPOSE,
             account=source.account,
             statements=(

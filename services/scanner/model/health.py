@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from services.scanner.model.connection import Connection, ConnectionState, PermissionCheck, RoleCheck, judge
 
 _NAMED = 5
-_REFUSED = ("REFUSED", "LOST")
+REFUSED = ("REFUSED", "LOST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Health:
 
     @property
     def _lacks_reads(self) -> list[PermissionCheck]:
-        return [c for c in self.permissions if c.use == "scan" and c.outcome in _REFUSED]
+        return [c for c in self.permissions if c.use == "scan" and c.outcome in REFUSED]
 
     def _roles_lost(self) -> list[str]:
         worked = {c.role_arn for c in self.before.role_checks if not judge([c])}

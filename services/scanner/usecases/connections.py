@@ -23,7 +23,7 @@ from services.scanner.model.connection import (
 )
 from services.scanner.store import connections, keks
 from services.scanner.usecases.connecting import KeyRules, check_key, new_external_id
-from services.scanner.usecases.credentials import revoke_credential
+from services.scanner.usecases.credentials import end_with_connection, revoke_credential
 from services.scanner.usecases.kinds import (
     CHECK,
     EVIDENCE_PAGE,
@@ -48,7 +48,7 @@ async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -
         external_id = await connections.find_external_id(connection) or new_external_id()
     credential_id = uuid7()
     context = SecretContext(current().organization(), credential_id, CREDENTIAL_PURPOSE)
-    envelope = await sealer.seal(_plaintext(external_id, given), context)
+    envelope = await sealer.seal(plaintext(external_id, given), context)
     return SealedConnection(given, external_id, credential_id, envelope)
 
 
@@ -81,7 +81,7 @@ async def create_connection(
         work.now,
         None,
     )
-    await _require_open_kek(work, sealed.envelope)
+    await require_open_kek(work, sealed.envelope)
     await connections.insert_connection(work.connection, made, sealed.envelope)
     await work.enqueue(planner.plan(work.organization_id, CHECK, made.connection_id, work.now + FIRST_CHECK))
     work.emit(
@@ -96,14 +96,15 @@ async def create_connection(
     return made
 
 
-async def _require_open_kek(work: UnitOfWork, envelope: bytes) -> None:
+async def require_open_kek(work: UnitOfWork, envelope: bytes) -> None:
     """Raises Conflict where the key was retired since the credential was sealed under it."""
     await keks.lock(work.connection, work.organization_id)
     if await keks.is_retired(work.connection, parse(envelope).kek):
         raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "The key was retired at the same moment. Connect again.")
 
 
-def _plaintext(external_id: str, given: NewConnection) -> bytes:
+def plaintext(external_id: str, given: NewConnection) -> bytes:
+    """What is sealed of a connection: its base key, the external id, and the roles."""
     roles = {a.account_id: {"scan": a.scan_role_arn, "act": a.act_role_arn} for a in given.accounts}
     return json.dumps(
         {
@@ -181,6 +182,7 @@ async def _switch_off(work: UnitOfWork, planner: Planner, found: Connection, pro
     marked = await connections.mark_connection(
         work.connection, found.connection_id, state=ConnectionState.DISABLED.value, problem=problem
     )
+    await end_with_connection(work, found.connection_id)
     if found.verified_at is None:
         await connections.delete_credentials(work.connection, found.connection_id)
     await revoke_credential(work, planner, found.credential_id)

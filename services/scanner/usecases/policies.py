@@ -29,7 +29,7 @@ class Policies:
     async def verify(self, job: Job) -> Authority:
         """Both roles of every account may be probed: by reading, and by changes of what there isn't."""
         found = await self._connection(job.organization_id, job.subject_id)
-        return Authority(credentials=_probing(found))
+        return Authority(credentials=probing(found))
 
     async def check(self, job: Job) -> Authority:
         """As to verify, every day; nothing of a connection that is switched off, whose check then ends."""
@@ -40,16 +40,14 @@ class Policies:
         is_used = found.state is not ConnectionState.DISABLED
         # Giving up what was never accepted is the API's own doing, which the worker asks for.
         audience = ("scanner",) if found.verified_at is None else ()
-        return Authority(audience, _probing(found) if is_used else (), standing=True)
+        return Authority(audience, probing(found) if is_used else (), standing=True)
 
     async def scan(self, job: Job) -> Authority:
         """The scan role of every account may list what the detections need, and nothing else."""
         async with self._reader.read(job.organization_id) as connection:
             row = await scans.get_scan(connection, job.subject_id)
         found = await self._connection(job.organization_id, row.connection_id)
-        return Authority(
-            credentials=tuple(_scope(found, a.account_id, "scan", read_statements()) for a in found.accounts)
-        )
+        return Authority(credentials=reading(found))
 
     async def _connection(self, organization_id: UUID, connection_id: UUID) -> Connection:
         if not await self._identity.is_active(organization_id):
@@ -61,7 +59,13 @@ class Policies:
         return found
 
 
-def _probing(found: Connection) -> tuple[CredentialScope, ...]:
+def reading(found: Connection) -> tuple[CredentialScope, ...]:
+    """The scan role of every account, to list what the detections need."""
+    return tuple(_scope(found, a.account_id, "scan", read_statements()) for a in found.accounts)
+
+
+def probing(found: Connection) -> tuple[CredentialScope, ...]:
+    """Both roles of every account, to be asked, and to have each permission tried without changing anything."""
     scopes = []
     for account in found.accounts:
         scopes.append(_scope(found, account.account_id, "scan", ()))

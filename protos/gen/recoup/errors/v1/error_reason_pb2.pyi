@@ -242,6 +242,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Sessions of an identity provider approve only a day after what it vouches for was changed, or once an Admin has
     confirmed it who didn't change it. PERMISSION_DENIED. Metadata: permission.
     """
+    ERROR_REASON_ROTATION_OPEN: _ErrorReason.ValueType  # 320
+    """The connection is being given another credential already: wait for it, or give that rotation up first.
+    FAILED_PRECONDITION. Metadata: rotation_id, state.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -465,5 +469,9 @@ ERROR_REASON_LOGIN_CODE_INVALID: ErrorReason.ValueType  # 145
 ERROR_REASON_PROVIDER_FRESH: ErrorReason.ValueType  # 146
 """Sessions of an identity provider approve only a day after what it vouches for was changed, or once an Admin has
 confirmed it who didn't change it. PERMISSION_DENIED. Metadata: permission.
+"""
+ERROR_REASON_ROTATION_OPEN: ErrorReason.ValueType  # 320
+"""The connection is being given another credential already: wait for it, or give that rotation up first.
+FAILED_PRECONDITION. Metadata: rotation_id, state.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

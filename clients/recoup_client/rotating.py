@@ -1,0 +1,63 @@
+"""Commands to give a connection another credential."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from recoup_client.given import aws_key, secret_text
+from recoup_client.rest import at
+from recoup_client.session import Group, Session
+
+
+@click.group(cls=Group)
+def credential() -> None:
+    """The credentials that connections hold, and the rotation of them."""
+
+
+@credential.command("rotate")
+@click.argument("connection_id")
+@click.option("--key-file", default="", metavar="FILE", help="the new key, as AWS gives it; - reads stdin")
+@click.option("--no-key", is_flag=True, help="let the broker assume the roles as itself from now on")
+@click.pass_obj
+def credential_rotate(session: Session, connection_id: str, key_file: str, no_key: bool) -> None:
+    """Give CONNECTION_ID another key of the same user, or none. The one before stays until the new one was seen to do.
+
+    Make the new key first (aws iam create-access-key); `recoup credential status` says when to delete the old one.
+    """
+    if bool(key_file) == no_key:
+        raise click.UsageError("give the new key with --key-file, or --no-key")
+    key_id, secret = aws_key(secret_text(key_file, "--key-file")) if key_file else ("", "")
+    body = {"awsAccessKeyId": key_id, "awsSecretAccessKey": secret}
+    _show(session, session.call("POST", at("/connections/{}:rotateCredential", connection_id), body))
+
+
+@credential.command("cancel")
+@click.argument("connection_id")
+@click.pass_obj
+def credential_cancel(session: Session, connection_id: str) -> None:
+    """Give up the rotation of CONNECTION_ID whose new credential isn't in use yet."""
+    _show(session, session.call("POST", at("/connections/{}:cancelRotation", connection_id), {}))
+
+
+@credential.command("status")
+@click.argument("connection_id")
+@click.pass_obj
+def credential_status(session: Session, connection_id: str) -> None:
+    """Show how far the newest rotation of CONNECTION_ID is, what is wrong, and what is left to do in the cloud."""
+    _show(session, session.call("GET", at("/connections/{}/rotation", connection_id)))
+
+
+def _show(session: Session, found: dict[str, Any]) -> None:
+    rotation = found["rotation"]
+    row = (
+        rotation["state"].removeprefix("ROTATION_STATE_").lower(),
+        rotation.get("replacedAccessKeyId") or "none",
+        rotation.get("accessKeyId") or "none",
+        rotation["startedAt"][:19],
+        (rotation.get("promotedAt") or "")[:19],
+        rotation.get("problem", ""),
+        rotation.get("advice", ""),
+    )
+    session.show(found, [row], "state", "key before", "key after", "since", "in use since", "problem", "what to do")
