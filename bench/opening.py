@@ -39,6 +39,7 @@ from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 from services.broker.rewrapping import Rewrapper
 from services.broker.rpc import BrokerRpc
+from services.broker.signing import Signer
 from services.broker.usecases import Desk
 from tests.support.kms import KEK, Ring
 from tests.support.sealing import Counted
@@ -76,7 +77,8 @@ class _Branch:
         used = UsedGrants(clock.wall_seconds() - 5)
         settings = AwsSettings(endpoint_url=f"http://{host}:{port}")
         opener = Opener(self.kms, KeyCache(lambda: self.seconds))
-        self.rpc = BrokerRpc(Desk(opener, Sts(threads, settings), used, clock), Rewrapper(self.kms, used, clock))
+        desk = Desk(opener, Sts(threads, settings), used, clock)
+        self.rpc = BrokerRpc(desk, Rewrapper(self.kms, used, clock), Signer(opener, used, clock))
 
     async def job(self, sealed: bytes) -> None:
         """One job's grant, taken to a session."""

@@ -47,7 +47,7 @@ async def rewrap_kms_calls() -> Result:
     for number in range(CREDENTIALS):
         context = SecretContext(ORGANIZATION, UUID(int=number), base_key.PURPOSE)
         envelope = await seal(SECRET, context, KEK, InstantKms())
-        sealed.append((context.credential_id, envelope[:-1] + bytes([envelope[-1] ^ 1])))
+        sealed.append((context.credential_id, envelope[:-1] + bytes([envelope[-1] ^ 1]), base_key.PURPOSE))
     kms = CountedKms()
     rewrapper = Rewrapper(kms, UsedGrants(0.0), Clock())
     began, moved = time.perf_counter(), 0

@@ -19,7 +19,8 @@ def secrets_posture(session: Session) -> None:
     found = session.call("GET", "/secretsPosture")
     rows = [
         (
-            each["connectionId"],
+            each.get("connectionId") or "the organization's",
+            each.get("purpose", ""),
             str(each.get("ageDays", 0)),
             each["createdAt"][:10],
             (each.get("rewrappedAt") or "")[:10],
@@ -28,4 +29,4 @@ def secrets_posture(session: Session) -> None:
         )
         for each in found.get("credentials", [])
     ]
-    session.show(found, rows, "connection", "days old", "since", "moved", "key", "problem")
+    session.show(found, rows, "connection", "purpose", "days old", "since", "moved", "key", "problem")

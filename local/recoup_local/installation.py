@@ -16,7 +16,7 @@ from recoup_local.ca import LocalCa, write_secret
 from recoup_local.embedded.nats import NatsUser, TlsFiles, free_port
 from recoup_local.embedded.postgres import PostgresHandle
 from recoup_local.issuer import AUDIENCE, ISSUER, Issuer, people_file
-from recoup_local.layout import KEYS_DATABASE, KEYS_LOGINS, LOGINS, PROCESSES, ProcessSpec
+from recoup_local.layout import KEYS_DATABASE, KEYS_LOGINS, LOGINS, PLANNED, PROCESSES, ProcessSpec
 
 Table = dict[str, Any]
 
@@ -71,6 +71,9 @@ class Installation:
         for spec in PROCESSES:
             self.ca.issue(spec.name, self.folder(spec.name), dns=(spec.name,))
             shutil.copyfile(self.ca.cert_file, self.folder(spec.name) / "ca.pem")
+        for name in PLANNED:
+            self.ca.issue(name, self.folder(name), dns=(name,))
+            shutil.copyfile(self.ca.cert_file, self.folder(name) / "ca.pem")
         self.ca.issue("nats", self.state / "nats-tls", dns=("nats",))
         for team in ("finops-tools", "tests"):
             self.ca.issue(f"client/{team}", self.state / "clients" / team, dns=(team,))

@@ -61,6 +61,8 @@ def _worker(service: str, peers: tuple[str, ...]) -> ProcessSpec:
     return ProcessSpec(name, module, service, "worker", peers=peers, nats=True, publishes=permissions)
 
 
+# What has an identity and isn't a process yet: so that what is kept for it alone is tried.
+PLANNED = ("notifier",)
 PROCESSES: tuple[ProcessSpec, ...] = (
     ProcessSpec("audit-signer", "services.audit.signer"),
     _api_with_jobs("audit", peers=("audit-signer", "identity")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -34,9 +35,17 @@ class JobOffice:
 
 
 async def own_jobs(
-    mesh: Mesh, service: str, store: Store, policies: Mapping[str, Policy], on_dead: OnDead | None = None
+    mesh: Mesh,
+    service: str,
+    store: Store,
+    policies: Mapping[str, Policy],
+    on_dead: OnDead | None = None,
+    workers: Mapping[str, str] = MappingProxyType({}),
 ) -> JobOffice:
-    """Start the dispatcher of `service`, and make what plans and leases its jobs. `policies` has one for each kind."""
+    """Start the dispatcher of `service`, and make what plans and leases its jobs.
+
+    `policies` has one for each kind; `workers` names the process that does those which the service's worker doesn't.
+    """
     settings = mesh.settings.database
     if settings is None or settings.dispatcher is None or mesh.key is None:
         raise RuntimeError(f"{mesh.name} needs [database.dispatcher] and [signing]")
@@ -60,6 +69,7 @@ async def own_jobs(
         profile=mesh.profile,
         revocations=mesh.revocations,
         on_dead=on_dead,
+        workers=workers,
     )
     return JobOffice(Planner(mesh.key, mesh.name, mesh.clock), JobServicer(desk))
 

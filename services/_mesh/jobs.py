@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -126,10 +127,12 @@ class JobDesk:
         profile: str,
         revocations: Revocations | None = None,
         on_dead: OnDead | None = None,
+        workers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`workers` says which process alone does the jobs of a kind, and no others."""
         self._store, self._dispatcher, self._key, self._trust, self._clock = store, dispatcher, key, trust, clock
         self._policies, self._issuer, self._profile = policies, issuer, profile
-        self._revocations, self._on_dead = revocations, on_dead
+        self._revocations, self._on_dead, self._workers = revocations, on_dead, workers
 
     async def claim(self, job_id: UUID) -> Lease:
         """Lease a job to the calling worker.
@@ -219,12 +222,18 @@ class JobDesk:
         return sign_warrant(self._key, replace(warrant, expires_at=now + WARRANT_PERIOD))
 
     async def _authorize(self, job: Job, warrant: Warrant) -> Authority:
-        """Policy and revocations: each again at every claim and renewal, since the world moves on."""
+        """Worker, policy and revocations: each again at every claim and renewal, since the world moves on."""
+        self._refuse_other_workers(job)
         authority = await self._policies[job.kind](job)
         if warrant.plan != authority.plan:
             raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The job's warrant is for another plan.")
         self._refuse_revoked(job, authority)
         return authority
+
+    def _refuse_other_workers(self, job: Job) -> None:
+        named, peer = self._workers.get(job.kind), current().peer
+        if named != peer and (named is not None or peer in self._workers.values()):
+            raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The job is for another worker.")
 
     def _refuse_revoked(self, job: Job, authority: Authority) -> None:
         if self._revocations is None:

@@ -17,6 +17,7 @@ from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 from services.broker.rewrapping import Rewrapper
 from services.broker.rpc import BrokerRpc
+from services.broker.signing import Signer
 from services.broker.usecases import Desk
 
 _THREADS = 8
@@ -30,7 +31,7 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     mesh.revocations.on_entry = opener.revoked
     used = UsedGrants(mesh.clock.wall_seconds())
     desk = Desk(opener, Sts(threads, settings.aws), used, mesh.clock)
-    rpc = BrokerRpc(desk, Rewrapper(kms, used, mesh.clock))
+    rpc = BrokerRpc(desk, Rewrapper(kms, used, mesh.clock), Signer(opener, used, mesh.clock))
     mesh.follow_revocations()
     try:
         await mesh.serve([(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], rpc)])

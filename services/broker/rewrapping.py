@@ -37,8 +37,8 @@ class Rewrapper:
     def __init__(self, kms: Kms, used: UsedGrants, clock: Clock) -> None:
         self._kms, self._used, self._clock = kms, used, clock
 
-    async def rewrap_credentials(self, kek: Kek, given: Sequence[tuple[UUID, bytes]]) -> list[Rewrapped]:
-        """Wrap each under the KEK. One that can't be unwrapped doesn't hold up the others.
+    async def rewrap_credentials(self, kek: Kek, given: Sequence[tuple[UUID, bytes, str]]) -> list[Rewrapped]:
+        """Wrap each (id, envelope, purpose) under the KEK. One that can't be unwrapped doesn't hold up the others.
 
         Raises Denied (GRANT_INVALID), and Problem where the KEK itself can't be used, or a key service is away.
         """
@@ -48,11 +48,9 @@ class Rewrapper:
         self._used.use(grant.jti, grant.issued_at, self._clock.wall_seconds())
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(credential_id: UUID, sealed: bytes) -> Rewrapped:
+        async def one(credential_id: UUID, sealed: bytes, purpose: str) -> Rewrapped:
             async with places:
-                return await self._one(
-                    SecretContext(grant.organization_id, credential_id, base_key.PURPOSE), sealed, kek
-                )
+                return await self._one(grant.organization_id, credential_id, purpose or base_key.PURPOSE, sealed, kek)
 
         done = await asyncio.gather(*(one(*each) for each in given), return_exceptions=True)
         for each in done:
@@ -60,15 +58,19 @@ class Rewrapper:
                 raise each
         return [each for each in done if isinstance(each, Rewrapped)]
 
-    async def _one(self, context: SecretContext, sealed: bytes, kek: Kek) -> Rewrapped:
+    async def _one(
+        self, organization_id: UUID, credential_id: UUID, purpose: str, sealed: bytes, kek: Kek
+    ) -> Rewrapped:
         try:
-            return Rewrapped(context.credential_id, await rewrap(sealed, context, kek, self._kms), "")
-        except EnvelopeBroken:
-            return Rewrapped(context.credential_id, b"", "it doesn't open; connect again")
+            # A purpose that isn't the one it was sealed for unwraps nothing, like any other wrong context.
+            context = SecretContext(organization_id, credential_id, purpose)
+            return Rewrapped(credential_id, await rewrap(sealed, context, kek, self._kms), "")
+        except (EnvelopeBroken, ValueError):
+            return Rewrapped(credential_id, b"", "it doesn't open; connect again, or make the key anew")
         except Problem as problem:
             if problem.reason != Reason.ERROR_REASON_KMS_KEY_UNUSABLE or problem.metadata.get("kek") == kek.reference:
                 raise
-            return Rewrapped(context.credential_id, b"", f"its key is {problem.metadata.get('cause', 'unusable')}")
+            return Rewrapped(credential_id, b"", f"its key is {problem.metadata.get('cause', 'unusable')}")
 
     async def prove_kek(self, context: SecretContext, kek: Kek, wrapped: bytes, digest: bytes) -> None:
         """Unwrap what was wrapped to try the KEK. Raises Problem."""

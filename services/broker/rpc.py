@@ -11,6 +11,7 @@ from services._mesh.kms.interface import Kek, KeyService, SecretContext
 from services._mesh.times import stamp
 from services.broker import usecases
 from services.broker.rewrapping import PROBE_PURPOSE, Rewrapper
+from services.broker.signing import Message, Signer
 from services.broker.usecases import Desk
 
 Context = Any
@@ -19,8 +20,8 @@ Context = Any
 class BrokerRpc(broker_service_pb2_grpc.BrokerServiceServicer):
     """recoup.broker.v1.BrokerService."""
 
-    def __init__(self, desk: Desk, rewrapper: Rewrapper) -> None:
-        self._desk, self._rewrapper = desk, rewrapper
+    def __init__(self, desk: Desk, rewrapper: Rewrapper, signer: Signer) -> None:
+        self._desk, self._rewrapper, self._signer = desk, rewrapper, signer
 
     async def OpenCredential(self, request: pb.OpenCredentialRequest, context: Context) -> pb.OpenCredentialResponse:
         opened = await usecases.open_credential(self._desk, request.sealed_credential)
@@ -49,7 +50,7 @@ class BrokerRpc(broker_service_pb2_grpc.BrokerServiceServicer):
     async def RewrapCredentials(
         self, request: pb.RewrapCredentialsRequest, context: Context
     ) -> pb.RewrapCredentialsResponse:
-        given = [(UUID(each.credential_id), each.sealed_credential) for each in request.credentials]
+        given = [(UUID(each.credential_id), each.sealed_credential, each.purpose) for each in request.credentials]
         done = await self._rewrapper.rewrap_credentials(_kek(request.kek), given)
         return pb.RewrapCredentialsResponse(
             credentials=[
@@ -59,6 +60,10 @@ class BrokerRpc(broker_service_pb2_grpc.BrokerServiceServicer):
                 for each in done
             ]
         )
+
+    async def SignWebhook(self, request: pb.SignWebhookRequest, context: Context) -> pb.SignWebhookResponse:
+        message = Message(request.webhook_id, request.timestamp, request.body)
+        return pb.SignWebhookResponse(signature=await self._signer.sign_webhook(request.sealed_key, message))
 
     async def ProveKek(self, request: pb.ProveKekRequest, context: Context) -> pb.ProveKekResponse:
         probe = SecretContext(UUID(request.organization_id), UUID(request.probe_id), PROBE_PURPOSE)

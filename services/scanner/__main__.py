@@ -7,6 +7,7 @@ import sys
 from recoup.scanner.v1 import (
     connecting_service_pb2,
     kek_service_pb2,
+    key_service_pb2,
     rotation_service_pb2,
     scanner_service_pb2,
     sealing_service_pb2,
@@ -25,6 +26,7 @@ from services.scanner.model.rotation import ROTATE
 from services.scanner.rotating import give_up
 from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.rpc.keks import KekRpc
+from services.scanner.rpc.keys import KeyRpc
 from services.scanner.rpc.rotation import RotationRpc
 from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.rpc.sealing import SealingRpc
@@ -32,7 +34,8 @@ from services.scanner.rpc.secrets_posture import SecretsRpc
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.credentials import REVOKE, CredentialPolicies
 from services.scanner.usecases.keks import Keks
-from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
+from services.scanner.usecases.keys import KeyPolicies
+from services.scanner.usecases.kinds import CHECK, DELIVER, SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
 from services.scanner.usecases.rewrapping import Rewrapping
 from services.scanner.usecases.rotating import RotationPolicies
@@ -45,7 +48,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     produce(mesh, "scanner", store)
     identity = Identity(mesh.channels.to("identity"))
     policies = Policies(store, identity)
-    credentials, rewrapping = CredentialPolicies(store), Rewrapping(store)
+    credentials, rewrapping = CredentialPolicies(store, mesh.clock), Rewrapping(store)
     work = {
         VERIFY: policies.verify,
         CHECK: policies.check,
@@ -53,8 +56,9 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
         REVOKE: credentials.revoke,
         ROTATE: RotationPolicies(store, identity).rotate,
         REWRAP: rewrapping.policy,
+        DELIVER: KeyPolicies(store, mesh.clock).deliver,
     }
-    office = await own_jobs(mesh, "scanner", store, work, on_dead=give_up)
+    office = await own_jobs(mesh, "scanner", store, work, on_dead=give_up, workers={DELIVER: "notifier"})
     kms = KeyServices(settings.kms, mesh.profile)
     pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
@@ -63,6 +67,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     sealer = Sealer(kms, keks.kek_in_use)
     rpc = ScannerRpc(store, office.planner, sealer, pages, exceptions, rules)
     rotation = RotationRpc(store, office.planner, sealer, rules)
+    keys = KeyRpc(store, office.planner, sealer, pages)
     connecting = ConnectingRpc(store, office.planner, rules)
     try:
         await mesh.serve(
@@ -71,6 +76,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
                 (connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"], connecting),
                 (kek_service_pb2.DESCRIPTOR.services_by_name["KekService"], KekRpc(store, keks, office.planner, pages)),
                 (rotation_service_pb2.DESCRIPTOR.services_by_name["RotationService"], rotation),
+                (key_service_pb2.DESCRIPTOR.services_by_name["KeyService"], keys),
                 (sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"], SealingRpc(store, rewrapping)),
                 (secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"], SecretsRpc(store, mesh.clock)),
                 office.service,

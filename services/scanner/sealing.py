@@ -8,12 +8,14 @@ from services._mesh.claimed import ClaimedJob
 from services._mesh.failpoints import reach
 from services.scanner.clients.feed import Feed
 from services.scanner.clients.rewrapping import Keeper, Wrapper
+from services.scanner.usecases import keys
 
 
 async def revoke(feed: Feed, job: ClaimedJob) -> None:
-    """Tell the revocation feed that a credential isn't used any more."""
+    """Tell the revocation feed that a credential isn't used any more; a key whose successor is in use ends by that."""
     await feed.revoked(job.grant, job.subject_id)
     async with job.begin() as work:
+        await keys.end_key(work, job.subject_id)
         await job.finish(work)
 
 

@@ -48,7 +48,7 @@ credentials = Table(
     metadata,
     Column("organization_id", _Id, primary_key=True),
     Column("credential_id", _Id, primary_key=True),
-    Column("connection_id", _Id, nullable=False),
+    Column("connection_id", _Id),
     Column("envelope", LargeBinary, nullable=False),
     Column("created_at", _Moment, nullable=False),
     Column("kek", LargeBinary, Computed("the envelope's")),
@@ -56,6 +56,19 @@ credentials = Table(
     Column("untold", Boolean, nullable=False),
     Column("stuck_for", _Id),
     Column("problem", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+)
+
+organization_keys = Table(
+    "organization_keys",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("key_id", _Id, primary_key=True),
+    Column("purpose", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("ends_at", _Moment),
 )
 
 rotations = Table(

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from recoup_local.installation import Installation
 from recoup_local.kms import FileKms
-from recoup_local.layout import PROCESSES
+from recoup_local.layout import PLANNED, PROCESSES
 from services._mesh.envelope import open_envelope, seal
 from services._mesh.errors import Problem
 from services._mesh.kms.aws import AwsKms
@@ -31,6 +31,7 @@ from tools.kms_policies import FOLDER, OPENS, PAIRS, SEALS, documents
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-central-1"
+NAMES = (*(spec.name for spec in PROCESSES), *PLANNED)
 
 
 def role(service: str, process: str) -> Any:
@@ -49,7 +50,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     return Installation(tmp_path_factory.mktemp("installation"))
 
 
-@pytest.mark.parametrize("process", [spec.name for spec in PROCESSES])
+@pytest.mark.parametrize("process", NAMES)
 async def test_the_file_kms_opens_for_the_broker_alone(installation: Installation, process: str) -> None:
     """With each file that a process holds, taken for a key ring."""
     kek = Kek(KeyService.FILE, f"{installation.ring.name}/acme/1")
@@ -66,9 +67,7 @@ async def test_the_file_kms_opens_for_the_broker_alone(installation: Installatio
     assert opened == ([b"secret"] if process == OPENS else [])
 
 
-PROCESSES_AND_RIGHTS = [
-    pytest.param(spec.name, spec.name in (*SEALS, OPENS), spec.name == OPENS, id=spec.name) for spec in PROCESSES
-]
+PROCESSES_AND_RIGHTS = [pytest.param(name, name in (*SEALS, OPENS), name == OPENS, id=name) for name in NAMES]
 
 
 @pytest.mark.parametrize(("process", "may_seal", "may_open"), PROCESSES_AND_RIGHTS)
@@ -121,7 +120,7 @@ async def test_aws_opens_for_the_broker_alone(moto: str, monkeypatch: pytest.Mon
     arn = keys.create_key()["KeyMetadata"]["Arn"]
     kek, threads = Kek(KeyService.AWS, arn), BoundedThreads(2, "aws")
     envelope = await seal(b"secret", context(), kek, AwsKms(threads, DEADLINE_SECONDS, [REGION], moto))
-    identities = {spec.name: iam_user(iam, spec.name, role("aws", spec.name)) for spec in PROCESSES}
+    identities = {name: iam_user(iam, name, role("aws", name)) for name in NAMES}
     httpx.post(f"{moto}/moto-api/reset-auth", content=b"0").raise_for_status()
     try:
         for process, (key_id, secret) in identities.items():

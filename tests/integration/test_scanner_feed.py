@@ -73,7 +73,7 @@ async def test_what_is_in_use_is_not_revoked_and_a_grant_is_for_one(parts: Seali
     (job_id,) = await parts.jobs(REVOKE)
     with pytest.raises(WrongState) as refused:
         await parts.claim(job_id)
-    assert "uses the credential" in refused.value.message
+    assert "in use" in refused.value.message
 
     await disable(parts, other)
     claimed = await parts.claim(next(each for each in await parts.jobs(REVOKE) if each != job_id))

@@ -82,7 +82,7 @@ async def registered(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Re
     rewrapper = Rewrapper(ring.whole, UsedGrants(0.0), Clock())
 
     def broker(server: Any) -> None:
-        broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(BrokerRpc(unused, rewrapper), server)
+        broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(BrokerRpc(unused, rewrapper, unused), server)
 
     async with serving(broker, "scanner") as channel:
         keks = Keks(store, ring.sealing, by_rule, Wrapper(channel))

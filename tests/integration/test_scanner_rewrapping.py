@@ -21,7 +21,7 @@ from services._mesh.revocations import RevocationKind
 from services.scanner.clients.rewrapping import Keeper, Wrapper
 from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection
 from services.scanner.model.kek import KekState, RegisteredKek
-from services.scanner.model.rewrapping import BATCH, REWRAP, Moved, SealedBatch
+from services.scanner.model.rewrapping import BATCH, REWRAP, Moved, Sealed, SealedBatch
 from services.scanner.rpc.secrets_posture import SecretsRpc
 from services.scanner.usecases import rewrapping
 from services.scanner.usecases.keks import count_uses
@@ -181,14 +181,14 @@ async def test_what_the_grant_does_not_say_is_not_done(parts: Sealing) -> None:
     keeper, wrapper = Keeper(parts.scanner), Wrapper(parts.broker)
     with entered(claimed.context()):
         batch = await keeper.fetch(claimed.grant)
-        assert [each for each, _ in batch.credentials] == [made.credential_id]
+        assert [each.credential_id for each in batch.credentials] == [made.credential_id]
         # Another KEK than the grant's, such as one of whoever asks.
         elsewhere = SealedBatch(Kek(KeyService.FILE, f"{RING}/mine/1"), batch.credentials, (), 0)
         with pytest.raises(Denied):
             await wrapper.moved(claimed.grant, elsewhere)
         # Another organization's credential isn't opened under this one's context.
         sealed = await parts.envelope(foreign.credential_id, GLOBEX)
-        theirs = SealedBatch(batch.kek, [(foreign.credential_id, sealed)], (), 0)
+        theirs = SealedBatch(batch.kek, [Sealed(foreign.credential_id, sealed, CREDENTIAL_PURPOSE)], (), 0)
         (stuck,) = await wrapper.moved(claimed.grant, theirs)
         assert stuck.problem
         assert not stuck.envelope

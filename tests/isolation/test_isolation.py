@@ -44,7 +44,7 @@ PEERS += [(process, rule) for process in ("scanner", "pricing", "actions", "audi
 GRANTED = [(process, rule) for process, rule in PEERS if rule.needs_grant]
 PROCESSES = (
     *("gateway", "identity", "scanner", "scanner-worker", "pricing", "pricing-worker", "actions", "actions-worker"),
-    *("audit", "audit-worker", "audit-signer", "broker", "client/tests"),
+    *("audit", "audit-worker", "audit-signer", "broker", "client/tests", "notifier"),
 )
 
 

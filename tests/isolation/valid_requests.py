@@ -193,6 +193,7 @@ _SSO = "recoup.identity.v1.SsoService"
 _CONNECTION = "recoup.scanner.v1.ScannerService"
 _ROTATION = "recoup.scanner.v1.RotationService"
 _KEKS = "recoup.scanner.v1.KekService"
+_KEYS = "recoup.scanner.v1.KeyService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
 _PERSONS = "recoup.identity.v1.PersonService"
@@ -364,6 +365,13 @@ FACTORIES: Mapping[str, Factory] = {
     # Let in, and refused where there is none of its own.
     f"{_KEKS}/RotateKek": lambda made: Case({}, {}, answer=(400, "STATE_WRONG")),
     f"{_KEKS}/RetireKek": lambda made: Case({"version": "999"}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    # No key: let in, and refused by the use case itself.
+    f"{_KEYS}/CreateKey": lambda made: Case(
+        {}, {"purpose": "KEY_PURPOSE_AI", "name": "isolation", "secret": "short"}, answer=(400, "FIELD_INVALID")
+    ),
+    f"{_KEYS}/RotateKey": lambda made: Case({"key_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_KEYS}/RevokeKey": lambda made: Case({"key_id": str(uuid4())}, {}, answer=(404, "RESOURCE_NOT_FOUND")),
+    f"{_KEYS}/ListKeys": lambda made: Case({}),
     f"{_CONNECTION}/StartScan": lambda made: Case(
         {}, {"connectionId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
     ),

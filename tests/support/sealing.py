@@ -36,6 +36,7 @@ from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 from services.broker.rewrapping import Rewrapper
 from services.broker.rpc import BrokerRpc
+from services.broker.signing import Signer
 from services.broker.usecases import Desk
 from services.identity.rpc.credentials import CredentialRpc
 from services.identity.rpc.identity import IdentityRpc
@@ -50,6 +51,8 @@ from services.scanner.usecases import connections, rewrapping
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.credentials import REVOKE, CredentialPolicies
 from services.scanner.usecases.keks import Keks, register_kek
+from services.scanner.usecases.keys import KeyPolicies
+from services.scanner.usecases.kinds import DELIVER
 from services.scanner.usecases.rewrapping import Rewrapping
 from tests.support.kms import RING, Ring
 from tests.support.postgres import TestDatabase
@@ -121,10 +124,10 @@ class Sealing:
             query = text("SELECT job_id FROM scanner.jobs WHERE kind = :kind AND status IN ('READY', 'LEASED')")
             return [row.job_id for row in await connection.execute(query, {"kind": kind})]
 
-    async def claim(self, job_id: UUID) -> ClaimedJob:
-        """Lease a job to the scanner's worker."""
-        with entered(context(None, peer="scanner-worker", peer_thumbprint="x5t")):
-            return ClaimedJob(leased(await self.desk.claim(job_id)), self.worker, "scanner-worker")
+    async def claim(self, job_id: UUID, worker: str = "scanner-worker") -> ClaimedJob:
+        """Lease a job to a worker."""
+        with entered(context(None, peer=worker, peer_thumbprint="x5t")):
+            return ClaimedJob(leased(await self.desk.claim(job_id)), self.worker, worker)
 
     async def revoke(self, job: ClaimedJob, feed: Feed | None = None) -> None:
         """Do the work of a claimed revocation."""
@@ -204,7 +207,7 @@ async def sealing_parts(database: TestDatabase, folder: Path) -> AsyncIterator[S
 
         def add_broker(server: Any) -> None:
             desk = Desk(opener, _UNUSED, UsedGrants(clock.wall_seconds() - 5), clock)
-            rpc = BrokerRpc(desk, Rewrapper(kms, desk.used, clock))
+            rpc = BrokerRpc(desk, Rewrapper(kms, desk.used, clock), Signer(opener, desk.used, clock))
             broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(rpc, server)
 
         def add_scanner(server: Any) -> None:
@@ -215,12 +218,19 @@ async def sealing_parts(database: TestDatabase, folder: Path) -> AsyncIterator[S
 
         may = verifier("identity", REVOKE, REWRAP)
         identity_channel = await stack.enter_async_context(_serving(add_identity, may))
-        broker_channel = await stack.enter_async_context(_serving(add_broker, verifier("broker", REWRAP)))
+        broker_channel = await stack.enter_async_context(_serving(add_broker, verifier("broker", REWRAP, DELIVER)))
         scanner_channel = await stack.enter_async_context(_serving(add_scanner, verifier("scanner", REWRAP)))
         following = asyncio.create_task(follow(identity_channel, known))
         stack.callback(following.cancel)
-        policies = {REVOKE: CredentialPolicies(store).revoke, REWRAP: Rewrapping(store).policy}
-        desk = JobDesk(store, dispatcher, key, trust, clock, policies, issuer="scanner", profile="local")
+        policies = {
+            REVOKE: CredentialPolicies(store, clock).revoke,
+            REWRAP: Rewrapping(store).policy,
+            DELIVER: KeyPolicies(store, clock).deliver,
+        }
+        desk = JobDesk(
+            store, dispatcher, key, trust, clock, policies, issuer="scanner", profile="local",
+            workers={DELIVER: "notifier"},
+        )  # fmt: skip
         yield Sealing(
             clock, ring, kms, store, Store(worker, "scanner", clock), Planner(key, "scanner", clock), desk,
             opener, known, heard, told, identity_channel, broker_channel, scanner_channel,

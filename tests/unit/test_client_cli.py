@@ -51,6 +51,15 @@ KEK = {
     "keyVersion": "7",
     "createdAt": "2026-03-01T08:30:00Z",
 }
+KEY = {
+    "keyId": "k1",
+    "purpose": "KEY_PURPOSE_WEBHOOK",
+    "name": "slack",
+    "state": "KEY_STATE_ACTIVE",
+    "createdAt": "2026-03-01T08:30:00Z",
+}
+GENERATED = "whsec_Z2VuZXJhdGVkIGJ5IHRoZSBzZXJ2aWNlLCBvbmNl"
+ENDING = {**KEY, "state": "KEY_STATE_RETIRING", "endsAt": "2026-03-02T08:30:00Z"}
 CONNECTION = {
     "state": "CONNECTION_STATE_ACTIVE",
     "problem": "RecoupAct no longer allows it",
@@ -87,6 +96,9 @@ ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/connections/c1:rotateCredential": {"rotation": ROTATION},
     f"/v1/organizations/{ORG}/connections/c1:cancelRotation": {"rotation": ROTATION},
     f"/v1/organizations/{ORG}/connections/c1/rotation": {"rotation": ROTATION},
+    f"/v1/organizations/{ORG}/keys": {"keys": [KEY], "key": KEY, "secret": GENERATED, "nextPageToken": ""},
+    f"/v1/organizations/{ORG}/keys/k1:rotate": {"key": {**KEY, "keyId": "k2"}, "replaced": ENDING, "secret": GENERATED},
+    f"/v1/organizations/{ORG}/keys/k1:revoke": {"key": {**ENDING, "state": "KEY_STATE_REVOKED"}},
     f"/v1/organizations/{ORG}/secretsPosture": {
         "credentials": [{"connectionId": "c1", "ageDays": 91, "createdAt": "2026-01-01T00:00:00Z", "kek": "file:r/a/1"}]
     },
@@ -191,6 +203,37 @@ def test_a_credential_is_rotated_and_its_secret_is_no_argument(gateway: tuple[st
         assert all(text in unstyle(done.output) for text in texts)
     for command in ("rotate c1", "rotate c1 --no-key --key-file -", "rotate c1 --key-file nowhere"):
         assert run("credential", *command.split(), url=gateway[0]).exit_code == WRONG_USE
+
+
+def test_a_generated_key_is_on_stdout_alone_and_a_given_one_comes_from_stdin(
+    gateway: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in ("create webhook slack", "rotate k1"):
+        done = run("key", *command.split(), url=gateway[0])
+        assert (done.exit_code, done.stdout) == (DONE, f"{GENERATED}\n"), done.output
+        assert "isn't shown again" in done.stderr
+    assert "2026-03-02T08:30:00" in done.stderr
+    assert json.loads(run("--json", "key", "create", "webhook", "slack", url=gateway[0]).stdout)["secret"] == GENERATED
+    for command, wanted in (("list", ("k1", "webhook", "slack", "active")), ("revoke k1", ("revoked", "2026-03-02"))):
+        done = run("key", *command.split(), url=gateway[0])
+        assert done.exit_code == DONE, done.output
+        assert all(text in unstyle(done.output) for text in wanted)
+    seen = len(gateway[1])
+    for wrong in ("create ai claude", "create ssh x", "rotate k1 --overlap-hours 169"):
+        assert run("key", *wrong.split(), url=gateway[0]).exit_code == WRONG_USE
+    assert len(gateway[1]) == seen  # Nothing on stdin is no key.
+    sent: list[Any] = []
+
+    def call(*given: Any) -> dict[str, Any]:
+        sent.append(given[3])
+        return {"key": KEY}
+
+    monkeypatch.setattr(Rest, "call", call)
+    typed, told = "sk-1234567\n", environment(gateway[0])
+    done = CliRunner().invoke(cli.main, ["key", "create", "ai", "x"], env=told, input=typed)
+    assert done.exit_code == DONE, done.output
+    assert sent == [{"purpose": "KEY_PURPOSE_AI", "name": "x", "secret": "sk-1234567"}]
+    assert "sk-1234567" not in done.output
 
 
 def test_secrets_stand_as_the_scanner_says(gateway: tuple[str, list[str]]) -> None:

@@ -14,6 +14,7 @@ from services._mesh.aws import AwsCredentials
 from services.broker.clients import CloudSession
 from services.broker.model.base_key import BaseKey, parse
 from services.scanner.model.connection import NewConnection, SealedConnection
+from services.scanner.model.key import KeyPurpose, NewKey
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYcanary0001"
 NEW = NewConnection("acme", "AKIA", SECRET, (), ())
@@ -22,6 +23,7 @@ CARRIERS = (
     AwsCredentials("ASIA", SECRET, SECRET),
     CloudSession("ASIA", SECRET, SECRET, datetime.now(UTC)),
     NEW,
+    NewKey(UUID(int=1), KeyPurpose.AI, b"sealed", SECRET),
     SealedConnection(NEW, "external", UUID(int=1), b"sealed"),
     BaseUser("arn", "AKIA", SECRET),
     AdminKey("1", "AKIA", SECRET),

@@ -28,6 +28,7 @@ from recoup.pricing.v1 import bill_service_pb2
 from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import connecting_service_pb2
 from recoup.scanner.v1 import kek_service_pb2
+from recoup.scanner.v1 import key_service_pb2
 from recoup.scanner.v1 import rotation_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
 from recoup.scanner.v1 import sealing_service_pb2
@@ -71,6 +72,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
     "scanner": (
         connecting_service_pb2.DESCRIPTOR.services_by_name["ConnectingService"],
         kek_service_pb2.DESCRIPTOR.services_by_name["KekService"],
+        key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
         rotation_service_pb2.DESCRIPTOR.services_by_name["RotationService"],
         scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"],
         sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"],

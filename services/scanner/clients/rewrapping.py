@@ -15,7 +15,7 @@ from services._mesh.errors import from_rpc_error
 from services._mesh.grants import metadata
 from services._mesh.kms.interface import Kek, KeyService
 from services.scanner.clients.peers import PEER_SECONDS
-from services.scanner.model.rewrapping import Moved, SealedBatch
+from services.scanner.model.rewrapping import Moved, Sealed, SealedBatch
 
 # A batch is 64 calls of a key service, two at a time.
 _WRAP_SECONDS = 120.0
@@ -36,7 +36,7 @@ class Keeper:
             raise from_rpc_error(error, "scanner") from None
         return SealedBatch(
             Kek(KeyService(found.kek_service), found.kek_reference),
-            [(UUID(each.credential_id), each.envelope) for each in found.credentials],
+            [Sealed(UUID(each.credential_id), each.envelope, each.purpose) for each in found.credentials],
             [UUID(each) for each in found.untold_credential_ids],
             found.stuck,
         )
@@ -82,15 +82,17 @@ class Wrapper:
         request = broker_service_pb2.RewrapCredentialsRequest(
             kek=_name(batch.kek),
             credentials=[
-                broker_service_pb2.SealedCredential(credential_id=str(each), sealed_credential=sealed)
-                for each, sealed in batch.credentials
+                broker_service_pb2.SealedCredential(
+                    credential_id=str(each.credential_id), sealed_credential=each.envelope, purpose=each.purpose
+                )
+                for each in batch.credentials
             ],
         )
         try:
             answer = await self._stub.RewrapCredentials(request, metadata=metadata(grant), timeout=_WRAP_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "broker") from None
-        digests = {each: hashlib.sha256(sealed).digest() for each, sealed in batch.credentials}
+        digests = {each.credential_id: hashlib.sha256(each.envelope).digest() for each in batch.credentials}
         return [
             Moved(UUID(e.credential_id), digests[UUID(e.credential_id)], e.sealed_credential, e.problem)
             for e in answer.credentials

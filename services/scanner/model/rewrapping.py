@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from services._mesh.kms.interface import Kek
@@ -24,12 +25,20 @@ class Moved:
     problem: str
 
 
+class Sealed(NamedTuple):
+    """A credential as it lies there. Its purpose is part of what it is bound to: another one doesn't unwrap it."""
+
+    credential_id: UUID
+    envelope: bytes
+    purpose: str
+
+
 @dataclass(frozen=True, slots=True)
 class SealedBatch:
     """What is to be moved to `kek` next, what the revocation feed isn't told yet, and how many can't be moved."""
 
     kek: Kek
-    credentials: Sequence[tuple[UUID, bytes]]
+    credentials: Sequence[Sealed]
     untold: Sequence[UUID]
     stuck: int
 

@@ -23,7 +23,10 @@ class SealingRpc(sealing_service_pb2_grpc.SealingServiceServicer):
         return pb.FetchSealedBatchResponse(
             kek_service=found.kek.service.value,
             kek_reference=found.kek.reference,
-            credentials=[pb.Sealed(credential_id=str(each), envelope=sealed) for each, sealed in found.credentials],
+            credentials=[
+                pb.Sealed(credential_id=str(each.credential_id), envelope=each.envelope, purpose=each.purpose)
+                for each in found.credentials
+            ],
             untold_credential_ids=[str(each) for each in found.untold],
             stuck=found.stuck,
         )

@@ -27,12 +27,13 @@ class SecretsRpc(secrets_service_pb2_grpc.SecretsServiceServicer):
             credentials=[
                 pb.CredentialPosture(
                     credential_id=str(row.credential_id),
-                    connection_id=str(row.connection_id),
+                    connection_id=str(row.connection_id or ""),
                     created_at=stamp(row.created_at),
                     age_days=max((now - row.created_at).days, 0),
                     kek=bytes(row.kek).decode(errors="replace"),
                     rewrapped_at=stamp(row.rewrapped_at) if row.rewrapped_at else None,
                     problem=row.problem,
+                    purpose=row.purpose,
                 )
                 for row in found.oldest
             ],
@@ -40,4 +41,8 @@ class SecretsRpc(secrets_service_pb2_grpc.SecretsServiceServicer):
             unrotated=found.unrotated,
             stuck=found.stuck,
             keks=[pb.KekPosture(kek=kek, credentials=count) for kek, count in sorted(found.by_kek.items())],
+            purposes=[
+                pb.PurposePosture(purpose=purpose, credentials=total, unrotated=unrotated)
+                for purpose, (total, unrotated) in sorted(found.by_purpose.items())
+            ],
         )

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.kms.interface import Kek
-from services.scanner.model.rewrapping import BATCH, MAX_UNTOLD, Moved
+from services.scanner.model.rewrapping import BATCH, MAX_UNTOLD, Moved, Sealed
 from services.scanner.tables import credentials
 
 
@@ -21,30 +21,40 @@ async def count_by_kek(connection: AsyncConnection) -> dict[str, int]:
     return {bytes(kek).decode(errors="replace"): count for kek, count in await connection.execute(query)}
 
 
-async def list_under(connection: AsyncConnection, kek: Kek, limit: int) -> list[tuple[UUID, str]]:
-    """The connections of credentials under a KEK, each with why it couldn't be moved, if that was tried."""
-    query = select(credentials.c.connection_id, credentials.c.problem).where(
+async def list_under(connection: AsyncConnection, kek: Kek, limit: int) -> list[tuple[str, str]]:
+    """What credentials under a KEK are of, each with why it couldn't be moved, if that was tried."""
+    query = select(credentials.c.credential_id, credentials.c.connection_id, credentials.c.problem).where(
         credentials.c.kek == kek.reference.encode()
     )
-    ordered = query.order_by(credentials.c.credential_id).limit(limit)
-    return [(row.connection_id, row.problem) for row in await connection.execute(ordered)]
+    rows = await connection.execute(query.order_by(credentials.c.credential_id).limit(limit))
+    return [
+        (f"connection {row.connection_id}" if row.connection_id else f"key {row.credential_id}", row.problem)
+        for row in rows
+    ]
 
 
-async def list_to_move(connection: AsyncConnection, kek: Kek, kek_id: UUID) -> list[tuple[UUID, bytes]]:
+async def list_to_move(connection: AsyncConnection, kek: Kek, kek_id: UUID) -> list[Sealed]:
     """The next credentials under other KEKs, without those that are stuck."""
     query = (
-        select(credentials.c.credential_id, credentials.c.envelope)
+        select(credentials.c.credential_id, credentials.c.envelope, credentials.c.purpose)
         .where(credentials.c.kek != kek.reference.encode(), credentials.c.stuck_for.is_distinct_from(kek_id))
         .order_by(credentials.c.credential_id)
         .limit(BATCH)
     )
-    return [(row.credential_id, bytes(row.envelope)) for row in await connection.execute(query)]
+    return [Sealed(row.credential_id, bytes(row.envelope), row.purpose) for row in await connection.execute(query)]
 
 
 async def count_stuck(connection: AsyncConnection, kek_id: UUID) -> int:
     """How many credentials couldn't be moved to a KEK."""
     query = select(func.count()).where(credentials.c.stuck_for == kek_id)
     return int((await connection.execute(query)).scalar_one())
+
+
+async def count_by_purpose(connection: AsyncConnection, before: datetime) -> dict[str, tuple[int, int]]:
+    """How many credentials are for each purpose, and how many of them are from before a moment."""
+    old = func.count().filter(credentials.c.created_at < before)
+    query = select(credentials.c.purpose, func.count(), old).group_by(credentials.c.purpose)
+    return {purpose: (total, unrotated) for purpose, total, unrotated in await connection.execute(query)}
 
 
 async def count_standing(connection: AsyncConnection, before: datetime) -> tuple[int, int]:
@@ -59,7 +69,7 @@ async def count_standing(connection: AsyncConnection, before: datetime) -> tuple
 
 async def list_oldest(connection: AsyncConnection, limit: int) -> Sequence[Any]:
     """The oldest credentials, without their envelopes."""
-    names = ("credential_id", "connection_id", "created_at", "rewrapped_at", "kek", "problem")
+    names = ("credential_id", "connection_id", "created_at", "rewrapped_at", "kek", "problem", "purpose")
     query = select(*(credentials.c[name] for name in names))
     ordered = query.order_by(credentials.c.created_at, credentials.c.credential_id).limit(limit)
     return (await connection.execute(ordered)).all()

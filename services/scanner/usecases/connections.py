@@ -21,11 +21,12 @@ from services.scanner.model.connection import (
     NewConnection,
     SealedConnection,
 )
-from services.scanner.store import connections, keks
+from services.scanner.store import connections, keks, keys
 from services.scanner.usecases.connecting import KeyRules, check_key, new_external_id
 from services.scanner.usecases.credentials import end_with_connection, revoke_credential
 from services.scanner.usecases.kinds import (
     CHECK,
+    DELIVER,
     EVIDENCE_PAGE,
     FIRST_CHECK,
     PENDING_PERIOD,
@@ -207,6 +208,8 @@ async def fetch_sealed_credential(reader: Store, credential_id: UUID) -> bytes:
     if grant is None or grant.credential is None or grant.credential.credential_id != credential_id:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names another credential.")
     async with reader.read() as connection:
+        if grant.kind == DELIVER:  # Keys alone, as the others have connections' credentials alone.
+            return await keys.get_envelope(connection, credential_id)
         return await connections.get_envelope(connection, credential_id)
 
 

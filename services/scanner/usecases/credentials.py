@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from services._mesh.clock import Clock
 from services._mesh.errors import Reason, WrongState
 from services._mesh.jobs import Authority, Job, Planner
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.model.rotation import TRYING, Rotation, RotationState
-from services.scanner.store import connections, rotations
+from services.scanner.store import connections, keys, rotations
 
 # The kind of job that takes a credential's end to identity's revocation feed.
 REVOKE = "revoke_credential"
@@ -47,16 +48,17 @@ def names_of(found: Rotation) -> dict[str, str]:
 class CredentialPolicies:
     """What the worker may do that tells of credentials."""
 
-    def __init__(self, reader: Store) -> None:
-        self._reader = reader
+    def __init__(self, reader: Store, clock: Clock) -> None:
+        self._reader, self._clock = reader, clock
 
     async def revoke(self, job: Job) -> Authority:
-        """Identity may be told, as long as no connection uses the credential: for good is for good."""
+        """Identity may be told, as long as no connection uses the credential and no key is it: for good is for good."""
         async with self._reader.read(job.organization_id) as connection:
-            if await connections.is_in_use(connection, job.subject_id):
+            is_key = await keys.is_live_key(connection, job.subject_id, self._clock.now())
+            if is_key or await connections.is_in_use(connection, job.subject_id):
                 raise WrongState(
                     Reason.ERROR_REASON_STATE_WRONG,
-                    "A connection uses the credential, so it isn't revoked.",
-                    {"state": "IN_USE", "allowed": "no connection that uses it"},
+                    "The credential is in use, so it isn't revoked.",
+                    {"state": "IN_USE", "allowed": "no connection that uses it, no live key"},
                 )
         return Authority(audience=("identity",))

@@ -9,6 +9,8 @@ from services._mesh.errors import Denied, Reason, WrongState
 from services.scanner.model.connection import Connection, ConnectionState
 
 VERIFY, CHECK, SCAN = "verify_connection", "check_connection", "scan"
+# The kind of job that delivers a webhook, and what its grants for keys say that they are for. The broker knows both.
+DELIVER, SIGN = "deliver_webhook", "sign"
 # How long a connection may wait to be verified before it is given up.
 PENDING_PERIOD, FIRST_CHECK = timedelta(days=7), timedelta(days=1)
 # The kind of job that makes evidence bundles, and how many scans or connections one of its pages has.

@@ -19,7 +19,7 @@ from services.scanner.model.rewrapping import REWRAP, Moved, SealedBatch, plan_o
 from services.scanner.store import keks
 from services.scanner.store import rewrapping as store
 
-_NAMED = 5  # How many connections an error names.
+_NAMED = 5  # How many an error names.
 
 
 async def find_newest(reader: Store) -> RegisteredKek:
@@ -70,7 +70,7 @@ async def retire_kek(work: UnitOfWork, version: int) -> RegisteredKek:
 
 async def _kept_by(work: UnitOfWork, kek: Kek, uses: int) -> str:
     under = await store.list_under(work.connection, kek, _NAMED)
-    named = "; ".join(f"connection {each}" + (f" ({why})" if why else "") for each, why in under)
+    named = "; ".join(each + (f" ({why})" if why else "") for each, why in under)
     more = f", and {uses - len(under)} more" if uses > len(under) else ""
     return f"{uses} credentials are sealed under it: {named}{more}. Rotate first, and retire it when that is done."
 

@@ -16,13 +16,14 @@ MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class SecretsPosture:
-    """The oldest credentials' rows, counts of all, and counts by the reference of the KEK."""
+    """The oldest credentials' rows, counts of all, by the KEK's reference, and by purpose (all, unrotated)."""
 
     oldest: Sequence[Any]
     total: int
     unrotated: int
     stuck: int
     by_kek: Mapping[str, int]
+    by_purpose: Mapping[str, tuple[int, int]]
 
 
 async def get_secrets_posture(reader: Store, now: datetime) -> SecretsPosture:
@@ -30,5 +31,6 @@ async def get_secrets_posture(reader: Store, now: datetime) -> SecretsPosture:
     async with reader.read() as connection:
         by_kek = await rewrapping.count_by_kek(connection)
         unrotated, stuck = await rewrapping.count_standing(connection, now - UNROTATED_AFTER)
+        by_purpose = await rewrapping.count_by_purpose(connection, now - UNROTATED_AFTER)
         oldest = await rewrapping.list_oldest(connection, MOST)
-    return SecretsPosture(oldest, sum(by_kek.values()), unrotated, stuck, by_kek)
+    return SecretsPosture(oldest, sum(by_kek.values()), unrotated, stuck, by_kek, by_purpose)

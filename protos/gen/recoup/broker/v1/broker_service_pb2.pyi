@@ -232,19 +232,23 @@ class SealedCredential(_message.Message):
 
     CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
     SEALED_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     credential_id: _builtins.str
     """The credential, a UUID."""
     sealed_credential: _builtins.bytes
     """The envelope's bytes as stored."""
+    purpose: _builtins.str
+    """What it is sealed for, such as "webhook.key"; empty: a cloud's base key."""
     def __init__(
         self,
         *,
         credential_id: _builtins.str = ...,
         sealed_credential: _builtins.bytes = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "sealed_credential", b"sealed_credential"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "purpose", b"purpose", "sealed_credential", b"sealed_credential"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,6 +337,62 @@ class RewrapCredentialsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RewrapCredentialsResponse: _TypeAlias = RewrapCredentialsResponse  # noqa: Y015
+
+@_typing.final
+class SignWebhookRequest(_message.Message):
+    """Asks for a signature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEALED_KEY_FIELD_NUMBER: _builtins.int
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    sealed_key: _builtins.bytes
+    """The sealed key: the envelope's bytes as stored."""
+    webhook_id: _builtins.str
+    """The message's id, the same each time that it is sent: the header webhook-id."""
+    timestamp: _builtins.int
+    """When it is sent, in whole seconds since 1970: the header webhook-timestamp. Not more than five minutes from now."""
+    body: _builtins.bytes
+    """The body as it is sent, 64 KiB at most."""
+    def __init__(
+        self,
+        *,
+        sealed_key: _builtins.bytes = ...,
+        webhook_id: _builtins.str = ...,
+        timestamp: _builtins.int = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "sealed_key", b"sealed_key", "timestamp", b"timestamp", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignWebhookRequest: _TypeAlias = SignWebhookRequest  # noqa: Y015
+
+@_typing.final
+class SignWebhookResponse(_message.Message):
+    """The signature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    signature: _builtins.str
+    """"v1," and the base64 of the signature: one of those that the header webhook-signature lists, with spaces between."""
+    def __init__(
+        self,
+        *,
+        signature: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignWebhookResponse: _TypeAlias = SignWebhookResponse  # noqa: Y015
 
 @_typing.final
 class ProveKekRequest(_message.Message):

@@ -50,6 +50,11 @@ class BrokerServiceStub:
                 request_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsRequest.SerializeToString,
                 response_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsResponse.FromString,
                 _registered_method=True)
+        self.SignWebhook = channel.unary_unary(
+                '/recoup.broker.v1.BrokerService/SignWebhook',
+                request_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.SignWebhookRequest.SerializeToString,
+                response_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.SignWebhookResponse.FromString,
+                _registered_method=True)
         self.ProveKek = channel.unary_unary(
                 '/recoup.broker.v1.BrokerService/ProveKek',
                 request_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.ProveKekRequest.SerializeToString,
@@ -85,6 +90,14 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignWebhook(self, request, context):
+        """Signs the body of a webhook with the one key that the grant names, as Standard Webhooks 1.0 has it (HMAC-SHA256 over
+        id, time and body). Whoever sends it has one grant for each live key, and joins what comes of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ProveKek(self, request, context):
         """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
         wrapped for a secret doesn't unwrap here, and the answer holds nothing of the material.
@@ -110,6 +123,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.RewrapCredentials,
                     request_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsRequest.FromString,
                     response_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsResponse.SerializeToString,
+            ),
+            'SignWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignWebhook,
+                    request_deserializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.SignWebhookRequest.FromString,
+                    response_serializer=recoup_dot_broker_dot_v1_dot_broker__service__pb2.SignWebhookResponse.SerializeToString,
             ),
             'ProveKek': grpc.unary_unary_rpc_method_handler(
                     servicer.ProveKek,
@@ -199,6 +217,33 @@ class BrokerService:
             '/recoup.broker.v1.BrokerService/RewrapCredentials',
             recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsRequest.SerializeToString,
             recoup_dot_broker_dot_v1_dot_broker__service__pb2.RewrapCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.broker.v1.BrokerService/SignWebhook',
+            recoup_dot_broker_dot_v1_dot_broker__service__pb2.SignWebhookRequest.SerializeToString,
+            recoup_dot_broker_dot_v1_dot_broker__service__pb2.SignWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

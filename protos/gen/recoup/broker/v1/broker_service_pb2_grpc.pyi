@@ -45,6 +45,10 @@ class BrokerServiceStub:
     """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
     organization and the KEK are the grant's; it is good for one call.
     """
+    SignWebhook: _grpc.UnaryUnaryMultiCallable[_broker_service_pb2.SignWebhookRequest, _broker_service_pb2.SignWebhookResponse]
+    """Signs the body of a webhook with the one key that the grant names, as Standard Webhooks 1.0 has it (HMAC-SHA256 over
+    id, time and body). Whoever sends it has one grant for each live key, and joins what comes of them.
+    """
     ProveKek: _grpc.UnaryUnaryMultiCallable[_broker_service_pb2.ProveKekRequest, _broker_service_pb2.ProveKekResponse]
     """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
     wrapped for a secret doesn't unwrap here, and the answer holds nothing of the material.
@@ -66,6 +70,10 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     RewrapCredentials: _aio.UnaryUnaryMultiCallable[_broker_service_pb2.RewrapCredentialsRequest, _broker_service_pb2.RewrapCredentialsResponse]  # type: ignore[assignment]
     """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
     organization and the KEK are the grant's; it is good for one call.
+    """
+    SignWebhook: _aio.UnaryUnaryMultiCallable[_broker_service_pb2.SignWebhookRequest, _broker_service_pb2.SignWebhookResponse]  # type: ignore[assignment]
+    """Signs the body of a webhook with the one key that the grant names, as Standard Webhooks 1.0 has it (HMAC-SHA256 over
+    id, time and body). Whoever sends it has one grant for each live key, and joins what comes of them.
     """
     ProveKek: _aio.UnaryUnaryMultiCallable[_broker_service_pb2.ProveKekRequest, _broker_service_pb2.ProveKekResponse]  # type: ignore[assignment]
     """Shows that this process may unwrap under a KEK, with material that the caller has just wrapped to try it. What was
@@ -103,6 +111,16 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_service_pb2.RewrapCredentialsResponse, _abc.Awaitable[_broker_service_pb2.RewrapCredentialsResponse]]:
         """Wraps the keys of sealed credentials under another KEK: one unwrap and one wrap each, and no payload is opened. The
         organization and the KEK are the grant's; it is good for one call.
+        """
+
+    @_abc_1.abstractmethod
+    def SignWebhook(
+        self,
+        request: _broker_service_pb2.SignWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_service_pb2.SignWebhookResponse, _abc.Awaitable[_broker_service_pb2.SignWebhookResponse]]:
+        """Signs the body of a webhook with the one key that the grant names, as Standard Webhooks 1.0 has it (HMAC-SHA256 over
+        id, time and body). Whoever sends it has one grant for each live key, and joins what comes of them.
         """
 
     @_abc_1.abstractmethod

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/sealing_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1brecoup/mesh/v1/access.proto\"\x19\n\x17\x46\x65tchSealedBatchRequest\"F\n\x06Sealed\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x08\x65nvelope\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x01\"\xa4\x01\n\x18\x46\x65tchSealedBatchResponse\x12\x13\n\x0bkek_service\x18\x01 \x01(\x05\x12\x15\n\rkek_reference\x18\x02 \x01(\t\x12.\n\x0b\x63redentials\x18\x03 \x03(\x0b\x32\x19.recoup.scanner.v1.Sealed\x12\x1d\n\x15untold_credential_ids\x18\x04 \x03(\t\x12\r\n\x05stuck\x18\x05 \x01(\x05\"\x82\x01\n\tRewrapped\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\x0b\x66rom_digest\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1b\n\x08\x65nvelope\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x01\x12\x19\n\x07problem\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\x83\x01\n\x15StoreRewrappedRequest\x12;\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1c.recoup.scanner.v1.RewrappedB\x08\xbaH\x05\x92\x01\x02\x10 \x12-\n\x13told_credential_ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xf4\x03\"\x05r\x03\xb0\x01\x01\"\'\n\x16StoreRewrappedResponse\x12\r\n\x05moved\x18\x01 \x01(\x05\x32\x91\x02\n\x0eSealingService\x12w\n\x10\x46\x65tchSealedBatch\x12*.recoup.scanner.v1.FetchSealedBatchRequest\x1a+.recoup.scanner.v1.FetchSealedBatchResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x01(\x02\x12\x85\x01\n\x0eStoreRewrapped\x12(.recoup.scanner.v1.StoreRewrappedRequest\x1a).recoup.scanner.v1.StoreRewrappedResponse\"\x1e\xaa\xed\x18\x1a\x08\x05\x18\x02\"\x12scanner.kek.rewrap(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/sealing_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1brecoup/mesh/v1/access.proto\"\x19\n\x17\x46\x65tchSealedBatchRequest\"W\n\x06Sealed\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x08\x65nvelope\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x01\x12\x0f\n\x07purpose\x18\x03 \x01(\t\"\xa4\x01\n\x18\x46\x65tchSealedBatchResponse\x12\x13\n\x0bkek_service\x18\x01 \x01(\x05\x12\x15\n\rkek_reference\x18\x02 \x01(\t\x12.\n\x0b\x63redentials\x18\x03 \x03(\x0b\x32\x19.recoup.scanner.v1.Sealed\x12\x1d\n\x15untold_credential_ids\x18\x04 \x03(\t\x12\r\n\x05stuck\x18\x05 \x01(\x05\"\x82\x01\n\tRewrapped\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\x0b\x66rom_digest\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x1b\n\x08\x65nvelope\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x01\x12\x19\n\x07problem\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\x83\x01\n\x15StoreRewrappedRequest\x12;\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1c.recoup.scanner.v1.RewrappedB\x08\xbaH\x05\x92\x01\x02\x10 \x12-\n\x13told_credential_ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xf4\x03\"\x05r\x03\xb0\x01\x01\"\'\n\x16StoreRewrappedResponse\x12\r\n\x05moved\x18\x01 \x01(\x05\x32\x91\x02\n\x0eSealingService\x12w\n\x10\x46\x65tchSealedBatch\x12*.recoup.scanner.v1.FetchSealedBatchRequest\x1a+.recoup.scanner.v1.FetchSealedBatchResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x01(\x02\x12\x85\x01\n\x0eStoreRewrapped\x12(.recoup.scanner.v1.StoreRewrappedRequest\x1a).recoup.scanner.v1.StoreRewrappedResponse\"\x1e\xaa\xed\x18\x1a\x08\x05\x18\x02\"\x12scanner.kek.rewrap(\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,15 +56,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHSEALEDBATCHREQUEST']._serialized_start=120
   _globals['_FETCHSEALEDBATCHREQUEST']._serialized_end=145
   _globals['_SEALED']._serialized_start=147
-  _globals['_SEALED']._serialized_end=217
-  _globals['_FETCHSEALEDBATCHRESPONSE']._serialized_start=220
-  _globals['_FETCHSEALEDBATCHRESPONSE']._serialized_end=384
-  _globals['_REWRAPPED']._serialized_start=387
-  _globals['_REWRAPPED']._serialized_end=517
-  _globals['_STOREREWRAPPEDREQUEST']._serialized_start=520
-  _globals['_STOREREWRAPPEDREQUEST']._serialized_end=651
-  _globals['_STOREREWRAPPEDRESPONSE']._serialized_start=653
-  _globals['_STOREREWRAPPEDRESPONSE']._serialized_end=692
-  _globals['_SEALINGSERVICE']._serialized_start=695
-  _globals['_SEALINGSERVICE']._serialized_end=968
+  _globals['_SEALED']._serialized_end=234
+  _globals['_FETCHSEALEDBATCHRESPONSE']._serialized_start=237
+  _globals['_FETCHSEALEDBATCHRESPONSE']._serialized_end=401
+  _globals['_REWRAPPED']._serialized_start=404
+  _globals['_REWRAPPED']._serialized_end=534
+  _globals['_STOREREWRAPPEDREQUEST']._serialized_start=537
+  _globals['_STOREREWRAPPEDREQUEST']._serialized_end=668
+  _globals['_STOREREWRAPPEDRESPONSE']._serialized_start=670
+  _globals['_STOREREWRAPPEDRESPONSE']._serialized_end=709
+  _globals['_SEALINGSERVICE']._serialized_start=712
+  _globals['_SEALINGSERVICE']._serialized_end=985
 # @@protoc_insertion_point(module_scope)

@@ -43,19 +43,23 @@ class Sealed(_message.Message):
 
     CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
     ENVELOPE_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     credential_id: _builtins.str
     """The credential, a UUID."""
     envelope: _builtins.bytes
     """The envelope's bytes."""
+    purpose: _builtins.str
+    """What it is sealed for, such as "webhook.key"."""
     def __init__(
         self,
         *,
         credential_id: _builtins.str = ...,
         envelope: _builtins.bytes = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "envelope", b"envelope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "envelope", b"envelope", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

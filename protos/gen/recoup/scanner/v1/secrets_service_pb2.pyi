@@ -32,16 +32,19 @@ class CredentialPosture(_message.Message):
     KEK_FIELD_NUMBER: _builtins.int
     REWRAPPED_AT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     credential_id: _builtins.str
     """The credential, a UUID."""
     connection_id: _builtins.str
-    """The connection that it is of, a UUID."""
+    """The connection that it is of, a UUID; empty for a key of the organization itself."""
     age_days: _builtins.int
     """Whole days since then."""
     kek: _builtins.str
     """The reference of the KEK that it is under."""
     problem: _builtins.str
     """Why it couldn't be moved; empty where nothing is wrong."""
+    purpose: _builtins.str
+    """What it is for: "aws.base_key" of a connection; "webhook.key" or "ai.key" of the organization, without a connection."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """Since when it is the same."""
@@ -60,10 +63,11 @@ class CredentialPosture(_message.Message):
         kek: _builtins.str = ...,
         rewrapped_at: _timestamp_pb2.Timestamp | None = ...,
         problem: _builtins.str = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "rewrapped_at", b"rewrapped_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_days", b"age_days", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "kek", b"kek", "problem", b"problem", "rewrapped_at", b"rewrapped_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_days", b"age_days", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "kek", b"kek", "problem", b"problem", "purpose", b"purpose", "rewrapped_at", b"rewrapped_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,6 +98,36 @@ class KekPosture(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KekPosture: _TypeAlias = KekPosture  # noqa: Y015
+
+@_typing.final
+class PurposePosture(_message.Message):
+    """How many credentials are for a purpose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    UNROTATED_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """The purpose."""
+    credentials: _builtins.int
+    """How many."""
+    unrotated: _builtins.int
+    """How many of them have been the same for over 90 days."""
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        credentials: _builtins.int = ...,
+        unrotated: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "purpose", b"purpose", "unrotated", b"unrotated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurposePosture: _TypeAlias = PurposePosture  # noqa: Y015
 
 @_typing.final
 class GetSecretsPostureRequest(_message.Message):
@@ -128,6 +162,7 @@ class GetSecretsPostureResponse(_message.Message):
     UNROTATED_FIELD_NUMBER: _builtins.int
     STUCK_FIELD_NUMBER: _builtins.int
     KEKS_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
     credentials_total: _builtins.int
     """How many there are."""
     unrotated: _builtins.int
@@ -142,6 +177,10 @@ class GetSecretsPostureResponse(_message.Message):
     def keks(self) -> _containers.RepeatedCompositeFieldContainer[Global___KekPosture]:
         """Counts for each KEK."""
 
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurposePosture]:
+        """Counts for each purpose."""
+
     def __init__(
         self,
         *,
@@ -150,10 +189,11 @@ class GetSecretsPostureResponse(_message.Message):
         unrotated: _builtins.int = ...,
         stuck: _builtins.int = ...,
         keks: _abc.Iterable[Global___KekPosture] | None = ...,
+        purposes: _abc.Iterable[Global___PurposePosture] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "credentials_total", b"credentials_total", "keks", b"keks", "stuck", b"stuck", "unrotated", b"unrotated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "credentials_total", b"credentials_total", "keks", b"keks", "purposes", b"purposes", "stuck", b"stuck", "unrotated", b"unrotated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
