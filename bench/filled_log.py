@@ -23,10 +23,10 @@ from recoup_local.issuer import organization_id
 from recoup_local.supervisor import LocalMesh
 from services._mesh.clock import Clock
 from services._mesh.config import load_settings
+from services._mesh.storage.opening import open_storage
 from services.audit.config import AuditSettings
 from services.audit.model import merkle
 from services.audit.model.tiles import WIDTH
-from services.audit.storage.opening import open_storage
 from tests.support.mesh import channel_of, soon
 
 SMALL = 10_000
@@ -123,7 +123,7 @@ class FilledLog:
         await connection.execute(
             "INSERT INTO audit.archive (shard, location, size, complete, archived_at) VALUES (0, $1, $2, false, now())"
             " ON CONFLICT (shard) DO UPDATE SET size = excluded.size",
-            open_storage(settings, Clock()).where,
+            open_storage(settings.folder, settings.bucket, Clock()).where,
             self._entries // WIDTH * WIDTH,
         )
 

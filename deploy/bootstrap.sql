@@ -21,9 +21,11 @@ BEGIN
     EXECUTE format('REVOKE ALL ON SCHEMA %I FROM PUBLIC', service);
     -- A function can be executed by everybody unless this says otherwise.
     EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC', role);
-    FOREACH login IN ARRAY ARRAY['migrate', 'api', 'relay', 'dispatcher', 'worker', 'sequencer', 'checker', 'archiver']
+    FOREACH login IN ARRAY ARRAY['migrate', 'api', 'relay', 'dispatcher', 'worker', 'sequencer', 'checker', 'archiver',
+      'backup']
     LOOP
       CONTINUE WHEN login IN ('sequencer', 'checker', 'archiver') AND service <> 'audit';
+      CONTINUE WHEN login = 'backup' AND service <> 'scanner';  -- Records which backups hold which secrets.
       CONTINUE WHEN login = 'worker' AND service = 'identity';
       role := service || '_' || login;
       IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
@@ -34,6 +36,25 @@ BEGIN
     END LOOP;
     -- The migration role becomes the owner with SET ROLE, and only so.
     EXECUTE format('GRANT %I TO %I WITH INHERIT FALSE, SET TRUE', service || '_owner', service || '_migrate');
+  END LOOP;
+END
+$body$;
+
+-- Backups are read under the one login that row-level security lets through. It may read the services'
+-- tables, those of later migrations too, and nothing else: no password hash, and nothing that writes.
+DO $body$
+DECLARE
+  service text;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'backup_reader') THEN
+    CREATE ROLE backup_reader LOGIN NOSUPERUSER BYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT;
+  END IF;
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO backup_reader', current_database());
+  FOREACH service IN ARRAY ARRAY['identity', 'scanner', 'pricing', 'actions', 'audit'] LOOP
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO backup_reader', service);
+    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO backup_reader', service);
+    EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT SELECT ON TABLES TO backup_reader',
+      service || '_owner', service);
   END LOOP;
 END
 $body$;

@@ -38,4 +38,23 @@ BEGIN
 END
 $body$;
 
+-- As in bootstrap.sql: backups are read under the one login that row-level security lets through. It may read the services'
+-- tables, those of later migrations too, and nothing else: no password hash, and nothing that writes.
+DO $body$
+DECLARE
+  service text;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'backup_reader') THEN
+    CREATE ROLE backup_reader LOGIN NOSUPERUSER BYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT;
+  END IF;
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO backup_reader', current_database());
+  FOREACH service IN ARRAY ARRAY['subjects'] LOOP
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO backup_reader', service);
+    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO backup_reader', service);
+    EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT SELECT ON TABLES TO backup_reader',
+      service || '_owner', service);
+  END LOOP;
+END
+$body$;
+
 REVOKE ALL ON SCHEMA public FROM PUBLIC;

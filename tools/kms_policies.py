@@ -14,7 +14,8 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[1] / "deploy" / "kms"
 # The processes that seal, and the one that opens; everybody else has no right to any KEK.
-SEALS: Sequence[str] = ("scanner",)
+# `recoup backup` wraps, to find out before a restore whether each KEK is still there.
+SEALS: Sequence[str] = ("scanner", "backup")
 OPENS = "broker"
 ORGANIZATION = "kms:EncryptionContext:recoup:organization"
 # All that an envelope's binding has (Binding.pairs): none may be left out, none added.

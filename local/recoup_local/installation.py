@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recoup_local import keys
+from recoup_local import backing_up, keys
 from recoup_local.ca import LocalCa, write_secret
 from recoup_local.embedded.nats import NatsUser, TlsFiles, free_port
 from recoup_local.embedded.postgres import PostgresHandle
@@ -55,6 +55,7 @@ class Installation:
             for service, logins in {**LOGINS, "subjects": KEYS_LOGINS}.items()
             for login in logins
         }
+        self.passwords["backup_reader"] = secrets.token_urlsafe(24)
         self.nats_passwords = {spec.name: secrets.token_urlsafe(24) for spec in PROCESSES if spec.nats}
         self._certificates()
         self._keys()
@@ -84,6 +85,7 @@ class Installation:
             if spec.signs:
                 keys.signing_key(self.folder(spec.name), spec.name, self.trust)
         self.ring = keys.kek(self.folder("scanner"), self.folder("broker"))
+        self.backup_ring = backing_up.make_keys(self.folder(backing_up.NAME))
         self.subject_kek = keys.subject_kek(self.folder("audit"))
         origin = f"recoup-{secrets.token_hex(4)}.local.invalid/log"
         witness, self.offline = self.folder("audit-witness"), self.state / "offline"
@@ -123,6 +125,8 @@ class Installation:
         """Write every process's configuration."""
         for spec in PROCESSES:
             self._write(spec, around)
+        command = backing_up.sections(self, self.backup_ring, around.postgres)
+        write_secret(self.config_file(backing_up.NAME), _toml(command))
 
     def _write(self, spec: ProcessSpec, around: Surroundings) -> None:
         folder = self.folder(spec.name)

@@ -13,7 +13,7 @@ from services._mesh.streams import api_permissions, stream_name, worker_permissi
 
 LOGINS: Mapping[str, tuple[str, ...]] = {
     "identity": ("migrate", "api", "relay", "dispatcher"),
-    "scanner": ("migrate", "api", "relay", "dispatcher", "worker"),
+    "scanner": ("migrate", "api", "relay", "dispatcher", "worker", "backup"),
     "pricing": ("migrate", "api", "relay", "dispatcher", "worker"),
     "actions": ("migrate", "api", "relay", "dispatcher", "worker"),
     "audit": ("migrate", "api", "relay", "dispatcher", "worker", "sequencer", "checker", "archiver"),

@@ -13,6 +13,8 @@ from services._mesh.job_tasks import own_jobs
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
+from services._mesh.storage import Storage
+from services._mesh.storage.opening import open_storage
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store
 from services.audit import usecases
@@ -47,8 +49,6 @@ from services.audit.sealer import Sealer
 from services.audit.selfcheck import make_checker
 from services.audit.sequencer import Sequencer
 from services.audit.standing import Standing
-from services.audit.storage import Storage
-from services.audit.storage.opening import open_storage
 from services.audit.turning import Turning, shown
 from services.audit.witness_client import WitnessClient
 from services.audit.working.exporting import give_up
@@ -146,7 +146,7 @@ def _keep_outside(
     checkpointer: Checkpointer, signer: SignerClient, alarms: Alarms,
 ) -> None:  # fmt: skip
     """Copy the log into its archive, and checkpoints beside it, one of which the log is held against at first."""
-    storage = open_storage(archive, mesh.clock)
+    storage = open_storage(archive.folder, archive.bucket, mesh.clock)
     mesh.task(_archiver(mesh, archive, storage, reader, alarms).run(), "archiver")
     outside = Outside(
         database,

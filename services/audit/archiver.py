@@ -16,6 +16,7 @@ from services._mesh.clock import Clock
 from services._mesh.database import Database, problem_of
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
+from services._mesh.storage import Occupied, Storage, StorageFailed
 from services._mesh.uow import Store
 from services.audit import store
 from services.audit.model.alarms import Alarm, AlarmKind, Note
@@ -36,7 +37,6 @@ from services.audit.model.events import Checkpoint
 from services.audit.model.tiles import Tile, write_bundle
 from services.audit.pace import Pace
 from services.audit.reading_back import read_back
-from services.audit.storage import Occupied, Storage, StorageFailed
 
 log = logging.getLogger(__name__)
 

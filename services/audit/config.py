@@ -8,6 +8,7 @@ from typing import Annotated
 
 from services._mesh.config import Address, Between, ExistingFolder, Matches, PlainFile, Seconds, SecretFile
 from services._mesh.settings import DatabaseRole, DatabaseSettings, MeshSettings
+from services._mesh.storage.opening import BucketSettings
 
 LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+", such as "recoup.example/log"')]
 
@@ -77,26 +78,6 @@ class SubjectSettings(KeysSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchiveBucket:
-    """A bucket of S3, or of what speaks its language. Without a key, the SDK finds the process's own identity.
-
-    With `retention_days` each object is locked for so long; the bucket must have object lock.
-    """
-
-    name: str
-    region: str
-    prefix: Annotated[str, Matches(r"([A-Za-z0-9._-]+/)*", 'empty or a path that ends in "/"')] = ""
-    retention_days: Annotated[int, Between(0, 36_500)] = 0
-    endpoint_url: Annotated[str, Matches(r"|https://\S+|http://127\.0\.0\.1:\d+", "an https address")] = ""
-    access_key_id: str = ""
-    secret_access_key_file: SecretFile | None = None
-
-    def __post_init__(self) -> None:
-        if bool(self.access_key_id) != (self.secret_access_key_file is not None):
-            raise ValueError("access_key_id and secret_access_key_file go together")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ArchiveSettings:
     """Where full tiles and bundles are copied to, a folder or a bucket, and the database role that reads the leaves.
 
@@ -105,7 +86,7 @@ class ArchiveSettings:
 
     reader: DatabaseRole
     folder: Path | None = None
-    bucket: ArchiveBucket | None = None
+    bucket: BucketSettings | None = None
     seconds: Seconds = 60.0
     checkpoint_seconds: Seconds = 60.0
     verify_days: Annotated[float, Between(0.001, 366)] = 30.0

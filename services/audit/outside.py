@@ -16,6 +16,7 @@ from services._mesh.clock import monotonic
 from services._mesh.database import Database
 from services._mesh.errors import Problem, Reason, WrongState, dependency_down
 from services._mesh.metrics import Metrics
+from services._mesh.storage import Missing, Occupied, Storage, StorageFailed
 from services._mesh.uow import PLATFORM
 from services.audit import store
 from services.audit.checkpointer import Checkpointer
@@ -26,7 +27,6 @@ from services.audit.model.note_check import Held, read_stored_note
 from services.audit.model.notes import Note as LogNote
 from services.audit.model.notes import NoteInvalid, TreeHead
 from services.audit.model.shards import origin_of, place_of
-from services.audit.storage import Missing, Occupied, Storage, StorageFailed
 
 log = logging.getLogger(__name__)
 

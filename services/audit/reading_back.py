@@ -5,6 +5,7 @@ It trusts nothing of the database but the head: the tree is rebuilt from the ent
 
 from __future__ import annotations
 
+from services._mesh.storage import Missing, Storage
 from services.audit.model.archive import (
     ArchiveDiffers,
     Rebuilding,
@@ -16,7 +17,6 @@ from services.audit.model.archive import (
 from services.audit.model.events import Checkpoint
 from services.audit.model.notes import NoteInvalid, TreeHead
 from services.audit.model.tiles import WIDTH, Tile, read_bundle
-from services.audit.storage import Missing, Storage
 
 
 async def read_back(storage: Storage, origin: str, head: Checkpoint) -> int:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from services._mesh.channel import Channels
@@ -95,6 +96,21 @@ async def _opener(settings: AuditSettings, subjects: Database, erasures: Databas
     return Opener(subjects, erasures, kek, serving)
 
 
+def _restored(settings: AuditSettings, given: argparse.Namespace) -> AuditSettings:
+    """The settings for a copy of the log elsewhere, of which every login has the one password."""
+    word = given.password_file
+    elsewhere = {"host": given.host, "port": given.port, "password_file": word}
+    if settings.database is None or word is None:
+        return settings
+    subjects, role = settings.subjects, settings.log.checker
+    return replace(
+        settings,
+        database=replace(settings.database, **elsewhere, dbname=given.dbname),
+        log=replace(settings.log, checker=replace(role, password_file=word)),
+        subjects=replace(subjects, database=replace(subjects.database, **elsewhere, dbname=given.keys_dbname)),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m services.audit.selfcheck", description=__doc__)
@@ -104,11 +120,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--key", action="append", default=[], metavar="VKEY", help="a key of the log; else the signer is asked for them"
     )
+    copy = parser.add_argument_group("a restored copy of the log", "with a password file, that copy is checked instead")
+    copy.add_argument("--password-file", type=Path, help="the password of all logins there")
+    copy.add_argument("--host", default="", help="its server, or the folder of its socket")
+    copy.add_argument("--port", type=int, default=5432)
+    copy.add_argument("--dbname", default="recoup", help="the log's database")
+    copy.add_argument("--keys-dbname", default="recoup_keys", help="the database of the subjects' keys")
     given = parser.parse_args(arguments)
     scope = Scope.RECENT if given.recent else Scope.FULL
     try:
         keys = [ListedKey(LOG, VerifierKey.parse(text).public) for text in given.key]
-        settings = load_settings(AuditSettings, given.config)
+        settings = _restored(load_settings(AuditSettings, given.config), given)
         result = asyncio.run(check(settings, scope, keys, given.last))
     except (ConfigError, NoteInvalid, Problem) as error:
         return _unknown(str(error))

@@ -16,6 +16,8 @@ import pytest
 from services._mesh.aws import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.database import execute_raw
+from services._mesh.storage import Missing, Occupied, Storage, StorageFailed
+from services._mesh.storage.s3 import Bucket, S3Storage
 from services._mesh.threads import BoundedThreads
 from services.audit import store, usecases
 from services.audit.archiver import Archiver
@@ -23,8 +25,6 @@ from services.audit.model.alarms import AlarmKind
 from services.audit.model.archive import bundle_object, checkpoint_object, tile_object
 from services.audit.model.merkle import Frontier, leaf_hash
 from services.audit.model.tiles import Tile, read_bundle, tiles_of
-from services.audit.storage import Missing, Occupied, Storage, StorageFailed
-from services.audit.storage.s3 import Bucket, S3Storage
 from tests.support.archive import LEAVES, ArchivedLog, folder, root_in
 from tests.support.log import ACME, GLOBEX, LOG, event, sequencer
 from tests.support.postgres import TestDatabase

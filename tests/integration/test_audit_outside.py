@@ -20,6 +20,9 @@ from services._mesh.aws import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.errors import Unavailable, WrongState
 from services._mesh.metrics import Metrics
+from services._mesh.storage import Storage
+from services._mesh.storage.folder import FolderStorage
+from services._mesh.storage.s3 import Bucket, S3Storage
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import PLATFORM, Store
 from services.audit import outside as outside_module
@@ -36,9 +39,6 @@ from services.audit.outside import Outside
 from services.audit.recover import Recovery
 from services.audit.sequencer import Sequencer
 from services.audit.signer_memory import SignerMemory
-from services.audit.storage import Storage
-from services.audit.storage.folder import FolderStorage
-from services.audit.storage.s3 import Bucket, S3Storage
 from tests.support import log as support
 from tests.support.archive import folder
 from tests.support.log import KEY, LOG, checkpointer, event, sequencer

@@ -204,11 +204,14 @@ OPENING = {"open_envelope", "open_with", "rewrap", "derive_keys", "unwrap"}
 
 
 def test_no_process_but_the_broker_has_code_that_opens() -> None:
-    """`unwrap` of audit's own keys, which its payloads are sealed under, is another right (services/audit/kek.py)."""
+    """`unwrap` of audit's own keys, which its payloads are sealed under, is another right (services/audit/kek.py).
+
+    `recoup backup` is no process. It opens the data keys of backups, which are under a KEK of their own.
+    """
     found = set()
     for path in (ROOT / "services").rglob("*.py"):
         room = path.relative_to(ROOT / "services").parts
-        if room[0] in (OPENS, "audit") or room[:2] in (("_mesh", "kms"), ("_mesh", "envelope.py")):
+        if room[0] in (OPENS, "audit") or room == ("backup", "usecases", "keeping.py") or room[:2] in (("_mesh", "kms"), ("_mesh", "envelope.py")):
             continue
         names = set[str]()
         for node in ast.walk(ast.parse(path.read_text())):

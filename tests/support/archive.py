@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services._mesh.clock import Clock
 from services._mesh.database import Database
 from services._mesh.metrics import Metrics
+from services._mesh.storage import Storage
+from services._mesh.storage.folder import FolderStorage
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store
 from services.audit import store, usecases
@@ -21,8 +23,6 @@ from services.audit.model.events import Checkpoint, Produced
 from services.audit.model.notes import Signer, TreeHead
 from services.audit.model.shards import place_of
 from services.audit.sequencer import Sequencer
-from services.audit.storage import Storage
-from services.audit.storage.folder import FolderStorage
 from tests.support.log import ACME, GLOBEX, LOG, event
 from tests.support.postgres import TestDatabase
 

@@ -290,7 +290,9 @@ async def _grants(connection: asyncpg.Connection) -> Faults:
     )
     for row in rows:
         what = f"{row['name']}: {row['privilege']} for {row['role']}"
-        if not row["role"].startswith(f"{row['schema']}_"):
+        # (d) the one login that backs up.
+        reads = (row["role"], row["privilege"]) == ("backup_reader", "SELECT")
+        if not reads and not row["role"].startswith(f"{row['schema']}_"):
             yield f"{what}, which isn't a role of this service"
         if row["privilege"] in ("TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"):
             yield f"{what}, which no process needs"
@@ -346,6 +348,13 @@ async def _roles(connection: asyncpg.Connection) -> Faults:
         expected = [f"{service}_owner"] if task == "migrate" else []
         if (row["memberships"] or []) != expected:
             yield f"the role {row['role']} is a member of {row['memberships']}"
+    bypasses = "SELECT array_agg(rolname::text) FROM pg_roles WHERE rolbypassrls AND NOT rolsuper"
+    if beyond := set(await connection.fetchval(bypasses) or ()) - {"backup_reader"}:
+        yield f"row-level security lets {', '.join(sorted(beyond))} through"
+    if await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_auth_members WHERE member = to_regrole('backup_reader'))"
+    ):
+        yield "backup_reader is a member of another role"
 
 
 async def _event_triggers(connection: asyncpg.Connection) -> Faults:

@@ -163,7 +163,8 @@ async def _create(handle: PostgresHandle, template: str = "template1", only: str
 
 _CONNECT = """DO $body$ BEGIN
   EXECUTE (SELECT format('GRANT CONNECT ON DATABASE "{name}" TO %s', string_agg(quote_ident(rolname), ', '))
-    FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND starts_with(rolname, '{only}'));
+    FROM pg_roles WHERE rolcanlogin AND NOT rolsuper
+      AND (starts_with(rolname, '{only}') OR rolname = 'backup_reader'));
   END $body$"""
 
 

@@ -37,7 +37,7 @@ _KINDS = {
         *(f"identity.{name}" for name in ("persons", "linked_identities", "invitations", "ownerships")),
         *(f"identity.sso_{name}" for name in ("providers", "group_roles", "domains", "sessions")),
         *(f"scanner.{name}" for name in ("connections", "credentials", "keks", "scans")),
-        *("scanner.external_ids", "scanner.static_keys", "scanner.organization_keys"),
+*("scanner.external_ids", "scanner.static_keys", "scanner.organization_keys", "scanner.backups"),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
         "actions.approval_voids",
@@ -136,6 +136,7 @@ KEYS_RIGHTS = (
     *(f"subjects.keys .{column} UPDATE subjects_eraser" for column in ("wrapped_key", "destroyed_at", "erasure_id")),
     *(f"subjects.generation . SELECT subjects_{role}" for role in ("api", "sealer", "eraser")),
     "subjects.generation .generation UPDATE subjects_eraser",
+    *(f"subjects.{name} . SELECT backup_reader" for name in ("keys", "generation")),
 )
 KEYS_POLICIES = ("subjects.keys tenant -", "subjects.keys sealer subjects_sealer")
 # Who may insert into which log.

@@ -151,6 +151,7 @@ UNION ALL SELECT DISTINCT 'grant', t.name, format('%s for %s', g.privilege_type,
   ) AS g LEFT JOIN pg_roles r ON r.oid = g.grantee
   WHERE g.grantee <> t.relowner AND (
     r.rolname IS NULL OR split_part(r.rolname, '_', 1) <> t.schema
+      AND (r.rolname <> 'backup_reader' OR g.privilege_type <> 'SELECT')
     OR g.privilege_type IN ('TRUNCATE', 'TRIGGER', 'REFERENCES', 'MAINTAIN')
     OR t.kind = 'log' AND (g.privilege_type NOT IN ('SELECT', 'INSERT') OR g.privilege_type = 'INSERT'
       AND t.name || ' ' || r.rolname <> ALL(CAST(:inserters AS text[]))))

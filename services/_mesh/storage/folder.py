@@ -1,4 +1,4 @@
-"""The archive as a folder of this machine, or of one that is mounted: for one machine, and for tapes and shares."""
+"""A storage in a folder of this machine, or of one that is mounted: for one machine, and for tapes and shares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
 from services._mesh.threads import BoundedThreads
-from services.audit.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
 
 R = TypeVar("R")
 CALL_SECONDS = 60.0
@@ -35,6 +35,10 @@ class FolderStorage:
     async def get(self, name: str) -> bytes:
         """An object's content. Raises Missing, StorageFailed."""
         return await self._run(name, _read, self._path(name))
+
+    async def holds(self, name: str) -> bool:
+        """Whether an object lies under the name. Raises StorageFailed."""
+        return await self._run(name, self._path(name).is_file)
 
     async def first(self, folder: str, count: int) -> list[str]:
         """The names of at most `count` objects right below a folder, the first in their order. Raises StorageFailed."""
@@ -80,7 +84,7 @@ def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(MAX_OBJECT_BYTES + 1)
     if len(content) > MAX_OBJECT_BYTES:
-        raise OSError(f"{path} is larger than any object of the archive")
+        raise OSError(f"{path} is larger than any object of ours")
     return content
 
 

@@ -1,4 +1,4 @@
-"""The archive in a bucket of S3, or of what speaks its language: conditional puts, and a retention lock if asked for.
+"""A storage in a bucket of S3, or of what speaks its language: conditional puts, and a retention lock if asked for.
 
 The lock is the bucket's own promise (object lock, COMPLIANCE): until it ends, not even the account's root deletes or
 replaces a version. The bucket must have been made with object lock.
@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, classify, client
+from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
 from services._mesh.threads import BoundedThreads
-from services.audit.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
 
 R = TypeVar("R")
 _THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -60,8 +60,12 @@ class S3Storage:
         if content is None:
             raise Missing(name)
         if len(content) > MAX_OBJECT_BYTES:
-            raise StorageFailed(f"{self.where}{name} is larger than any object of the archive")
+            raise StorageFailed(f"{self.where}{name} is larger than any object of ours")
         return content
+
+    async def holds(self, name: str) -> bool:
+        """Whether an object lies under the name. Raises StorageFailed."""
+        return await self._run(name, self._holds, self._key(name))
 
     async def first(self, folder: str, count: int) -> list[str]:
         """The names of at most `count` objects right below a folder, the first in their order. Raises StorageFailed."""
@@ -103,6 +107,15 @@ class S3Storage:
                 return None
             raise
         return content
+
+    def _holds(self, key: str) -> bool:
+        try:
+            self._client().head_object(Bucket=self._bucket.name, Key=key)
+        except Exception as error:
+            if classify(error)[1] in ("404", "NoSuchKey"):
+                return False
+            raise
+        return True
 
     def _first(self, prefix: str, count: int) -> list[str]:
         found = self._client().list_objects_v2(Bucket=self._bucket.name, Prefix=prefix, MaxKeys=count)

@@ -1,4 +1,4 @@
-"""Where the log's archive lies: objects that are written once and read back. Two kinds, a local folder and S3.
+"""Where the log's archive and backups lie: objects that are written once and read back. A local folder, or S3.
 
 Nothing here knows what an object holds. An object that is there stays as it is: writing the same again has no effect,
 writing something else is refused.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-# No object of the archive is as large: a bundle holds 256 entries of less than 64 KiB.
+# No object is as large: a bundle of the archive holds 256 entries of less than 64 KiB, a backup's part 8 MiB.
 MAX_OBJECT_BYTES = 17 * 1024 * 1024
 
 
 class StorageFailed(Exception):
-    """The archive can't be reached, or refuses; says which object and why. Trying again later may help."""
+    """The storage can't be reached, or refuses; says which object and why. Trying again later may help."""
 
 
 class Occupied(Exception):
@@ -29,13 +29,16 @@ class Storage(Protocol):
 
     @property
     def where(self) -> str:
-        """The archive as a person would name it."""
+        """The storage as a person would name it."""
 
     async def put(self, name: str, content: bytes) -> None:
         """Write an object that stays. Raises Occupied, StorageFailed."""
 
     async def get(self, name: str) -> bytes:
         """An object's content. Raises Missing, StorageFailed."""
+
+    async def holds(self, name: str) -> bool:
+        """Whether an object lies under the name. Raises StorageFailed."""
 
     async def first(self, folder: str, count: int) -> list[str]:
         """The names of at most `count` objects right below a folder, the first in the order of octets.

@@ -1,0 +1,1 @@
+"""What a backup is: its manifest, and how its parts are sealed. Pure."""
