@@ -211,7 +211,11 @@ def test_no_process_but_the_broker_has_code_that_opens() -> None:
     found = set()
     for path in (ROOT / "services").rglob("*.py"):
         room = path.relative_to(ROOT / "services").parts
-        if room[0] in (OPENS, "audit") or room == ("backup", "usecases", "keeping.py") or room[:2] in (("_mesh", "kms"), ("_mesh", "envelope.py")):
+        if (
+            room[0] in (OPENS, "audit")
+            or room == ("backup", "usecases", "keeping.py")
+            or room[:2] in (("_mesh", "kms"), ("_mesh", "envelope.py"))
+        ):
             continue
         names = set[str]()
         for node in ast.walk(ast.parse(path.read_text())):
