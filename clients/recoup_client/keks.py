@@ -9,7 +9,7 @@ import click
 from recoup_client.session import Group, Session
 
 _PROVIDERS = ("aws", "azure", "google", "file")
-_COLUMNS = ("version", "state", "provider", "region", "key", "key version", "since", "credentials")
+_COLUMNS = ("version", "state", "provider", "region", "key", "key version", "since", "credentials", "backups")
 
 
 @click.group(cls=Group)
@@ -43,15 +43,15 @@ def kek_list(session: Session) -> None:
 def kek_rotate(session: Session) -> None:
     """Have all that is sealed under other keys wrapped under the newest one; `recoup kek list` shows how far it is."""
     found = session.call("POST", "/keks:rotate", {})
-    row = (*_row(found["kek"])[:-1], str(found.get("credentialsToMove", 0)))
-    session.show(found, [row], *_COLUMNS[:-1], "to move")
+    row = (*_row(found["kek"])[:-2], str(found.get("credentialsToMove", 0)))
+    session.show(found, [row], *_COLUMNS[:-2], "to move")
 
 
 @kek.command("retire")
 @click.argument("version", type=click.IntRange(min=1))
 @click.pass_obj
 def kek_retire(session: Session, version: int) -> None:
-    """Retire key VERSION, which nothing is sealed under any more: it may be destroyed where it is kept."""
+    """Retire key VERSION, which nothing is under any more, in no backup either: it may be destroyed where it is kept."""
     found = session.call("POST", f"/keks/{version}:retire", {})
     session.show(found, [_row(found["kek"])], *_COLUMNS)
 
@@ -67,4 +67,5 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["keyVersion"],
         found["createdAt"][:19],
         str(found.get("credentials", 0)),
+        str(found.get("backups", 0)),
     )

@@ -31,7 +31,7 @@ class Counter:
 
     def lines(self, name: str, labels: Labels) -> Iterator[str]:
         """The exposition of this one series."""
-        yield f"{name}{_render(labels)} {self.value:g}"
+        yield f"{name}{_render(labels)} {self.value:.15g}"
 
 
 class Gauge(Counter):

@@ -18,6 +18,7 @@ from services._mesh.kms.opening import KeyServices, Sealer
 from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
+from services.scanner.backup_watch import BackupWatch
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.config import ScannerSettings
@@ -46,6 +47,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     store = mesh.store("scanner")
     mesh.follow_revocations()
     produce(mesh, "scanner", store)
+    mesh.task(BackupWatch(store, mesh.metrics).run(), "backup watch")
     identity = Identity(mesh.channels.to("identity"))
     policies = Policies(store, identity)
     credentials, rewrapping = CredentialPolicies(store, mesh.clock), Rewrapping(store)

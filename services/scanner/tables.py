@@ -106,6 +106,18 @@ keks = Table(
     Column("created_at", _Moment, nullable=False),
 )
 
+backups = Table(
+    "backups",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("backup_id", _Id, primary_key=True),
+    Column("kek", Text, primary_key=True),
+    Column("secrets", Integer, nullable=False),
+    Column("taken_at", _Moment, nullable=False),
+    Column("verified_at", _Moment),
+    Column("forgotten_at", _Moment),
+)
+
 external_ids = Table(
     "external_ids",
     metadata,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,10 +19,13 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh import failpoints as failpoints_of_mesh
+from services._mesh.clock import Clock
+from services._mesh.context import entered
 from services._mesh.errors import WrongState
+from services._mesh.metrics import Metrics
+from services._mesh.uow import Store
 from services.audit import usecases
 from services.audit.model.progress import Scope
-
 from services.backup.command import backup
 from services.backup.desk import Desk
 from services.backup.model.manifest import ManifestBroken, split_manifest
@@ -31,11 +35,16 @@ from services.backup.store.source import SourceUnusable
 from services.backup.store.target import TargetUnusable
 from services.backup.usecases.keeping import BackupUnusable
 from services.backup.usecases.restoring import KeksLost, Restorer, require_keks
-from tests.support.backup import NEW, OLD, SECRET, Installation, empty_databases, installed
+from services.scanner.backup_watch import BackupWatch
+from services.scanner.model.kek import KekState, RegisteredKek
+from services.scanner.store import backups
+from services.scanner.usecases import rewrapping
+from tests.support.backup import NEW, OLD, SECRET, Installation, credential_of, empty_databases, installed
 from tests.support.canary import Canary
 from tests.support.log import ACME, GLOBEX, event, opener, recorded, sequencer
 from tests.support.postgres import ROOT, TestDatabase, drop
 from tests.support.signed_log import LEAVES, SignedLog
+from tests.support.things import context
 
 KILL_SECONDS = 60
 
@@ -378,11 +387,47 @@ async def test_a_kek_that_a_backup_needs_is_on_record_until_it_is_forgotten(made
             (str(ACME), NEW.reference, 1),
             (str(GLOBEX), NEW.reference, 1),
         ]
+        # So the organization isn't done with it, though nothing is under it any more.
+        await tell(made.database, "DELETE FROM scanner.credentials", *named_keks())
+        api = made.database.role("scanner_api")
+        store = Store(api, "scanner", Clock())
+        with pytest.raises(WrongState, match=f"1 backups hold secrets under it: {done['backup_id']} of ") as refused:
+            await retire(store)
+        assert refused.value.metadata["state"] == "IN_BACKUP"
+        async with store.read(ACME) as connection:
+            assert await backups.count_by_kek(connection) == {OLD.reference: 1, NEW.reference: 1}
+        metrics = Metrics()
+        await BackupWatch(store, metrics).look()
+        (shown,) = [line.split()[1] for line in metrics.render().splitlines() if line.startswith("recoup_backup_taken")]
+        assert float(shown) == pytest.approx(datetime.fromisoformat(done["taken_at"]).timestamp(), abs=1.0)
         shutil.rmtree(made.folder / "kept" / "manifests")
         assert (await desk.forget(UUID(done["backup_id"])))["organizations"] == 3
         assert await ask(made.database, rows) == []
         with pytest.raises(BackupUnusable, match="no backup"):
             await desk.forget(UUID(done["backup_id"]))
+        assert (await retire(store)).state is KekState.RETIRED
+        await api.close()
+        # What is retired while a backup is made is told, and another one needed.
+        await tell(made.database, "UPDATE scanner.keks SET state = 'RETIRED'")
+        await credential_of(made, ACME, OLD)
+        with pytest.raises(BackupUnusable, match=f"{OLD.reference} was retired while it was made"):
+            await desk.create()
+
+
+def named_keks() -> list[str]:
+    """Statements that make acme's two KEKs its own."""
+    return [
+        "INSERT INTO scanner.keks (organization_id, kek_id, version, provider, key_id, region, key_version, state,"
+        f" created_at) VALUES ('{ACME}', gen_random_uuid(), {kek.reference[-1]}, 'FILE', '{kek.reference[:-2]}',"
+        f" 'local', '{kek.reference[-1]}', '{state}', now())"
+        for kek, state in ((OLD, "SUPERSEDED"), (NEW, "ACTIVE"))
+    ]
+
+
+async def retire(store: Store) -> RegisteredKek:
+    with entered(context(ACME, "scanner.kek.retire", rpc="scanner/RetireKek")):
+        async with store.begin() as work:
+            return await rewrapping.retire_kek(work, 1)
 
 
 def test_what_is_configured_wrong_is_named(tmp_path: Path) -> None:

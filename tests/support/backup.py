@@ -123,11 +123,12 @@ async def installed(folder: Path) -> AsyncIterator[Installation]:
     async with signed_log(database, folder) as log:
         made = Installation(database, await keys_of(database), log, folder, organizations, backups)
         for organization, kek in ((ACME, OLD), (ACME, OLD), (ACME, NEW), (GLOBEX, NEW)):
-            await _credential(made, organization, kek)
+            await credential_of(made, organization, kek)
         yield made
 
 
-async def _credential(made: Installation, organization: UUID, kek: Kek) -> None:
+async def credential_of(made: Installation, organization: UUID, kek: Kek) -> None:
+    """One more sealed credential."""
     credential_id = uuid4()
     context = SecretContext(organization, credential_id, "aws.base_key")
     envelope = await seal(SECRET.encode(), context, kek, made.organizations.sealing)

@@ -17,10 +17,13 @@ FUNCTIONS = {"max", "min", "sum", "increase", "time", "absent", "by", "or", "sco
 
 
 def rules() -> list[dict[str, Any]]:
-    document = yaml.safe_load((ROOT / "deploy" / "alerts" / "audit.yml").read_text())
-    assert list(document) == ["groups"]
-    assert all(set(group) == {"name", "rules"} for group in document["groups"])
-    return [rule for group in document["groups"] for rule in group["rules"]]
+    found = []
+    for path in sorted((ROOT / "deploy" / "alerts").glob("*.yml")):
+        document = yaml.safe_load(path.read_text())
+        assert list(document) == ["groups"]
+        assert all(set(group) == {"name", "rules"} for group in document["groups"])
+        found += [rule for group in document["groups"] for rule in group["rules"]]
+    return found
 
 
 def exported() -> dict[str, str]:

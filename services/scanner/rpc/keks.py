@@ -15,7 +15,7 @@ from services._mesh.uow import Store, UnitOfWork
 from services.scanner.model.kek import NamedKek, RegisteredKek
 from services.scanner.usecases import keks as usecases
 from services.scanner.usecases import rewrapping
-from services.scanner.usecases.keks import Keks
+from services.scanner.usecases.keks import Keks, Uses
 
 
 class KekRpc(kek_service_pb2_grpc.KekServiceServicer):
@@ -64,7 +64,7 @@ class KekRpc(kek_service_pb2_grpc.KekServiceServicer):
         token = self._pages.encode(organization_id, request, str(found[limit - 1].version)) if more else ""
         uses = await usecases.count_uses(self._store)
         return pb.ListKeksResponse(
-            keks=[_kek(each, uses.by_reference.get(each.named.kek().reference, 0)) for each in found[:limit]],
+            keks=[_kek(each, uses) for each in found[:limit]],
             next_page_token=token,
             credentials_by_rule=uses.by_rule,
             credentials_stuck=uses.stuck,
@@ -76,7 +76,8 @@ def _named(request: pb.RegisterKekRequest) -> NamedKek:
     return NamedKek(KeyService[name], request.key_id, request.region, request.key_version)
 
 
-def _kek(found: RegisteredKek, credentials: int = 0) -> pb.Kek:
+def _kek(found: RegisteredKek, uses: Uses | None = None) -> pb.Kek:
+    reference = found.named.kek().reference
     return pb.Kek(
         version=found.version,
         provider=pb.KekProvider.Value(f"KEK_PROVIDER_{found.named.service.name}"),
@@ -85,5 +86,6 @@ def _kek(found: RegisteredKek, credentials: int = 0) -> pb.Kek:
         key_version=found.named.key_version,
         state=pb.KekState.Value(f"KEK_STATE_{found.state.value}"),
         created_at=stamp(found.created_at),
-        credentials=credentials,
+        credentials=uses.by_reference.get(reference, 0) if uses else 0,
+        backups=uses.backups.get(reference, 0) if uses else 0,
     )

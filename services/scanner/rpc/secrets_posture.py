@@ -40,7 +40,10 @@ class SecretsRpc(secrets_service_pb2_grpc.SecretsServiceServicer):
             credentials_total=found.total,
             unrotated=found.unrotated,
             stuck=found.stuck,
-            keks=[pb.KekPosture(kek=kek, credentials=count) for kek, count in sorted(found.by_kek.items())],
+            keks=[
+                pb.KekPosture(kek=kek, credentials=found.by_kek.get(kek, 0), backups=found.backups_by_kek.get(kek, 0))
+                for kek in sorted({*found.by_kek, *found.backups_by_kek})
+            ],
             purposes=[
                 pb.PurposePosture(purpose=purpose, credentials=total, unrotated=unrotated)
                 for purpose, (total, unrotated) in sorted(found.by_purpose.items())

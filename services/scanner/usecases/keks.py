@@ -16,8 +16,8 @@ from services._mesh.kms.interface import Binding, Kek, Kms, SecretContext
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.model.kek import PROBE_PURPOSE, KekInvalid, KekState, NamedKek, RegisteredKek
+from services.scanner.store import backups, rewrapping
 from services.scanner.store import keks as store
-from services.scanner.store import rewrapping
 
 # Each is a row that posture counts, and that somebody has to keep alive while anything is sealed under it.
 MAX_KEKS = 1000
@@ -81,9 +81,10 @@ async def list_keks(reader: Store, before: int | None, limit: int) -> list[Regis
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """How many credentials are under each key, by its reference; under none that was named; and stuck."""
+    """How many credentials, and backups, are under each key, by its reference; under none that was named; and stuck."""
 
     by_reference: Mapping[str, int]
+    backups: Mapping[str, int]
     by_rule: int
     stuck: int
 
@@ -91,8 +92,8 @@ class Uses:
 async def count_uses(reader: Store) -> Uses:
     """What is sealed under what."""
     async with reader.read() as connection:
-        counts = await rewrapping.count_by_kek(connection)
+        counts, kept = await rewrapping.count_by_kek(connection), await backups.count_by_kek(connection)
         named = {each.named.kek().reference for each in await store.list_keks(connection, None, MAX_KEKS)}
         newest = await store.find_active(connection)
         stuck = 0 if newest is None else await rewrapping.count_stuck(connection, newest.kek_id)
-    return Uses(counts, sum(count for kek, count in counts.items() if kek not in named), stuck)
+    return Uses(counts, kept, sum(count for kek, count in counts.items() if kek not in named), stuck)

@@ -16,7 +16,7 @@ from services._mesh.kms.interface import EnvelopeBroken, Kek
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.model.kek import KekState, RegisteredKek
 from services.scanner.model.rewrapping import REWRAP, Moved, SealedBatch, plan_of
-from services.scanner.store import keks
+from services.scanner.store import backups, keks
 from services.scanner.store import rewrapping as store
 
 _NAMED = 5  # How many an error names.
@@ -62,6 +62,8 @@ async def retire_kek(work: UnitOfWork, version: int) -> RegisteredKek:
     uses = (await store.count_by_kek(work.connection)).get(kek.reference, 0)
     if uses:
         raise _wrong("IN_USE", "no credential under it", await _kept_by(work, kek, uses))
+    if needed := (await backups.count_by_kek(work.connection)).get(kek.reference, 0):
+        raise _wrong("IN_BACKUP", "no backup that needs it", await _kept_by_backups(work, kek, needed))
     retired = await keks.mark_kek(work.connection, found.kek_id, KekState.RETIRED)
     said = {"version": str(version), "kek": kek.reference, "before": found.state.value, "after": retired.state.value}
     work.emit("scanner.kek.retire", f"keks/{found.kek_id}", said)
@@ -73,6 +75,16 @@ async def _kept_by(work: UnitOfWork, kek: Kek, uses: int) -> str:
     named = "; ".join(each + (f" ({why})" if why else "") for each, why in under)
     more = f", and {uses - len(under)} more" if uses > len(under) else ""
     return f"{uses} credentials are sealed under it: {named}{more}. Rotate first, and retire it when that is done."
+
+
+async def _kept_by_backups(work: UnitOfWork, kek: Kek, count: int) -> str:
+    oldest = await backups.list_under(work.connection, kek, _NAMED)
+    named = "; ".join(f"{backup_id} of {taken_at:%Y-%m-%d}" for backup_id, taken_at in oldest)
+    more = f", and {count - len(oldest)} more" if count > len(oldest) else ""
+    return (
+        f"{count} backups hold secrets under it: {named}{more}. Retire it when they are gone: the operator deletes"
+        " them, or lets their time run out, and then says so (recoup backup forget)."
+    )
 
 
 class Rewrapping:

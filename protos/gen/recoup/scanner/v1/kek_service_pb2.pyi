@@ -94,6 +94,7 @@ class Kek(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
+    BACKUPS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its number within the organization, from 1."""
     provider: Global___KekProvider.ValueType
@@ -108,6 +109,8 @@ class Kek(_message.Message):
     """Where it stands."""
     credentials: _builtins.int
     """How many credentials are sealed under it."""
+    backups: _builtins.int
+    """How many backups hold credentials under it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was named."""
@@ -123,10 +126,11 @@ class Kek(_message.Message):
         state: Global___KekState.ValueType = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         credentials: _builtins.int = ...,
+        backups: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "credentials", b"credentials", "key_id", b"key_id", "key_version", b"key_version", "provider", b"provider", "region", b"region", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups", "created_at", b"created_at", "credentials", b"credentials", "key_id", b"key_id", "key_version", b"key_version", "provider", b"provider", "region", b"region", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

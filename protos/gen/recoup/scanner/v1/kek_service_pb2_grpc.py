@@ -79,7 +79,7 @@ class KekServiceServicer:
 
     def RetireKek(self, request, context):
         """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
-        it, while anything is.
+        it, while anything is, in a backup too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

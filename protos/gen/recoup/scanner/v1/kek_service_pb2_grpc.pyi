@@ -43,7 +43,7 @@ class KekServiceStub:
     """
     RetireKek: _grpc.UnaryUnaryMultiCallable[_kek_service_pb2.RetireKekRequest, _kek_service_pb2.RetireKekResponse]
     """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
-    it, while anything is.
+    it, while anything is, in a backup too.
     """
     ListKeks: _grpc.UnaryUnaryMultiCallable[_kek_service_pb2.ListKeksRequest, _kek_service_pb2.ListKeksResponse]
     """Lists the keys that the organization named, the newest first. Where it named none, the installation's rule holds."""
@@ -63,7 +63,7 @@ class KekServiceAsyncStub(KekServiceStub):
     """
     RetireKek: _aio.UnaryUnaryMultiCallable[_kek_service_pb2.RetireKekRequest, _kek_service_pb2.RetireKekResponse]  # type: ignore[assignment]
     """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
-    it, while anything is.
+    it, while anything is, in a backup too.
     """
     ListKeks: _aio.UnaryUnaryMultiCallable[_kek_service_pb2.ListKeksRequest, _kek_service_pb2.ListKeksResponse]  # type: ignore[assignment]
     """Lists the keys that the organization named, the newest first. Where it named none, the installation's rule holds."""
@@ -98,7 +98,7 @@ class KekServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_kek_service_pb2.RetireKekResponse, _abc.Awaitable[_kek_service_pb2.RetireKekResponse]]:
         """Retires a key that nothing is sealed under any more: it may be destroyed where it is kept. Refused, with what keeps
-        it, while anything is.
+        it, while anything is, in a backup too.
         """
 
     @_abc_1.abstractmethod

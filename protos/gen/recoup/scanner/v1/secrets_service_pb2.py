@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/secrets_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xe5\x01\n\x11\x43redentialPosture\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ge_days\x18\x04 \x01(\x05\x12\x0b\n\x03kek\x18\x05 \x01(\t\x12\x30\n\x0crewrapped_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x10\n\x07purpose\x18\xe8\x02 \x01(\t\".\n\nKekPosture\x12\x0b\n\x03kek\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\"I\n\x0ePurposePosture\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\"=\n\x18GetSecretsPostureRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xf6\x01\n\x19GetSecretsPostureResponse\x12\x39\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32$.recoup.scanner.v1.CredentialPosture\x12\x19\n\x11\x63redentials_total\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\x12\r\n\x05stuck\x18\x04 \x01(\x05\x12+\n\x04keks\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.KekPosture\x12\x34\n\x08purposes\x18\xe8\x02 \x03(\x0b\x32!.recoup.scanner.v1.PurposePosture2\xd5\x02\n\x0eSecretsService\x12\xc8\x01\n\x11GetSecretsPosture\x12+.recoup.scanner.v1.GetSecretsPostureRequest\x1a,.recoup.scanner.v1.GetSecretsPostureResponse\"X\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.secrets.read\x18\x01\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/organizations/{organization_id}/secretsPosture\x1ax\xb2\xed\x18t\nr\n\x14scanner.secrets.read\x12USee how old the organization\'s sealed credentials are, and which keys they are under.\x1a\x03\x01\x03\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/secrets_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xe5\x01\n\x11\x43redentialPosture\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ge_days\x18\x04 \x01(\x05\x12\x0b\n\x03kek\x18\x05 \x01(\t\x12\x30\n\x0crewrapped_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x10\n\x07purpose\x18\xe8\x02 \x01(\t\"?\n\nKekPosture\x12\x0b\n\x03kek\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kups\x18\x03 \x01(\x05\"I\n\x0ePurposePosture\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\"=\n\x18GetSecretsPostureRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xf6\x01\n\x19GetSecretsPostureResponse\x12\x39\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32$.recoup.scanner.v1.CredentialPosture\x12\x19\n\x11\x63redentials_total\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\x12\r\n\x05stuck\x18\x04 \x01(\x05\x12+\n\x04keks\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.KekPosture\x12\x34\n\x08purposes\x18\xe8\x02 \x03(\x0b\x32!.recoup.scanner.v1.PurposePosture2\xd5\x02\n\x0eSecretsService\x12\xc8\x01\n\x11GetSecretsPosture\x12+.recoup.scanner.v1.GetSecretsPostureRequest\x1a,.recoup.scanner.v1.GetSecretsPostureResponse\"X\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.secrets.read\x18\x01\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/organizations/{organization_id}/secretsPosture\x1ax\xb2\xed\x18t\nr\n\x14scanner.secrets.read\x12USee how old the organization\'s sealed credentials are, and which keys they are under.\x1a\x03\x01\x03\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,13 +44,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREDENTIALPOSTURE']._serialized_start=184
   _globals['_CREDENTIALPOSTURE']._serialized_end=413
   _globals['_KEKPOSTURE']._serialized_start=415
-  _globals['_KEKPOSTURE']._serialized_end=461
-  _globals['_PURPOSEPOSTURE']._serialized_start=463
-  _globals['_PURPOSEPOSTURE']._serialized_end=536
-  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_start=538
-  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_end=599
-  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_start=602
-  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_end=848
-  _globals['_SECRETSSERVICE']._serialized_start=851
-  _globals['_SECRETSSERVICE']._serialized_end=1192
+  _globals['_KEKPOSTURE']._serialized_end=478
+  _globals['_PURPOSEPOSTURE']._serialized_start=480
+  _globals['_PURPOSEPOSTURE']._serialized_end=553
+  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_start=555
+  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_end=616
+  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_start=619
+  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_end=865
+  _globals['_SECRETSSERVICE']._serialized_start=868
+  _globals['_SECRETSSERVICE']._serialized_end=1209
 # @@protoc_insertion_point(module_scope)

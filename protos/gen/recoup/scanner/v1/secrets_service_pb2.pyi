@@ -75,25 +75,29 @@ Global___CredentialPosture: _TypeAlias = CredentialPosture  # noqa: Y015
 
 @_typing.final
 class KekPosture(_message.Message):
-    """How many credentials are under a KEK."""
+    """How many credentials are under a KEK, and how many backups need it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEK_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
+    BACKUPS_FIELD_NUMBER: _builtins.int
     kek: _builtins.str
     """Its reference."""
     credentials: _builtins.int
-    """How many."""
+    """How many credentials are under it now."""
+    backups: _builtins.int
+    """How many backups hold credentials under it. It isn't retired before there is none."""
     def __init__(
         self,
         *,
         kek: _builtins.str = ...,
         credentials: _builtins.int = ...,
+        backups: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "kek", b"kek"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups", "credentials", b"credentials", "kek", b"kek"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,8 +8,8 @@ from alembic import op
 
 from services._mesh.schema import allow, run, tenancy
 
-revision = "0013"
-down_revision = "0012"
+revision = "0016"
+down_revision = "0015"
 
 _TABLES = [
     # One row for each KEK, and one without any for the platform, which says when a backup was verified.
