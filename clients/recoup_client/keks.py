@@ -51,7 +51,7 @@ def kek_rotate(session: Session) -> None:
 @click.argument("version", type=click.IntRange(min=1))
 @click.pass_obj
 def kek_retire(session: Session, version: int) -> None:
-    """Retire key VERSION, which nothing is under any more, in no backup either: it may be destroyed where it is kept."""
+    """Retire key VERSION, which nothing is under any more, in no backup either: it may be destroyed then."""
     found = session.call("POST", f"/keks/{version}:retire", {})
     session.show(found, [_row(found["kek"])], *_COLUMNS)
 
