@@ -32,4 +32,4 @@ def secrets_posture(session: Session) -> None:
     for each in found.get("keks", []):
         counted = f"{each.get('credentials', 0)} credentials, {each.get('backups', 0)} backups"
         rows.append(("(all)", "", "", "", "", each["kek"], counted))
-    session.show(found, rows, "connection", "purpose", "days old", "since", "moved", "key", "problem, or what is under it")
+    session.show(found, rows, "connection", "purpose", "days old", "since", "moved", "key", "problem, or uses")

@@ -37,7 +37,7 @@ _KINDS = {
         *(f"identity.{name}" for name in ("persons", "linked_identities", "invitations", "ownerships")),
         *(f"identity.sso_{name}" for name in ("providers", "group_roles", "domains", "sessions")),
         *(f"scanner.{name}" for name in ("connections", "credentials", "keks", "scans")),
-*("scanner.external_ids", "scanner.static_keys", "scanner.organization_keys", "scanner.backups"),
+        *("scanner.external_ids", "scanner.static_keys", "scanner.organization_keys", "scanner.backups"),
         *(f"pricing.{name}" for name in ("bill_sources", "bill_imports", "bill_batches")),
         *(f"actions.{name}" for name in ("actions", "approvals", "checkpoints", "receipts", "steps")),
         "actions.approval_voids",

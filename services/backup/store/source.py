@@ -73,13 +73,13 @@ SELECT current_database()::text AS name, system_identifier::text AS system_ident
   (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS lsn
 FROM pg_control_system()
 """
-# Envelopes stand in columns of that name, whichever service they are of.
+# Sealed secrets stand in columns of that name, whichever service's, beside the KEK that the database reads from them.
 _ENVELOPES = """
 SELECT format('%I.%I', n.nspname, c.relname) AS table, format('%I', a.attname) AS column
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY(ARRAY['identity', 'scanner', 'pricing', 'actions', 'audit']) AND c.relkind IN ('r', 'p')
-  AND NOT c.relispartition AND a.atttypid = 'bytea'::regtype AND a.attname ~ '(^|_)envelope$' AND NOT a.attisdropped
-  AND EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname = 'organization_id')
+  AND NOT c.relispartition AND a.atttypid = 'bytea'::regtype AND a.attname = 'envelope' AND EXISTS (
+    SELECT FROM pg_attribute k WHERE k.attrelid = c.oid AND k.attname = 'kek' AND k.attgenerated <> '')
 ORDER BY 1, 2
 """
 # The header of services/_mesh/envelope.py: version, key service, the length of the KEK's reference in two bytes (in one
