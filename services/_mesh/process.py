@@ -211,6 +211,9 @@ def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
 
 
 def _run_loop(main: Coroutine[Any, Any, int]) -> int:
+    # A thread that only computes (spans being exported) keeps the loop waiting for this long each time the loop lets go
+    # of the interpreter's lock; the default of 5 ms, met a few times in one call, is most of what its caller waits.
+    sys.setswitchinterval(0.0005)
     try:
         import uvloop
     except ImportError:

@@ -25,7 +25,6 @@ from services._mesh.errors import (
     Problem,
     Reason,
     Unauthenticated,
-    Unavailable,
     from_rpc_error,
     invalid_field,
 )
@@ -37,6 +36,7 @@ from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
+from services.gateway.newcomers import busy
 from services.gateway.passports import Issued, PassportOffice, elevation_of, organization_of
 from services.gateway.routes import Forwarded, Route, Router
 
@@ -177,14 +177,10 @@ class Gateway:
         return answers.of(route, response, exchange)
 
     def _shed(self, exchange: Exchange) -> None:
-        """Refuse what would only wait: an answer now is worth more than one after the caller gave up."""
+        """Refuse what would only wait."""
         if self._running > self._settings.concurrent_requests:
             exchange.answer_headers.append((b"retry-after", b"1"))
-            raise Unavailable(
-                Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE,
-                "The gateway is busy. Try again in a moment.",
-                {"dependency": "gateway"},
-            )
+            raise busy()
 
     def _fixed(self, exchange: Exchange) -> tuple[int, str, bytes] | None:
         """Health, and documents that anybody may read."""

@@ -18,6 +18,7 @@ from services._mesh.limits import BoundedCache
 from services._mesh.passport_cache import PassportCache
 from services._mesh.passports import Passport
 from services._mesh.revocations import Revocations
+from services.gateway.newcomers import Lane
 
 # What the path has for an organization's id where the caller leaves the choice to the header, or to identity.
 NO_ORGANIZATION = "-"
@@ -26,6 +27,8 @@ _CACHED = 10_000
 _SEEN_SECONDS = 600.0
 _CHOICE_SECONDS = 30.0
 _CALL_SECONDS = 10.0
+# Of sessions that identity hasn't accepted lately: how many ask at a time, and how many wait for it.
+_NEWCOMERS, _WAITING = 2, 256
 # Session (its digest), service, organization, break-glass access.
 Key = tuple[bytes, str, str, str]
 
@@ -78,6 +81,7 @@ class PassportOffice:
         self._seen: BoundedCache[bytes, bool] = BoundedCache(_CACHED)
         self._chosen: BoundedCache[bytes, str] = BoundedCache(_CACHED)
         self._asked: dict[Key, asyncio.Task[Issued]] = {}
+        self._newcomers = Lane(_NEWCOMERS, _WAITING, _CALL_SECONDS)
 
     def knows(self, session: str) -> bool:
         """Whether identity has accepted this session lately."""
@@ -121,7 +125,11 @@ class PassportOffice:
         else:
             request.organization_id = organization_id
         try:
-            answer = await self._stub.IssuePassport(request, timeout=_CALL_SECONDS)
+            if self._seen.get(digest) is not None:
+                answer = await self._stub.IssuePassport(request, timeout=_CALL_SECONDS)
+            else:
+                async with self._newcomers.place():
+                    answer = await self._stub.IssuePassport(request, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "identity") from None
         self._seen.put(digest, True, _SEEN_SECONDS)

@@ -17,7 +17,7 @@ import pytest
 
 from recoup.identity.v1 import identity_service_pb2 as pb
 from recoup.identity.v1 import identity_service_pb2_grpc
-from services._mesh.errors import Invalid, Problem, Reason, Unauthenticated
+from services._mesh.errors import Invalid, Problem, Reason, Unauthenticated, Unavailable
 from services._mesh.passports import Passport, sign_passport
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.times import stamp_seconds
@@ -50,9 +50,20 @@ class Identity(identity_service_pb2_grpc.IdentityServiceServicer):
 
     def __init__(self, sign: Callable[[pb.IssuePassportRequest], Passport], key: Any) -> None:
         self._sign, self._key, self.asked = sign, key, list[pb.IssuePassportRequest]()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._more = asyncio.Condition()
+
+    async def reached(self, asked: int) -> None:
+        """Wait until so many have asked."""
+        async with asyncio.timeout(10), self._more:
+            await self._more.wait_for(lambda: len(self.asked) >= asked)
 
     async def IssuePassport(self, request: pb.IssuePassportRequest, context: Any) -> pb.IssuePassportResponse:
-        self.asked.append(request)
+        async with self._more:
+            self.asked.append(request)
+            self._more.notify_all()
+        await self.gate.wait()
         if request.session_token == "bad":
             raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "No.")
         passport = self._sign(request)
@@ -165,3 +176,20 @@ async def test_identity_chooses_where_nobody_does_and_its_passport_is_used(desk:
     assert len(desk.identity.asked) == 1
     with pytest.raises(Problem):
         await desk.office.choose("bad", "scanner")
+
+
+async def test_who_was_let_in_doesnt_queue_behind_a_flood_of_newcomers(desk: Desk) -> None:
+    await desk.office.passport("one", "scanner", str(ACME))
+    desk.identity.gate.clear()
+    flood = [asyncio.create_task(desk.office.passport(f"made up {n}", "scanner", "")) for n in range(400)]
+    known = asyncio.create_task(desk.office.passport("one", "audit", str(ACME)))
+    await desk.identity.reached(1 + 2 + 1)
+    assert [request.session_token for request in desk.identity.asked].count("one") == 2
+    # Two ask, 256 wait, the others are told at once.
+    told = [each for each in flood if each.done()]
+    assert len(told) == 400 - 2 - 256
+    assert {type(each.exception()) for each in told} == {Unavailable}
+    desk.identity.gate.set()
+    await known
+    await asyncio.gather(*set(flood) - set(told))
+    assert desk.office._asked == {}
