@@ -23,7 +23,7 @@ def of(route: Route, response: Message, exchange: Exchange) -> tuple[int, str, b
     """Status, media type and body; whole responses as JSON, unless the route names the field to answer with."""
     content = getattr(response, route.response_body) if route.response_body else response
     if not isinstance(content, HttpBody):
-        return 200, _JSON, transcode.render(content)
+        return 200, _JSON, transcode.render(route, response)
     tag = f'"{hashlib.sha256(content.data).hexdigest()[:32]}"'
     exchange.answer_headers.append((b"etag", tag.encode()))
     if exchange.method == "GET" and _is_known(tag, exchange.headers.get("if-none-match", "")):

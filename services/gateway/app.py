@@ -6,17 +6,13 @@ It authenticates and limits; whether a caller may do what they ask is the called
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
 
-import grpc
-import grpc.aio
 from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
 
-from services._mesh import passports as mesh_passports
 from services._mesh import telemetry
-from services._mesh.channel import REQUEST_ID_KEY
 from services._mesh.descriptors import Effect, Scope
 from services._mesh.errors import (
     Internal,
@@ -25,35 +21,28 @@ from services._mesh.errors import (
     Problem,
     Reason,
     Unauthenticated,
-    from_rpc_error,
     invalid_field,
 )
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
-from services.gateway import answers, problems, transcode
+from services.gateway import answers, problems, streaming, templates, transcode
 from services.gateway.bodies import read_body, require_media_type, require_utf8, too_large_head
+from services.gateway.calling import Caller, Channel
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
 from services.gateway.newcomers import busy
-from services.gateway.passports import Issued, PassportOffice, elevation_of, organization_of
+from services.gateway.passports import PassportOffice, organization_of
 from services.gateway.routes import Forwarded, Route, Router
 
 log = logging.getLogger(__name__)
 
-Channel = Callable[[str], grpc.aio.Channel]
-T = TypeVar("T")
+Pieces = AsyncGenerator[bytes, None]
 
 _JSON = "application/json"
-# Of a passport that identity has issued, the last one means that its key is trusted no more.
-_STALE_PASSPORT = frozenset(
-    {
-        Reason.ERROR_REASON_CREDENTIAL_REVOKED,
-        Reason.ERROR_REASON_CREDENTIAL_EXPIRED,
-        Reason.ERROR_REASON_CREDENTIAL_INVALID,
-    }
-)
+# For the problem that says that a stream's time is over.
+_LAST_WORDS_SECONDS = 5.0
 
 
 class Gateway:
@@ -73,7 +62,8 @@ class Gateway:
         self._ready, self._pages = ready, pages
         self._limits = Limits(settings)
         self._running = 0
-        self._calls = {route.rule.name: _callable(channel(route.service), route) for route in router.routes}
+        self._streams = 0
+        self._caller = Caller(router.routes, office, channel, self._limits, settings)
         self._forwarder = Forwarder(router.forwards, channel, self._limits, settings.call_seconds)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -98,10 +88,20 @@ class Gateway:
             status, media_type, body = await self._answer(exchange, receive)
             span.set_attribute("http.response.status_code", status)
             self._count(status)
-            await answer(send, exchange, status, media_type, body)
+            if isinstance(body, bytes):
+                await answer(send, exchange, status, media_type, body)
+            else:
+                await self._stream(exchange, receive, send, body)
         finally:
             telemetry.leave(token)
             span.end()
+
+    async def _stream(self, exchange: Exchange, receive: Receive, send: Send, body: Pieces) -> None:
+        """Send what `_opened` opened, and count it no more."""
+        try:
+            await streaming.answer(send, receive, exchange, body, self._settings.stream_seconds + _LAST_WORDS_SECONDS)
+        finally:
+            self._streams -= 1
 
     def _count(self, status: int) -> None:
         self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
@@ -134,7 +134,7 @@ class Gateway:
             self._count(status)
             return head(exchange, problems.MEDIA_TYPE, body), body
 
-    async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
+    async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
         trace_id = telemetry.trace_id()
         self._running += 1
         try:
@@ -159,12 +159,13 @@ class Gateway:
         status, body = problems.render(problem, exchange.request_id, trace_id)
         return status, problems.MEDIA_TYPE, body
 
-    async def _serve(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
+    async def _serve(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
         query = transcode.parse_query(exchange.query)
+        _require_path(exchange)
         fixed = self._fixed(exchange)
         if fixed is not None:
             return fixed
-        self._shed(exchange)
+        self._shed(exchange, self._running > self._settings.concurrent_requests)
         forwarded = self._forwarded(exchange)
         if forwarded is not None:
             return await self._forwarder.serve(forwarded, exchange, receive)
@@ -173,12 +174,28 @@ class Gateway:
         organization_id = await self._organization(exchange, route, variables, session)
         body = await self._body(exchange, receive)
         request = _build(route, variables, query, exchange.headers, body, self._settings.json_depth)
-        response = await self._call(exchange, route, session, organization_id, request)
+        if route.rule.response_streaming:
+            return 200, "", await self._opened(exchange, route, session, organization_id, request)
+        response = await self._caller.call(exchange, route, session, organization_id, request)
         return answers.of(route, response, exchange)
 
-    def _shed(self, exchange: Exchange) -> None:
+    async def _opened(
+        self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
+    ) -> Pieces:
+        """A stream whose first answer is there; streams have a number of their own."""
+        self._shed(exchange, self._streams >= self._settings.concurrent_streams)
+        self._streams += 1
+        try:
+            answered = await self._caller.stream(exchange, route, session, organization_id, request)
+        except BaseException:
+            self._streams -= 1
+            raise
+        return streaming.pieces(route, exchange, answered)
+
+    @staticmethod
+    def _shed(exchange: Exchange, is_full: bool) -> None:
         """Refuse what would only wait."""
-        if self._running > self._settings.concurrent_requests:
+        if is_full:
             exchange.answer_headers.append((b"retry-after", b"1"))
             raise busy()
 
@@ -202,8 +219,8 @@ class Gateway:
     def _route(self, exchange: Exchange) -> tuple[Route, dict[str, str]]:
         try:
             found = self._router.find(exchange.method, exchange.raw_path)
-        except UnicodeDecodeError as error:
-            raise invalid_field("(path)", "must be percent-encoded UTF-8.") from error
+        except ValueError as error:
+            raise invalid_field("(path)", str(error)) from error
         if isinstance(found, tuple):
             return found
         if found:
@@ -242,17 +259,9 @@ class Gateway:
             return ""
         found = organization_of(variables["organization_id"], exchange.headers)
         if not found and session:
-            found = await self._counted(exchange, session, self._office.choose(session, route.service))
+            found = await self._caller.counted(exchange, session, self._office.choose(session, route.service))
         variables["organization_id"] = found
         return found
-
-    async def _counted(self, exchange: Exchange, session: str, asked: Awaitable[T]) -> T:
-        """What identity says; an organization that there isn't for whoever asks is a stranger's attempt."""
-        try:
-            return await asked
-        except NotFound:
-            self._limits.count_stranger(exchange, session)
-            raise
 
     async def _body(self, exchange: Exchange, receive: Receive) -> bytes:
         body = await read_body(exchange, receive, self._settings.body_bytes, self._settings.call_seconds)
@@ -261,63 +270,19 @@ class Gateway:
             require_utf8(exchange)
         return body
 
-    async def _call(
-        self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
-    ) -> Message:
-        """The RPC, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
-        if not session:
-            return await self._invoke(exchange, route, (), request)
-        elevation_id = elevation_of(exchange.headers) if organization_id else ""
-        issued = await self._passport(exchange, route, session, organization_id, elevation_id)
-        self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
-        try:
-            return await self._invoke(exchange, route, mesh_passports.bearer(issued.token), request)
-        except Unauthenticated as problem:
-            if problem.reason not in _STALE_PASSPORT:
-                raise
-        # The call was refused before it reached its handler, so making it again is safe.
-        renewed = self._office.renew(session, route.service, organization_id, elevation_id)
-        issued = await self._counted(exchange, session, renewed)
-        return await self._invoke(exchange, route, mesh_passports.bearer(issued.token), request)
 
-    async def _passport(
-        self, exchange: Exchange, route: Route, session: str, organization_id: str, elevation_id: str
-    ) -> Issued:
-        asked = self._office.passport(session, route.service, organization_id, elevation_id)
-        if route.rule.scope is not Scope.PLATFORM:
-            return await self._counted(exchange, session, asked)
-        try:
-            return await asked
-        except NotFound:
-            # Not a member of the platform: who it is, is shown all the same. The service refuses by permission, and
-            # counts.
-            return await self._office.passport(session, route.service, "")
-
-    async def _invoke(
-        self, exchange: Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message
-    ) -> Message:
-        metadata = (*bearer, (REQUEST_ID_KEY, exchange.request_id))
-        try:
-            answer: Message = await self._calls[route.rule.name](
-                request, metadata=metadata, timeout=self._settings.call_seconds
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, route.service) from None
-        return answer
+def _require_path(exchange: Exchange) -> None:
+    """Raise Invalid for a path that somebody on the way may have read as another one."""
+    try:
+        templates.split(exchange.raw_path)
+    except ValueError as error:
+        raise invalid_field("(path)", str(error)) from error
 
 
 def _not_allowed(exchange: Exchange, methods: Sequence[str]) -> Invalid:
     allow = ", ".join(methods)
     exchange.answer_headers.append((b"allow", allow.encode()))
     return Invalid(Reason.ERROR_REASON_METHOD_NOT_ALLOWED, f"This path is for {allow}.", {"allow": allow})
-
-
-def _callable(channel: grpc.aio.Channel, route: Route) -> Any:
-    return channel.unary_unary(
-        f"/{route.rule.name}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=route.rule.response.FromString,
-    )
 
 
 def _build(

@@ -15,6 +15,7 @@ _Rate = Annotated[float, Between(0.1, 100_000)]
 class EdgeSettings:
     """Where REST is served, and what bounds it. Rates are calls a second; bursts are calls.
 
+    A stream ends after its seconds, and whoever still wants it asks again: a passport isn't good for longer.
     Reads and writes are those of one credential, of one actor in an organization, or of one address that needs none.
     """
 
@@ -25,6 +26,8 @@ class EdgeSettings:
     concurrent_requests: Annotated[int, Between(1, 10_000)] = 256
     connections: Annotated[int, Between(1, 100_000)] = 5000
     call_seconds: Seconds = 30.0
+    stream_seconds: Annotated[float, Between(1, 300)] = 120.0
+    concurrent_streams: Annotated[int, Between(1, 10_000)] = 500
     reads_a_second: _Rate = 50.0
     read_burst: Annotated[int, Between(1, 100_000)] = 200
     writes_a_second: _Rate = 10.0

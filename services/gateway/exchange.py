@@ -82,11 +82,13 @@ async def answer(send: Send, exchange: Exchange, status: int, media_type: str, b
     await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else body})
 
 
-def head(exchange: Exchange, media_type: str, body: bytes) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer; one without a media type says nothing of a body (304)."""
-    content = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+def head(exchange: Exchange, media_type: str, body: bytes | None) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer; one without a media type says nothing of one (304), a stream not of its length."""
+    content = [(b"content-type", media_type.encode())] if media_type else []
+    if media_type and body is not None:
+        content.append((b"content-length", str(len(body)).encode()))
     headers = [
-        *(content if media_type else ()),
+        *content,
         (b"x-request-id", exchange.request_id.encode()),
         *SECURITY_HEADERS,
         *exchange.answer_headers,

@@ -5,19 +5,34 @@ It runs before protobuf's own parser, whose messages quote Python and don't alwa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from google.protobuf import json_format, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
 
 from services._mesh.errors import FieldViolation, Invalid, Reason, invalid_field
 
 WELL_KNOWN = "google.protobuf."
+ANY = f"{WELL_KNOWN}Any"
+_TEXTS = frozenset(WELL_KNOWN + name for name in ("Timestamp", "Duration", "FieldMask"))
+_WRAPPERS = frozenset(
+    f"{WELL_KNOWN}{kind}Value"
+    for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+)
+_NULL = f"{WELL_KNOWN}NullValue"
 _MAX_NAME = 100
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
+# As JSON has numbers, and proto3 JSON what isn't one.
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,400})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
+_NO_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})
+_LARGEST_FLOAT = 2.0**128 - 2.0**104
+# From here on a float of 32 bits would be infinite.
+_TOO_LARGE_FLOAT = 2.0**128 - 2.0**103
 _UNPAIRED = re.compile("[\ud800-\udfff]")
 _RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -46,7 +61,18 @@ def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
 
 @cache
 def _names(descriptor: Descriptor) -> Mapping[str, FieldDescriptor]:
-    return dict(descriptor.fields_by_camelcase_name) | dict(descriptor.fields_by_name)
+    return {field.json_name: field for field in descriptor.fields} | dict(descriptor.fields_by_name)
+
+
+def wrapped(field: FieldDescriptor) -> FieldDescriptor | None:
+    """The one value of a wrapper (google.protobuf.Int32Value and its like), or None."""
+    name = field.message_type.full_name if field.message_type is not None else ""
+    return field.message_type.fields_by_name["value"] if name in _WRAPPERS and field.message_type is not None else None
+
+
+def has_text(field: FieldDescriptor) -> bool:
+    """Whether a message is written as one text or number, so that a parameter can say it."""
+    return field.message_type is not None and field.message_type.full_name in _WRAPPERS | _TEXTS
 
 
 @cache
@@ -54,57 +80,106 @@ def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
-def check_object(document: Mapping[str, Any], descriptor: Descriptor, prefix: str = "") -> None:
-    """Raises Invalid for the first field that isn't there, is there twice, or holds what it can't."""
-    seen: set[str] = set()
-    for key, value in document.items():
-        field = find_field(descriptor, key)
-        if field is None:
-            raise unknown(prefix + key, "there is no such field")
-        if field.name in seen:
-            raise unknown(prefix + key, "it is given in its other spelling already")
-        seen.add(field.name)
-        if value is not None:  # JSON's null is a field that wasn't given.
-            check_field(field, value, prefix + key)
+class Shapes:
+    """Checks values against fields. `any_types` are the messages that a google.protobuf.Any may hold: none, unless said
+    so.
+    """
+
+    def __init__(self, any_types: frozenset[str] = frozenset()) -> None:
+        self._any_types = any_types
+
+    def check_object(self, document: dict[str, Any], descriptor: Descriptor, prefix: str = "") -> None:
+        """Raises Invalid for the first field that isn't there, is there twice, or holds what it can't."""
+        seen: set[str] = set()
+        for key, value in document.items():
+            field = find_field(descriptor, key)
+            if field is None:
+                raise unknown(prefix + key, "there is no such field")
+            if field.name in seen:
+                raise unknown(prefix + key, "it is given in its other spelling already")
+            seen.add(field.name)
+            if value is not None or _takes_null(field):  # JSON's null is a field that wasn't given.
+                document[key] = self.check_field(field, value, prefix + key)
+        self.check_choices(document, descriptor, prefix.removesuffix("."))
+
+    def check_choices(self, document: Mapping[str, Any], descriptor: Descriptor, path: str) -> None:
+        """Raises Invalid where two fields are given of which there can be only one."""
+        for choice in descriptor.oneofs:
+            given = [key for key, value in document.items() if value is not None and _is_of(choice, descriptor, key)]
+            if len(given) > 1:
+                raise invalid_field(".".join(filter(None, (path, given[1]))), f"can't be given beside {given[0]}.")
+
+    def check_field(self, field: FieldDescriptor, value: Any, path: str) -> Any:
+        """The value as protobuf's parser takes it. Raises Invalid unless the field can hold it: a list where it is
+        repeated, an object where it is a map.
+        """
+        if _is_map(field):
+            assert field.message_type is not None
+            return self._check_map(field.message_type, value, path)
+        if field.is_repeated:
+            if not isinstance(value, list):
+                raise invalid_field(path, "must be a list.")
+            return [self._check_one(field, item, f"{path}[{place}]") for place, item in enumerate(value)]
+        return self._check_one(field, value, path)
+
+    def _check_map(self, entry: Descriptor, value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise invalid_field(path, "must be an object.")
+        key_field, value_field = entry.fields_by_name["key"], entry.fields_by_name["value"]
+        for key, item in value.items():
+            at = f"{path}[{printable(key)}]"
+            is_bool = key_field.cpp_type == FieldDescriptor.CPPTYPE_BOOL
+            self._check_one(key_field, key == "true" if is_bool and key in ("true", "false") else key, at)
+            value[key] = self._check_one(value_field, item, at)
+        return value
+
+    def _check_one(self, field: FieldDescriptor, value: Any, path: str) -> Any:
+        single = wrapped(field) or field
+        if single.message_type is None:
+            wrong = _wrong_scalar(single, value)
+        elif single.message_type.full_name == ANY:
+            self._check_any(value, path)
+            return value
+        elif single.message_type.full_name.startswith(WELL_KNOWN):
+            wrong = _wrong_well_known(single.message_type, value)
+        elif isinstance(value, dict):
+            self.check_object(value, single.message_type, f"{path}.")
+            return value
+        else:
+            wrong = "must be an object."
+        if wrong:
+            raise invalid_field(path, wrong)
+        return _rounded(value) if single.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else value
+
+    def _check_any(self, value: Any, path: str) -> None:
+        named = value.get("@type") if isinstance(value, dict) else None
+        name = named.rpartition("/")[2] if isinstance(named, str) else ""
+        if name not in self._any_types:
+            allowed = (
+                f"name one of {', '.join(sorted(self._any_types))} as its @type" if self._any_types else "be left out"
+            )
+            raise invalid_field(path, f"must {allowed}.")
+        held = descriptor_pool.Default().FindMessageTypeByName(name)
+        if held.full_name.startswith(WELL_KNOWN):
+            wrong = _wrong_well_known(held, value.get("value"))
+            if wrong:
+                raise invalid_field(f"{path}.value", wrong)
+        else:
+            self.check_object({key: item for key, item in value.items() if key != "@type"}, held, f"{path}.")
 
 
-def check_field(field: FieldDescriptor, value: Any, path: str) -> None:
-    """Raises Invalid unless a field can hold the value: a list where it is repeated, an object where it is a map."""
-    if _is_map(field):
-        assert field.message_type is not None
-        _check_map(field.message_type, value, path)
-    elif field.is_repeated:
-        if not isinstance(value, list):
-            raise invalid_field(path, "must be a list.")
-        for place, item in enumerate(value):
-            _check_one(field, item, f"{path}[{place}]")
-    else:
-        _check_one(field, value, path)
+def _is_of(choice: OneofDescriptor, descriptor: Descriptor, key: str) -> bool:
+    field = find_field(descriptor, key)
+    return field is not None and field.containing_oneof is choice
 
 
-def _check_map(entry: Descriptor, value: Any, path: str) -> None:
-    if not isinstance(value, dict):
-        raise invalid_field(path, "must be an object.")
-    key_field, value_field = entry.fields_by_name["key"], entry.fields_by_name["value"]
-    for key, item in value.items():
-        at = f"{path}[{printable(key)}]"
-        is_bool = key_field.cpp_type == FieldDescriptor.CPPTYPE_BOOL
-        _check_one(key_field, key == "true" if is_bool and key in ("true", "false") else key, at)
-        _check_one(value_field, item, at)
-
-
-def _check_one(field: FieldDescriptor, value: Any, path: str) -> None:
-    if field.message_type is None:
-        wrong = _wrong_scalar(field, value)
-    elif field.message_type.full_name.startswith(WELL_KNOWN):
-        wrong = _wrong_well_known(field.message_type, value)
-    elif isinstance(value, dict):
-        check_object(value, field.message_type, f"{path}.")
-        return
-    else:
-        wrong = "must be an object."
-    if wrong:
-        raise invalid_field(path, wrong)
+def _takes_null(field: FieldDescriptor) -> bool:
+    """Whether null is a value of the field, and not its absence."""
+    if field.is_repeated:
+        return False
+    if field.message_type is not None:
+        return field.message_type.full_name == f"{WELL_KNOWN}Value"
+    return field.enum_type is not None and field.enum_type.full_name == _NULL
 
 
 def _wrong_scalar(field: FieldDescriptor, value: Any) -> str:
@@ -119,7 +194,29 @@ def _wrong_scalar(field: FieldDescriptor, value: Any) -> str:
         return _wrong_enum(field, value)
     if kind == FieldDescriptor.CPPTYPE_STRING:
         return _wrong_text(value) if field.type == FieldDescriptor.TYPE_STRING else _wrong_bytes(value)
-    return "" if isinstance(value, int | float) and not isinstance(value, bool) else "must be a number."
+    return _wrong_number(field, value)
+
+
+def _wrong_number(field: FieldDescriptor, value: Any) -> str:
+    """JSON has no NaN and no infinity: proto3 has them as text, and other numbers may be text too."""
+    if isinstance(value, str):
+        if value in _NO_NUMBERS:
+            return ""
+        value = float(value) if _NUMBER.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "must be a number."
+    is_double = field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE
+    fits = abs(value) < (math.inf if is_double else _TOO_LARGE_FLOAT)
+    return "" if fits else f"must be a number that {'64' if is_double else '32'} bits can hold."
+
+
+def _rounded(value: str | float) -> str | float:
+    """A float of 32 bits in few digits may lie beyond the largest one, which protobuf's parser refuses to round to."""
+    value = value if value in _NO_NUMBERS else float(value)
+    if isinstance(value, str):
+        return value
+    beyond = _LARGEST_FLOAT < abs(value) < _TOO_LARGE_FLOAT
+    return math.copysign(_LARGEST_FLOAT, value) if beyond else value
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:
@@ -137,7 +234,7 @@ def _wrong_enum(field: FieldDescriptor, value: Any) -> str:
     if isinstance(value, str):
         if value.isascii() and value in enum.values_by_name:
             return ""
-    elif _is_whole(value, *_RANGES[FieldDescriptor.CPPTYPE_INT32]):
+    elif (value is None and enum.full_name == _NULL) or _is_whole(value, *_RANGES[FieldDescriptor.CPPTYPE_INT32]):
         return ""
     # Zero is "not set", which nobody needs to say.
     return f"must be one of {', '.join(each.name for each in enum.values if each.number)}."
@@ -150,7 +247,7 @@ def _wrong_text(value: Any) -> str:
 
 
 def _wrong_bytes(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9+/_-]*={0,2}", value):
+    if isinstance(value, str) and _BASE64.fullmatch(value) and len(value.rstrip("=")) % 4 != 1:
         return ""
     return "must be base64 text."
 
@@ -165,3 +262,22 @@ def _wrong_well_known(descriptor: Descriptor, value: Any) -> str:
             return "must be a time as RFC 3339 has it, such as 2026-01-31T09:00:00Z."
         return f"must be what JSON has for a {name}."
     return ""
+
+
+def require_allowed(message: Any, any_types: frozenset[str]) -> None:
+    """Raise ValueError where a google.protobuf.Any, at any depth, holds another message than these."""
+    if message.DESCRIPTOR.full_name == ANY:
+        if message.TypeName() not in any_types:
+            raise ValueError(f"{message.TypeName()} isn't allowed in an Any")
+        message = message_factory.GetMessageClass(
+            descriptor_pool.Default().FindMessageTypeByName(message.TypeName())
+        ).FromString(message.value)
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if _is_map(field):
+            values = value.values() if field.message_type.fields_by_name["value"].message_type is not None else ()
+        else:
+            values = value if field.is_repeated else (value,)
+        for each in values:
+            require_allowed(each, any_types)

@@ -17,13 +17,13 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from services._mesh.errors import FieldViolation, Invalid, Reason, invalid_field
-from services.gateway.routes import Route
-from services.gateway.shapes import WELL_KNOWN, check_field, check_object, find_field, printable, unknown
+from services.gateway import json_text
+from services.gateway.bindings import EVERYTHING, Route
+from services.gateway.shapes import Shapes, find_field, has_text, printable, require_allowed, unknown, wrapped
 
 _MAX_PARAMETERS = 100
-# Python reads no more than 4300 digits, and takes a time that grows with their square; 64 bits have 20.
-_MAX_DIGITS = 40
 _ENUM_NUMBER = re.compile("-?[0-9]{1,10}")
+_NOT_ENCODED = re.compile(b"%(?![0-9A-Fa-f]{2})")
 
 
 def parse_query(raw: bytes) -> list[tuple[str, str]]:
@@ -36,6 +36,8 @@ def parse_query(raw: bytes) -> list[tuple[str, str]]:
             [FieldViolation("(query)", f"must have at most {_MAX_PARAMETERS} parameters")],
         )
     try:
+        if _NOT_ENCODED.search(raw):
+            raise invalid_field("(query)", "must be percent-encoded: % is followed by two hexadecimal digits.")
         return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError as error:
         raise invalid_field("(query)", "must be percent-encoded UTF-8.") from error
@@ -45,66 +47,91 @@ def build_request(
     route: Route, variables: Mapping[str, str], query: Sequence[tuple[str, str]], body: bytes, max_depth: int
 ) -> Message:
     """The request message of a call. Raises Invalid that names the field, the rule and the way out."""
-    content = _read_json(body, max_depth) if body else {}
-    if body and not route.body:
-        raise unknown("(body)", f"{route.http_method} {route.template} takes no body")
     descriptor = route.rule.descriptor.input_type
-    document: dict[str, Any] = content if route.body in ("", "*") else {route.body: content}
-    if not isinstance(document, dict):
-        raise Invalid(Reason.ERROR_REASON_BODY_MALFORMED, "The body must be a JSON object.", {"position": "0"})
-    check_object(document, descriptor)
+    document = _document(route, body, max_depth)
+    shapes = Shapes(route.any_types)
+    shapes.check_object(document, descriptor)
+    placing = _Placing(document, descriptor, shapes, max_depth)
     for name, value in variables.items():
-        _place(document, descriptor, name, [value], "the path")
-    _take_query(document, descriptor, route, variables, query)
+        placing.put(name, [value], "the path")
+    _take_query(placing, route, variables, query)
     request = route.rule.request()
     try:
-        json_format.ParseDict(document, request, max_recursion_depth=max_depth)
+        json_format.ParseDict(document, request, max_recursion_depth=max_depth + 1)
     except json_format.ParseError as error:
         raise invalid_field("(request)", f"doesn't fit {descriptor.name}.") from error
     return request
 
 
+def _document(route: Route, body: bytes, max_depth: int) -> dict[str, Any]:
+    """What the body says of the request."""
+    if not body:
+        return {}
+    if not route.body:
+        raise unknown("(body)", f"{route.http_method} {route.template} takes no body")
+    content = json_text.read(body, max_depth)
+    document = content if route.body == EVERYTHING else {route.body: content}
+    if not isinstance(document, dict):
+        raise Invalid(Reason.ERROR_REASON_BODY_MALFORMED, "The body must be a JSON object.", {"position": "0"})
+    return document
+
+
 def _take_query(
-    document: dict[str, Any],
-    descriptor: Descriptor,
-    route: Route,
-    variables: Mapping[str, str],
-    query: Sequence[tuple[str, str]],
+    placing: _Placing, route: Route, variables: Mapping[str, str], query: Sequence[tuple[str, str]]
 ) -> None:
     grouped: dict[str, list[str]] = {}
     for name, value in query:
         grouped.setdefault(name, []).append(value)
+    in_body = find_field(route.rule.descriptor.input_type, route.body)
     for name, values in grouped.items():
-        if route.body == "*" or name in variables:
+        first = find_field(route.rule.descriptor.input_type, name.partition(".")[0])
+        if route.body == EVERYTHING or name in variables or (first is not None and first is in_body):
             raise unknown(name, "this call takes it in its body or path, not as a parameter")
-        _place(document, descriptor, name, values, "a parameter")
+        placing.put(name, values, "a parameter")
 
 
-def _place(document: dict[str, Any], descriptor: Descriptor, path: str, values: Sequence[str], where: str) -> None:
-    """Put text into the document at a field's path, in the form that JSON has for the field's type."""
-    *parents, last = path.split(".")
-    for parent in parents:
-        field = find_field(descriptor, parent)
-        if field is None or field.message_type is None or field.is_repeated or _is_well_known(field):
+class _Placing:
+    """Puts texts into a document at their fields' paths, in the form that JSON has for the field's type."""
+
+    def __init__(self, document: dict[str, Any], descriptor: Descriptor, shapes: Shapes, max_depth: int) -> None:
+        self._document, self._descriptor = document, descriptor
+        self._shapes, self._max_depth = shapes, max_depth
+
+    def put(self, path: str, values: Sequence[str], where: str) -> None:
+        """Raises Invalid where there is no such field, or it is given already, or can't hold the text."""
+        document, descriptor, field = self._at(path)
+        if field.name in document or field.json_name in document:
+            raise unknown(path, f"it is given in {where} already")
+        if len(values) > 1 and not field.is_repeated:
+            raise invalid_field(printable(path), "must be given once.")
+        converted = [_convert(field, value) for value in values]
+        document[field.name] = converted if field.is_repeated else converted[0]
+        document[field.name] = self._shapes.check_field(field, document[field.name], printable(path))
+        self._shapes.check_choices(document, descriptor, printable(path.rpartition(".")[0]))
+
+    def _at(self, path: str) -> tuple[dict[str, Any], Descriptor, FieldDescriptor]:
+        """The object that the field is of, made where there is none, and the field."""
+        *parents, last = path.split(".")
+        if len(parents) >= self._max_depth:
+            raise unknown(path, f"it names more than {self._max_depth} levels")
+        document, descriptor = self._document, self._descriptor
+        for parent in parents:
+            field = find_field(descriptor, parent)
+            if field is None or field.message_type is None or field.is_repeated or has_text(field):
+                raise unknown(path, "there is no such parameter")
+            key = field.json_name if field.json_name in document else field.name
+            if document.get(key) is None:
+                document[key] = {}
+            document, descriptor = document[key], field.message_type
+        field = find_field(descriptor, last)
+        if field is None or (field.message_type is not None and not has_text(field)):
             raise unknown(path, "there is no such parameter")
-        key = _key(document, field)
-        if document.get(key) is None:
-            document[key] = {}
-        document, descriptor = document[key], field.message_type
-    field = find_field(descriptor, last)
-    if field is None or (field.message_type and not _is_well_known(field)):
-        raise unknown(path, "there is no such parameter")
-    if field.name in document or field.json_name in document:
-        raise unknown(path, f"it is given in {where} already")
-    if len(values) > 1 and not field.is_repeated:
-        raise invalid_field(printable(path), "must be given once.")
-    converted = [_convert(field, value) for value in values]
-    document[field.name] = converted if field.is_repeated else converted[0]
-    check_field(field, document[field.name], printable(path))
+        return document, descriptor, field
 
 
 def _convert(field: FieldDescriptor, value: str) -> Any:
     """Text as JSON has it for the field's type, where that isn't text; what doesn't fit stays for the check."""
+    field = wrapped(field) or field
     if field.type == FieldDescriptor.TYPE_BOOL and value in ("true", "false"):
         return value == "true"
     if field.type == FieldDescriptor.TYPE_ENUM and _ENUM_NUMBER.fullmatch(value):
@@ -112,77 +139,17 @@ def _convert(field: FieldDescriptor, value: str) -> Any:
     return value
 
 
-def _is_well_known(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.full_name.startswith(WELL_KNOWN)
+def render(route: Route, response: Message) -> bytes:
+    """A response as proto3 JSON, with fields at their defaults; of it the one field that the route answers with.
 
-
-def _key(document: Mapping[str, Any], field: FieldDescriptor) -> str:
-    return field.json_name if field.json_name in document else field.name
-
-
-def _read_json(body: bytes, max_depth: int) -> Any:
-    try:
-        text = body.decode("utf-8")
-        _check_depth(text, max_depth)
-        return json.loads(text, object_pairs_hook=_no_twins, parse_int=_number, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise Invalid(
-            Reason.ERROR_REASON_BODY_MALFORMED,
-            f"The body isn't JSON: it can't be read on at character {error.pos}.",
-            {"position": str(error.pos)},
-        ) from error
-    except UnicodeDecodeError as error:
-        raise Invalid(
-            Reason.ERROR_REASON_BODY_MALFORMED, "The body isn't UTF-8.", {"position": str(error.start)}
-        ) from error
-
-
-def _number(digits: str) -> int | float:
-    """An integer; one that no field could hold as a float, which the check of its field refuses by name."""
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
-
-
-def _no_constant(name: str) -> Any:
-    raise Invalid(Reason.ERROR_REASON_BODY_MALFORMED, f"The body isn't JSON: it has no {name}.", {"position": "0"})
-
-
-def _check_depth(text: str, max_depth: int) -> None:
-    """Refuse nesting before a parser recurses into it; brackets in strings don't count."""
-    depth = 0
-    in_string = escaped = False
-    for place, character in enumerate(text):
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "{[":
-            depth += 1
-            if depth > max_depth:
-                raise Invalid(
-                    Reason.ERROR_REASON_BODY_MALFORMED,
-                    f"The body is nested deeper than {max_depth} levels.",
-                    {"position": str(place)},
-                )
-        elif character in "}]":
-            depth -= 1
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise unknown(key, "it is given twice")
-        found[key] = value
-    return found
-
-
-def render(response: Message) -> bytes:
-    """A response as proto3 JSON, with fields at their defaults."""
-    return json_format.MessageToJson(
-        response, always_print_fields_with_no_presence=True, indent=None, ensure_ascii=False
-    ).encode()
+    Raises ValueError where it holds a message in a google.protobuf.Any that isn't allowed there.
+    """
+    if route.any_types:
+        require_allowed(response, route.any_types)
+    document = json_format.MessageToDict(response, always_print_fields_with_no_presence=True)
+    content: Any = document
+    if route.response_body:
+        field = route.rule.descriptor.output_type.fields_by_name[route.response_body]
+        empty: Any = {} if field.message_type is not None else None
+        content = document.get(field.json_name, empty)
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -7,10 +7,7 @@ from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
 
-import pytest
-from google.api import annotations_pb2
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf import descriptor_pb2, descriptor_pool
 
 from recoup.audit.v1 import audit_service_pb2 as pb
 from services._mesh.errors import NotFound
@@ -19,7 +16,7 @@ from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import SECURITY_HEADERS
 from services.gateway.passports import Issued
-from services.gateway.routes import RouteError, Router
+from services.gateway.routes import Router
 from tests.support.things import linked_passport
 
 AUDIT = pb.DESCRIPTOR.services_by_name["AuditService"]
@@ -124,22 +121,3 @@ def test_who_isnt_of_the_platform_goes_to_the_service_as_who_they_are() -> None:
     behind.members = False
     assert get(behind, "/log/checkpoint")[0] == 200  # This service lets everybody in; the gateway passed it on.
     assert behind.passports == [("audit", PLATFORM), ("audit", "")]
-
-
-def test_a_route_that_answers_what_it_hasnt_refuses_to_start() -> None:
-    file = descriptor_pb2.FileDescriptorProto(name="tests/bodies.proto", package="tests.bodies", syntax="proto3")
-    message = file.message_type.add(name="Answer")
-    message.field.add(name="text", number=1, type=descriptor_pb2.FieldDescriptorProto.TYPE_STRING, label=1)
-    method = file.service.add(name="Odd").method.add(
-        name="Ask", input_type=".tests.bodies.Answer", output_type=".tests.bodies.Answer"
-    )
-    http = method.options.Extensions[annotations_pb2.http]
-    pool = descriptor_pool.Default()
-    for number, name in enumerate(("missing", "text")):
-        http.get, http.response_body = "/odd", name
-        file.name, file.package = f"tests/bodies{number}.proto", f"tests.bodies{number}"
-        method.input_type = method.output_type = f".tests.bodies{number}.Answer"
-        pool.AddSerializedFile(file.SerializeToString())
-        service = pool.FindServiceByName(f"tests.bodies{number}.Odd")
-        with pytest.raises(RouteError, match=f"answers {name}"):
-            Router([("odd", service)])

@@ -1,0 +1,72 @@
+"""The answers of a stream as newline-delimited JSON, or as Server-Sent Events for who accepts those."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from google.protobuf.message import Message
+
+from services._mesh.errors import Internal, Problem
+from services._mesh.telemetry import trace_id
+from services.gateway import problems, transcode
+from services.gateway.bindings import Route
+from services.gateway.exchange import Exchange, Receive, Send, head
+
+LINES, EVENTS = "application/x-ndjson", "text/event-stream"
+
+
+def media_type(exchange: Exchange) -> str:
+    """Events where the caller names them; a browser's EventSource names nothing else."""
+    accepted = [each.partition(";")[0].strip().lower() for each in exchange.headers.get("accept", "").split(",")]
+    return EVENTS if EVENTS in accepted else LINES
+
+
+async def pieces(
+    route: Route, exchange: Exchange, answers: AsyncGenerator[Message, None]
+) -> AsyncGenerator[bytes, None]:
+    """The body, piece by piece. What goes wrong on the way is its last: {"error": …} in a line, an event "problem"."""
+    is_events = media_type(exchange) == EVENTS
+    try:
+        async for answer in answers:
+            content = transcode.render(route, answer)
+            yield b"data: %b\n\n" % content if is_events else content + b"\n"
+    except Exception as error:
+        problem = error if isinstance(error, Problem) else Internal(trace_id())
+        _, document = problems.render(problem, exchange.request_id, trace_id())
+        yield b"event: problem\ndata: %b\n\n" % document if is_events else b'{"error":%b}\n' % document
+    finally:
+        await answers.aclose()
+
+
+async def answer(
+    send: Send, receive: Receive, exchange: Exchange, body: AsyncGenerator[bytes, None], seconds: float
+) -> None:
+    """Send the body while the caller is there, and reads it, for at most so many seconds."""
+    await send({"type": "http.response.start", "status": 200, "headers": head(exchange, media_type(exchange), None)})
+    sending = asyncio.create_task(_send_all(send, body, is_empty=exchange.method == "HEAD"))
+    leaving = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait({sending, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        results = await asyncio.gather(sending, leaving, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+async def _send_all(send: Send, body: AsyncGenerator[bytes, None], *, is_empty: bool) -> None:
+    try:
+        if not is_empty:
+            async for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        await body.aclose()
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the caller went away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
