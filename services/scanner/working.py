@@ -51,8 +51,9 @@ async def scan(tools: Tools, job: ClaimedJob) -> None:
     async with job.begin() as work:
         row = await scans.get_scan(work.connection, job.subject_id)
         connection = await connections.get_connection(work.connection, row.connection_id)
-        await scans.mark_scan(work.connection, job.subject_id, state="RUNNING", started_at=row.started_at or work.now)
-        work.emit("scanner.scan.run", f"scans/{job.subject_id}", {"attempt": str(job.attempt)})
+        if row.state != "RUNNING":  # What is tried again, maybe for hours, began once.
+            await scans.mark_scan(work.connection, job.subject_id, state="RUNNING", started_at=work.now)
+            work.emit("scanner.scan.run", f"scans/{job.subject_id}", {"attempt": str(job.attempt)})
         started_at = work.now
     readings = await _read_all(tools, job, connection)
     seen = await _remember(job, connection, readings, started_at)
