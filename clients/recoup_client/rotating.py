@@ -49,6 +49,26 @@ def credential_status(session: Session, connection_id: str) -> None:
     _show(session, session.call("GET", at("/connections/{}/rotation", connection_id)))
 
 
+@credential.command("rules")
+@click.option("--remind-after", type=click.IntRange(0, 3650), metavar="DAYS", help="be reminded after; 0 for never")
+@click.option("--rotate-within", type=click.IntRange(0, 3650), metavar="DAYS", help="refuse older ones; 0 for never")
+@click.pass_obj
+def credential_rules(session: Session, remind_after: int | None, rotate_within: int | None) -> None:
+    """Show how old keys may get, or set it. A tighter limit holds for older keys a week later."""
+    found = session.call("GET", "/rotationRules")
+    if remind_after is not None or rotate_within is not None:
+        before = found["rules"]
+        given = {
+            "remindAfterDays": before.get("remindAfterDays", 0) if remind_after is None else remind_after,
+            "rotateWithinDays": before.get("rotateWithinDays", 0) if rotate_within is None else rotate_within,
+        }
+        found = session.call("POST", "/rotationRules", given)
+    rules = found["rules"]
+    days = [str(rules.get(name) or "never") for name in ("remindAfterDays", "rotateWithinDays")]
+    row = (*days, (rules.get("enforcedFrom") or "")[:19], str(found.get("connectionsTooOld", "")))
+    session.show(found, [row], "reminded after", "refused after", "enforced from", "too old now")
+
+
 def _show(session: Session, found: dict[str, Any]) -> None:
     rotation = found["rotation"]
     row = (

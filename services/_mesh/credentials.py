@@ -7,6 +7,8 @@ the job.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import grpc.aio
@@ -20,11 +22,20 @@ from recoup.scanner.v1 import (
 )
 from services._mesh.aws import AwsCredentials
 from services._mesh.errors import from_rpc_error
+from services._mesh.times import moment
 
 GRANT_METADATA = "recoup-grant"
 DEADLINE_SECONDS = 30.0
 # A worker waits ten seconds for its lease: that the keeper doesn't answer must be known within them.
 _RESOLVE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialInUse:
+    """A credential, and from when on it is too old to be opened; None where no limit holds."""
+
+    credential_id: UUID
+    refused_from: datetime | None
 
 
 class CredentialKeeper:
@@ -33,8 +44,8 @@ class CredentialKeeper:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = rotation_service_pb2_grpc.RotationServiceStub(channel)
 
-    async def in_use(self, organization_id: UUID, credential_id: UUID) -> UUID:
-        """The credential in use; the same where it never gave way to another. Raises Problem."""
+    async def in_use(self, organization_id: UUID, credential_id: UUID) -> CredentialInUse:
+        """The credential in use: itself, where it never gave way to another. Raises Problem."""
         request = rotation_service_pb2.ResolveCredentialRequest(
             organization_id=str(organization_id), credential_id=str(credential_id)
         )
@@ -42,7 +53,8 @@ class CredentialKeeper:
             answer = await self._stub.ResolveCredential(request, timeout=_RESOLVE_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "scanner") from None
-        return UUID(answer.credential_id)
+        refused_from = moment(answer.refused_from) if answer.HasField("refused_from") else None
+        return CredentialInUse(UUID(answer.credential_id), refused_from)
 
 
 class CredentialDesk:

@@ -51,7 +51,8 @@ class Warrant:
 class CredentialScope:
     """The one sealed credential that a grant may have opened, what for, and what the session may then do.
 
-    `statements` are {"actions": [...], "resources": [...]} each.
+    `statements` are {"actions": [...], "resources": [...]} each. From `refused_from` on (injected clock, whole seconds)
+    the credential is too old to be opened, by its organization's rule; None where there is no such rule.
     """
 
     credential_id: UUID
@@ -60,6 +61,7 @@ class CredentialScope:
     region: str = ""
     role_arn: str = ""
     statements: tuple[Mapping[str, Sequence[str]], ...] = ()
+    refused_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +294,7 @@ def _scope_claims(scope: CredentialScope) -> dict[str, Any]:
         "region": scope.region,
         "role_arn": scope.role_arn,
         "statements": [{"actions": list(s["actions"]), "resources": list(s["resources"])} for s in scope.statements],
+        **({"refused_from": int(scope.refused_from.timestamp())} if scope.refused_from else {}),
     }
 
 
@@ -305,6 +308,9 @@ def _scope(value: Any) -> CredentialScope:
         region=str(value.get("region") or ""),
         role_arn=str(value.get("role_arn") or ""),
         statements=tuple(_statement(item) for item in value.get("statements", [])),
+        refused_from=datetime.fromtimestamp(tokens.integer(value, "refused_from"), UTC)
+        if "refused_from" in value
+        else None,
     )
 
 

@@ -9,8 +9,14 @@ from uuid import UUID
 
 from services._mesh.errors import Problem, Reason
 
-# Failures that somebody else than us has to end: their own key service, or whoever disabled the key.
-_TOLD = frozenset({Reason.ERROR_REASON_KMS_UNAVAILABLE, Reason.ERROR_REASON_KMS_KEY_UNUSABLE})
+# Failures that somebody else than us has to end: their own key service, who disabled the key, or who rotates.
+_TOLD = frozenset(
+    {
+        Reason.ERROR_REASON_KMS_UNAVAILABLE,
+        Reason.ERROR_REASON_KMS_KEY_UNUSABLE,
+        Reason.ERROR_REASON_CREDENTIAL_TOO_OLD,
+    }
+)
 _MAX_ORGANIZATIONS = 10_000
 
 

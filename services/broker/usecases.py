@@ -15,6 +15,7 @@ from services._mesh.grants import CredentialScope, Grant
 from services._mesh.kms.interface import EnvelopeBroken, SecretContext
 from services.broker.clients import AssumeFailed, CloudSession, Sts
 from services.broker.model import base_key
+from services.broker.model.ages import require_young
 from services.broker.model.base_key import BaseKey
 from services.broker.model.purposes import ROLE_OF, session_policy
 from services.broker.model.replay import UsedGrants
@@ -46,8 +47,8 @@ async def open_credential(desk: Desk, sealed: bytes) -> Opened:
     """Open the grant's credential and assume its role under its session policy.
 
     Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE,
-    KMS_KEY_UNUSABLE, CLOUD_REFUSED), Unavailable (KMS_UNAVAILABLE, KMS_KEY_UNUSABLE, CLOUD_THROTTLED,
-    CLOUD_UNREACHABLE).
+    KMS_KEY_UNUSABLE, CLOUD_REFUSED), Unavailable (CREDENTIAL_TOO_OLD, KMS_UNAVAILABLE, KMS_KEY_UNUSABLE,
+    CLOUD_THROTTLED, CLOUD_UNREACHABLE).
     """
     grant, scope = _take_grant(desk)
     policy = session_policy(scope.purpose, scope.statements)
@@ -102,6 +103,7 @@ def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
     if grant.credential.purpose not in ROLE_OF:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names an unknown purpose.")
     desk.used.use(grant.jti, grant.issued_at, desk.clock.wall_seconds())
+    require_young(grant.credential, desk.clock.now())
     return grant, grant.credential
 
 

@@ -19,6 +19,7 @@ from services.scanner.model.health import Health
 from services.scanner.policies.aws import READS, act_permissions
 from services.scanner.store import connections, scans
 from services.scanner.usecases.kinds import CHECK, VERIFY, gives_up_at
+from services.scanner.usecases.rotation_rules import tell_age
 from services.scanner.working import Tools
 
 # Where AWS didn't answer, nothing follows; it is asked again before the next day.
@@ -51,6 +52,10 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
         if before.state is ConnectionState.DISABLED:
             await job.finish(work)
             return
+        deadlines, is_refused = await tell_age(work, before)
+        if is_refused:  # The broker opens it for nobody; its check goes on when it was rotated.
+            await job.postpone(work, work.now + timedelta(hours=tools.check_hours))
+            return
     if before.verified_at is None:
         await _wait_or_expire(tools, job, before)
         return
@@ -60,7 +65,7 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
         health = Health.of(before, roles, permissions)
         if health.is_certain and before.state is not ConnectionState.VERIFYING:
             await _record(work, health)
-            await job.postpone(work, work.now + timedelta(hours=tools.check_hours))
+            await job.postpone(work, min([work.now + timedelta(hours=tools.check_hours), *deadlines.ahead(work.now)]))
         else:
             await job.postpone(work, work.now + SOON)
 

@@ -57,6 +57,8 @@ credentials = Table(
     Column("stuck_for", _Id),
     Column("problem", Text, nullable=False),
     Column("purpose", Text, nullable=False),
+    Column("reminded_at", _Moment),
+    Column("refusal_told_at", _Moment),
 )
 
 organization_keys = Table(
@@ -69,6 +71,16 @@ organization_keys = Table(
     Column("state", Text, nullable=False),
     Column("created_at", _Moment, nullable=False),
     Column("ends_at", _Moment),
+)
+
+rotation_rules = Table(
+    "rotation_rules",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("remind_after_days", Integer, nullable=False),
+    Column("rotate_within_days", Integer, nullable=False),
+    Column("enforced_from", _Moment),
+    Column("changed_at", _Moment, nullable=False),
 )
 
 rotations = Table(

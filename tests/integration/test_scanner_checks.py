@@ -20,6 +20,7 @@ from services.scanner.store import connections as store
 from services.scanner.usecases import connections
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.kinds import VERIFY
+from services.scanner.usecases.rotation_rules import set_rotation_rules
 from tests.support.connecting import ACT_ARN, SCAN_ARN, Cloud, Office, of, opened, refused
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, context
@@ -171,6 +172,34 @@ async def test_a_connection_that_nobody_verifies_is_given_up_with_its_credential
             await store.get_envelope(connection, made.credential_id)
     with pytest.raises(WrongState):
         await office.verify(made)
+
+
+async def test_a_key_past_its_limit_is_asked_for_nothing_and_its_check_goes_on_when_it_may(office: Office) -> None:
+    made = await office.connect(act=False)
+    office.cloud.install(made.external_id)
+    await office.verify(made)
+    for within in (30, 60):
+        with entered(context(ACME, "scanner.rotation_rules.set", rpc="scanner/SetRotationRules")):
+            async with office.api.begin() as work:
+                await set_rotation_rules(work, 20, within)
+        if within == 30:
+            office.clock.ahead += 20 * DAY
+            before = await office.run(made)
+            # The next check comes when the limit does.
+            office.clock.ahead += 10 * DAY - timedelta(minutes=1)
+            assert (await office.run(made)).problem == ""
+            office.clock.ahead += timedelta(minutes=1)
+            since = len(office.cloud.control.log())
+            found = await office.run(made)
+            assert "older than the organization allows" in found.problem
+            assert len(office.cloud.control.log()) == since
+            assert (await office.events())[-1] == "expire"
+    office.clock.ahead += DAY
+    found = await office.run(made)
+    assert found.problem == ""
+    assert found.checked_at is not None
+    assert before.checked_at is not None
+    assert found.checked_at > before.checked_at
 
 
 async def test_without_a_key_the_broker_assumes_the_roles_as_itself(

@@ -189,14 +189,14 @@ async def test_work_in_flight_keeps_what_it_was_granted_and_gets_the_new_one_whe
     await parts.step()
     assert not await opens(held.credential_id)
     # Plans and bill sources that name the one before are carried out with the one in use; who isn't rotated is itself.
-    assert await rotating.resolve_credential(parts.api, ACME, begun.replaced_id) == begun.candidate_id
-    assert await rotating.resolve_credential(parts.api, ACME, begun.candidate_id) == begun.candidate_id
-    assert await rotating.resolve_credential(parts.api, GLOBEX, begun.replaced_id) == begun.replaced_id
+    assert await rotating.resolve_credential(parts.api, ACME, begun.replaced_id) == (begun.candidate_id, None)
+    assert await rotating.resolve_credential(parts.api, ACME, begun.candidate_id) == (begun.candidate_id, None)
+    assert await rotating.resolve_credential(parts.api, GLOBEX, begun.replaced_id) == (begun.replaced_id, None)
     again = await parts.rotate(made, "AKIA" + "C" * 16)
     await parts.step()
     await parts.step()
     for earlier in (begun.replaced_id, begun.candidate_id):
-        assert await rotating.resolve_credential(parts.api, ACME, earlier) == again.candidate_id
+        assert await rotating.resolve_credential(parts.api, ACME, earlier) == (again.candidate_id, None)
 
 
 async def test_one_at_a_time_and_the_way_out_is_to_give_it_up(parts: Rotations) -> None:

@@ -361,6 +361,8 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_ROTATION}/GetRotation": lambda made: Case(
         {"connection_id": made.connection_id}, answer=(404, "RESOURCE_NOT_FOUND")
     ),
+    f"{_ROTATION}/SetRotationRules": lambda made: Case({}, {"remindAfterDays": 90}),
+    f"{_ROTATION}/GetRotationRules": lambda made: Case({}),
     "recoup.scanner.v1.SecretsService/GetSecretsPosture": lambda made: Case({}),
     # Let in, and refused where there is none of its own.
     f"{_KEKS}/RotateKek": lambda made: Case({}, {}, answer=(400, "STATE_WRONG")),

@@ -36,7 +36,7 @@ from services.scanner.store import connections as store
 from services.scanner.store import rotations
 from services.scanner.usecases import connections, rotating
 from services.scanner.usecases.connecting import KeyRules
-from services.scanner.usecases.kinds import SCAN
+from services.scanner.usecases.kinds import CHECK, SCAN
 from services.scanner.usecases.policies import Policies
 from tests.support.bills import Active
 from tests.support.kms import KEK, CarelessKms
@@ -188,9 +188,11 @@ async def rotations_on(database: TestDatabase, folder: Path) -> AsyncIterator[Ro
     api, worker, dispatcher = roles
     key, trust = keys(folder, "scanner")
     reader, active = Store(api, "scanner", clock), Active()
+    policies = Policies(reader, active)  # type: ignore[arg-type]
     kinds = {
         ROTATE: rotating.RotationPolicies(reader, active).rotate,  # type: ignore[arg-type]  # It stands in.
-        SCAN: Policies(reader, active).scan,  # type: ignore[arg-type]
+        SCAN: policies.scan,
+        CHECK: policies.check,
     }
     desk = JobDesk(
         reader, dispatcher, key, trust, clock, kinds, issuer="scanner", profile="local", on_dead=working.give_up

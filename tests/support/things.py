@@ -21,6 +21,7 @@ from sqlalchemy import text
 from services._mesh import schema
 from services._mesh.clock import Clock
 from services._mesh.context import CallContext, entered
+from services._mesh.credentials import CredentialInUse
 from services._mesh.errors import DETAILS_KEY, Problem, to_status
 from services._mesh.passports import Passport
 from services._mesh.tokens import SigningKey
@@ -85,9 +86,9 @@ async def add_thing(work: UnitOfWork, name: str, thing_id: UUID | None = None) -
 class Unrotated:
     """Stands in for the scanner, where no credential gave way to another."""
 
-    async def in_use(self, organization_id: UUID, credential_id: UUID) -> UUID:
+    async def in_use(self, organization_id: UUID, credential_id: UUID) -> CredentialInUse:
         """See CredentialKeeper."""
-        return credential_id
+        return CredentialInUse(credential_id, None)
 
 
 class MovableClock(Clock):

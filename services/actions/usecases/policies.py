@@ -84,8 +84,10 @@ class Policies:
 
     async def _scope(self, action: Action, purpose: str, statements: tuple[Statement, ...]) -> CredentialScope:
         """The credential in use in the place of the plan's own: what may be done with it is the same."""
+        found = await self._keeper.in_use(action.organization_id, action.credential_id)
         return CredentialScope(
-            credential_id=await self._keeper.in_use(action.organization_id, action.credential_id),
+            credential_id=found.credential_id,
+            refused_from=found.refused_from,
             purpose=purpose,
             account=action.plan.resource.account,
             region=action.plan.resource.region,

@@ -168,8 +168,10 @@ class Policies:
         if source.state is not BillSourceState.ACTIVE:
             raise _wrong_state(f"A bill source that is {source.state} isn't fetched.", source.state, "ACTIVE")
         bucket = f"arn:aws:s3:::{source.bucket}"
+        found = await self._keeper.in_use(job.organization_id, source.credential_id)
         scope = CredentialScope(
-            credential_id=await self._keeper.in_use(job.organization_id, source.credential_id),
+            credential_id=found.credential_id,
+            refused_from=found.refused_from,
             purpose=CREDENTIAL_PURPOSE,
             account=source.account,
             statements=(

@@ -11,10 +11,10 @@ from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
-from services.scanner.model.connection import ConnectionState, PermissionCheck, RoleCheck
+from services.scanner.model.connection import Connection, ConnectionState, PermissionCheck, RoleCheck
 from services.scanner.model.health import Health
 from services.scanner.model.rotation import OPEN, Rotation, RotationState
-from services.scanner.store.connections import mark_checked
+from services.scanner.store.connections import get_connection, mark_checked
 from services.scanner.tables import connections, credentials, rotations
 
 
@@ -96,15 +96,15 @@ async def destroy_credential(connection: AsyncConnection, credential_id: UUID) -
     await connection.execute(delete(credentials).where(credentials.c.credential_id == credential_id))
 
 
-async def find_current(connection: AsyncConnection, credential_id: UUID) -> UUID | None:
-    """The credential of the connection that has this one, or had it before rotations."""
+async def find_current(connection: AsyncConnection, credential_id: UUID) -> Connection | None:
+    """The connection in use that has a credential, or had it before rotations."""
     had = select(rotations.c.connection_id).where(
         rotations.c.replaced_id == credential_id,
         rotations.c.state.in_((RotationState.DRAINING.value, RotationState.DONE.value)),
     )
-    query = select(connections.c.credential_id).where(
+    query = select(connections.c.connection_id).where(
         or_(connections.c.credential_id == credential_id, connections.c.connection_id.in_(had)),
         connections.c.state != ConnectionState.DISABLED.value,
     )
     found: UUID | None = (await connection.execute(query)).scalar_one_or_none()
-    return found
+    return None if found is None else await get_connection(connection, found)

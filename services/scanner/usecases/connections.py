@@ -35,6 +35,7 @@ from services.scanner.usecases.kinds import (
     require_evidence_grant,
     wrong_state,
 )
+from services.scanner.usecases.rotation_rules import require_young
 
 
 async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -> SealedConnection:
@@ -123,6 +124,7 @@ async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: U
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if found.state in (ConnectionState.DISABLED, ConnectionState.VERIFYING):
         raise wrong_state("verified", found.state, "PENDING, FAILED or ACTIVE")
+    await require_young(work, found)
     marked = await connections.mark_connection(
         work.connection, connection_id, state=ConnectionState.VERIFYING.value, problem=""
     )
@@ -138,6 +140,7 @@ async def check_connection(work: UnitOfWork, planner: Planner, connection_id: UU
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if found.state is not ConnectionState.ACTIVE:
         raise wrong_state("checked", found.state, "ACTIVE")
+    await require_young(work, found)
     await work.enqueue(planner.plan(work.organization_id, VERIFY, connection_id, work.now))
     await _keep_checking(work, planner, connection_id)
     work.emit("scanner.connection.check", f"connections/{connection_id}", {"state": found.state.value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from services._mesh.context import current
@@ -16,8 +17,10 @@ from services.scanner.clients.peers import Identity
 from services.scanner.model.aws_input import faults
 from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection, ConnectionState, NewConnection
 from services.scanner.model.rotation import ROTATE, TRYING, Rotation, RotationState
+from services.scanner.model.rotation_rules import Deadlines
 from services.scanner.store import connections
 from services.scanner.store import rotations as store
+from services.scanner.store.rotation_rules import find_deadlines, find_rules
 from services.scanner.usecases.connecting import KeyRules, check_key
 from services.scanner.usecases.connections import plaintext, require_open_kek
 from services.scanner.usecases.credentials import end_rotation, names_of
@@ -141,13 +144,17 @@ async def get_rotation(reader: Store, connection_id: UUID) -> Rotation:
     return found
 
 
-async def resolve_credential(reader: Store, organization_id: UUID, credential_id: UUID) -> UUID:
-    """The credential in use in the place of one that a connection had before; the same where it is no such one.
+async def resolve_credential(reader: Store, organization_id: UUID, credential_id: UUID) -> tuple[UUID, datetime | None]:
+    """The credential in use in the place of one that a connection had before, and from when on it is refused.
 
+    It is the same where it is no such one.
     What is granted for a credential that there isn't opens nothing, and the job that has it says so when it dies.
     """
     async with reader.read(organization_id) as connection:
-        return await store.find_current(connection, credential_id) or credential_id
+        found = await store.find_current(connection, credential_id)
+        if found is None:
+            return credential_id, None
+        return found.credential_id, (await find_deadlines(connection, found)).refused_from
 
 
 class RotationPolicies:
@@ -164,10 +171,11 @@ class RotationPolicies:
         async with self._reader.read(job.organization_id) as connection:
             found = await store.get_rotation(connection, job.subject_id)
             of = await connections.get_connection(connection, found.connection_id)
+            deadlines = Deadlines.of(await find_rules(connection), found.access_key_id, found.started_at)
         if found.state not in TRYING:
             return Authority(audience=("identity",), plan=found.plan)
         if not await self._identity.is_active(job.organization_id):
             raise NotFound("organization")
         tried = replace(of, credential_id=found.candidate_id)
-        scopes = probing(tried) if found.state is RotationState.PROBING else reading(tried)
+        scopes = (probing if found.state is RotationState.PROBING else reading)(tried, deadlines)
         return Authority(credentials=scopes if of.state is not ConnectionState.DISABLED else (), plan=found.plan)

@@ -246,6 +246,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The connection is being given another credential already: wait for it, or give that rotation up first.
     FAILED_PRECONDITION. Metadata: rotation_id, state.
     """
+    ERROR_REASON_CREDENTIAL_TOO_OLD: _ErrorReason.ValueType  # 321
+    """The credential is older than the organization's hard limit: give the connection another one. FAILED_PRECONDITION
+    for who begins something with it, UNAVAILABLE for a job, which goes on after the rotation.
+    Metadata: credential_id, refused_from.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -473,5 +478,10 @@ confirmed it who didn't change it. PERMISSION_DENIED. Metadata: permission.
 ERROR_REASON_ROTATION_OPEN: ErrorReason.ValueType  # 320
 """The connection is being given another credential already: wait for it, or give that rotation up first.
 FAILED_PRECONDITION. Metadata: rotation_id, state.
+"""
+ERROR_REASON_CREDENTIAL_TOO_OLD: ErrorReason.ValueType  # 321
+"""The credential is older than the organization's hard limit: give the connection another one. FAILED_PRECONDITION
+for who begins something with it, UNAVAILABLE for a job, which goes on after the rotation.
+Metadata: credential_id, refused_from.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -312,6 +312,148 @@ class GetRotationResponse(_message.Message):
 Global___GetRotationResponse: _TypeAlias = GetRotationResponse  # noqa: Y015
 
 @_typing.final
+class RotationRules(_message.Message):
+    """How old the secrets that connections hold may get, in days since they were given. Where the broker assumes the roles
+    as itself there is none, and nothing of this applies.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMIND_AFTER_DAYS_FIELD_NUMBER: _builtins.int
+    ROTATE_WITHIN_DAYS_FIELD_NUMBER: _builtins.int
+    ENFORCED_FROM_FIELD_NUMBER: _builtins.int
+    remind_after_days: _builtins.int
+    """After how many days somebody is reminded, once; 0 for never. 90 where the organization never said."""
+    rotate_within_days: _builtins.int
+    """After how many days the broker refuses it; 0 for never, which holds where the organization never said."""
+    @_builtins.property
+    def enforced_from(self) -> _timestamp_pb2.Timestamp:
+        """Before this nothing is refused; not set where nothing is anyway."""
+
+    def __init__(
+        self,
+        *,
+        remind_after_days: _builtins.int = ...,
+        rotate_within_days: _builtins.int = ...,
+        enforced_from: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enforced_from", b"enforced_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforced_from", b"enforced_from", "remind_after_days", b"remind_after_days", "rotate_within_days", b"rotate_within_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotationRules: _TypeAlias = RotationRules  # noqa: Y015
+
+@_typing.final
+class SetRotationRulesRequest(_message.Message):
+    """Asks to set how old secrets may get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    REMIND_AFTER_DAYS_FIELD_NUMBER: _builtins.int
+    ROTATE_WITHIN_DAYS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    remind_after_days: _builtins.int
+    """After how many days somebody is reminded; 0 for never. Must be less than rotate_within_days, where that is given."""
+    rotate_within_days: _builtins.int
+    """After how many days the broker refuses it; 0 for never."""
+    request_id: _builtins.str
+    """A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        remind_after_days: _builtins.int = ...,
+        rotate_within_days: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "remind_after_days", b"remind_after_days", "request_id", b"request_id", "rotate_within_days", b"rotate_within_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRotationRulesRequest: _TypeAlias = SetRotationRulesRequest  # noqa: Y015
+
+@_typing.final
+class SetRotationRulesResponse(_message.Message):
+    """What holds from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_TOO_OLD_FIELD_NUMBER: _builtins.int
+    connections_too_old: _builtins.int
+    """How many connections are too old by them now, and are refused from `enforced_from` on."""
+    @_builtins.property
+    def rules(self) -> Global___RotationRules:
+        """The rules."""
+
+    def __init__(
+        self,
+        *,
+        rules: Global___RotationRules | None = ...,
+        connections_too_old: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections_too_old", b"connections_too_old", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRotationRulesResponse: _TypeAlias = SetRotationRulesResponse  # noqa: Y015
+
+@_typing.final
+class GetRotationRulesRequest(_message.Message):
+    """Asks how old secrets may get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRotationRulesRequest: _TypeAlias = GetRotationRulesRequest  # noqa: Y015
+
+@_typing.final
+class GetRotationRulesResponse(_message.Message):
+    """How old secrets may get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> Global___RotationRules:
+        """The rules."""
+
+    def __init__(
+        self,
+        *,
+        rules: Global___RotationRules | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRotationRulesResponse: _TypeAlias = GetRotationRulesResponse  # noqa: Y015
+
+@_typing.final
 class ResolveCredentialRequest(_message.Message):
     """Asks which credential is in use."""
 

@@ -50,6 +50,16 @@ class RotationServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationResponse.FromString,
                 _registered_method=True)
+        self.SetRotationRules = channel.unary_unary(
+                '/recoup.scanner.v1.RotationService/SetRotationRules',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.SetRotationRulesRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.SetRotationRulesResponse.FromString,
+                _registered_method=True)
+        self.GetRotationRules = channel.unary_unary(
+                '/recoup.scanner.v1.RotationService/GetRotationRules',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRulesRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRulesResponse.FromString,
+                _registered_method=True)
         self.ResolveCredential = channel.unary_unary(
                 '/recoup.scanner.v1.RotationService/ResolveCredential',
                 request_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.ResolveCredentialRequest.SerializeToString,
@@ -84,6 +94,21 @@ class RotationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRotationRules(self, request, context):
+        """Says how old the secrets that connections hold may get: when somebody is reminded, and from when on the broker
+        refuses them. A limit that becomes tighter holds for older ones a week later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRotationRules(self, request, context):
+        """Reads how old secrets may get.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveCredential(self, request, context):
         """Says which credential is in use in the place of one that a plan or a bill source names. Called by services before
         they grant its use.
@@ -109,6 +134,16 @@ def add_RotationServiceServicer_to_server(servicer, server):
                     servicer.GetRotation,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationResponse.SerializeToString,
+            ),
+            'SetRotationRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRotationRules,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.SetRotationRulesRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.SetRotationRulesResponse.SerializeToString,
+            ),
+            'GetRotationRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRotationRules,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRulesRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRulesResponse.SerializeToString,
             ),
             'ResolveCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveCredential,
@@ -198,6 +233,60 @@ class RotationService:
             '/recoup.scanner.v1.RotationService/GetRotation',
             recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRotationRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.RotationService/SetRotationRules',
+            recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.SetRotationRulesRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.SetRotationRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRotationRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recoup.scanner.v1.RotationService/GetRotationRules',
+            recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRulesRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_rotation__service__pb2.GetRotationRulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,12 @@ class RotationServiceStub:
     """Gives up a rotation whose new credential isn't in use yet, and destroys that credential."""
     GetRotation: _grpc.UnaryUnaryMultiCallable[_rotation_service_pb2.GetRotationRequest, _rotation_service_pb2.GetRotationResponse]
     """Reads the newest rotation of a connection."""
+    SetRotationRules: _grpc.UnaryUnaryMultiCallable[_rotation_service_pb2.SetRotationRulesRequest, _rotation_service_pb2.SetRotationRulesResponse]
+    """Says how old the secrets that connections hold may get: when somebody is reminded, and from when on the broker
+    refuses them. A limit that becomes tighter holds for older ones a week later.
+    """
+    GetRotationRules: _grpc.UnaryUnaryMultiCallable[_rotation_service_pb2.GetRotationRulesRequest, _rotation_service_pb2.GetRotationRulesResponse]
+    """Reads how old secrets may get."""
     ResolveCredential: _grpc.UnaryUnaryMultiCallable[_rotation_service_pb2.ResolveCredentialRequest, _rotation_service_pb2.ResolveCredentialResponse]
     """Says which credential is in use in the place of one that a plan or a bill source names. Called by services before
     they grant its use.
@@ -61,6 +67,12 @@ class RotationServiceAsyncStub(RotationServiceStub):
     """Gives up a rotation whose new credential isn't in use yet, and destroys that credential."""
     GetRotation: _aio.UnaryUnaryMultiCallable[_rotation_service_pb2.GetRotationRequest, _rotation_service_pb2.GetRotationResponse]  # type: ignore[assignment]
     """Reads the newest rotation of a connection."""
+    SetRotationRules: _aio.UnaryUnaryMultiCallable[_rotation_service_pb2.SetRotationRulesRequest, _rotation_service_pb2.SetRotationRulesResponse]  # type: ignore[assignment]
+    """Says how old the secrets that connections hold may get: when somebody is reminded, and from when on the broker
+    refuses them. A limit that becomes tighter holds for older ones a week later.
+    """
+    GetRotationRules: _aio.UnaryUnaryMultiCallable[_rotation_service_pb2.GetRotationRulesRequest, _rotation_service_pb2.GetRotationRulesResponse]  # type: ignore[assignment]
+    """Reads how old secrets may get."""
     ResolveCredential: _aio.UnaryUnaryMultiCallable[_rotation_service_pb2.ResolveCredentialRequest, _rotation_service_pb2.ResolveCredentialResponse]  # type: ignore[assignment]
     """Says which credential is in use in the place of one that a plan or a bill source names. Called by services before
     they grant its use.
@@ -95,6 +107,24 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rotation_service_pb2.GetRotationResponse, _abc.Awaitable[_rotation_service_pb2.GetRotationResponse]]:
         """Reads the newest rotation of a connection."""
+
+    @_abc_1.abstractmethod
+    def SetRotationRules(
+        self,
+        request: _rotation_service_pb2.SetRotationRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rotation_service_pb2.SetRotationRulesResponse, _abc.Awaitable[_rotation_service_pb2.SetRotationRulesResponse]]:
+        """Says how old the secrets that connections hold may get: when somebody is reminded, and from when on the broker
+        refuses them. A limit that becomes tighter holds for older ones a week later.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRotationRules(
+        self,
+        request: _rotation_service_pb2.GetRotationRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rotation_service_pb2.GetRotationRulesResponse, _abc.Awaitable[_rotation_service_pb2.GetRotationRulesResponse]]:
+        """Reads how old secrets may get."""
 
     @_abc_1.abstractmethod
     def ResolveCredential(
