@@ -6,12 +6,12 @@ one that can't change, such as a tile: whoever keeps a copy asks with `If-None-M
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 
-from services.gateway import transcode
+from services.gateway import coding, conditions, paging, transcode
 from services.gateway.exchange import Exchange
 from services.gateway.routes import Route
 
@@ -19,18 +19,37 @@ _JSON = "application/json"
 _OCTETS = "application/octet-stream"
 
 
-def of(route: Route, response: Message, exchange: Exchange) -> tuple[int, str, bytes]:
-    """Status, media type and body; whole responses as JSON, unless the route names the field to answer with."""
+def of(
+    route: Route, response: Message, exchange: Exchange, query: Sequence[tuple[str, str]] = ()
+) -> tuple[int, str, bytes]:
+    """Status, media type and body; whole responses as JSON, unless the route names the field to answer with. A list
+    links to its next page.
+    """
     content = getattr(response, route.response_body) if route.response_body else response
-    if not isinstance(content, HttpBody):
-        return 200, _JSON, transcode.render(route, response)
-    tag = f'"{hashlib.sha256(content.data).hexdigest()[:32]}"'
-    exchange.answer_headers.append((b"etag", tag.encode()))
-    if exchange.method == "GET" and _is_known(tag, exchange.headers.get("if-none-match", "")):
+    if isinstance(content, HttpBody):
+        media_type, body = content.content_type or _OCTETS, content.data
+        shown = conditions.tag(body)
+    else:
+        media_type, body = _JSON, transcode.render(route, response)
+        shown = conditions.tag(body, response)
+        paging.add_link(exchange, query, response)
+    if exchange.method in ("GET", "HEAD") or shown.count("."):  # Of a change, the tag of what it made.
+        exchange.tag = shown
+    if conditions.is_known(exchange, shown):
         return 304, "", b""
-    return 200, content.content_type or _OCTETS, content.data
+    return 200, media_type, body
 
 
-def _is_known(tag: str, given: str) -> bool:
-    """Whether `If-None-Match` names the tag (RFC 9110, 13.1.2: compared weakly; our tags hold no comma)."""
-    return given.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in given.split(","))
+async def coded(exchange: Exchange, media_type: str, body: bytes) -> bytes:
+    """The body in the coding that its caller prefers, where that makes it smaller by much; headers say which."""
+    name = ""
+    if media_type and coding.is_worth(media_type, body):
+        exchange.answer_headers.append((b"vary", b"accept-encoding"))
+        name = coding.chosen(exchange.headers.get("accept-encoding", ""))
+    if name:
+        exchange.answer_headers.append((b"content-encoding", name.encode()))
+        body = await coding.encoded(body, name)
+    if exchange.tag:
+        # Another coding is another representation, whose strong tag is another one (RFC 9110, 8.8.3.3).
+        exchange.answer_headers.append((b"etag", f'"{exchange.tag}{f"-{name}" if name else ""}"'.encode()))
+    return body

@@ -25,7 +25,7 @@ from services._mesh.errors import (
 )
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
-from services.gateway import answers, problems, streaming, templates, transcode
+from services.gateway import answers, conditions, problems, streaming, templates, transcode
 from services.gateway.bodies import read_body, require_media_type, require_utf8, too_large_head
 from services.gateway.calling import Caller, Channel
 from services.gateway.config import EdgeSettings
@@ -89,6 +89,7 @@ class Gateway:
             span.set_attribute("http.response.status_code", status)
             self._count(status)
             if isinstance(body, bytes):
+                body = await answers.coded(exchange, media_type, body)
                 await answer(send, exchange, status, media_type, body)
             else:
                 await self._stream(exchange, receive, send, body)
@@ -156,34 +157,42 @@ class Gateway:
         """The problem as the protocol has it that the path is for."""
         if self._router.has_scim_errors(exchange.raw_path):
             return problems.render_scim(problem)
-        status, body = problems.render(problem, exchange.request_id, trace_id)
+        status, body = problems.render(problem, exchange.request_id, trace_id, is_conditional=exchange.is_conditional)
+        seconds = problems.retry_after(problem, status)
+        if seconds and not any(name == b"retry-after" for name, _ in exchange.answer_headers):
+            exchange.answer_headers.append((b"retry-after", seconds.encode()))
         return status, problems.MEDIA_TYPE, body
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
         query = transcode.parse_query(exchange.query)
         _require_path(exchange)
+        if exchange.twice:
+            raise invalid_field(exchange.twice, "must be sent once.")
         fixed = self._fixed(exchange)
         if fixed is not None:
             return fixed
-        self._shed(exchange, self._running > self._settings.concurrent_requests)
+        self._shed(self._running > self._settings.concurrent_requests)
+        if exchange.method == "OPTIONS":
+            return self._options(exchange)
         forwarded = self._forwarded(exchange)
         if forwarded is not None:
             return await self._forwarder.serve(forwarded, exchange, receive)
         route, variables = self._route(exchange)
+        exchange.answer_headers += route.notices
         session = self._session(exchange, route)
         organization_id = await self._organization(exchange, route, variables, session)
         body = await self._body(exchange, receive)
-        request = _build(route, variables, query, exchange.headers, body, self._settings.json_depth)
+        request = _build(route, variables, query, exchange, body, self._settings.json_depth)
         if route.rule.response_streaming:
             return 200, "", await self._opened(exchange, route, session, organization_id, request)
         response = await self._caller.call(exchange, route, session, organization_id, request)
-        return answers.of(route, response, exchange)
+        return answers.of(route, response, exchange, query)
 
     async def _opened(
         self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
     ) -> Pieces:
         """A stream whose first answer is there; streams have a number of their own."""
-        self._shed(exchange, self._streams >= self._settings.concurrent_streams)
+        self._shed(self._streams >= self._settings.concurrent_streams)
         self._streams += 1
         try:
             answered = await self._caller.stream(exchange, route, session, organization_id, request)
@@ -193,10 +202,9 @@ class Gateway:
         return streaming.pieces(route, exchange, answered)
 
     @staticmethod
-    def _shed(exchange: Exchange, is_full: bool) -> None:
+    def _shed(is_full: bool) -> None:
         """Refuse what would only wait."""
         if is_full:
-            exchange.answer_headers.append((b"retry-after", b"1"))
             raise busy()
 
     def _fixed(self, exchange: Exchange) -> tuple[int, str, bytes] | None:
@@ -210,6 +218,15 @@ class Gateway:
         page = self._pages.get(exchange.raw_path)
         return (200, *page) if page else None
 
+    def _options(self, exchange: Exchange) -> tuple[int, str, bytes]:
+        """What the path is for. No page of another origin is let in: nothing is said of that (CORS)."""
+        self._limits.count_address(exchange, reads=True)
+        methods = self._router.find_forward("OPTIONS", exchange.raw_path) or self._found(exchange)
+        if not isinstance(methods, list) or not methods:
+            raise _nowhere()
+        exchange.answer_headers.append((b"allow", ", ".join([*methods, "OPTIONS"]).encode()))
+        return 204, "", b""
+
     def _forwarded(self, exchange: Exchange) -> Forwarded | None:
         found = self._router.find_forward(exchange.method, exchange.raw_path)
         if isinstance(found, list):
@@ -217,17 +234,16 @@ class Gateway:
         return found
 
     def _route(self, exchange: Exchange) -> tuple[Route, dict[str, str]]:
-        try:
-            found = self._router.find(exchange.method, exchange.raw_path)
-        except ValueError as error:
-            raise invalid_field("(path)", str(error)) from error
+        found = self._found(exchange)
         if isinstance(found, tuple):
             return found
-        if found:
-            raise _not_allowed(exchange, found)
-        raise NotFound(
-            message="Nothing is served at this path.", reason=Reason.ERROR_REASON_ROUTE_NOT_FOUND, metadata={}
-        )
+        raise _not_allowed(exchange, found) if found else _nowhere()
+
+    def _found(self, exchange: Exchange) -> tuple[Route, dict[str, str]] | list[str]:
+        try:
+            return self._router.find(exchange.method, exchange.raw_path)
+        except ValueError as error:
+            raise invalid_field("(path)", str(error)) from error
 
     def _session(self, exchange: Exchange, route: Route) -> str:
         """The session token, where the route needs one; counted, before anybody asks what it is worth."""
@@ -279,6 +295,10 @@ def _require_path(exchange: Exchange) -> None:
         raise invalid_field("(path)", str(error)) from error
 
 
+def _nowhere() -> NotFound:
+    return NotFound(message="Nothing is served at this path.", reason=Reason.ERROR_REASON_ROUTE_NOT_FOUND, metadata={})
+
+
 def _not_allowed(exchange: Exchange, methods: Sequence[str]) -> Invalid:
     allow = ", ".join(methods)
     exchange.answer_headers.append((b"allow", allow.encode()))
@@ -289,12 +309,14 @@ def _build(
     route: Route,
     variables: Mapping[str, str],
     query: Sequence[tuple[str, str]],
-    headers: Mapping[str, str],
+    exchange: Exchange,
     body: bytes,
     depth: int,
 ) -> Message:
     request = transcode.build_request(route, variables, query, body, depth)
-    key = headers.get("idempotency-key", "")
+    conditions.require_match(exchange, request)
+    # The field's own text is a string of RFC 8941, in quotation marks; plain ones are taken too.
+    key = exchange.headers.get("idempotency-key", "").strip().strip('"')
     if key and "request_id" in route.rule.descriptor.input_type.fields_by_name:
         given = request.request_id  # type: ignore[attr-defined]
         if given and given.lower() != key.lower():  # RFC 9562: the case of a UUID says nothing.

@@ -14,7 +14,8 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 
 from services._mesh.descriptors import MethodRule, method_rules
-from services.gateway import templates
+from services.gateway import lifecycle, templates
+from services.gateway.lifecycle import Notices
 from services.gateway.shapes import ANY
 from services.gateway.templates import RouteError, Template
 
@@ -26,7 +27,8 @@ EVERYTHING = "*"
 @dataclass(frozen=True)
 class Route:
     """One binding. `body` is "*", a field, or empty; `response_body` a field of the response, or empty: what the answer
-    consists of. `any_types` are the messages that a google.protobuf.Any in either may hold.
+    consists of. `any_types` are the messages that a google.protobuf.Any in either may hold;
+    `notices` are headers of every answer.
     """
 
     service: str
@@ -36,6 +38,7 @@ class Route:
     body: str = ""
     response_body: str = ""
     any_types: frozenset[str] = frozenset()
+    notices: Notices = ()
 
     @property
     def template(self) -> str:
@@ -94,7 +97,15 @@ def _route(name: str, rule: MethodRule, binding: Any) -> Route:
         _require_scalar(taken, variable.path, template.text)
     _require_body(taken, binding.body, method)
     _require_answer(answered, binding.response_body, streams=rule.response_streaming)
-    return Route(name, rule, method.upper(), template, binding.body, binding.response_body)
+    return Route(
+        name,
+        rule,
+        method.upper(),
+        template,
+        binding.body,
+        binding.response_body,
+        notices=lifecycle.notices(rule.descriptor),
+    )
 
 
 def _require_scalar(descriptor: Descriptor, path: str, template: str) -> None:

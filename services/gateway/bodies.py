@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Collection
 
 from services._mesh.errors import DeadlinePassed, Exhausted, FieldViolation, Invalid, Reason
+from services.gateway import coding
 from services.gateway.exchange import Exchange, Receive
 
 _MAX_LENGTH_DIGITS = 18
 
 
 async def read_body(exchange: Exchange, receive: Receive, limit: int, seconds: float) -> bytes:
-    """The whole body. Raises Exhausted beyond `limit` bytes, DeadlinePassed after `seconds`."""
+    """The whole body, without its coding. Raises Exhausted beyond `limit` bytes, with and without it, DeadlinePassed
+    after `seconds`, and Invalid for a coding that isn't one of ours.
+    """
     body = bytearray()
     declared = exchange.headers.get("content-length", "0")
     # int() takes no more than 4300 digits, and none are needed to see that these are too many.
@@ -33,15 +36,20 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int, seconds: f
         raise DeadlinePassed(
             Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The body didn't arrive within the time of a call."
         ) from error
-    return bytes(body)
+    given = exchange.headers.get("content-encoding", "")
+    if not body or not given:
+        return bytes(body)
+    try:
+        return coding.decoded(bytes(body), given, limit)
+    except Invalid as problem:
+        if problem.reason == Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED:  # RFC 9110, 15.5.16
+            exchange.answer_headers.append((b"accept-encoding", ", ".join(coding.CODINGS).encode()))
+        raise
 
 
 def require_media_type(exchange: Exchange, allowed: Collection[str]) -> None:
-    """Raise Invalid unless the body's media type is one of `allowed`, and the body is as it is."""
+    """Raise Invalid unless the body's media type is one of `allowed`."""
     given = exchange.headers.get("content-type", "")
-    coding = exchange.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise _unsupported(given, "Send the body as it is, without Content-Encoding.")
     if given.partition(";")[0].strip().lower() not in allowed:
         raise _unsupported(given, f"Send the body as {' or '.join(sorted(allowed))}.")
 

@@ -28,6 +28,14 @@ SECURITY_HEADERS = (
 
 # What a caller may say to the edge itself, which hands it on in words of its own.
 _FOR_THE_EDGE = frozenset({"recoup-organization"})
+_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_LISTS = frozenset({"accept", "accept-encoding", "if-match", "if-none-match"})
+_SINGLE = frozenset(
+    {
+        *("authorization", "content-type", "content-length", "content-encoding", "host", "idempotency-key"),
+        *("recoup-organization", "elevation-id"),
+    }
+)
 
 
 @dataclass
@@ -41,16 +49,27 @@ class Exchange:
     client: str
     request_id: str
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    # The tag of what is answered, without quotes and coding.
+    tag: str = ""
+    # Of the headers that say one thing, the one that came twice: whoever stands before may have read the other.
+    twice: str = ""
+    # Whether an etag came by If-Match: then 412 says that it isn't the current one.
+    is_conditional: bool = False
 
 
 def read(scope: Mapping[str, Any]) -> Exchange:
     """What came; the query and the path stay as they are, since not every one can be decoded."""
     headers: dict[str, str] = {}
+    twice = ""
     for name, value in scope["headers"]:
-        key = name.decode("latin-1").lower()
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key in _LISTS and key in headers:
+            headers[key] += f", {text}"
+        elif key in _SINGLE and headers.get(key, text) != text:
+            twice = twice or key
         # What the mesh says to itself is never taken from outside.
-        if (key in _FOR_THE_EDGE or not key.startswith("recoup-")) and key != "x-http-method-override":
-            headers.setdefault(key, value.decode("latin-1"))
+        elif (key in _FOR_THE_EDGE or not key.startswith("recoup-")) and key not in _OVERRIDES:
+            headers.setdefault(key, text)
     given = headers.get("x-request-id", "")
     usable = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
     raw_path = scope.get("raw_path") or scope["path"].encode()
@@ -61,6 +80,7 @@ def read(scope: Mapping[str, Any]) -> Exchange:
         headers,
         scope["client"][0] if scope.get("client") else "",
         given if usable else str(uuid7()),
+        twice=twice,
     )
 
 

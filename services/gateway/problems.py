@@ -32,6 +32,7 @@ _BY_REASON = {
     Reason.ERROR_REASON_METHOD_NOT_ALLOWED: 405,
     Reason.ERROR_REASON_TOO_LARGE: 413,
     Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: 415,
+    Reason.ERROR_REASON_REQUEST_ID_REUSED: 422,
 }
 _SCIM_TYPES = {
     Reason.ERROR_REASON_FIELD_INVALID: "invalidValue",
@@ -47,8 +48,10 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    412: "Changed in between",
     413: "Too large",
     415: "Unsupported media type",
+    422: "Not the request of that key",
     429: "Too many requests",
     500: "Something went wrong on our side",
     503: "Not available right now",
@@ -56,8 +59,10 @@ _TITLES = {
 }
 
 
-def status_of(problem: Problem) -> int:
-    """The HTTP status of a problem."""
+def status_of(problem: Problem, *, is_conditional: bool = False) -> int:
+    """The HTTP status of a problem; 412 of an etag that came by If-Match."""
+    if is_conditional and problem.reason == Reason.ERROR_REASON_ETAG_MISMATCH:
+        return 412
     return _BY_REASON.get(problem.reason) or _STATUS.get(problem.code, 500)
 
 
@@ -88,9 +93,17 @@ def _bearer(error: str = "", description: str = "", **more: str) -> str:
     return f"Bearer {', '.join(parts)}"
 
 
-def render(problem: Problem, request_id: str, trace_id: str) -> tuple[int, bytes]:
+def retry_after(problem: Problem, status: int) -> str:
+    """When it may be asked again, in seconds; empty where that changes nothing."""
+    if status in (429, 503) or problem.reason == Reason.ERROR_REASON_REQUEST_IN_FLIGHT:
+        given = problem.metadata.get("retry_after_seconds", "")
+        return given if given.isascii() and given.isdecimal() else "1"
+    return ""
+
+
+def render(problem: Problem, request_id: str, trace_id: str, *, is_conditional: bool = False) -> tuple[int, bytes]:
     """The status and the document."""
-    status = status_of(problem)
+    status = status_of(problem, is_conditional=is_conditional)
     document: dict[str, Any] = {
         "type": f"urn:recoup:error:{problem.reason_name.lower().replace('_', '-')}",
         "title": _TITLES.get(status, "Something went wrong"),
