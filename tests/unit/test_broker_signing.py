@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from recoup.broker.v1.broker_service_pb2 import SignWebhookRequest
 from services._mesh.clock import Clock, monotonic
 from services._mesh.context import entered
 from services._mesh.envelope import seal
@@ -19,6 +20,7 @@ from services._mesh.errors import Denied, Invalid, Problem, Unavailable, WrongSt
 from services._mesh.grants import CredentialScope, Grant, GrantVerifier, sign_grant
 from services._mesh.kms.interface import SecretContext
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
+from services._mesh.validation import RequestValidator
 from services.broker import usecases
 from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
@@ -138,7 +140,7 @@ async def test_no_purpose_serves_for_another(
 
 
 @pytest.mark.parametrize("foreign", [{"key_id": OTHER}, {"organization": GLOBEX}])
-async def test_another_s_envelope_is_not_opened_under_this_grant(counter: Counter, foreign: dict[str, UUID]) -> None:
+async def test_another_s_envelope_is_not_opened_under_this_grant(counter: Counter, foreign: dict[str, Any]) -> None:
     """The context is the grant's, whatever row the envelope comes from."""
     with pytest.raises(WrongState):
         await counter.sign(counter.grant(), await counter.sealed(**foreign))
@@ -150,6 +152,26 @@ async def test_no_message_is_signed_for_another_time(counter: Counter, seconds: 
     with pytest.raises(Invalid):
         await counter.sign(grant, await counter.sealed(), message)
     assert await counter.sign(grant, await counter.sealed())  # What was refused for its request used nothing up.
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"body": b"x" * 65_537},
+        {"webhook_id": ""},
+        {"webhook_id": "msg.1"},
+        {"webhook_id": "m" * 65},
+        {"sealed_key": b""},
+    ],
+    ids=lambda each: next(iter(each)),
+)
+def test_what_is_signed_is_bounded(wrong: dict[str, Any]) -> None:
+    """An id with a full stop could be read as another id and time."""
+    given: dict[str, Any] = {"sealed_key": b"e", "webhook_id": "msg_1", "timestamp": 1, "body": b"x" * 65_536}
+    validator = RequestValidator()
+    validator.check(SignWebhookRequest(**given))
+    with pytest.raises(Invalid):
+        validator.check(SignWebhookRequest(**{**given, **wrong}))
 
 
 @pytest.mark.parametrize("state", ["DISABLED", "DENIED", "MISSING", "TIMEOUT"])

@@ -68,8 +68,6 @@ async def rotate_key(
     before = await store.find_key(work.connection, old.purpose, old.name, KeyState.RETIRING)
     if before is not None:
         raise _wrong(before, f"The key before it, {before.key_id}, isn't revoked yet. Revoke it first, or wait.")
-    if sealed.purpose is not old.purpose:
-        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "The key was made anew meanwhile. Rotate again.")
     if overlap:
         replaced = await store.mark_retiring(work.connection, old_id, work.now + overlap)
         await work.enqueue(planner.plan(work.organization_id, REVOKE, old_id, work.now + overlap))
