@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,6 +12,15 @@ from recoup_client.given import aws_key, secret_text
 from recoup_client.session import Group, Session
 
 _FORMATS = ("json", "terraform", "cloudformation")
+_AZURE_FORMATS, _GCP_FORMATS = ("json", "terraform", "bicep"), ("json", "terraform", "yaml")
+_print_policy = click.option("--print-policy", is_flag=True, help="only print the role that is needed")
+
+
+def _named(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every connection that is made."""
+    kept = "keep the connection where it isn't accepted, to be checked again"
+    command = click.option("--keep", is_flag=True, help=kept)(command)
+    return click.option("--name", default="", help="what people call the connection")(command)
 
 
 @click.group(cls=Group)
@@ -24,12 +34,11 @@ def connect() -> None:
 @click.option("--for", "chosen", multiple=True, metavar="ACTION_TYPE", help="allow this too; may be repeated")
 @click.option("--principal", default="", help="the ARN of the base user that assumes the roles")
 @click.option("--bill", default="", metavar="BUCKET/PREFIX", help="let the bill export be read from there")
-@click.option("--name", default="", help="what people call the connection")
 @click.option("--role", "roles", multiple=True, metavar="ARN", help="a role for reading; one for each account")
 @click.option("--act-role", "act_roles", multiple=True, metavar="ARN", help="a role for acting; one for an account")
 @click.option("--region", "regions", multiple=True, help="a region to scan; may be repeated")
 @click.option("--key-file", default="", metavar="FILE", help="the base user's access key; - for stdin")
-@click.option("--keep", is_flag=True, help="keep the connection where it isn't accepted, to be checked again")
+@_named
 @click.pass_obj
 def connect_aws(
     session: Session,
@@ -38,11 +47,11 @@ def connect_aws(
     chosen: tuple[str, ...],
     principal: str,
     bill: str,
-    name: str,
     roles: tuple[str, ...],
     act_roles: tuple[str, ...],
     regions: tuple[str, ...],
     key_file: str,
+    name: str,
     keep: bool,
 ) -> None:
     """Connect AWS accounts by roles in them; or print the least that Recoup needs there, with --print-policy.
@@ -64,6 +73,78 @@ def connect_aws(
     click.echo(f"recoup: the roles must demand the external id {plan['externalId']}\n{plan['document']}", err=True)
     given = {"displayName": name, "regions": list(regions), "awsAccounts": _accounts(roles, act_roles)}
     connections.make(session, {**given, "awsAccessKeyId": key_id, "awsSecretAccessKey": secret}, keep=keep)
+
+
+@connect.command("azure")
+@_print_policy
+@click.option("--format", "style", type=click.Choice(_AZURE_FORMATS), default="json", help="how the role is written")
+@click.option("--subscription", "scopes", multiple=True, metavar="ID", help="a subscription; may be repeated")
+@click.option("--tenant", default="", metavar="ID", help="the directory that the application is in")
+@click.option("--client", default="", metavar="ID", help="the application")
+@click.option("--secret-file", default="", metavar="FILE", help="a client secret's value; - for stdin")
+@click.option("--certificate-file", default="", metavar="FILE", help="a certificate with its key in PEM; - for stdin")
+@_named
+@click.pass_obj
+def connect_azure(
+    session: Session,
+    print_policy: bool,
+    style: str,
+    scopes: tuple[str, ...],
+    tenant: str,
+    client: str,
+    secret_file: str,
+    certificate_file: str,
+    name: str,
+    keep: bool,
+) -> None:
+    """Connect Azure subscriptions by an application; or print the role that it needs there, with --print-policy.
+
+    Without --subscription it is only said which ones the application sees.
+    """
+    if print_policy:
+        _print_reading(session, "AZURE", style, scopes)
+        return
+    _require(name=name, tenant=tenant, client=client)
+    if bool(secret_file) == bool(certificate_file):
+        raise click.UsageError("give --secret-file or --certificate-file")
+    secret = secret_text(secret_file, "the client secret").removesuffix("\n") if secret_file else ""
+    certificate = secret_text(certificate_file, "the certificate") if certificate_file else ""
+    azure = {"tenantId": tenant, "clientId": client, "subscriptionIds": list(scopes)}
+    body = {"displayName": name, "azure": azure, "azureClientSecret": secret, "azureCertificate": certificate}
+    _show_reading(session, "AZURE", scopes)
+    connections.make(session, body, keep=keep)
+
+
+@connect.command("gcp")
+@_print_policy
+@click.option("--format", "style", type=click.Choice(_GCP_FORMATS), default="json", help="how the role is written")
+@click.option("--project", "scopes", multiple=True, metavar="ID", help="a project; may be repeated")
+@click.option("--service-account", default="", metavar="EMAIL", help="whose key it is, where of none of the projects")
+@click.option("--key-file", default="", metavar="FILE", help="the service account's key, as JSON; - for stdin")
+@_named
+@click.pass_obj
+def connect_gcp(
+    session: Session,
+    print_policy: bool,
+    style: str,
+    scopes: tuple[str, ...],
+    service_account: str,
+    key_file: str,
+    name: str,
+    keep: bool,
+) -> None:
+    """Connect Google Cloud projects by a service account; or print the role that it needs, with --print-policy.
+
+    Without --project it is only said which ones the service account sees.
+    """
+    if print_policy:
+        _print_reading(session, "GCP", style, scopes)
+        return
+    _require(name=name, key_file=key_file)
+    gcp = {"serviceAccount": service_account, "projectIds": list(scopes)}
+    key = secret_text(key_file, "the service account's key")
+    _show_reading(session, "GCP", scopes)
+    connections.make(session, {"displayName": name, "gcp": gcp, "gcpServiceAccountKey": key}, keep=keep)
 
 
 @connect.command("static-keys")
@@ -94,6 +175,23 @@ def _account(arn: str, option: str) -> str:
     return parts[4]
 
 
+def _plan_reading(session: Session, provider: str, style: str, scopes: tuple[str, ...]) -> dict[str, Any]:
+    format_ = f"POLICY_FORMAT_{style.upper()}"
+    body = {"provider": f"CLOUD_PROVIDER_{provider}", "format": format_, "scopeIds": list(scopes)}
+    return session.call("POST", "/connectionPlans", body)
+
+
+def _print_reading(session: Session, provider: str, style: str, scopes: tuple[str, ...]) -> None:
+    plan = _plan_reading(session, provider, style, scopes)
+    session.say(plan, plan["document"])
+
+
+def _show_reading(session: Session, provider: str, scopes: tuple[str, ...]) -> None:
+    """Show what is needed before anything is made."""
+    plan = _plan_reading(session, provider, "json", scopes)
+    click.echo(f"recoup: this role is needed in each of them\n{plan['document']}", err=True)
+
+
 def _require(**given: Any) -> None:
-    if missing := [f"--{name}" for name, value in given.items() if not value]:
+    if missing := [f"--{name.replace('_', '-')}" for name, value in given.items() if not value]:
         raise click.UsageError(f"to connect, give {', '.join(missing)}; to see what is needed, --print-policy")

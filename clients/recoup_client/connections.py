@@ -140,11 +140,13 @@ def show(session: Session, found: dict[str, Any]) -> None:
     connection = found["connection"]
     rows = [(c["roleArn"], c["permission"], c["outcome"], c["fix"]) for c in connection["permissionChecks"]]
     wrong = connection["problem"]
+    entry = "sts:AssumeRole" if connection["provider"] == "aws" else "(getting in)"
     roles = [
-        (c["roleArn"], "sts:AssumeRole", c["withExternalId"], "" if c["withExternalId"] == "ALLOWED" else wrong)
+        (c["roleArn"], entry, c["withExternalId"], "" if c["withExternalId"] == "ALLOWED" else wrong)
         for c in connection["roleChecks"]
     ]
-    session.show(found, [("", "", _state(connection), wrong), *roles, *rows], *_COLUMNS)
+    seen = [(s["scopeId"], "(could be read)", "", s["displayName"]) for s in connection["discovered"]]
+    session.show(found, [("", "", _state(connection), wrong), *roles, *rows, *seen], *_COLUMNS)
 
 
 def _state(connection: dict[str, Any]) -> str:

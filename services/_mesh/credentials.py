@@ -21,6 +21,7 @@ from recoup.scanner.v1 import (
     scanner_service_pb2_grpc,
 )
 from services._mesh.aws import AwsCredentials
+from services._mesh.clouds import CloudToken
 from services._mesh.errors import from_rpc_error
 from services._mesh.times import moment
 
@@ -77,13 +78,20 @@ class CredentialDesk:
 
     async def open(self, grant: str, credential_id: str) -> AwsCredentials:
         """A short-lived session with no more rights than the grant's statements. Raises Problem."""
+        aws = (await self._opened(grant, credential_id)).aws
+        return AwsCredentials(aws.access_key_id, aws.secret_access_key, aws.session_token)
+
+    async def _opened(self, grant: str, credential_id: str) -> broker_service_pb2.OpenCredentialResponse:
         sealed = await self.fetch_sealed(grant, credential_id)
         request = broker_service_pb2.OpenCredentialRequest(sealed_credential=sealed)
         try:
-            answer = await self._broker.OpenCredential(
+            return await self._broker.OpenCredential(
                 request, metadata=((GRANT_METADATA, grant),), timeout=DEADLINE_SECONDS
             )
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "broker") from None
-        aws = answer.aws
-        return AwsCredentials(aws.access_key_id, aws.secret_access_key, aws.session_token)
+
+    async def open_token(self, grant: str, credential_id: str) -> CloudToken:
+        """A short-lived token of Azure or Google Cloud, for the grant's scope alone. Raises Problem."""
+        token = (await self._opened(grant, credential_id)).token
+        return CloudToken(token.access_token, token.scope_id, token.source_identity, moment(token.expires_at))

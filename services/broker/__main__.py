@@ -10,15 +10,18 @@ from services._mesh.kms.opening import KeyServices
 from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
 from services.broker.clients import Sts
+from services.broker.clients_azure import Entra
+from services.broker.clients_google import GoogleTokens
 from services.broker.config import BrokerSettings
 from services.broker.hardening import harden
+from services.broker.model.cloud_key import AZURE_PURPOSE, GCP_PURPOSE
 from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 from services.broker.rewrapping import Rewrapper
 from services.broker.rpc import BrokerRpc
 from services.broker.signing import Signer
-from services.broker.usecases import Desk
+from services.broker.usecases import Desk, TokenGiver
 
 _THREADS = 8
 
@@ -30,7 +33,11 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     opener = Opener(kms, KeyCache(monotonic))
     mesh.revocations.on_entry = opener.revoked
     used = UsedGrants(mesh.clock.wall_seconds())
-    desk = Desk(opener, Sts(threads, settings.aws), used, mesh.clock)
+    tokens: dict[str, TokenGiver] = {
+        AZURE_PURPOSE: Entra(threads, settings.azure),
+        GCP_PURPOSE: GoogleTokens(threads, settings.google),
+    }
+    desk = Desk(opener, Sts(threads, settings.aws), used, mesh.clock, tokens)
     rpc = BrokerRpc(desk, Rewrapper(kms, used, mesh.clock), Signer(opener, used, mesh.clock))
     mesh.follow_revocations()
     try:

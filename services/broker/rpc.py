@@ -7,6 +7,7 @@ from uuid import UUID
 
 from recoup.broker.v1 import broker_service_pb2 as pb
 from recoup.broker.v1 import broker_service_pb2_grpc
+from services._mesh.clouds import CloudToken
 from services._mesh.kms.interface import Kek, KeyService, SecretContext
 from services._mesh.times import stamp
 from services.broker import usecases
@@ -25,6 +26,15 @@ class BrokerRpc(broker_service_pb2_grpc.BrokerServiceServicer):
 
     async def OpenCredential(self, request: pb.OpenCredentialRequest, context: Context) -> pb.OpenCredentialResponse:
         opened = await usecases.open_credential(self._desk, request.sealed_credential)
+        if isinstance(opened, CloudToken):
+            return pb.OpenCredentialResponse(
+                token=pb.CloudToken(
+                    access_token=opened.access_token,
+                    expires_at=stamp(opened.expires_at),
+                    scope_id=opened.scope_id,
+                    source_identity=opened.source_identity,
+                )
+            )
         session = opened.session
         return pb.OpenCredentialResponse(
             aws=pb.AwsSession(

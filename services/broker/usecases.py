@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from services._mesh.aws import Failure
 from services._mesh.clock import Clock
+from services._mesh.clouds import CloudToken
 from services._mesh.context import current
 from services._mesh.errors import Denied, Reason, Unavailable, WrongState
 from services._mesh.grants import CredentialScope, Grant
 from services._mesh.kms.interface import EnvelopeBroken, SecretContext
 from services.broker.clients import AssumeFailed, CloudSession, Sts
-from services.broker.model import base_key
+from services.broker.model import base_key, cloud_key
 from services.broker.model.ages import require_young
 from services.broker.model.base_key import BaseKey
+from services.broker.model.cloud_key import AZURE_PURPOSE, GCP_PURPOSE, SEALED_FOR, CloudKey
 from services.broker.model.purposes import ROLE_OF, session_policy
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 
+T = TypeVar("T")
+_CLOUDS = {AZURE_PURPOSE: "Azure", GCP_PURPOSE: "Google Cloud"}
+
 log = logging.getLogger(__name__)
+
+
+class TokenGiver(Protocol):
+    """A cloud's token service."""
+
+    async def token(self, key: CloudKey) -> tuple[str, float]:
+        """A token, and when it ends in seconds since the epoch. Raises AssumeFailed."""
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What the broker works with."""
+    """What the broker works with. `tokens` are the token services by what a credential is sealed for."""
 
     opener: Opener
     sts: Sts
     used: UsedGrants
     clock: Clock
+    tokens: Mapping[str, TokenGiver] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +59,16 @@ class Opened:
     source_identity: str
 
 
-async def open_credential(desk: Desk, sealed: bytes) -> Opened:
-    """Open the grant's credential and assume its role under its session policy.
+async def open_credential(desk: Desk, sealed: bytes) -> Opened | CloudToken:
+    """Open the grant's credential and assume its role under its session policy; or get Azure's or Google's token.
 
     Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE,
     KMS_KEY_UNUSABLE, CLOUD_REFUSED), Unavailable (CREDENTIAL_TOO_OLD, KMS_UNAVAILABLE, KMS_KEY_UNUSABLE,
     CLOUD_THROTTLED, CLOUD_UNREACHABLE).
     """
     grant, scope = _take_grant(desk)
+    if scope.purpose in SEALED_FOR:
+        return await _open_token(desk, sealed, grant, scope)
     policy = session_policy(scope.purpose, scope.statements)
     base = await _open(desk, sealed, grant.organization_id, scope.credential_id)
     role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
@@ -61,6 +79,23 @@ async def open_credential(desk: Desk, sealed: bytes) -> Opened:
         raise _cloud_problem(failed, scope.account) from None
     log.info("opened a credential", extra={"purpose": scope.purpose, "grant": grant.jti, "role_arn": role_arn})
     return Opened(session, role_arn, identity)
+
+
+async def _open_token(desk: Desk, sealed: bytes, grant: Grant, scope: CredentialScope) -> CloudToken:
+    """A token for one scope that the credential was sealed for. Such a token can't be shaped by actions."""
+    purpose = SEALED_FOR[scope.purpose]
+    if scope.statements:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names actions, and the purpose has none.")
+    giver = desk.tokens[purpose]
+    key = await _opened(desk, sealed, grant.organization_id, scope.credential_id, purpose, cloud_key.parse)
+    key.require(scope.account)
+    try:
+        token, ends_at = await giver.token(key)
+    except AssumeFailed as failed:
+        raise _cloud_problem(failed, scope.account, _CLOUDS[purpose]) from None
+    identity = f"{scope.purpose}-{grant.subject}"
+    log.info("opened a credential", extra={"purpose": scope.purpose, "grant": grant.jti, "scope": scope.account})
+    return CloudToken(token, scope.account, identity, datetime.fromtimestamp(ends_at, UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +112,8 @@ class Probe:
 async def probe_credential(desk: Desk, sealed: bytes) -> Probe:
     """Try the grant's role without an external id, with a wrong one, and with the right one."""
     grant, scope = _take_grant(desk)
+    if scope.purpose not in ROLE_OF:
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant's purpose has no role.")
     base = await _open(desk, sealed, grant.organization_id, scope.credential_id)
     role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
     identity = f"probe-{grant.subject}"
@@ -100,7 +137,7 @@ def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
     grant = current().grant
     if grant is None or grant.credential is None:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names no credential.")
-    if grant.credential.purpose not in ROLE_OF:
+    if grant.credential.purpose not in ROLE_OF and grant.credential.purpose not in SEALED_FOR:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names an unknown purpose.")
     desk.used.use(grant.jti, grant.issued_at, desk.clock.wall_seconds())
     require_young(grant.credential, desk.clock.now())
@@ -108,11 +145,18 @@ def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
 
 
 async def _open(desk: Desk, sealed: bytes, organization_id: UUID, credential_id: UUID) -> BaseKey:
-    """The base key. The context comes from the grant, never from the envelope or its row."""
-    context = SecretContext(organization_id, credential_id, base_key.PURPOSE)
+    """The base key."""
+    return await _opened(desk, sealed, organization_id, credential_id, base_key.PURPOSE, base_key.parse)
+
+
+async def _opened(
+    desk: Desk, sealed: bytes, organization_id: UUID, credential_id: UUID, purpose: str, parse: Callable[[bytearray], T]
+) -> T:
+    """What is sealed. The context comes from the grant, never from the envelope or its row."""
+    context = SecretContext(organization_id, credential_id, purpose)
     try:
-        return base_key.parse(await desk.opener.open(sealed, context))
-    except (EnvelopeBroken, ValueError, KeyError):
+        return parse(await desk.opener.open(sealed, context))
+    except (EnvelopeBroken, ValueError, KeyError, AttributeError):
         raise WrongState(
             Reason.ERROR_REASON_CREDENTIAL_UNOPENABLE,
             "The credential doesn't open. Connect the cloud scope again.",
@@ -120,14 +164,14 @@ async def _open(desk: Desk, sealed: bytes, organization_id: UUID, credential_id:
         ) from None
 
 
-def _cloud_problem(failed: AssumeFailed, account: str) -> WrongState | Unavailable:
-    metadata = {"code": failed.code, "account": account, "operation": "sts:AssumeRole"}
+def _cloud_problem(failed: AssumeFailed, account: str, cloud: str = "AWS") -> WrongState | Unavailable:
+    operation = "sts:AssumeRole" if cloud == "AWS" else "token"
+    metadata = {"code": failed.code, "account": account, "operation": operation}
     if failed.failure is Failure.THROTTLED:
-        return Unavailable(Reason.ERROR_REASON_CLOUD_THROTTLED, "AWS throttles sts:AssumeRole.", metadata)
+        return Unavailable(Reason.ERROR_REASON_CLOUD_THROTTLED, f"{cloud} throttles {operation}.", metadata)
     if failed.failure in (Failure.UNREACHABLE, Failure.AMBIGUOUS):
-        return Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, "AWS doesn't answer sts:AssumeRole.", metadata)
-    return WrongState(
-        Reason.ERROR_REASON_CLOUD_REFUSED,
-        f"AWS refuses to let us assume the role ({failed.code}). Check its trust policy and external id.",
-        metadata,
-    )
+        return Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, f"{cloud} doesn't answer {operation}.", metadata)
+    said = f"AWS refuses to let us assume the role ({failed.code}). Check its trust policy and external id."
+    if cloud != "AWS":
+        said = f"{cloud} refuses our credential ({failed.code}). Check the connection: it says what to do."
+    return WrongState(Reason.ERROR_REASON_CLOUD_REFUSED, said, metadata)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from services._mesh.docs import write_or_check
 from services.scanner.detections import DETECTIONS
+from services.scanner.detections.announced import AZURE, AZURE_DISCOVERY, GCP, GCP_DISCOVERY
 from services.scanner.detections.base import Detection
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "DETECTIONS.md"
@@ -23,7 +24,16 @@ def page() -> str:
     ]
     for detection in DETECTIONS:
         lines += _entry(detection)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_announced()])
+
+
+def _announced() -> list[str]:
+    """What connections of other clouds are asked for."""
+    lines = ["## Azure and Google Cloud", "Nothing is detected there yet. What connections are asked for:", ""]
+    for discovery, announced in ((AZURE_DISCOVERY, AZURE), (GCP_DISCOVERY, GCP)):
+        lines.append(f"- to see what there is, and what is allowed: {_codes(discovery)}")
+        lines += [f"- for `{name}`: {_codes(permissions)}" for name, permissions in announced.items()]
+    return [*lines, ""]
 
 
 def _entry(detection: Detection) -> list[str]:

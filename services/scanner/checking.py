@@ -14,8 +14,10 @@ from services._mesh.errors import Reason, Unavailable
 from services._mesh.jobs import Job
 from services._mesh.uow import UnitOfWork
 from services.scanner.clients.aws_probes import probe
+from services.scanner.cloud_checking import see_cloud
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
-from services.scanner.model.health import Health
+from services.scanner.model.health import Health, Seen
 from services.scanner.policies.aws import READS, act_permissions
 from services.scanner.store import connections, scans
 from services.scanner.usecases.kinds import CHECK, VERIFY, gives_up_at
@@ -35,12 +37,13 @@ async def verify(tools: Tools, job: ClaimedJob) -> None:
     """
     async with job.begin() as work:
         found = await connections.get_connection(work.connection, job.subject_id)
-    roles, permissions = await look(tools, job, found)
+    seen = await _see(tools, job, found)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
-        health = Health.of(before, roles, permissions)
+        health = Health.of(before, seen.roles, seen.permissions, seen.discovered)
         if before.state is ConnectionState.ACTIVE and not health.is_certain:
-            raise Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, health.problem, {"operation": "sts:AssumeRole"})
+            operation = "sts:AssumeRole" if before.provider is Provider.AWS else "check"
+            raise Unavailable(Reason.ERROR_REASON_CLOUD_UNREACHABLE, health.problem, {"operation": operation})
         await _record(work, health)
         await job.finish(work)
 
@@ -59,10 +62,10 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
     if before.verified_at is None:
         await _wait_or_expire(tools, job, before)
         return
-    roles, permissions = await look(tools, job, before)
+    seen = await _see(tools, job, before)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
-        health = Health.of(before, roles, permissions)
+        health = Health.of(before, seen.roles, seen.permissions, seen.discovered)
         if health.is_certain and before.state is not ConnectionState.VERIFYING:
             await _record(work, health)
             await job.postpone(work, min([work.now + timedelta(hours=tools.check_hours), *deadlines.ahead(work.now)]))
@@ -104,6 +107,13 @@ async def _record(work: UnitOfWork, health: Health) -> None:
         },
         "FAILED" if marked.problem else "OK",
     )
+
+
+async def _see(tools: Tools, job: ClaimedJob, found: Connection) -> Seen:
+    """Look at a connection's cloud, whichever it is."""
+    if found.provider is Provider.AWS:
+        return Seen(*await look(tools, job, found))
+    return await see_cloud(tools.desk, tools.clouds[found.provider], job, found)
 
 
 async def look(tools: Tools, job: ClaimedJob, found: Connection) -> tuple[list[RoleCheck], list[PermissionCheck]]:

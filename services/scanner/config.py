@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from services._mesh.aws import AwsSettings
+from services._mesh.clouds import AzureSettings, GoogleSettings
 from services._mesh.config import Between, Matches, SecretFile
 from services._mesh.kms.opening import KmsSettings
 from services._mesh.settings import MeshSettings
@@ -53,5 +54,7 @@ class ScannerWorkerSettings(MeshSettings):
     """The scanner-worker process."""
 
     aws: AwsSettings = field(default_factory=AwsSettings)
+    azure: AzureSettings = field(default_factory=AzureSettings)
+    google: GoogleSettings = field(default_factory=GoogleSettings)
     reading: ReadingSettings = field(default_factory=ReadingSettings)
     checking: CheckingSettings = field(default_factory=CheckingSettings)

@@ -41,6 +41,8 @@ connections = Table(
     Column("verified_at", _Moment),
     Column("permission_checks", JSONB, nullable=False),
     Column("checked_at", _Moment),
+    Column("identity", JSONB, nullable=False),
+    Column("discovered", JSONB, nullable=False),
 )
 
 credentials = Table(

@@ -11,20 +11,52 @@ from uuid import UUID
 from recoup.mesh.v1 import resource_pb2
 from recoup.scanner.v1 import scanner_pb2 as pb
 from recoup.scanner.v1 import scanner_service_pb2
+from services._mesh.errors import invalid_field
 from services._mesh.times import moment, stamp
+from services.scanner.model.cloud import Identity, Provider
 from services.scanner.model.connection import Account, Connection, NewConnection, PermissionCheck, RoleCheck
 from services.scanner.model.suppression import Suppression
 
 
 def new_connection(request: scanner_service_pb2.CreateConnectionRequest) -> NewConnection:
-    """What a person gives to connect a cloud scope."""
+    """What a person gives to connect a cloud scope. Raises Invalid where it is of several clouds."""
+    provider, scopes, identity = Provider.AWS, [], Identity()
+    azure_secret = {"client_secret": request.azure_client_secret, "certificate": request.azure_certificate}
+    gcp_secret = {"key": request.gcp_service_account_key}
+    if request.HasField("azure"):
+        public = {"tenant_id": request.azure.tenant_id.lower(), "client_id": request.azure.client_id.lower()}
+        provider, identity = Provider.AZURE, Identity(public, azure_secret)
+        scopes = [Account(each.lower(), "", "") for each in request.azure.subscription_ids]
+    elif request.HasField("gcp"):
+        provider, identity = Provider.GCP, Identity({"service_account": request.gcp.service_account}, gcp_secret)
+        scopes = [Account(each, "", "") for each in request.gcp.project_ids]
+    _require_one_cloud(request, provider)
+    accounts = [Account(a.account_id, a.scan_role_arn, a.act_role_arn) for a in request.aws_accounts] or scopes
     return NewConnection(
         request.display_name,
         request.aws_access_key_id,
         request.aws_secret_access_key,
-        tuple(Account(a.account_id, a.scan_role_arn, a.act_role_arn) for a in request.aws_accounts),
+        tuple(accounts),
         tuple(request.regions),
+        provider,
+        identity,
     )
+
+
+def _require_one_cloud(request: scanner_service_pb2.CreateConnectionRequest, provider: Provider) -> None:
+    """Raises Invalid for what belongs to another cloud than the one that is connected."""
+    others = {
+        "aws_accounts": (Provider.AWS, bool(request.aws_accounts)),
+        "azure": (Provider.AZURE, request.HasField("azure")),
+        "azure_client_secret": (Provider.AZURE, bool(request.azure_client_secret)),
+        "azure_certificate": (Provider.AZURE, bool(request.azure_certificate)),
+        "gcp": (Provider.GCP, request.HasField("gcp")),
+        "gcp_service_account_key": (Provider.GCP, bool(request.gcp_service_account_key)),
+    }
+    for field, (its, is_given) in others.items():
+        if is_given and its is not provider:
+            rule = f"is {its.brand}'s, and the connection is one of {provider.brand}; make a connection for each cloud"
+            raise invalid_field(field, rule)
 
 
 def role_checks(found: Sequence[RoleCheck]) -> list[pb.RoleCheck]:
@@ -62,11 +94,15 @@ def connection(found: Connection) -> pb.Connection:
         connection_id=str(found.connection_id),
         organization_id=str(found.organization_id),
         display_name=found.display_name,
-        provider="aws",
+        provider=found.provider.value,
         aws_accounts=[
             pb.AwsAccount(account_id=a.account_id, scan_role_arn=a.scan_role_arn, act_role_arn=a.act_role_arn)
             for a in found.accounts
+            if found.provider is Provider.AWS
         ],
+        azure=_azure(found),
+        gcp=_gcp(found),
+        discovered=[pb.CloudScope(scope_id=s.scope_id, display_name=s.display_name) for s in found.discovered],
         regions=found.regions,
         external_id=found.external_id,
         credential_id=str(found.credential_id),
@@ -80,6 +116,23 @@ def connection(found: Connection) -> pb.Connection:
         permission_checks=permission_checks(found.permission_checks),
         checked_at=stamp(found.checked_at),
     )
+
+
+def _azure(found: Connection) -> pb.AzureCloud | None:
+    if found.provider is not Provider.AZURE:
+        return None
+    return pb.AzureCloud(
+        tenant_id=found.identity["tenant_id"],
+        client_id=found.identity["client_id"],
+        subscription_ids=[account.account_id for account in found.accounts],
+    )
+
+
+def _gcp(found: Connection) -> pb.GcpCloud | None:
+    if found.provider is not Provider.GCP:
+        return None
+    projects = [account.account_id for account in found.accounts]
+    return pb.GcpCloud(service_account=found.identity["service_account"], project_ids=projects)
 
 
 def scan(row: Any, units: Sequence[Any], *, with_coverage: bool) -> pb.Scan:

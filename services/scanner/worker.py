@@ -11,10 +11,13 @@ from services._mesh.process import Mesh, run
 from services._mesh.threads import BoundedThreads
 from services._mesh.worker import Handler
 from services.scanner import checking, rotating, sealing, working
+from services.scanner.clients.azure import AzureReader
 from services.scanner.clients.feed import Feed
+from services.scanner.clients.google import GoogleReader
 from services.scanner.clients.peers import Broker, Pricing, Registry
 from services.scanner.clients.rewrapping import Keeper, Wrapper
 from services.scanner.config import ScannerWorkerSettings
+from services.scanner.model.cloud import Provider
 from services.scanner.model.rewrapping import REWRAP
 from services.scanner.model.rotation import ROTATE
 from services.scanner.sealing import Rotating
@@ -35,6 +38,10 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         settings.aws,
         Registry(mesh.channels.to("scanner")),
         settings.checking.every_hours,
+        {
+            Provider.AZURE: AzureReader(threads, settings.azure),
+            Provider.GCP: GoogleReader(threads, settings.google),
+        },
     )
     feed = Feed(mesh.channels.to("identity"))
     handlers: dict[str, Handler] = {

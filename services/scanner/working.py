@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from services._mesh.aws import AwsCredentials, AwsSettings
@@ -14,9 +14,11 @@ from services._mesh.errors import Problem, Reason
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import UnitOfWork
 from services.scanner.clients.aws import RegionReader
+from services.scanner.clients.clouds import CloudReader
 from services.scanner.clients.peers import Broker, Pricing, Registry
 from services.scanner.detections.judging import judge_all, skus_of
 from services.scanner.model import ledger
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Connection
 from services.scanner.model.estate import resources_of
 from services.scanner.model.ledger import Entry
@@ -44,6 +46,7 @@ class Tools:
     aws: AwsSettings
     registry: Registry
     check_hours: float = 24.0
+    clouds: Mapping[Provider, CloudReader] = field(default_factory=dict)
 
 
 async def scan(tools: Tools, job: ClaimedJob) -> None:

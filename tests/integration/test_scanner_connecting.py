@@ -15,6 +15,8 @@ from recoup.scanner.v1 import connecting_service_pb2 as pb
 from services._mesh.context import entered
 from services._mesh.errors import Invalid
 from services._mesh.uow import Store
+from services.scanner.cloud_checking import READS
+from services.scanner.model.cloud import Provider
 from services.scanner.rpc.connecting import ConnectingRpc
 from services.scanner.usecases.connecting import KeyRules, check_key
 from tests.support.identity import MovableClock
@@ -23,6 +25,7 @@ from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("scanner")
 
+SUBSCRIPTION = "33333333-3333-4333-8333-333333333333"
 BASE_USER = "arn:aws:iam::111111111111:user/recoup-base"
 
 
@@ -161,3 +164,48 @@ async def test_long_lived_keys_are_taken_only_where_the_organization_allows_them
     await desk.set_static_keys("FORBIDDEN")
     assert "no long-lived keys" in await desk.key_refused(key, static_keys=True)
     assert await desk.events() == ["scanner.static_keys.set"] * 2
+
+
+async def test_the_roles_of_other_clouds_are_written_in_their_own_ways(desk: Desk) -> None:
+    azure: Any = {"principal_arn": "", "provider": pb.CLOUD_PROVIDER_AZURE, "scope_ids": [SUBSCRIPTION]}
+    found = await desk.plan(**azure)
+    (role,) = found.roles
+    assert (role.name, role.use, role.trust_policy, found.external_id) == ("RecoupRead", "scan", "", "")
+    made = json.loads(found.document)
+    assert made == json.loads(role.policy)
+    assert made["AssignableScopes"] == [f"/subscriptions/{SUBSCRIPTION}"]
+    assert made["Actions"] == list(READS[Provider.AZURE])
+    assert made["DataActions"] == made["NotActions"] == []
+    bicep = (await desk.plan(**azure, format=pb.POLICY_FORMAT_BICEP)).document
+    assert all(f"        '{action}'\n" in bicep for action in made["Actions"])
+    assert (await desk.plan(**azure, format=pb.POLICY_FORMAT_TERRAFORM)).document.count(SUBSCRIPTION) == 3
+    google: Any = {"principal_arn": "", "provider": pb.CLOUD_PROVIDER_GCP, "scope_ids": ["acme-prod"]}
+    made = json.loads((await desk.plan(**google)).document)
+    assert made["includedPermissions"] == list(READS[Provider.GCP])
+    written = (await desk.plan(**google, format=pb.POLICY_FORMAT_YAML)).document
+    assert [line[2:] for line in written.splitlines() if line.startswith("- ")] == made["includedPermissions"]
+    assert 'toset(["acme-prod"])' in (await desk.plan(**google, format=pb.POLICY_FORMAT_TERRAFORM)).document
+    assert await desk.events() == ["scanner.connection.plan"] * 6
+
+
+def test_other_clouds_are_read_and_nothing_else() -> None:
+    """No data, no keys, no change: by the last word of each operation, and by what it is about."""
+    assert all(action.endswith("/read") and "*" not in action for action in READS[Provider.AZURE])
+    assert all(permission.rpartition(".")[2] in ("list", "get") for permission in READS[Provider.GCP])
+    assert not any("listkeys" in each.lower() or "blob" in each.lower() for each in READS[Provider.AZURE])
+    assert [each for each in READS[Provider.GCP] if each.endswith(".get")] == ["resourcemanager.projects.get"]
+
+
+async def test_what_only_aws_has_isnt_planned_for_another_cloud(desk: Desk) -> None:
+    azure: Any = {"principal_arn": "", "provider": pb.CLOUD_PROVIDER_AZURE}
+    assert await desk.refused(**{**azure, "principal_arn": BASE_USER}) == (
+        "principal_arn", "must be empty: it is AWS's, and the plan is for Azure",
+    )  # fmt: skip
+    assert (await desk.refused(**azure, bill_bucket="b"))[0] == "bill_bucket"
+    field, rule = await desk.refused(**azure, action_types=["aws.ebs.convert_gp3"])
+    assert (field, "no action is offered for Azure yet" in rule) == ("action_types", True)
+    assert await desk.refused(**azure, format=pb.POLICY_FORMAT_YAML) == (
+        "format", "must be JSON or TERRAFORM or BICEP for Azure",
+    )  # fmt: skip
+    assert (await desk.refused(format=pb.POLICY_FORMAT_BICEP))[0] == "format"
+    assert await desk.events() == []

@@ -16,10 +16,11 @@ from services._mesh import failpoints
 from services._mesh.context import entered
 from services._mesh.envelope import open_envelope, parse, rewrap
 from services._mesh.errors import Denied, Unavailable, WrongState
-from services._mesh.kms.interface import Kek, KeyService, SecretContext
+from services._mesh.kms.interface import EnvelopeBroken, Kek, KeyService, SecretContext
 from services._mesh.revocations import RevocationKind
 from services.scanner.clients.rewrapping import Keeper, Wrapper
-from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection
+from services.scanner.model.cloud import Identity, Provider
+from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection, NewConnection
 from services.scanner.model.kek import KekState, RegisteredKek
 from services.scanner.model.rewrapping import BATCH, REWRAP, Moved, Sealed, SealedBatch
 from services.scanner.rpc.secrets_posture import SecretsRpc
@@ -27,7 +28,7 @@ from services.scanner.usecases import rewrapping
 from services.scanner.usecases.keks import count_uses
 from tests.support.kms import RING
 from tests.support.postgres import TestDatabase
-from tests.support.sealing import Sealing, sealing_parts
+from tests.support.sealing import BY_RULE, Sealing, sealing_parts
 from tests.support.things import ACME, GLOBEX, context
 
 pytestmark = pytest.mark.services("scanner", "identity")
@@ -46,6 +47,21 @@ async def parts(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Sealing
 
 def secret(made: Connection) -> SecretContext:
     return SecretContext(made.organization_id, made.credential_id, CREDENTIAL_PURPOSE)
+
+
+async def test_a_credential_of_another_cloud_moves_under_its_own_purpose(parts: Sealing) -> None:
+    identity = Identity({"tenant_id": "t", "client_id": "c"}, {"client_secret": "s" * 40})
+    made = await parts.make(NewConnection("acme", "", "", (), (), Provider.AZURE, identity), ACME, BY_RULE)
+    await parts.register(1)
+    await parts.rotate()
+    (job_id,) = await parts.jobs(REWRAP)
+    await parts.settle(job_id)
+    envelope = await parts.envelope(made.credential_id)
+    assert parse(envelope).kek.reference == f"{RING}/acme/1"
+    opened = await open_envelope(envelope, SecretContext(ACME, made.credential_id, "azure.credential"), parts.kms)
+    assert b"client_secret" in opened
+    with pytest.raises(EnvelopeBroken):
+        await open_envelope(envelope, secret(made), parts.kms)
 
 
 async def keks_of(parts: Sealing, made: list[Connection]) -> set[str]:

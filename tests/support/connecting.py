@@ -6,7 +6,7 @@ Stood in for are identity and the calls between processes: who may open what is 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from recoup_local.cloud.launch import CloudEndpoints
 from services._mesh.aws import AwsCredentials, AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock, monotonic
+from services._mesh.clouds import CloudToken
 from services._mesh.context import entered
 from services._mesh.grants import read_own_grant
 from services._mesh.job_rpc import leased
@@ -34,6 +35,8 @@ from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 from services.scanner import checking
+from services.scanner.clients.clouds import CloudReader
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Account, Connection, NewConnection, RoleCheck
 from services.scanner.policies.aws import plan_roles
 from services.scanner.store import connections as store
@@ -46,6 +49,9 @@ from tests.support.bills import Active
 from tests.support.kms import KEK, CarelessKms
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, MovableClock, context, keys
+
+# Token services by what a credential is sealed for, and readers by their cloud.
+Others = tuple[Mapping[str, broker.TokenGiver], Mapping[Provider, CloudReader]]
 
 REGION = "us-east-1"
 SCAN_ARN = f"arn:aws:iam::{PAYER_ACCOUNT}:role/RecoupScan"
@@ -111,8 +117,18 @@ class Peers:
         """A session, from the broker's own use case."""
         sealed = await self.fetch_sealed(grant, credential_id)
         with entered(context(None, grant=read_own_grant(grant))):
-            made = (await broker.open_credential(self._desk, sealed)).session
+            opened = await broker.open_credential(self._desk, sealed)
+        assert isinstance(opened, broker.Opened)
+        made = opened.session
         return AwsCredentials(made.access_key_id, made.secret_access_key, made.session_token)
+
+    async def open_token(self, grant: str, credential_id: str) -> CloudToken:
+        """A token, from the broker's own use case."""
+        sealed = await self.fetch_sealed(grant, credential_id)
+        with entered(context(None, grant=read_own_grant(grant))):
+            opened = await broker.open_credential(self._desk, sealed)
+        assert isinstance(opened, CloudToken)
+        return opened
 
     async def probe(self, grant: str, sealed: bytes) -> RoleCheck:
         """How a role answers, from the broker's own use case."""
@@ -148,8 +164,12 @@ class Office:
             "accounts": (account,),
             "regions": (REGION,),
         }
+        return await self.make(NewConnection(**{**facts, **changes}))
+
+    async def make(self, given: NewConnection) -> Connection:
+        """Connect what is given."""
         with entered(context(ACME, "scanner.connection.create")) as call:
-            sealed = await connections.seal_connection(self.api, self.sealer, NewConnection(**{**facts, **changes}))
+            sealed = await connections.seal_connection(self.api, self.sealer, given)
             async with self.api.begin(ACME, call) as work:
                 return await connections.create_connection(work, self.planner, self.rules, sealed)
 
@@ -201,8 +221,10 @@ def of(checks: Sequence[Any], use: str) -> set[str]:
 
 
 @asynccontextmanager
-async def opened(database: TestDatabase, cloud: Cloud, folder: Path) -> AsyncIterator[Office]:
-    """The scanner at work on a database that has its migrations."""
+async def opened(
+    database: TestDatabase, cloud: Any, folder: Path, others: Callable[[BoundedThreads], Others] = lambda _: ({}, {})
+) -> AsyncIterator[Office]:
+    """The scanner at work on a database that has its migrations. `others` are the parts of other clouds than AWS."""
     clock, kms = MovableClock(), CarelessKms()
     api, worker, dispatch = (database.role(f"scanner_{name}") for name in ("api", "worker", "dispatcher"))
     threads, key_and_trust = BoundedThreads(8, "test"), keys(folder, "scanner")
@@ -211,8 +233,9 @@ async def opened(database: TestDatabase, cloud: Cloud, folder: Path) -> AsyncIte
     policies = Policies(store_of_api, Active())  # type: ignore[arg-type]  # It stands in.
     kinds = {VERIFY: policies.verify, CHECK: policies.check}
     desk = JobDesk(store_of_api, dispatch, key, trust, clock, kinds, issuer="scanner", profile="local")
-    settings = AwsSettings(cloud.endpoints.url)
-    broker_desk = broker.Desk(Opener(kms, KeyCache(monotonic)), Sts(threads, settings), UsedGrants(0.0), Clock())
+    settings, (tokens, clouds) = AwsSettings(cloud.endpoints.url if cloud else ""), others(threads)
+    opener = Opener(kms, KeyCache(monotonic))
+    broker_desk = broker.Desk(opener, Sts(threads, settings), UsedGrants(0.0), Clock(), tokens)
     planner = Planner(key, "scanner", clock)
     peers: Any = Peers(store_of_api, broker_desk, planner)
     unused: Any = None
@@ -222,7 +245,8 @@ async def opened(database: TestDatabase, cloud: Cloud, folder: Path) -> AsyncIte
 
     yield Office(
         database, clock, cloud, store_of_api, Store(worker, "scanner", clock), planner, desk,
-        Tools(peers, peers, unused, threads, settings, peers), Sealer(kms, kek), KeyRules(static_keys=True),
+        Tools(peers, peers, unused, threads, settings, peers, clouds=clouds), Sealer(kms, kek),
+        KeyRules(static_keys=True),
     )  # fmt: skip
     threads.close()
     for role in (api, worker, dispatch):

@@ -101,12 +101,16 @@ class Sealing:
 
     async def connect(self, organization: UUID = ACME, kek: Kek = BY_RULE, name: str = "prod") -> Connection:
         """A connection with its sealed credential."""
+        account = Account("1" * 12, f"arn:aws:iam::{'1' * 12}:role/scan", "")
+        given = NewConnection(name, "AKIA" + "A" * 16, "s" * 40, (account,), ("us-east-1",))
+        return await self.make(given, organization, kek)
+
+    async def make(self, given: NewConnection, organization: UUID, kek: Kek) -> Connection:
+        """Connect what is given."""
 
         async def under(_: UUID) -> Kek:
             return kek
 
-        account = Account("1" * 12, f"arn:aws:iam::{'1' * 12}:role/scan", "")
-        given = NewConnection(name, "AKIA" + "A" * 16, "s" * 40, (account,), ("us-east-1",))
         with entered(context(organization, "scanner.connection.create", rpc="scanner/CreateConnection")):
             sealed = await connections.seal_connection(self.api, Sealer(self.ring.sealing, under), given)
             async with self.api.begin() as work:

@@ -62,6 +62,8 @@ GENERATED = "whsec_Z2VuZXJhdGVkIGJ5IHRoZSBzZXJ2aWNlLCBvbmNl"
 ENDING = {**KEY, "state": "KEY_STATE_RETIRING", "endsAt": "2026-03-02T08:30:00Z"}
 CONNECTION = {
     "state": "CONNECTION_STATE_ACTIVE",
+    "provider": "aws",
+    "discovered": [],
     "problem": "RecoupAct no longer allows it",
     "checkedAt": "2026-03-01T08:30:00Z",
     "roleChecks": [{"roleArn": "arn:aws:iam::111111111111:role/RecoupAct", "withExternalId": "ALLOWED"}],

@@ -22,7 +22,7 @@ KEY = json.dumps({"AccessKey": {"AccessKeyId": "AKIA" + "B" * 16, "SecretAccessK
 AWS = ("connect", "aws", "--name", "acme", "--role", ROLE, "--region", "eu-west-1")
 ASKED = {
     "connectionId": "c1", "displayName": "acme", "provider": "aws", "etag": "e1", "problem": "", "roleChecks": [],
-    "permissionChecks": [],
+    "permissionChecks": [], "discovered": [],
 }  # fmt: skip
 
 
@@ -114,6 +114,35 @@ def test_a_key_comes_by_stdin_or_a_file_and_never_shows(
         assert done.exit_code == DONE, done.output
         assert SECRET not in done.output
     assert [body["awsSecretAccessKey"] for body in gateway.asked("/connections")] == [SECRET] * 2
+
+
+def test_azure_and_google_cloud_are_connected_alike(serve: Callable[..., Gateway], tmp_path: Path) -> None:
+    gateway, file = serve(), tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    ids = ("--tenant", "t", "--client", "c", "--subscription", "s1", "--subscription", "s2")
+    done = run("connect", "azure", "--name", "acme", *ids, "--secret-file", str(file))
+    assert done.exit_code == DONE, done.output
+    assert gateway.asked("/connectionPlans") == [
+        {"provider": "CLOUD_PROVIDER_AZURE", "format": "POLICY_FORMAT_JSON", "scopeIds": ["s1", "s2"]}
+    ]
+    assert gateway.asked("/connections") == [
+        {
+            "displayName": "acme", "azure": {"tenantId": "t", "clientId": "c", "subscriptionIds": ["s1", "s2"]},
+            "azureClientSecret": SECRET, "azureCertificate": "",
+        }
+    ]  # fmt: skip
+    google = ("connect", "gcp", "--name", "acme", "--project", "p", "--key-file", "-")
+    again = run(*google, stdin=KEY)
+    assert (again.exit_code, gateway.asked("/connections")[1]["gcpServiceAccountKey"]) == (DONE, KEY)
+    assert SECRET not in done.output + again.output
+    for cloud, style in (("azure", "bicep"), ("gcp", "yaml")):
+        made = run("connect", cloud, "--print-policy", "--format", style)
+        assert (made.stdout, gateway.asked("/connectionPlans")[-1]["format"]) == (
+            "the roles\n", f"POLICY_FORMAT_{style.upper()}",
+        )  # fmt: skip
+    both = run("connect", "azure", "--name", "acme", *ids, "--secret-file", "-", "--certificate-file", "-")
+    assert (both.exit_code, "--secret-file or --certificate-file" in both.stderr) == (WRONG_USE, True)
+    assert "--key-file" in run("connect", "gcp", "--name", "acme").stderr
 
 
 @pytest.mark.parametrize(

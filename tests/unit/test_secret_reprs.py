@@ -11,13 +11,17 @@ import pytest
 from recoup_local.cloud.estate.roles import BaseUser
 from recoup_local.cloud.launch import AdminKey
 from services._mesh.aws import AwsCredentials
+from services._mesh.clouds import CloudToken
 from services.broker.clients import CloudSession
 from services.broker.model.base_key import BaseKey, parse
+from services.broker.model.cloud_key import CloudKey
+from services.scanner.model.cloud import Identity, Provider
 from services.scanner.model.connection import NewConnection, SealedConnection
 from services.scanner.model.key import KeyPurpose, NewKey
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYcanary0001"
 NEW = NewConnection("acme", "AKIA", SECRET, (), ())
+IDENTITY = Identity({"client_id": "1"}, {"client_secret": SECRET})
 CARRIERS = (
     BaseKey("AKIA", SECRET, "external", {}),
     AwsCredentials("ASIA", SECRET, SECRET),
@@ -25,6 +29,10 @@ CARRIERS = (
     NEW,
     NewKey(UUID(int=1), KeyPurpose.AI, b"sealed", SECRET),
     SealedConnection(NEW, "external", UUID(int=1), b"sealed"),
+    IDENTITY,
+    NewConnection("acme", "", "", (), (), Provider.AZURE, IDENTITY),
+    CloudKey({"client_id": "1"}, {"client_secret": SECRET}, frozenset()),
+    CloudToken(SECRET, "scope", "identity", datetime.now(UTC)),
     BaseUser("arn", "AKIA", SECRET),
     AdminKey("1", "AKIA", SECRET),
 )

@@ -9,12 +9,20 @@ from services.scanner.model.connection import Account, NewConnection
 
 _ROLE = re.compile(r"arn:(?P<partition>aws[a-z-]*):iam::(?P<account>[0-9]{12}):role/[A-Za-z0-9+=,.@_/-]{1,512}")
 _KEY_ID, _SECRET = re.compile(r"[A-Z0-9]{16,128}"), re.compile(r"\S{16,256}")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
 
 
 def faults(given: NewConnection) -> Iterator[tuple[str, str]]:
     """Each field that is wrong, with its rule and the way out. Never says what a secret is."""
     yield from _key_faults(given)
+    if not given.accounts:
+        yield "aws_accounts", "must name an account with its role, or give azure or gcp in its stead"
+    if not given.regions:
+        yield "regions", "must name a region, such as eu-west-1"
+    for place, region in enumerate(given.regions):
+        if not _REGION.fullmatch(region):
+            yield f"regions[{place}]", f"must be a region of AWS such as eu-west-1, not {region}; correct it"
     yield from _account_faults(given.accounts, {partition_of(region) for region in given.regions})
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-CREDENTIAL_PURPOSE = "aws.base_key"
+from services.scanner.model.cloud import CloudScope, Identity, Provider, entry_fault, provider_of
+
+CREDENTIAL_PURPOSE = Provider.AWS.purpose
 
 
 class ConnectionState(enum.StrEnum):
@@ -24,7 +26,10 @@ class ConnectionState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An AWS account and the roles in it; `act_role_arn` is empty when the account is only read."""
+    """An AWS account and the roles in it; `act_role_arn` is empty when the account is only read.
+
+    Of Azure and Google Cloud it is a subscription or project, by its id, and has no roles.
+    """
 
     account_id: str
     scan_role_arn: str
@@ -40,6 +45,8 @@ class NewConnection:
     secret_access_key: str
     accounts: Sequence[Account]
     regions: Sequence[str]
+    provider: Provider = Provider.AWS
+    identity: Identity = field(default_factory=Identity)
 
     def __repr__(self) -> str:
         return f"NewConnection({self.display_name!r})"
@@ -47,7 +54,7 @@ class NewConnection:
 
 @dataclass(frozen=True, slots=True)
 class SealedConnection:
-    """A connection that is about to be made, with its credential in its envelope."""
+    """A connection that is about to be made, with its credential in its envelope. Only AWS has external ids."""
 
     given: NewConnection
     external_id: str
@@ -57,7 +64,10 @@ class SealedConnection:
 
 @dataclass(frozen=True, slots=True)
 class RoleCheck:
-    """What a verification saw of one role: "ALLOWED", "REFUSED" or "UNREACHABLE" for each attempt."""
+    """What a verification saw of one role: "ALLOWED", "REFUSED" or "UNREACHABLE" for each attempt.
+
+    Of Azure and Google Cloud, which have no external ids, it is an identity or a scope, and only the last is said.
+    """
 
     role_arn: str
     without_external_id: str
@@ -91,8 +101,12 @@ class PermissionCheck:
         """What to do; empty where nothing is to be done."""
         if self.outcome == "ALLOWED":
             return ""
+        provider = provider_of(self.role_arn)
         if self.outcome == "UNKNOWN":
-            return "AWS didn't say; check again in a moment"
+            return f"{provider.brand} didn't say; check again in a moment"
+        if provider is not Provider.AWS:
+            how = f"recoup connect {provider.value} --print-policy"
+            return f"Add {self.permission} to the role RecoupRead, and have it hold on {self.role_arn} ({how})"
         wanted = "" if self.use == "scan" else " --for ACTION_TYPE"
         role = self.role_arn.rpartition("/")[2]
         return f"Allow {self.permission} in the policy of {role} (recoup connect aws --print-policy{wanted})"
@@ -118,6 +132,9 @@ class Connection:
     verified_at: datetime | None
     permission_checks: Sequence[PermissionCheck] = ()
     checked_at: datetime | None = None
+    provider: Provider = Provider.AWS
+    identity: Mapping[str, str] = field(default_factory=dict)
+    discovered: Sequence[CloudScope] = ()
 
     @property
     def etag(self) -> str:
@@ -132,6 +149,10 @@ def judge(checks: Sequence[RoleCheck]) -> str:
     confused deputy problem, AWS IAM user guide).
     """
     for check in checks:
+        if provider_of(check.role_arn) is not Provider.AWS:
+            if said := entry_fault(check.role_arn, check.with_external_id, check.error_code):
+                return said
+            continue
         if "ALLOWED" in (check.without_external_id, check.with_wrong_external_id):
             return (
                 f"{check.role_arn} can be assumed without the external id. Add the condition "

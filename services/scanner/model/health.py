@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from services.scanner.model.cloud import CloudScope
 from services.scanner.model.connection import Connection, ConnectionState, PermissionCheck, RoleCheck, judge
 
 _NAMED = 5
 REFUSED = ("REFUSED", "LOST")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look at a connection's cloud saw: who lets us in, what is allowed, and which scopes there are."""
+
+    roles: Sequence[RoleCheck]
+    permissions: Sequence[PermissionCheck]
+    discovered: Sequence[CloudScope] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +28,20 @@ class Health:
     before: Connection
     roles: Sequence[RoleCheck]
     permissions: Sequence[PermissionCheck]
+    discovered: Sequence[CloudScope] = ()
 
     @classmethod
-    def of(cls, before: Connection, roles: Sequence[RoleCheck], seen: Sequence[PermissionCheck]) -> Health:
+    def of(
+        cls,
+        before: Connection,
+        roles: Sequence[RoleCheck],
+        seen: Sequence[PermissionCheck],
+        discovered: Sequence[CloudScope] = (),
+    ) -> Health:
         """A check against the one before: what was allowed and isn't is lost, and what nobody could say stays."""
         known = {check.name: check.outcome for check in before.permission_checks}
-        return cls(before, roles, [replace(c, outcome=_outcome(known.get(c.name), c.outcome)) for c in seen])
+        now = [replace(c, outcome=_outcome(known.get(c.name), c.outcome)) for c in seen]
+        return cls(before, roles, now, discovered)
 
     @property
     def is_certain(self) -> bool:
@@ -40,7 +58,7 @@ class Health:
         if self.before.state is ConnectionState.DISABLED:
             return ConnectionState.DISABLED
         is_new = self.before.verified_at is None
-        refused = judge(self.roles) or (is_new and self._lacks_reads)
+        refused = judge(self.roles) or self._names_nothing or (is_new and self._lacks_reads)
         return ConnectionState.FAILED if refused else ConnectionState.ACTIVE
 
     @property
@@ -50,7 +68,8 @@ class Health:
         What a role for acting never allowed is no fault: writing is allowed action type by action type.
         """
         lost = [c for c in self.permissions if c.use == "act" and c.outcome == "LOST"]
-        return judge(self.roles) or _said(self._lacks_reads, "lacks") or _said(lost, "no longer allows")
+        refused = judge(self.roles) or self._names_nothing
+        return refused or _said(self._lacks_reads, "lacks") or _said(lost, "no longer allows")
 
     @property
     def drift(self) -> list[str]:
@@ -58,6 +77,15 @@ class Health:
         allowed = {check.name for check in self.before.permission_checks if check.outcome == "ALLOWED"}
         lost = [c for c in self.permissions if c.outcome == "LOST" and c.name in allowed]
         return [*self._roles_lost(), *(f"{c.role_arn} no longer allows {c.permission}" for c in lost)]
+
+    @property
+    def _names_nothing(self) -> str:
+        """Why a connection without any scope isn't accepted: it was made to see which ones there are."""
+        if self.before.accounts:
+            return ""
+        kind = self.before.provider.scope_kind
+        found = ", ".join(scope.scope_id for scope in self.discovered[:_NAMED])
+        return f"It names no {kind}; it could read: {found or 'none'}. Connect again with those that are to be read."
 
     @property
     def _lacks_reads(self) -> list[PermissionCheck]:

@@ -11,7 +11,8 @@ from recoup.scanner.v1 import connecting_service_pb2_grpc
 from services._mesh.jobs import Planner
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner import wire
-from services.scanner.policies.rendering import PolicyFormat, render
+from services.scanner.model.cloud import Provider
+from services.scanner.policies.rendering import PolicyFormat, render, render_reading, require_format
 from services.scanner.usecases import connecting, connections
 from services.scanner.usecases.connecting import KeyRules, Wanted
 
@@ -26,12 +27,18 @@ class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
 
     async def PlanConnection(self, request: pb.PlanConnectionRequest, context: Context) -> pb.PlanConnectionResponse:
         bill = (request.bill_bucket, request.bill_prefix) if request.bill_bucket or request.bill_prefix else None
-        wanted = Wanted(request.principal_arn, tuple(request.action_types), bill)
+        wanted = Wanted(request.principal_arn, tuple(request.action_types), bill, _provider(request.provider))
         style = PolicyFormat.JSON
         if request.format:
             style = PolicyFormat(pb.PolicyFormat.Name(request.format).removeprefix("POLICY_FORMAT_"))
+        require_format(wanted.provider, style)
 
         async def decide(work: UnitOfWork) -> pb.PlanConnectionResponse:
+            if wanted.provider is not Provider.AWS:
+                await connecting.plan_reading(work, wanted, request.scope_ids)
+                name, policy, document = render_reading(wanted.provider, request.scope_ids, style)
+                planned = [pb.PlannedRole(name=name, use="scan", policy=policy)]
+                return pb.PlanConnectionResponse(roles=planned, document=document)
             external_id, roles = await connecting.plan_connection(work, self._rules, wanted)
             planned = [
                 pb.PlannedRole(
@@ -64,3 +71,7 @@ class ConnectingRpc(connecting_service_pb2_grpc.ConnectingServiceServicer):
             return pb.SetStaticKeysResponse(static_keys=request.static_keys)
 
         return await self._store.write(request, pb.SetStaticKeysResponse, decide)
+
+
+def _provider(value: pb.CloudProvider.ValueType) -> Provider:
+    return Provider[pb.CloudProvider.Name(value).removeprefix("CLOUD_PROVIDER_")] if value else Provider.AWS

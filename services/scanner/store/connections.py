@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
+from services.scanner.model.cloud import CloudScope, Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
 from services.scanner.model.health import Health
 from services.scanner.tables import connections, credentials, external_ids, jobs, static_keys
@@ -35,6 +36,9 @@ def _connection(row: Any) -> Connection:
         row.verified_at,
         tuple(PermissionCheck(**each) for each in row.permission_checks),
         row.checked_at,
+        Provider(row.provider),
+        dict(row.identity),
+        tuple(CloudScope(**each) for each in row.discovered),
     )
 
 
@@ -45,7 +49,9 @@ async def insert_connection(connection: AsyncConnection, made: Connection, envel
             organization_id=made.organization_id,
             connection_id=made.connection_id,
             display_name=made.display_name,
-            provider="aws",
+            provider=made.provider.value,
+            identity=dict(made.identity),
+            discovered=[],
             accounts=[asdict(account) for account in made.accounts],
             regions=list(made.regions),
             external_id=made.external_id,
@@ -64,6 +70,7 @@ async def insert_connection(connection: AsyncConnection, made: Connection, envel
             credential_id=made.credential_id,
             connection_id=made.connection_id,
             envelope=envelope,
+            purpose=made.provider.purpose,
             created_at=made.created_at,
         )
     )
@@ -107,6 +114,7 @@ async def mark_checked(connection: AsyncConnection, health: Health, now: datetim
         problem=health.problem,
         role_checks=[asdict(check) for check in health.roles],
         permission_checks=[asdict(check) for check in health.permissions],
+        discovered=[asdict(scope) for scope in health.discovered],
         verified_at=now if state is ConnectionState.ACTIVE else before.verified_at,
         checked_at=now,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from services._mesh.errors import invalid_field
 from services._mesh.uow import UnitOfWork
+from services.scanner.model.cloud import Provider
 from services.scanner.policies.aws import RolePlan, plan_roles
 from services.scanner.store import connections
 
@@ -22,6 +23,7 @@ class Wanted:
     principal_arn: str
     action_types: Sequence[str]
     bill: tuple[str, str] | None
+    provider: Provider = Provider.AWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,7 @@ async def set_static_keys(work: UnitOfWork, *, allowed: bool) -> None:
 
 async def check_key(work: UnitOfWork, rules: KeyRules, access_key_id: str) -> None:
     """Raises Invalid for a key where the organization allows none, and for none where we have no principal."""
-    chosen = await connections.find_static_keys(work.connection)
-    if access_key_id and not (rules.static_keys if chosen is None else chosen):
+    if access_key_id and not await _takes_keys(work, rules):
         own = (
             f"Leave it empty, so that {rules.principal_arn} assumes the roles; or have"
             if rules.principal_arn
@@ -65,8 +66,34 @@ async def check_key(work: UnitOfWork, rules: KeyRules, access_key_id: str) -> No
         )
 
 
+async def check_other_key(work: UnitOfWork, rules: KeyRules, provider: Provider) -> None:
+    """Raises Invalid for a key of a service account where the organization allows no long-lived keys."""
+    if provider is Provider.GCP and not await _takes_keys(work, rules):
+        way_out = "Have an Admin allow them: recoup connect static-keys allowed"
+        raise invalid_field("gcp_service_account_key", f"this organization allows no long-lived keys. {way_out}")
+
+
+async def _takes_keys(work: UnitOfWork, rules: KeyRules) -> bool:
+    chosen = await connections.find_static_keys(work.connection)
+    return rules.static_keys if chosen is None else chosen
+
+
+async def plan_reading(work: UnitOfWork, wanted: Wanted, scopes: Sequence[str]) -> None:
+    """Note that the role of another cloud than AWS was asked for. Raises Invalid for what only AWS has."""
+    said = f"must be empty: it is AWS's, and the plan is for {wanted.provider.brand}"
+    if wanted.principal_arn:
+        raise invalid_field("principal_arn", said)
+    if wanted.bill is not None:
+        raise invalid_field("bill_bucket", said)
+    if wanted.action_types:
+        rule = f"must be empty: no action is offered for {wanted.provider.brand} yet, so that it is only read"
+        raise invalid_field("action_types", rule)
+    metadata = {"provider": wanted.provider.value, "action_types": [], "scopes": list(scopes)}
+    work.emit("scanner.connection.plan", f"organizations/{work.organization_id}", metadata)
+
+
 async def plan_connection(work: UnitOfWork, rules: KeyRules, wanted: Wanted) -> tuple[str, tuple[RolePlan, ...]]:
-    """The organization's external id, generated when it is first needed, and the roles to be made.
+    """The organization's external id, generated when it is first needed, and the roles to be made in AWS.
 
     Raises Invalid for a principal that is no user or role, an action type that there isn't, a bucket without a prefix.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from uuid import UUID
 
 from services._mesh.context import current
@@ -13,16 +13,16 @@ from services._mesh.jobs import Planner
 from services._mesh.kms.interface import SecretContext
 from services._mesh.kms.opening import Sealer
 from services._mesh.uow import Store, UnitOfWork
-from services.scanner.model.aws_input import faults
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import (
-    CREDENTIAL_PURPOSE,
     Connection,
     ConnectionState,
     NewConnection,
     SealedConnection,
 )
+from services.scanner.model.given import faults, plaintext, taken
 from services.scanner.store import connections, keks, keys
-from services.scanner.usecases.connecting import KeyRules, check_key, new_external_id
+from services.scanner.usecases.connecting import KeyRules, check_key, check_other_key, new_external_id
 from services.scanner.usecases.credentials import end_with_connection, revoke_credential
 from services.scanner.usecases.kinds import (
     CHECK,
@@ -39,17 +39,20 @@ from services.scanner.usecases.rotation_rules import require_young
 
 
 async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -> SealedConnection:
-    """Seal the base key together with the organization's external id, a new one where it has none, and the roles.
+    """Seal the base key together with the organization's external id, a new one where it has none, and the roles; of
+    other clouds, who we are there together with the scopes.
 
     Raises Invalid with every field that is wrong, and what the key service raises.
     """
-    if wrong := [FieldViolation(*each) for each in faults(given)]:
+    if wrong := [FieldViolation(*each) for each in faults(given, datetime.now(UTC))]:
         message = f"{wrong[0].field}: {wrong[0].description}"
         raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, message, field_violations=wrong)
-    async with reader.read() as connection:
-        external_id = await connections.find_external_id(connection) or new_external_id()
+    given, external_id = taken(given), ""
+    if given.provider is Provider.AWS:
+        async with reader.read() as connection:
+            external_id = await connections.find_external_id(connection) or new_external_id()
     credential_id = uuid7()
-    context = SecretContext(current().organization(), credential_id, CREDENTIAL_PURPOSE)
+    context = SecretContext(current().organization(), credential_id, given.provider.purpose)
     envelope = await sealer.seal(plaintext(external_id, given), context)
     return SealedConnection(given, external_id, credential_id, envelope)
 
@@ -63,10 +66,7 @@ async def create_connection(
     made meanwhile.
     """
     given = sealed.given
-    await check_key(work, rules, given.access_key_id)
-    taken = await connections.take_external_id(work.connection, work.organization_id, sealed.external_id, work.now)
-    if taken != sealed.external_id:
-        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody connected at the same moment. Connect again.")
+    await _check_allowed(work, rules, sealed)
     made = Connection(
         work.organization_id,
         uuid7(),
@@ -82,6 +82,8 @@ async def create_connection(
         1,
         work.now,
         None,
+        provider=given.provider,
+        identity=given.identity.public,
     )
     await require_open_kek(work, sealed.envelope)
     await connections.insert_connection(work.connection, made, sealed.envelope)
@@ -93,9 +95,22 @@ async def create_connection(
             "accounts": [account.account_id for account in given.accounts],
             "regions": list(given.regions),
             "access_key_id": given.access_key_id,
+            "provider": given.provider.value,
+            **given.identity.public,
         },
     )
     return made
+
+
+async def _check_allowed(work: UnitOfWork, rules: KeyRules, sealed: SealedConnection) -> None:
+    given = sealed.given
+    if given.provider is not Provider.AWS:
+        await check_other_key(work, rules, given.provider)
+        return
+    await check_key(work, rules, given.access_key_id)
+    kept = await connections.take_external_id(work.connection, work.organization_id, sealed.external_id, work.now)
+    if kept != sealed.external_id:
+        raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Somebody connected at the same moment. Connect again.")
 
 
 async def require_open_kek(work: UnitOfWork, envelope: bytes) -> None:
@@ -103,19 +118,6 @@ async def require_open_kek(work: UnitOfWork, envelope: bytes) -> None:
     await keks.lock(work.connection, work.organization_id)
     if await keks.is_retired(work.connection, parse(envelope).kek):
         raise Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "The key was retired at the same moment. Connect again.")
-
-
-def plaintext(external_id: str, given: NewConnection) -> bytes:
-    """What is sealed of a connection: its base key, the external id, and the roles."""
-    roles = {a.account_id: {"scan": a.scan_role_arn, "act": a.act_role_arn} for a in given.accounts}
-    return json.dumps(
-        {
-            "access_key_id": given.access_key_id,
-            "secret_access_key": given.secret_access_key,
-            "external_id": external_id,
-            "roles": roles,
-        }
-    ).encode()
 
 
 async def verify_connection(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Connection:

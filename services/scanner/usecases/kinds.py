@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from services._mesh.context import current
 from services._mesh.errors import Denied, Reason, WrongState
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Connection, ConnectionState
 
 VERIFY, CHECK, SCAN = "verify_connection", "check_connection", "scan"
@@ -28,6 +29,16 @@ def wrong_state(what: str, state: ConnectionState, allowed: str) -> WrongState:
         f"A connection that is {state.value} can't be {what}.",
         {"state": state.value, "allowed": allowed},
     )
+
+
+def require_scanned(found: Connection) -> None:
+    """Raises WrongState for a connection of a cloud that has no detections yet: nothing would be scanned."""
+    if found.provider is not Provider.AWS:
+        raise WrongState(
+            Reason.ERROR_REASON_CLOUD_NOT_SCANNED,
+            f"{found.provider.brand} can be connected and checked, and not scanned yet. Scan a connection of AWS.",
+            {"provider": found.provider.value},
+        )
 
 
 def require_evidence_grant() -> None:

@@ -11,6 +11,7 @@ from services._mesh.grants import CredentialScope
 from services._mesh.jobs import Authority, Job
 from services._mesh.uow import Store
 from services.scanner.clients.peers import Identity
+from services.scanner.model.cloud import ALL_SCOPES, Provider
 from services.scanner.model.connection import (
     Connection,
     ConnectionState,
@@ -19,7 +20,7 @@ from services.scanner.model.rotation_rules import Deadlines
 from services.scanner.policies.aws import probe_statements, read_statements
 from services.scanner.store import connections, scans
 from services.scanner.store.rotation_rules import find_deadlines
-from services.scanner.usecases.kinds import wrong_state
+from services.scanner.usecases.kinds import require_scanned, wrong_state
 
 
 class Policies:
@@ -50,6 +51,7 @@ class Policies:
         async with self._reader.read(job.organization_id) as connection:
             row = await scans.get_scan(connection, job.subject_id)
         found, deadlines = await self._connection(job.organization_id, row.connection_id)
+        require_scanned(found)
         return Authority(credentials=reading(found, deadlines))
 
     async def _connection(self, organization_id: UUID, connection_id: UUID) -> tuple[Connection, Deadlines]:
@@ -70,8 +72,13 @@ def reading(found: Connection, deadlines: Deadlines) -> tuple[CredentialScope, .
 
 
 def probing(found: Connection, deadlines: Deadlines) -> tuple[CredentialScope, ...]:
-    """Both roles of every account, to be asked, and to have each permission tried without changing anything."""
+    """Both roles of every account, to be asked, and to have each permission tried without changing anything. In other
+    clouds: to see which scopes there are, and what is allowed in each.
+    """
     of = (found, deadlines)
+    if found.provider is not Provider.AWS:
+        named = (ALL_SCOPES, *(account.account_id for account in found.accounts))
+        return tuple(_scope(of, scope, f"{found.provider.value}.check", ()) for scope in named)
     scopes = []
     for account in found.accounts:
         scopes.append(_scope(of, account.account_id, "scan", ()))

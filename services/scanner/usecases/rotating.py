@@ -15,14 +15,16 @@ from services._mesh.kms.opening import Sealer
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.clients.peers import Identity
 from services.scanner.model.aws_input import faults
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection, ConnectionState, NewConnection
+from services.scanner.model.given import plaintext
 from services.scanner.model.rotation import ROTATE, TRYING, Rotation, RotationState
 from services.scanner.model.rotation_rules import Deadlines
 from services.scanner.store import connections
 from services.scanner.store import rotations as store
 from services.scanner.store.rotation_rules import find_deadlines, find_rules
 from services.scanner.usecases.connecting import KeyRules, check_key
-from services.scanner.usecases.connections import plaintext, require_open_kek
+from services.scanner.usecases.connections import require_open_kek
 from services.scanner.usecases.credentials import end_rotation, names_of
 from services.scanner.usecases.kinds import wrong_state
 from services.scanner.usecases.policies import probing, reading
@@ -49,6 +51,9 @@ async def seal_candidate(
     """
     async with reader.read() as connection:
         found = await connections.get_connection(connection, connection_id)
+    if found.provider is not Provider.AWS:
+        rule = f"is AWS's, and the connection is one of {found.provider.brand}; connect anew with the new credential, "
+        raise invalid_field("aws_access_key_id", f"{rule}then remove this connection: recoup connection remove")
     given = NewConnection(found.display_name, access_key_id, secret_access_key, found.accounts, found.regions)
     wrong = [FieldViolation(*each) for each in faults(given) if each[0].startswith("aws_")]
     if wrong:

@@ -16,7 +16,7 @@ from services.scanner.model.connection import (
 )
 from services.scanner.model.reading import units_of
 from services.scanner.store import connections, scans
-from services.scanner.usecases.kinds import EVIDENCE_PAGE, SCAN, require_evidence_grant, wrong_state
+from services.scanner.usecases.kinds import EVIDENCE_PAGE, SCAN, require_evidence_grant, require_scanned, wrong_state
 from services.scanner.usecases.rotation_rules import require_young
 
 
@@ -26,6 +26,7 @@ async def start_scan(work: UnitOfWork, planner: Planner, connection_id: UUID) ->
     found = await connections.get_connection(work.connection, connection_id, lock=True)
     if found.state is not ConnectionState.ACTIVE:
         raise wrong_state("scanned", found.state, "ACTIVE")
+    require_scanned(found)
     await require_young(work, found)
     scan_id = uuid7()
     units = len(units_of([a.account_id for a in found.accounts], found.regions))

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%recoup/broker/v1/broker_service.proto\x12\x10recoup.broker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"?\n\x15OpenCredentialRequest\x12&\n\x11sealed_credential\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\"C\n\x16OpenCredentialResponse\x12)\n\x03\x61ws\x18\x01 \x01(\x0b\x32\x1c.recoup.broker.v1.AwsSession\"\xba\x01\n\nAwsSession\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08role_arn\x18\x05 \x01(\t\x12\x17\n\x0fsource_identity\x18\x06 \x01(\t\"@\n\x16ProbeCredentialRequest\x12&\n\x11sealed_credential\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\"\xf6\x01\n\x17ProbeCredentialResponse\x12\x10\n\x08role_arn\x18\x01 \x01(\t\x12;\n\x13without_external_id\x18\x02 \x01(\x0e\x32\x1e.recoup.broker.v1.ProbeOutcome\x12>\n\x16with_wrong_external_id\x18\x03 \x01(\x0e\x32\x1e.recoup.broker.v1.ProbeOutcome\x12\x38\n\x10with_external_id\x18\x04 \x01(\x0e\x32\x1e.recoup.broker.v1.ProbeOutcome\x12\x12\n\nerror_code\x18\x05 \x01(\t\"D\n\x07KekName\x12\x1a\n\x07service\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x04(\x01\x12\x1d\n\treference\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"\x8f\x01\n\x10SealedCredential\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12&\n\x11sealed_credential\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\x12\x32\n\x07purpose\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^([a-z][a-z0-9_.]{0,63})?$\"\x8f\x01\n\x18RewrapCredentialsRequest\x12.\n\x03kek\x18\x01 \x01(\x0b\x32\x19.recoup.broker.v1.KekNameB\x06\xbaH\x03\xc8\x01\x01\x12\x43\n\x0b\x63redentials\x18\x02 \x03(\x0b\x32\".recoup.broker.v1.SealedCredentialB\n\xbaH\x07\x92\x01\x04\x08\x01\x10 \"X\n\x13RewrappedCredential\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x19\n\x11sealed_credential\x18\x02 \x01(\x0c\x12\x0f\n\x07problem\x18\x03 \x01(\t\"W\n\x19RewrapCredentialsResponse\x12:\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32%.recoup.broker.v1.RewrappedCredential\"\x93\x01\n\x12SignWebhookRequest\x12\x1f\n\nsealed_key\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\x12\x30\n\nwebhook_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\x12\x17\n\x04\x62ody\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04\"(\n\x13SignWebhookResponse\x12\x11\n\tsignature\x18\x01 \x01(\t\"\xb6\x01\n\x0fProveKekRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08probe_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x03kek\x18\x03 \x01(\x0b\x32\x19.recoup.broker.v1.KekNameB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x07wrapped\x18\x04 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80\x08\x12\x17\n\x06\x64igest\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"\x12\n\x10ProveKekResponse*\x82\x01\n\x0cProbeOutcome\x12\x1d\n\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15PROBE_OUTCOME_ALLOWED\x10\x01\x12\x19\n\x15PROBE_OUTCOME_REFUSED\x10\x02\x12\x1d\n\x19PROBE_OUTCOME_UNREACHABLE\x10\x03\x32\xb3\x04\n\rBrokerService\x12o\n\x0eOpenCredential\x12\'.recoup.broker.v1.OpenCredentialRequest\x1a(.recoup.broker.v1.OpenCredentialResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12r\n\x0fProbeCredential\x12(.recoup.broker.v1.ProbeCredentialRequest\x1a).recoup.broker.v1.ProbeCredentialResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12x\n\x11RewrapCredentials\x12*.recoup.broker.v1.RewrapCredentialsRequest\x1a+.recoup.broker.v1.RewrapCredentialsResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12\x66\n\x0bSignWebhook\x12$.recoup.broker.v1.SignWebhookRequest\x1a%.recoup.broker.v1.SignWebhookResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12[\n\x08ProveKek\x12!.recoup.broker.v1.ProveKekRequest\x1a\".recoup.broker.v1.ProveKekResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%recoup/broker/v1/broker_service.proto\x12\x10recoup.broker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"?\n\x15OpenCredentialRequest\x12&\n\x11sealed_credential\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\"q\n\x16OpenCredentialResponse\x12)\n\x03\x61ws\x18\x01 \x01(\x0b\x32\x1c.recoup.broker.v1.AwsSession\x12,\n\x05token\x18\xd4\x02 \x01(\x0b\x32\x1c.recoup.broker.v1.CloudToken\"\x82\x01\n\nCloudToken\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08scope_id\x18\x03 \x01(\t\x12\x17\n\x0fsource_identity\x18\x04 \x01(\t\"\xba\x01\n\nAwsSession\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1e\n\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1a\n\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08role_arn\x18\x05 \x01(\t\x12\x17\n\x0fsource_identity\x18\x06 \x01(\t\"@\n\x16ProbeCredentialRequest\x12&\n\x11sealed_credential\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\"\xf6\x01\n\x17ProbeCredentialResponse\x12\x10\n\x08role_arn\x18\x01 \x01(\t\x12;\n\x13without_external_id\x18\x02 \x01(\x0e\x32\x1e.recoup.broker.v1.ProbeOutcome\x12>\n\x16with_wrong_external_id\x18\x03 \x01(\x0e\x32\x1e.recoup.broker.v1.ProbeOutcome\x12\x38\n\x10with_external_id\x18\x04 \x01(\x0e\x32\x1e.recoup.broker.v1.ProbeOutcome\x12\x12\n\nerror_code\x18\x05 \x01(\t\"D\n\x07KekName\x12\x1a\n\x07service\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x04(\x01\x12\x1d\n\treference\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"\x8f\x01\n\x10SealedCredential\x12\x1f\n\rcredential_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12&\n\x11sealed_credential\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\x12\x32\n\x07purpose\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^([a-z][a-z0-9_.]{0,63})?$\"\x8f\x01\n\x18RewrapCredentialsRequest\x12.\n\x03kek\x18\x01 \x01(\x0b\x32\x19.recoup.broker.v1.KekNameB\x06\xbaH\x03\xc8\x01\x01\x12\x43\n\x0b\x63redentials\x18\x02 \x03(\x0b\x32\".recoup.broker.v1.SealedCredentialB\n\xbaH\x07\x92\x01\x04\x08\x01\x10 \"X\n\x13RewrappedCredential\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x19\n\x11sealed_credential\x18\x02 \x01(\x0c\x12\x0f\n\x07problem\x18\x03 \x01(\t\"W\n\x19RewrapCredentialsResponse\x12:\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32%.recoup.broker.v1.RewrappedCredential\"\x93\x01\n\x12SignWebhookRequest\x12\x1f\n\nsealed_key\x18\x01 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x01\x12\x30\n\nwebhook_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\x12\x17\n\x04\x62ody\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04\"(\n\x13SignWebhookResponse\x12\x11\n\tsignature\x18\x01 \x01(\t\"\xb6\x01\n\x0fProveKekRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08probe_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x03kek\x18\x03 \x01(\x0b\x32\x19.recoup.broker.v1.KekNameB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x07wrapped\x18\x04 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80\x08\x12\x17\n\x06\x64igest\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"\x12\n\x10ProveKekResponse*\x82\x01\n\x0cProbeOutcome\x12\x1d\n\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15PROBE_OUTCOME_ALLOWED\x10\x01\x12\x19\n\x15PROBE_OUTCOME_REFUSED\x10\x02\x12\x1d\n\x19PROBE_OUTCOME_UNREACHABLE\x10\x03\x32\xb3\x04\n\rBrokerService\x12o\n\x0eOpenCredential\x12\'.recoup.broker.v1.OpenCredentialRequest\x1a(.recoup.broker.v1.OpenCredentialResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12r\n\x0fProbeCredential\x12(.recoup.broker.v1.ProbeCredentialRequest\x1a).recoup.broker.v1.ProbeCredentialResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12x\n\x11RewrapCredentials\x12*.recoup.broker.v1.RewrapCredentialsRequest\x1a+.recoup.broker.v1.RewrapCredentialsResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12\x66\n\x0bSignWebhook\x12$.recoup.broker.v1.SignWebhookRequest\x1a%.recoup.broker.v1.SignWebhookResponse\"\n\xaa\xed\x18\x06\x08\x05\x18\x03(\x02\x12[\n\x08ProveKek\x12!.recoup.broker.v1.ProveKekRequest\x1a\".recoup.broker.v1.ProveKekResponse\"\x08\xaa\xed\x18\x04\x08\x05\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENCREDENTIALREQUEST'].fields_by_name['sealed_credential']._loaded_options = None
   _globals['_OPENCREDENTIALREQUEST'].fields_by_name['sealed_credential']._serialized_options = b'\272H\010z\006\020\001\030\200\200\001'
+  _globals['_CLOUDTOKEN'].fields_by_name['access_token']._loaded_options = None
+  _globals['_CLOUDTOKEN'].fields_by_name['access_token']._serialized_options = b'\200\001\001'
   _globals['_AWSSESSION'].fields_by_name['secret_access_key']._loaded_options = None
   _globals['_AWSSESSION'].fields_by_name['secret_access_key']._serialized_options = b'\200\001\001'
   _globals['_AWSSESSION'].fields_by_name['session_token']._loaded_options = None
@@ -82,36 +84,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BROKERSERVICE'].methods_by_name['SignWebhook']._serialized_options = b'\252\355\030\006\010\005\030\003(\002'
   _globals['_BROKERSERVICE'].methods_by_name['ProveKek']._loaded_options = None
   _globals['_BROKERSERVICE'].methods_by_name['ProveKek']._serialized_options = b'\252\355\030\004\010\005\030\001'
-  _globals['_PROBEOUTCOME']._serialized_start=1727
-  _globals['_PROBEOUTCOME']._serialized_end=1857
+  _globals['_PROBEOUTCOME']._serialized_start=1906
+  _globals['_PROBEOUTCOME']._serialized_end=2036
   _globals['_OPENCREDENTIALREQUEST']._serialized_start=150
   _globals['_OPENCREDENTIALREQUEST']._serialized_end=213
   _globals['_OPENCREDENTIALRESPONSE']._serialized_start=215
-  _globals['_OPENCREDENTIALRESPONSE']._serialized_end=282
-  _globals['_AWSSESSION']._serialized_start=285
-  _globals['_AWSSESSION']._serialized_end=471
-  _globals['_PROBECREDENTIALREQUEST']._serialized_start=473
-  _globals['_PROBECREDENTIALREQUEST']._serialized_end=537
-  _globals['_PROBECREDENTIALRESPONSE']._serialized_start=540
-  _globals['_PROBECREDENTIALRESPONSE']._serialized_end=786
-  _globals['_KEKNAME']._serialized_start=788
-  _globals['_KEKNAME']._serialized_end=856
-  _globals['_SEALEDCREDENTIAL']._serialized_start=859
-  _globals['_SEALEDCREDENTIAL']._serialized_end=1002
-  _globals['_REWRAPCREDENTIALSREQUEST']._serialized_start=1005
-  _globals['_REWRAPCREDENTIALSREQUEST']._serialized_end=1148
-  _globals['_REWRAPPEDCREDENTIAL']._serialized_start=1150
-  _globals['_REWRAPPEDCREDENTIAL']._serialized_end=1238
-  _globals['_REWRAPCREDENTIALSRESPONSE']._serialized_start=1240
-  _globals['_REWRAPCREDENTIALSRESPONSE']._serialized_end=1327
-  _globals['_SIGNWEBHOOKREQUEST']._serialized_start=1330
-  _globals['_SIGNWEBHOOKREQUEST']._serialized_end=1477
-  _globals['_SIGNWEBHOOKRESPONSE']._serialized_start=1479
-  _globals['_SIGNWEBHOOKRESPONSE']._serialized_end=1519
-  _globals['_PROVEKEKREQUEST']._serialized_start=1522
-  _globals['_PROVEKEKREQUEST']._serialized_end=1704
-  _globals['_PROVEKEKRESPONSE']._serialized_start=1706
-  _globals['_PROVEKEKRESPONSE']._serialized_end=1724
-  _globals['_BROKERSERVICE']._serialized_start=1860
-  _globals['_BROKERSERVICE']._serialized_end=2423
+  _globals['_OPENCREDENTIALRESPONSE']._serialized_end=328
+  _globals['_CLOUDTOKEN']._serialized_start=331
+  _globals['_CLOUDTOKEN']._serialized_end=461
+  _globals['_AWSSESSION']._serialized_start=464
+  _globals['_AWSSESSION']._serialized_end=650
+  _globals['_PROBECREDENTIALREQUEST']._serialized_start=652
+  _globals['_PROBECREDENTIALREQUEST']._serialized_end=716
+  _globals['_PROBECREDENTIALRESPONSE']._serialized_start=719
+  _globals['_PROBECREDENTIALRESPONSE']._serialized_end=965
+  _globals['_KEKNAME']._serialized_start=967
+  _globals['_KEKNAME']._serialized_end=1035
+  _globals['_SEALEDCREDENTIAL']._serialized_start=1038
+  _globals['_SEALEDCREDENTIAL']._serialized_end=1181
+  _globals['_REWRAPCREDENTIALSREQUEST']._serialized_start=1184
+  _globals['_REWRAPCREDENTIALSREQUEST']._serialized_end=1327
+  _globals['_REWRAPPEDCREDENTIAL']._serialized_start=1329
+  _globals['_REWRAPPEDCREDENTIAL']._serialized_end=1417
+  _globals['_REWRAPCREDENTIALSRESPONSE']._serialized_start=1419
+  _globals['_REWRAPCREDENTIALSRESPONSE']._serialized_end=1506
+  _globals['_SIGNWEBHOOKREQUEST']._serialized_start=1509
+  _globals['_SIGNWEBHOOKREQUEST']._serialized_end=1656
+  _globals['_SIGNWEBHOOKRESPONSE']._serialized_start=1658
+  _globals['_SIGNWEBHOOKRESPONSE']._serialized_end=1698
+  _globals['_PROVEKEKREQUEST']._serialized_start=1701
+  _globals['_PROVEKEKREQUEST']._serialized_end=1883
+  _globals['_PROVEKEKRESPONSE']._serialized_start=1885
+  _globals['_PROVEKEKRESPONSE']._serialized_end=1903
+  _globals['_BROKERSERVICE']._serialized_start=2039
+  _globals['_BROKERSERVICE']._serialized_end=2602
 # @@protoc_insertion_point(module_scope)

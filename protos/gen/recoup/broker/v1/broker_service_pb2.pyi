@@ -77,22 +77,66 @@ class OpenCredentialResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AWS_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def aws(self) -> Global___AwsSession:
         """Short-lived AWS credentials."""
+
+    @_builtins.property
+    def token(self) -> Global___CloudToken:
+        """An access token of Azure or Google Cloud, in AWS's stead."""
 
     def __init__(
         self,
         *,
         aws: Global___AwsSession | None = ...,
+        token: Global___CloudToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws", b"aws", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenCredentialResponse: _TypeAlias = OpenCredentialResponse  # noqa: Y015
+
+@_typing.final
+class CloudToken(_message.Message):
+    """An access token of Azure or Google Cloud. Azure has no narrower one than that of its whole management API, so that what
+    it may do is what the application's roles allow; Google's is for reading only.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    SCOPE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_IDENTITY_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """The token."""
+    scope_id: _builtins.str
+    """The subscription, project or directory that the grant is for; the caller asks about nothing else."""
+    source_identity: _builtins.str
+    """What the cloud's own trail is to show as the reason."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        scope_id: _builtins.str = ...,
+        source_identity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "expires_at", b"expires_at", "scope_id", b"scope_id", "source_identity", b"source_identity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloudToken: _TypeAlias = CloudToken  # noqa: Y015
 
 @_typing.final
 class AwsSession(_message.Message):

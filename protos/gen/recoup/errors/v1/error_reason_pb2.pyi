@@ -251,6 +251,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     for who begins something with it, UNAVAILABLE for a job, which goes on after the rotation.
     Metadata: credential_id, refused_from.
     """
+    ERROR_REASON_CLOUD_NOT_SCANNED: _ErrorReason.ValueType  # 340
+    """There are no detections for the connection's cloud yet, so that nothing would be scanned. FAILED_PRECONDITION.
+    Metadata: provider.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -483,5 +487,9 @@ ERROR_REASON_CREDENTIAL_TOO_OLD: ErrorReason.ValueType  # 321
 """The credential is older than the organization's hard limit: give the connection another one. FAILED_PRECONDITION
 for who begins something with it, UNAVAILABLE for a job, which goes on after the rotation.
 Metadata: credential_id, refused_from.
+"""
+ERROR_REASON_CLOUD_NOT_SCANNED: ErrorReason.ValueType  # 340
+"""There are no detections for the connection's cloud yet, so that nothing would be scanned. FAILED_PRECONDITION.
+Metadata: provider.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

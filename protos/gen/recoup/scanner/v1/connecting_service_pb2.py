@@ -28,7 +28,7 @@ from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
 from recoup.scanner.v1 import scanner_pb2 as recoup_dot_scanner_dot_v1_dot_scanner__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*recoup/scanner/v1/connecting_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a\x1frecoup/scanner/v1/scanner.proto\"\xed\x02\n\x15PlanConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1f.recoup.scanner.v1.PolicyFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12&\n\x0c\x61\x63tion_types\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x32\x18\x01\"\x04r\x02\x18\x64\x12\x1f\n\rprincipal_arn\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x05\x12\x41\n\x0b\x62ill_bucket\x18\x05 \x01(\tB,\xbaH)r\'2%^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$\x12I\n\x0b\x62ill_prefix\x18\x06 \x01(\tB4\xbaH1r/2-^([A-Za-z0-9!_.()-]+(/[A-Za-z0-9!_.()-]+)*)?$\x12\x1f\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"n\n\x16PlanConnectionResponse\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12-\n\x05roles\x18\x02 \x03(\x0b\x32\x1e.recoup.scanner.v1.PlannedRole\x12\x10\n\x08\x64ocument\x18\x03 \x01(\t\"N\n\x0bPlannedRole\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x14\n\x0ctrust_policy\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\"}\n\x16\x43heckConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"L\n\x17\x43heckConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"\x19\n\x17\x45xpireConnectionRequest\"\x1a\n\x18\x45xpireConnectionResponse\"\x9a\x01\n\x14SetStaticKeysRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12>\n\x0bstatic_keys\x18\x02 \x01(\x0e\x32\x1d.recoup.scanner.v1.StaticKeysB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"K\n\x15SetStaticKeysResponse\x12\x32\n\x0bstatic_keys\x18\x01 \x01(\x0e\x32\x1d.recoup.scanner.v1.StaticKeys*]\n\nStaticKeys\x12\x1b\n\x17STATIC_KEYS_UNSPECIFIED\x10\x00\x12\x19\n\x15STATIC_KEYS_FORBIDDEN\x10\x01\x12\x17\n\x13STATIC_KEYS_ALLOWED\x10\x02*\x84\x01\n\x0cPolicyFormat\x12\x1d\n\x19POLICY_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12POLICY_FORMAT_JSON\x10\x01\x12\x1b\n\x17POLICY_FORMAT_TERRAFORM\x10\x02\x12 \n\x1cPOLICY_FORMAT_CLOUDFORMATION\x10\x03\x32\xcc\x07\n\x11\x43onnectingService\x12\xe1\x01\n\x0ePlanConnection\x12(.recoup.scanner.v1.PlanConnectionRequest\x1a).recoup.scanner.v1.PlanConnectionResponse\"z\xaa\xed\x18\x38\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x17scanner.connection.plan\x82\xd3\xe4\x93\x02\x38\"3/v1/organizations/{organization_id}/connectionPlans:\x01*\x12\xe0\x01\n\rSetStaticKeys\x12\'.recoup.scanner.v1.SetStaticKeysRequest\x1a(.recoup.scanner.v1.SetStaticKeysResponse\"|\xaa\xed\x18?\x08\x03\x12\x19scanner.connecting.update\x18\x02\"\x17scanner.static_keys.set0\x02\x38\x01@\x84\x07\x82\xd3\xe4\x93\x02\x33\"./v1/organizations/{organization_id}/staticKeys:\x01*\x12\xfa\x01\n\x0f\x43heckConnection\x12).recoup.scanner.v1.CheckConnectionRequest\x1a*.recoup.scanner.v1.CheckConnectionResponse\"\x8f\x01\xaa\xed\x18;\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x18scanner.connection.checkP\x02\x82\xd3\xe4\x93\x02J\"E/v1/organizations/{organization_id}/connections/{connection_id}:check:\x01*\x12\x92\x01\n\x10\x45xpireConnection\x12*.recoup.scanner.v1.ExpireConnectionRequest\x1a+.recoup.scanner.v1.ExpireConnectionResponse\"%\xaa\xed\x18!\x08\x05\x18\x02\"\x19scanner.connection.expire(\x02\x1a^\xb2\xed\x18Z\nX\n\x19scanner.connecting.update\x12\x37Say whether connections may hold long-lived cloud keys.\x1a\x02\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*recoup/scanner/v1/connecting_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a\x1frecoup/scanner/v1/scanner.proto\"\xe6\x03\n\x15PlanConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1f.recoup.scanner.v1.PolicyFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12&\n\x0c\x61\x63tion_types\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x32\x18\x01\"\x04r\x02\x18\x64\x12\x1f\n\rprincipal_arn\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x05\x12\x41\n\x0b\x62ill_bucket\x18\x05 \x01(\tB,\xbaH)r\'2%^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$\x12I\n\x0b\x62ill_prefix\x18\x06 \x01(\tB4\xbaH1r/2-^([A-Za-z0-9!_.()-]+(/[A-Za-z0-9!_.()-]+)*)?$\x12\x1f\n\nrequest_id\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12=\n\x08provider\x18\xd4\x02 \x01(\x0e\x32 .recoup.scanner.v1.CloudProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\tscope_ids\x18\xd5\x02 \x03(\tB$\xbaH!\x92\x01\x1e\x10\x64\x18\x01\"\x18r\x16\x32\x14^[a-z0-9.:-]{6,100}$\"n\n\x16PlanConnectionResponse\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12-\n\x05roles\x18\x02 \x03(\x0b\x32\x1e.recoup.scanner.v1.PlannedRole\x12\x10\n\x08\x64ocument\x18\x03 \x01(\t\"N\n\x0bPlannedRole\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x14\n\x0ctrust_policy\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\"}\n\x16\x43heckConnectionRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\rconnection_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"L\n\x17\x43heckConnectionResponse\x12\x31\n\nconnection\x18\x01 \x01(\x0b\x32\x1d.recoup.scanner.v1.Connection\"\x19\n\x17\x45xpireConnectionRequest\"\x1a\n\x18\x45xpireConnectionResponse\"\x9a\x01\n\x14SetStaticKeysRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12>\n\x0bstatic_keys\x18\x02 \x01(\x0e\x32\x1d.recoup.scanner.v1.StaticKeysB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"K\n\x15SetStaticKeysResponse\x12\x32\n\x0bstatic_keys\x18\x01 \x01(\x0e\x32\x1d.recoup.scanner.v1.StaticKeys*]\n\nStaticKeys\x12\x1b\n\x17STATIC_KEYS_UNSPECIFIED\x10\x00\x12\x19\n\x15STATIC_KEYS_FORBIDDEN\x10\x01\x12\x17\n\x13STATIC_KEYS_ALLOWED\x10\x02*\xb5\x01\n\x0cPolicyFormat\x12\x1d\n\x19POLICY_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12POLICY_FORMAT_JSON\x10\x01\x12\x1b\n\x17POLICY_FORMAT_TERRAFORM\x10\x02\x12 \n\x1cPOLICY_FORMAT_CLOUDFORMATION\x10\x03\x12\x17\n\x13POLICY_FORMAT_BICEP\x10\x04\x12\x16\n\x12POLICY_FORMAT_YAML\x10\x05*y\n\rCloudProvider\x12\x1e\n\x1a\x43LOUD_PROVIDER_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43LOUD_PROVIDER_AWS\x10\x01\x12\x18\n\x14\x43LOUD_PROVIDER_AZURE\x10\x02\x12\x16\n\x12\x43LOUD_PROVIDER_GCP\x10\x03\x32\xcc\x07\n\x11\x43onnectingService\x12\xe1\x01\n\x0ePlanConnection\x12(.recoup.scanner.v1.PlanConnectionRequest\x1a).recoup.scanner.v1.PlanConnectionResponse\"z\xaa\xed\x18\x38\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x17scanner.connection.plan\x82\xd3\xe4\x93\x02\x38\"3/v1/organizations/{organization_id}/connectionPlans:\x01*\x12\xe0\x01\n\rSetStaticKeys\x12\'.recoup.scanner.v1.SetStaticKeysRequest\x1a(.recoup.scanner.v1.SetStaticKeysResponse\"|\xaa\xed\x18?\x08\x03\x12\x19scanner.connecting.update\x18\x02\"\x17scanner.static_keys.set0\x02\x38\x01@\x84\x07\x82\xd3\xe4\x93\x02\x33\"./v1/organizations/{organization_id}/staticKeys:\x01*\x12\xfa\x01\n\x0f\x43heckConnection\x12).recoup.scanner.v1.CheckConnectionRequest\x1a*.recoup.scanner.v1.CheckConnectionResponse\"\x8f\x01\xaa\xed\x18;\x08\x03\x12\x19scanner.connection.update\x18\x02\"\x18scanner.connection.checkP\x02\x82\xd3\xe4\x93\x02J\"E/v1/organizations/{organization_id}/connections/{connection_id}:check:\x01*\x12\x92\x01\n\x10\x45xpireConnection\x12*.recoup.scanner.v1.ExpireConnectionRequest\x1a+.recoup.scanner.v1.ExpireConnectionResponse\"%\xaa\xed\x18!\x08\x05\x18\x02\"\x19scanner.connection.expire(\x02\x1a^\xb2\xed\x18Z\nX\n\x19scanner.connecting.update\x12\x37Say whether connections may hold long-lived cloud keys.\x1a\x02\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANCONNECTIONREQUEST'].fields_by_name['bill_prefix']._serialized_options = b'\272H1r/2-^([A-Za-z0-9!_.()-]+(/[A-Za-z0-9!_.()-]+)*)?$'
   _globals['_PLANCONNECTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_PLANCONNECTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_PLANCONNECTIONREQUEST'].fields_by_name['provider']._loaded_options = None
+  _globals['_PLANCONNECTIONREQUEST'].fields_by_name['provider']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_PLANCONNECTIONREQUEST'].fields_by_name['scope_ids']._loaded_options = None
+  _globals['_PLANCONNECTIONREQUEST'].fields_by_name['scope_ids']._serialized_options = b'\272H!\222\001\036\020d\030\001\"\030r\0262\024^[a-z0-9.:-]{6,100}$'
   _globals['_CHECKCONNECTIONREQUEST'].fields_by_name['organization_id']._loaded_options = None
   _globals['_CHECKCONNECTIONREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CHECKCONNECTIONREQUEST'].fields_by_name['connection_id']._loaded_options = None
@@ -71,28 +75,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTINGSERVICE'].methods_by_name['CheckConnection']._serialized_options = b'\252\355\030;\010\003\022\031scanner.connection.update\030\002\"\030scanner.connection.checkP\002\202\323\344\223\002J\"E/v1/organizations/{organization_id}/connections/{connection_id}:check:\001*'
   _globals['_CONNECTINGSERVICE'].methods_by_name['ExpireConnection']._loaded_options = None
   _globals['_CONNECTINGSERVICE'].methods_by_name['ExpireConnection']._serialized_options = b'\252\355\030!\010\005\030\002\"\031scanner.connection.expire(\002'
-  _globals['_STATICKEYS']._serialized_start=1240
-  _globals['_STATICKEYS']._serialized_end=1333
-  _globals['_POLICYFORMAT']._serialized_start=1336
-  _globals['_POLICYFORMAT']._serialized_end=1468
+  _globals['_STATICKEYS']._serialized_start=1361
+  _globals['_STATICKEYS']._serialized_end=1454
+  _globals['_POLICYFORMAT']._serialized_start=1457
+  _globals['_POLICYFORMAT']._serialized_end=1638
+  _globals['_CLOUDPROVIDER']._serialized_start=1640
+  _globals['_CLOUDPROVIDER']._serialized_end=1761
   _globals['_PLANCONNECTIONREQUEST']._serialized_start=187
-  _globals['_PLANCONNECTIONREQUEST']._serialized_end=552
-  _globals['_PLANCONNECTIONRESPONSE']._serialized_start=554
-  _globals['_PLANCONNECTIONRESPONSE']._serialized_end=664
-  _globals['_PLANNEDROLE']._serialized_start=666
-  _globals['_PLANNEDROLE']._serialized_end=744
-  _globals['_CHECKCONNECTIONREQUEST']._serialized_start=746
-  _globals['_CHECKCONNECTIONREQUEST']._serialized_end=871
-  _globals['_CHECKCONNECTIONRESPONSE']._serialized_start=873
-  _globals['_CHECKCONNECTIONRESPONSE']._serialized_end=949
-  _globals['_EXPIRECONNECTIONREQUEST']._serialized_start=951
-  _globals['_EXPIRECONNECTIONREQUEST']._serialized_end=976
-  _globals['_EXPIRECONNECTIONRESPONSE']._serialized_start=978
-  _globals['_EXPIRECONNECTIONRESPONSE']._serialized_end=1004
-  _globals['_SETSTATICKEYSREQUEST']._serialized_start=1007
-  _globals['_SETSTATICKEYSREQUEST']._serialized_end=1161
-  _globals['_SETSTATICKEYSRESPONSE']._serialized_start=1163
-  _globals['_SETSTATICKEYSRESPONSE']._serialized_end=1238
-  _globals['_CONNECTINGSERVICE']._serialized_start=1471
-  _globals['_CONNECTINGSERVICE']._serialized_end=2443
+  _globals['_PLANCONNECTIONREQUEST']._serialized_end=673
+  _globals['_PLANCONNECTIONRESPONSE']._serialized_start=675
+  _globals['_PLANCONNECTIONRESPONSE']._serialized_end=785
+  _globals['_PLANNEDROLE']._serialized_start=787
+  _globals['_PLANNEDROLE']._serialized_end=865
+  _globals['_CHECKCONNECTIONREQUEST']._serialized_start=867
+  _globals['_CHECKCONNECTIONREQUEST']._serialized_end=992
+  _globals['_CHECKCONNECTIONRESPONSE']._serialized_start=994
+  _globals['_CHECKCONNECTIONRESPONSE']._serialized_end=1070
+  _globals['_EXPIRECONNECTIONREQUEST']._serialized_start=1072
+  _globals['_EXPIRECONNECTIONREQUEST']._serialized_end=1097
+  _globals['_EXPIRECONNECTIONRESPONSE']._serialized_start=1099
+  _globals['_EXPIRECONNECTIONRESPONSE']._serialized_end=1125
+  _globals['_SETSTATICKEYSREQUEST']._serialized_start=1128
+  _globals['_SETSTATICKEYSREQUEST']._serialized_end=1282
+  _globals['_SETSTATICKEYSRESPONSE']._serialized_start=1284
+  _globals['_SETSTATICKEYSRESPONSE']._serialized_end=1359
+  _globals['_CONNECTINGSERVICE']._serialized_start=1764
+  _globals['_CONNECTINGSERVICE']._serialized_end=2736
 # @@protoc_insertion_point(module_scope)

@@ -57,7 +57,11 @@ class _PolicyFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyFo
     POLICY_FORMAT_TERRAFORM: _PolicyFormat.ValueType  # 2
     """Terraform resources."""
     POLICY_FORMAT_CLOUDFORMATION: _PolicyFormat.ValueType  # 3
-    """A CloudFormation template."""
+    """A CloudFormation template; AWS only."""
+    POLICY_FORMAT_BICEP: _PolicyFormat.ValueType  # 4
+    """A Bicep file; Azure only."""
+    POLICY_FORMAT_YAML: _PolicyFormat.ValueType  # 5
+    """YAML as `gcloud iam roles create` takes it; Google Cloud only."""
 
 class PolicyFormat(_PolicyFormat, metaclass=_PolicyFormatEnumTypeWrapper):
     """How roles are written."""
@@ -69,12 +73,44 @@ POLICY_FORMAT_JSON: PolicyFormat.ValueType  # 1
 POLICY_FORMAT_TERRAFORM: PolicyFormat.ValueType  # 2
 """Terraform resources."""
 POLICY_FORMAT_CLOUDFORMATION: PolicyFormat.ValueType  # 3
-"""A CloudFormation template."""
+"""A CloudFormation template; AWS only."""
+POLICY_FORMAT_BICEP: PolicyFormat.ValueType  # 4
+"""A Bicep file; Azure only."""
+POLICY_FORMAT_YAML: PolicyFormat.ValueType  # 5
+"""YAML as `gcloud iam roles create` takes it; Google Cloud only."""
 Global___PolicyFormat: _TypeAlias = PolicyFormat  # noqa: Y015
+
+class _CloudProvider:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CloudProviderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloudProvider.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLOUD_PROVIDER_UNSPECIFIED: _CloudProvider.ValueType  # 0
+    """Not set: AWS."""
+    CLOUD_PROVIDER_AWS: _CloudProvider.ValueType  # 1
+    """Amazon Web Services."""
+    CLOUD_PROVIDER_AZURE: _CloudProvider.ValueType  # 2
+    """Microsoft Azure."""
+    CLOUD_PROVIDER_GCP: _CloudProvider.ValueType  # 3
+    """Google Cloud."""
+
+class CloudProvider(_CloudProvider, metaclass=_CloudProviderEnumTypeWrapper):
+    """A cloud that can be connected."""
+
+CLOUD_PROVIDER_UNSPECIFIED: CloudProvider.ValueType  # 0
+"""Not set: AWS."""
+CLOUD_PROVIDER_AWS: CloudProvider.ValueType  # 1
+"""Amazon Web Services."""
+CLOUD_PROVIDER_AZURE: CloudProvider.ValueType  # 2
+"""Microsoft Azure."""
+CLOUD_PROVIDER_GCP: CloudProvider.ValueType  # 3
+"""Google Cloud."""
+Global___CloudProvider: _TypeAlias = CloudProvider  # noqa: Y015
 
 @_typing.final
 class PlanConnectionRequest(_message.Message):
-    """Asks for the roles of an AWS account."""
+    """Asks for the roles of a cloud."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -85,6 +121,8 @@ class PlanConnectionRequest(_message.Message):
     BILL_BUCKET_FIELD_NUMBER: _builtins.int
     BILL_PREFIX_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    SCOPE_IDS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID."""
     format: Global___PolicyFormat.ValueType
@@ -99,9 +137,15 @@ class PlanConnectionRequest(_message.Message):
     """The prefix of the bill export in its bucket, without a slash at its end."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat."""
+    provider: Global___CloudProvider.ValueType
+    """The cloud. What is about principals and bills is AWS's alone."""
     @_builtins.property
     def action_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The action types that may be carried out, such as "aws.ebs.convert_gp3"; empty for reading only."""
+
+    @_builtins.property
+    def scope_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The subscriptions or projects that the role is for; AWS's roles name none."""
 
     def __init__(
         self,
@@ -113,10 +157,12 @@ class PlanConnectionRequest(_message.Message):
         bill_bucket: _builtins.str = ...,
         bill_prefix: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        provider: Global___CloudProvider.ValueType = ...,
+        scope_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_types", b"action_types", "bill_bucket", b"bill_bucket", "bill_prefix", b"bill_prefix", "format", b"format", "organization_id", b"organization_id", "principal_arn", b"principal_arn", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_types", b"action_types", "bill_bucket", b"bill_bucket", "bill_prefix", b"bill_prefix", "format", b"format", "organization_id", b"organization_id", "principal_arn", b"principal_arn", "provider", b"provider", "request_id", b"request_id", "scope_ids", b"scope_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,7 +178,7 @@ class PlanConnectionResponse(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     external_id: _builtins.str
-    """The external id that every role's trust policy must demand; generated by us, one for the organization."""
+    """The external id that every role's trust policy must demand; generated by us, one for the organization. AWS's alone."""
     document: _builtins.str
     """The roles as one text, in the format that was asked for."""
     @_builtins.property
@@ -169,7 +215,7 @@ class PlannedRole(_message.Message):
     use: _builtins.str
     """What it is for: "scan" or "act"."""
     trust_policy: _builtins.str
-    """Who may assume it, as JSON."""
+    """Who may assume it, as JSON; empty for other clouds than AWS."""
     policy: _builtins.str
     """What it may do, as JSON."""
     def __init__(

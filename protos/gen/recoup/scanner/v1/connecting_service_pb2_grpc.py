@@ -62,8 +62,9 @@ class ConnectingServiceServicer:
     """
 
     def PlanConnection(self, request, context):
-        """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
-        first; each action type is asked for by name. What was asked for stands in the log.
+        """Plans what a cloud must be asked for: an AWS account's roles, with whom they let in by which external id, or a custom
+        role of Azure or Google Cloud. Reading comes first; each action type is asked for by name. What was asked for stands
+        in the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

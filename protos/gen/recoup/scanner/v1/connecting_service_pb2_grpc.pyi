@@ -34,8 +34,9 @@ class ConnectingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ConnectingServiceAsyncStub: ...
     PlanConnection: _grpc.UnaryUnaryMultiCallable[_connecting_service_pb2.PlanConnectionRequest, _connecting_service_pb2.PlanConnectionResponse]
-    """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
-    first; each action type is asked for by name. What was asked for stands in the log.
+    """Plans what a cloud must be asked for: an AWS account's roles, with whom they let in by which external id, or a custom
+    role of Azure or Google Cloud. Reading comes first; each action type is asked for by name. What was asked for stands
+    in the log.
     """
     SetStaticKeys: _grpc.UnaryUnaryMultiCallable[_connecting_service_pb2.SetStaticKeysRequest, _connecting_service_pb2.SetStaticKeysResponse]
     """Says whether connections may hold long-lived cloud keys. Connections that are there already keep theirs."""
@@ -54,8 +55,9 @@ class ConnectingServiceAsyncStub(ConnectingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlanConnection: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.PlanConnectionRequest, _connecting_service_pb2.PlanConnectionResponse]  # type: ignore[assignment]
-    """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
-    first; each action type is asked for by name. What was asked for stands in the log.
+    """Plans what a cloud must be asked for: an AWS account's roles, with whom they let in by which external id, or a custom
+    role of Azure or Google Cloud. Reading comes first; each action type is asked for by name. What was asked for stands
+    in the log.
     """
     SetStaticKeys: _aio.UnaryUnaryMultiCallable[_connecting_service_pb2.SetStaticKeysRequest, _connecting_service_pb2.SetStaticKeysResponse]  # type: ignore[assignment]
     """Says whether connections may hold long-lived cloud keys. Connections that are there already keep theirs."""
@@ -77,8 +79,9 @@ class ConnectingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _connecting_service_pb2.PlanConnectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_connecting_service_pb2.PlanConnectionResponse, _abc.Awaitable[_connecting_service_pb2.PlanConnectionResponse]]:
-        """Plans the roles of an AWS account: who may assume them, with which external id, and what they may do. Reading comes
-        first; each action type is asked for by name. What was asked for stands in the log.
+        """Plans what a cloud must be asked for: an AWS account's roles, with whom they let in by which external id, or a custom
+        role of Azure or Google Cloud. Reading comes first; each action type is asked for by name. What was asked for stands
+        in the log.
         """
 
     @_abc_1.abstractmethod

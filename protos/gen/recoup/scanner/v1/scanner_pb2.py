@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recoup.mesh.v1 import resource_pb2 as recoup_dot_mesh_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frecoup/scanner/v1/scanner.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1drecoup/mesh/v1/resource.proto\"w\n\nAwsAccount\x12&\n\naccount_id\x18\x01 \x01(\tB\x12\xbaH\x0fr\r2\x0b^[0-9]{12}$\x12!\n\rscan_role_arn\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x05\x12\x1e\n\x0c\x61\x63t_role_arn\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x05\"\xc2\x04\n\nConnection\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x33\n\x0c\x61ws_accounts\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.AwsAccount\x12\x0f\n\x07regions\x18\x06 \x03(\t\x12\x13\n\x0b\x65xternal_id\x18\x07 \x01(\t\x12\x15\n\rcredential_id\x18\x08 \x01(\t\x12\x15\n\raccess_key_id\x18\t \x01(\t\x12\x31\n\x05state\x18\n \x01(\x0e\x32\".recoup.scanner.v1.ConnectionState\x12\x0f\n\x07problem\x18\x0b \x01(\t\x12\x31\n\x0brole_checks\x18\x0c \x03(\x0b\x32\x1c.recoup.scanner.v1.RoleCheck\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bverified_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x11permission_checks\x18\x10 \x03(\x0b\x32\".recoup.scanner.v1.PermissionCheck\x12.\n\nchecked_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x0fPermissionCheck\x12\x10\n\x08role_arn\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x12\n\npermission\x18\x04 \x01(\t\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x12\n\nerror_code\x18\x06 \x01(\t\x12\x0b\n\x03\x66ix\x18\x07 \x01(\t\"t\n\tRoleCheck\x12\x10\n\x08role_arn\x18\x01 \x01(\t\x12\x1b\n\x13without_external_id\x18\x02 \x01(\t\x12\x1e\n\x16with_wrong_external_id\x18\x03 \x01(\t\x12\x18\n\x10with_external_id\x18\x04 \x01(\t\"\xb0\x03\n\x04Scan\x12\x0f\n\x07scan_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x15\n\rconnection_id\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.recoup.scanner.v1.ScanState\x12\x13\n\x0bunits_total\x18\x05 \x01(\x05\x12\x12\n\nunits_done\x18\x06 \x01(\x05\x12\x16\n\x0eresources_seen\x18\x07 \x01(\x05\x12\x15\n\rfindings_open\x18\x08 \x01(\x05\x12\x11\n\tapi_calls\x18\t \x01(\x05\x12-\n\x08\x63overage\x18\n \x03(\x0b\x32\x1b.recoup.scanner.v1.Coverage\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0e \x01(\t\"\x92\x01\n\x08\x43overage\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0b\n\x03\x61pi\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05pages\x18\x05 \x01(\x05\x12\x11\n\tresources\x18\x06 \x01(\x05\x12\x11\n\tthrottles\x18\x07 \x01(\x05\x12\x12\n\nerror_code\x18\x08 \x01(\t\"\xa3\x06\n\x07\x46inding\x12\x12\n\nfinding_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x15\n\rconnection_id\x18\x03 \x01(\t\x12\x0f\n\x07scan_id\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65tection_id\x18\x05 \x01(\t\x12-\n\x08resource\x18\x06 \x01(\x0b\x32\x1b.recoup.mesh.v1.ResourceKey\x12\x15\n\rresource_name\x18\x07 \x01(\t\x12.\n\x05state\x18\x08 \x01(\x0e\x32\x1f.recoup.scanner.v1.FindingState\x12\x37\n\ractionability\x18\t \x01(\x0e\x32 .recoup.scanner.v1.Actionability\x12-\n\x0emonthly_saving\x18\n \x01(\x0b\x32\x15.recoup.mesh.v1.Money\x12\x15\n\rprice_version\x18\x0b \x01(\t\x12\x10\n\x08severity\x18\x0c \x01(\t\x12\x12\n\nconfidence\x18\r \x01(\t\x12:\n\x08\x65vidence\x18\x0e \x03(\x0b\x32(.recoup.scanner.v1.Finding.EvidenceEntry\x12\x13\n\x0b\x61\x63tion_type\x18\x0f \x01(\t\x12\x31\n\rfirst_seen_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x04tags\x18\x19 \x03(\x0b\x32$.recoup.scanner.v1.Finding.TagsEntry\x12\x14\n\x0c\x65xception_id\x18\x32 \x01(\t\x12\x34\n\x10suppressed_until\x18\x33 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xca\x01\n\x0f\x43onnectionState\x12 \n\x1c\x43ONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONNECTION_STATE_PENDING\x10\x01\x12\x1e\n\x1a\x43ONNECTION_STATE_VERIFYING\x10\x02\x12\x1b\n\x17\x43ONNECTION_STATE_ACTIVE\x10\x03\x12\x1b\n\x17\x43ONNECTION_STATE_FAILED\x10\x04\x12\x1d\n\x19\x43ONNECTION_STATE_DISABLED\x10\x05*\x9e\x01\n\tScanState\x12\x1a\n\x16SCAN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCAN_STATE_QUEUED\x10\x01\x12\x16\n\x12SCAN_STATE_RUNNING\x10\x02\x12\x17\n\x13SCAN_STATE_COMPLETE\x10\x03\x12\x16\n\x12SCAN_STATE_PARTIAL\x10\x04\x12\x15\n\x11SCAN_STATE_FAILED\x10\x05*\x7f\n\x0c\x46indingState\x12\x1d\n\x19\x46INDING_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INDING_STATE_OPEN\x10\x01\x12\x1a\n\x16\x46INDING_STATE_RESOLVED\x10\x02\x12\x1c\n\x18\x46INDING_STATE_SUPPRESSED\x10\x03*\xc2\x01\n\rActionability\x12\x1d\n\x19\x41\x43TIONABILITY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x43TIONABILITY_ACTIONABLE\x10\x01\x12\x16\n\x12\x41\x43TIONABILITY_HELD\x10\x02\x12!\n\x1d\x41\x43TIONABILITY_MANAGED_AS_CODE\x10\x03\x12\x1c\n\x18\x41\x43TIONABILITY_AUTOSCALED\x10\x04\x12\x1b\n\x17\x41\x43TIONABILITY_NO_ACTION\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frecoup/scanner/v1/scanner.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1drecoup/mesh/v1/resource.proto\"w\n\nAwsAccount\x12&\n\naccount_id\x18\x01 \x01(\tB\x12\xbaH\x0fr\r2\x0b^[0-9]{12}$\x12!\n\rscan_role_arn\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x05\x12\x1e\n\x0c\x61\x63t_role_arn\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x05\"s\n\nAzureCloud\x12\x1b\n\ttenant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\tclient_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\x10subscription_ids\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\"\x86\x01\n\x08GcpCloud\x12!\n\x0fservice_account\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12W\n\x0bproject_ids\x18\x02 \x03(\tBB\xbaH?\x92\x01<\x10\x64\x18\x01\"6r422^([a-z0-9.-]{1,63}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$\"4\n\nCloudScope\x12\x10\n\x08scope_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"\xd0\x05\n\nConnection\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x33\n\x0c\x61ws_accounts\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.AwsAccount\x12\x0f\n\x07regions\x18\x06 \x03(\t\x12\x13\n\x0b\x65xternal_id\x18\x07 \x01(\t\x12\x15\n\rcredential_id\x18\x08 \x01(\t\x12\x15\n\raccess_key_id\x18\t \x01(\t\x12\x31\n\x05state\x18\n \x01(\x0e\x32\".recoup.scanner.v1.ConnectionState\x12\x0f\n\x07problem\x18\x0b \x01(\t\x12\x31\n\x0brole_checks\x18\x0c \x03(\x0b\x32\x1c.recoup.scanner.v1.RoleCheck\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bverified_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x11permission_checks\x18\x10 \x03(\x0b\x32\".recoup.scanner.v1.PermissionCheck\x12.\n\nchecked_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05\x61zure\x18\xd4\x02 \x01(\x0b\x32\x1d.recoup.scanner.v1.AzureCloud\x12)\n\x03gcp\x18\xd5\x02 \x01(\x0b\x32\x1b.recoup.scanner.v1.GcpCloud\x12\x32\n\ndiscovered\x18\xd6\x02 \x03(\x0b\x32\x1d.recoup.scanner.v1.CloudScope\"\x86\x01\n\x0fPermissionCheck\x12\x10\n\x08role_arn\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x12\n\npermission\x18\x04 \x01(\t\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x12\n\nerror_code\x18\x06 \x01(\t\x12\x0b\n\x03\x66ix\x18\x07 \x01(\t\"t\n\tRoleCheck\x12\x10\n\x08role_arn\x18\x01 \x01(\t\x12\x1b\n\x13without_external_id\x18\x02 \x01(\t\x12\x1e\n\x16with_wrong_external_id\x18\x03 \x01(\t\x12\x18\n\x10with_external_id\x18\x04 \x01(\t\"\xb0\x03\n\x04Scan\x12\x0f\n\x07scan_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x15\n\rconnection_id\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.recoup.scanner.v1.ScanState\x12\x13\n\x0bunits_total\x18\x05 \x01(\x05\x12\x12\n\nunits_done\x18\x06 \x01(\x05\x12\x16\n\x0eresources_seen\x18\x07 \x01(\x05\x12\x15\n\rfindings_open\x18\x08 \x01(\x05\x12\x11\n\tapi_calls\x18\t \x01(\x05\x12-\n\x08\x63overage\x18\n \x03(\x0b\x32\x1b.recoup.scanner.v1.Coverage\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0e \x01(\t\"\x92\x01\n\x08\x43overage\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0b\n\x03\x61pi\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05pages\x18\x05 \x01(\x05\x12\x11\n\tresources\x18\x06 \x01(\x05\x12\x11\n\tthrottles\x18\x07 \x01(\x05\x12\x12\n\nerror_code\x18\x08 \x01(\t\"\xa3\x06\n\x07\x46inding\x12\x12\n\nfinding_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x15\n\rconnection_id\x18\x03 \x01(\t\x12\x0f\n\x07scan_id\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65tection_id\x18\x05 \x01(\t\x12-\n\x08resource\x18\x06 \x01(\x0b\x32\x1b.recoup.mesh.v1.ResourceKey\x12\x15\n\rresource_name\x18\x07 \x01(\t\x12.\n\x05state\x18\x08 \x01(\x0e\x32\x1f.recoup.scanner.v1.FindingState\x12\x37\n\ractionability\x18\t \x01(\x0e\x32 .recoup.scanner.v1.Actionability\x12-\n\x0emonthly_saving\x18\n \x01(\x0b\x32\x15.recoup.mesh.v1.Money\x12\x15\n\rprice_version\x18\x0b \x01(\t\x12\x10\n\x08severity\x18\x0c \x01(\t\x12\x12\n\nconfidence\x18\r \x01(\t\x12:\n\x08\x65vidence\x18\x0e \x03(\x0b\x32(.recoup.scanner.v1.Finding.EvidenceEntry\x12\x13\n\x0b\x61\x63tion_type\x18\x0f \x01(\t\x12\x31\n\rfirst_seen_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_seen_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x04tags\x18\x19 \x03(\x0b\x32$.recoup.scanner.v1.Finding.TagsEntry\x12\x14\n\x0c\x65xception_id\x18\x32 \x01(\t\x12\x34\n\x10suppressed_until\x18\x33 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xca\x01\n\x0f\x43onnectionState\x12 \n\x1c\x43ONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONNECTION_STATE_PENDING\x10\x01\x12\x1e\n\x1a\x43ONNECTION_STATE_VERIFYING\x10\x02\x12\x1b\n\x17\x43ONNECTION_STATE_ACTIVE\x10\x03\x12\x1b\n\x17\x43ONNECTION_STATE_FAILED\x10\x04\x12\x1d\n\x19\x43ONNECTION_STATE_DISABLED\x10\x05*\x9e\x01\n\tScanState\x12\x1a\n\x16SCAN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCAN_STATE_QUEUED\x10\x01\x12\x16\n\x12SCAN_STATE_RUNNING\x10\x02\x12\x17\n\x13SCAN_STATE_COMPLETE\x10\x03\x12\x16\n\x12SCAN_STATE_PARTIAL\x10\x04\x12\x15\n\x11SCAN_STATE_FAILED\x10\x05*\x7f\n\x0c\x46indingState\x12\x1d\n\x19\x46INDING_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INDING_STATE_OPEN\x10\x01\x12\x1a\n\x16\x46INDING_STATE_RESOLVED\x10\x02\x12\x1c\n\x18\x46INDING_STATE_SUPPRESSED\x10\x03*\xc2\x01\n\rActionability\x12\x1d\n\x19\x41\x43TIONABILITY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x43TIONABILITY_ACTIONABLE\x10\x01\x12\x16\n\x12\x41\x43TIONABILITY_HELD\x10\x02\x12!\n\x1d\x41\x43TIONABILITY_MANAGED_AS_CODE\x10\x03\x12\x1c\n\x18\x41\x43TIONABILITY_AUTOSCALED\x10\x04\x12\x1b\n\x17\x41\x43TIONABILITY_NO_ACTION\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,34 +40,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AWSACCOUNT'].fields_by_name['scan_role_arn']._serialized_options = b'\272H\007r\005\020\001\030\200\005'
   _globals['_AWSACCOUNT'].fields_by_name['act_role_arn']._loaded_options = None
   _globals['_AWSACCOUNT'].fields_by_name['act_role_arn']._serialized_options = b'\272H\005r\003\030\200\005'
+  _globals['_AZURECLOUD'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_AZURECLOUD'].fields_by_name['tenant_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_AZURECLOUD'].fields_by_name['client_id']._loaded_options = None
+  _globals['_AZURECLOUD'].fields_by_name['client_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_AZURECLOUD'].fields_by_name['subscription_ids']._loaded_options = None
+  _globals['_AZURECLOUD'].fields_by_name['subscription_ids']._serialized_options = b'\272H\016\222\001\013\020d\030\001\"\005r\003\260\001\001'
+  _globals['_GCPCLOUD'].fields_by_name['service_account']._loaded_options = None
+  _globals['_GCPCLOUD'].fields_by_name['service_account']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_GCPCLOUD'].fields_by_name['project_ids']._loaded_options = None
+  _globals['_GCPCLOUD'].fields_by_name['project_ids']._serialized_options = b'\272H?\222\001<\020d\030\001\"6r422^([a-z0-9.-]{1,63}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$'
   _globals['_FINDING_EVIDENCEENTRY']._loaded_options = None
   _globals['_FINDING_EVIDENCEENTRY']._serialized_options = b'8\001'
   _globals['_FINDING_TAGSENTRY']._loaded_options = None
   _globals['_FINDING_TAGSENTRY']._serialized_options = b'8\001'
-  _globals['_CONNECTIONSTATE']._serialized_start=2495
-  _globals['_CONNECTIONSTATE']._serialized_end=2697
-  _globals['_SCANSTATE']._serialized_start=2700
-  _globals['_SCANSTATE']._serialized_end=2858
-  _globals['_FINDINGSTATE']._serialized_start=2860
-  _globals['_FINDINGSTATE']._serialized_end=2987
-  _globals['_ACTIONABILITY']._serialized_start=2990
-  _globals['_ACTIONABILITY']._serialized_end=3184
+  _globals['_CONNECTIONSTATE']._serialized_start=2945
+  _globals['_CONNECTIONSTATE']._serialized_end=3147
+  _globals['_SCANSTATE']._serialized_start=3150
+  _globals['_SCANSTATE']._serialized_end=3308
+  _globals['_FINDINGSTATE']._serialized_start=3310
+  _globals['_FINDINGSTATE']._serialized_end=3437
+  _globals['_ACTIONABILITY']._serialized_start=3440
+  _globals['_ACTIONABILITY']._serialized_end=3634
   _globals['_AWSACCOUNT']._serialized_start=147
   _globals['_AWSACCOUNT']._serialized_end=266
-  _globals['_CONNECTION']._serialized_start=269
-  _globals['_CONNECTION']._serialized_end=847
-  _globals['_PERMISSIONCHECK']._serialized_start=850
-  _globals['_PERMISSIONCHECK']._serialized_end=984
-  _globals['_ROLECHECK']._serialized_start=986
-  _globals['_ROLECHECK']._serialized_end=1102
-  _globals['_SCAN']._serialized_start=1105
-  _globals['_SCAN']._serialized_end=1537
-  _globals['_COVERAGE']._serialized_start=1540
-  _globals['_COVERAGE']._serialized_end=1686
-  _globals['_FINDING']._serialized_start=1689
-  _globals['_FINDING']._serialized_end=2492
-  _globals['_FINDING_EVIDENCEENTRY']._serialized_start=2400
-  _globals['_FINDING_EVIDENCEENTRY']._serialized_end=2447
-  _globals['_FINDING_TAGSENTRY']._serialized_start=2449
-  _globals['_FINDING_TAGSENTRY']._serialized_end=2492
+  _globals['_AZURECLOUD']._serialized_start=268
+  _globals['_AZURECLOUD']._serialized_end=383
+  _globals['_GCPCLOUD']._serialized_start=386
+  _globals['_GCPCLOUD']._serialized_end=520
+  _globals['_CLOUDSCOPE']._serialized_start=522
+  _globals['_CLOUDSCOPE']._serialized_end=574
+  _globals['_CONNECTION']._serialized_start=577
+  _globals['_CONNECTION']._serialized_end=1297
+  _globals['_PERMISSIONCHECK']._serialized_start=1300
+  _globals['_PERMISSIONCHECK']._serialized_end=1434
+  _globals['_ROLECHECK']._serialized_start=1436
+  _globals['_ROLECHECK']._serialized_end=1552
+  _globals['_SCAN']._serialized_start=1555
+  _globals['_SCAN']._serialized_end=1987
+  _globals['_COVERAGE']._serialized_start=1990
+  _globals['_COVERAGE']._serialized_end=2136
+  _globals['_FINDING']._serialized_start=2139
+  _globals['_FINDING']._serialized_end=2942
+  _globals['_FINDING_EVIDENCEENTRY']._serialized_start=2850
+  _globals['_FINDING_EVIDENCEENTRY']._serialized_end=2897
+  _globals['_FINDING_TAGSENTRY']._serialized_start=2899
+  _globals['_FINDING_TAGSENTRY']._serialized_end=2942
 # @@protoc_insertion_point(module_scope)

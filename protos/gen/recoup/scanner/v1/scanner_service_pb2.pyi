@@ -33,6 +33,11 @@ class CreateConnectionRequest(_message.Message):
     AWS_ACCOUNTS_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AZURE_FIELD_NUMBER: _builtins.int
+    AZURE_CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    AZURE_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    GCP_FIELD_NUMBER: _builtins.int
+    GCP_SERVICE_ACCOUNT_KEY_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID."""
     display_name: _builtins.str
@@ -45,13 +50,29 @@ class CreateConnectionRequest(_message.Message):
     """Its secret; sealed on arrival, kept nowhere in the clear, returned by no call."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat."""
+    azure_client_secret: _builtins.str
+    """A client secret of it: the value, not its id. This or the certificate; sealed on arrival, returned by no call."""
+    azure_certificate: _builtins.str
+    """A certificate of it and its unencrypted RSA private key, both in PEM. Sealed on arrival, returned by no call."""
+    gcp_service_account_key: _builtins.str
+    """Its key as the JSON that Google gives. Only where the organization allows long-lived keys; sealed on arrival, returned
+    by no call. No address in it is ever followed.
+    """
     @_builtins.property
     def aws_accounts(self) -> _containers.RepeatedCompositeFieldContainer[_scanner_pb2.AwsAccount]:
-        """The accounts and the roles in them."""
+        """The accounts and the roles in them. One cloud for a connection: these, or `azure`, or `gcp`."""
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The regions to scan."""
+        """The regions to scan, as the cloud names them. AWS needs some; of the others it is all of them where none is given."""
+
+    @_builtins.property
+    def azure(self) -> _scanner_pb2.AzureCloud:
+        """The application that reads Azure subscriptions."""
+
+    @_builtins.property
+    def gcp(self) -> _scanner_pb2.GcpCloud:
+        """The service account that reads Google Cloud projects."""
 
     def __init__(
         self,
@@ -63,10 +84,15 @@ class CreateConnectionRequest(_message.Message):
         aws_accounts: _abc.Iterable[_scanner_pb2.AwsAccount] | None = ...,
         regions: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        azure: _scanner_pb2.AzureCloud | None = ...,
+        azure_client_secret: _builtins.str = ...,
+        azure_certificate: _builtins.str = ...,
+        gcp: _scanner_pb2.GcpCloud | None = ...,
+        gcp_service_account_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["azure", b"azure", "gcp", b"gcp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws_access_key_id", b"aws_access_key_id", "aws_accounts", b"aws_accounts", "aws_secret_access_key", b"aws_secret_access_key", "display_name", b"display_name", "organization_id", b"organization_id", "regions", b"regions", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws_access_key_id", b"aws_access_key_id", "aws_accounts", b"aws_accounts", "aws_secret_access_key", b"aws_secret_access_key", "azure", b"azure", "azure_certificate", b"azure_certificate", "azure_client_secret", b"azure_client_secret", "display_name", b"display_name", "gcp", b"gcp", "gcp_service_account_key", b"gcp_service_account_key", "organization_id", b"organization_id", "regions", b"regions", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,60 @@
+"""What people give to connect a cloud, whichever it is: what is wrong with it, and what of it is sealed. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from services.scanner.model import aws_input
+from services.scanner.model.azure_input import azure_faults
+from services.scanner.model.cloud import Provider
+from services.scanner.model.connection import NewConnection
+from services.scanner.model.gcp_input import gcp_faults, read_key
+
+
+def faults(given: NewConnection, now: datetime) -> Iterator[tuple[str, str]]:
+    """Each field that is wrong, with its rule and the way out. Never says what a secret is."""
+    if given.provider is not Provider.AWS and (given.access_key_id or given.secret_access_key):
+        yield "aws_access_key_id", f"is AWS's, and the connection is one of {given.provider.brand}; leave it empty"
+    if given.provider is Provider.AWS:
+        yield from aws_input.faults(given)
+    elif given.provider is Provider.AZURE:
+        yield from azure_faults(given, now)
+    else:
+        yield from gcp_faults(given, given.identity.public.get("service_account", ""), _key(given))
+
+
+def taken(given: NewConnection) -> NewConnection:
+    """What is given, as it is kept: of Google's JSON only who it is of and the key. Raises KeyRefused.
+
+    A long-lived secret is known by the key's id, Google's too; by the application's id in Azure, which names no other.
+    """
+    if given.provider is Provider.AZURE:
+        return replace(given, access_key_id=given.identity.public["client_id"])
+    if given.provider is Provider.GCP:
+        identity = read_key(_key(given))
+        return replace(given, identity=identity, access_key_id=identity.secret["private_key_id"])
+    return given
+
+
+def plaintext(external_id: str, given: NewConnection) -> bytes:
+    """What is sealed of a connection: its base key, the external id, and the roles; or who we are, and the scopes."""
+    if given.provider is not Provider.AWS:
+        scopes = [account.account_id for account in given.accounts]
+        secret = {name: value for name, value in given.identity.secret.items() if value}
+        return json.dumps({"public": dict(given.identity.public), "secret": secret, "scopes": scopes}).encode()
+    roles = {a.account_id: {"scan": a.scan_role_arn, "act": a.act_role_arn} for a in given.accounts}
+    return json.dumps(
+        {
+            "access_key_id": given.access_key_id,
+            "secret_access_key": given.secret_access_key,
+            "external_id": external_id,
+            "roles": roles,
+        }
+    ).encode()
+
+
+def _key(given: NewConnection) -> str:
+    return given.identity.secret.get("key", "")
