@@ -14,14 +14,10 @@ from services._mesh.listening import listening_socket
 from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings, GatewaySettings
+from services.gateway.pages import pages
 from services.gateway.passports import PassportOffice
 from services.gateway.protocol import EdgeProtocol
 from services.gateway.routes import Router
-
-_SECURITY_TXT = b"""Contact: mailto:security@recoup.invalid
-Expires: 2027-12-31T23:59:59Z
-Preferred-Languages: en
-"""
 
 
 class _Server(uvicorn.Server):
@@ -43,7 +39,7 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
         edge,
         mesh.metrics,
         mesh.revocations.is_fresh,
-        {"/.well-known/security.txt": ("text/plain; charset=utf-8", _SECURITY_TXT)},
+        pages(),
     )
     mesh.follow_revocations()
     server = _Server(_configuration(gateway, edge, settings))

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from services.gateway import coding, conditions, paging, transcode
 from services.gateway.exchange import Exchange
+from services.gateway.pages import Page
 from services.gateway.routes import Route
 
 _JSON = "application/json"
@@ -40,16 +41,33 @@ def of(
     return 200, media_type, body
 
 
+def of_page(page: Page, exchange: Exchange) -> tuple[int, str, bytes]:
+    """A page, in the coding that its caller prefers."""
+    name = coding.chosen(exchange.headers.get("accept-encoding", "")) if page.coded else ""
+    exchange.policy, exchange.tag = page.policy, page.tag
+    if conditions.is_known(exchange, page.tag):
+        return 304, "", b""
+    exchange.is_coded = bool(page.coded)
+    _say_coding(exchange, name)
+    return 200, page.media_type, page.coded[name] if name else page.body
+
+
 async def coded(exchange: Exchange, media_type: str, body: bytes) -> bytes:
     """The body in the coding that its caller prefers, where that makes it smaller by much; headers say which."""
-    name = ""
-    if media_type and coding.is_worth(media_type, body):
-        exchange.answer_headers.append((b"vary", b"accept-encoding"))
+    if media_type and not exchange.is_coded and coding.is_worth(media_type, body):
+        exchange.is_coded = True
         name = coding.chosen(exchange.headers.get("accept-encoding", ""))
+        _say_coding(exchange, name)
+        body = await coding.encoded(body, name) if name else body
+    if exchange.is_coded:
+        exchange.answer_headers.append((b"vary", b"accept-encoding"))
+    if exchange.tag:
+        exchange.answer_headers.append((b"etag", f'"{exchange.tag}"'.encode()))
+    return body
+
+
+def _say_coding(exchange: Exchange, name: str) -> None:
+    """Another coding is another representation, whose strong tag is another one (RFC 9110, 8.8.3.3)."""
     if name:
         exchange.answer_headers.append((b"content-encoding", name.encode()))
-        body = await coding.encoded(body, name)
-    if exchange.tag:
-        # Another coding is another representation, whose strong tag is another one (RFC 9110, 8.8.3.3).
-        exchange.answer_headers.append((b"etag", f'"{exchange.tag}{f"-{name}" if name else ""}"'.encode()))
-    return body
+        exchange.tag = exchange.tag and f"{exchange.tag}-{name}"

@@ -33,6 +33,7 @@ from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer,
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
 from services.gateway.newcomers import busy
+from services.gateway.pages import Page
 from services.gateway.passports import PassportOffice, organization_of
 from services.gateway.routes import Forwarded, Route, Router
 
@@ -56,7 +57,7 @@ class Gateway:
         settings: EdgeSettings,
         metrics: Metrics,
         ready: Callable[[], bool],
-        pages: Mapping[str, tuple[str, bytes]],
+        pages: Mapping[str, Page],
     ) -> None:
         self._router, self._office, self._settings, self._metrics = router, office, settings, metrics
         self._ready, self._pages = ready, pages
@@ -216,7 +217,10 @@ class Gateway:
         if exchange.raw_path == "/readyz":
             return (200, _JSON, b'{"status":"ready"}') if self._ready() else (503, _JSON, b'{"status":"not ready"}')
         page = self._pages.get(exchange.raw_path)
-        return (200, *page) if page else None
+        if page is None:
+            return None
+        self._limits.count_address(exchange, reads=True, prefix="pages")
+        return answers.of_page(page, exchange)
 
     def _options(self, exchange: Exchange) -> tuple[int, str, bytes]:
         """What the path is for. No page of another origin is let in: nothing is said of that (CORS)."""

@@ -79,11 +79,12 @@ def is_worth(media_type: str, body: bytes) -> bool:
 async def encoded(body: bytes, coding: str) -> bytes:
     """The body under its coding."""
     if len(body) > _BESIDE_BYTES:
-        return await asyncio.to_thread(_encode, body, coding)
-    return _encode(body, coding)
+        return await asyncio.to_thread(encode, body, coding)
+    return encode(body, coding)
 
 
-def _encode(body: bytes, coding: str) -> bytes:
+def encode(body: bytes, coding: str) -> bytes:
+    """The same, in this thread."""
     if coding == "zstd":
         return zstd.compress(body, level=3)
     packer = zlib.compressobj(4, zlib.DEFLATED, _GZIP_WINDOW)

@@ -16,10 +16,11 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MAX_REQUEST_ID = 100
+_POLICY = b"content-security-policy"
 # An API answers nothing that a browser should run, frame, sniff, remember or refer from.
 SECURITY_HEADERS = (
     (b"strict-transport-security", b"max-age=31536000; includeSubDomains"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
@@ -49,6 +50,10 @@ class Exchange:
     client: str
     request_id: str
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    # Whether its coding was chosen already.
+    is_coded: bool = False
+    # Its Content-Security-Policy, where it is a page for people.
+    policy: bytes = b""
     # The tag of what is answered, without quotes and coding.
     tag: str = ""
     # Of the headers that say one thing, the one that came twice: whoever stands before may have read the other.
@@ -110,7 +115,10 @@ def head(exchange: Exchange, media_type: str, body: bytes | None) -> list[tuple[
     headers = [
         *content,
         (b"x-request-id", exchange.request_id.encode()),
-        *SECURITY_HEADERS,
+        *(
+            (name, exchange.policy if exchange.policy and name == _POLICY else value)
+            for name, value in SECURITY_HEADERS
+        ),
         *exchange.answer_headers,
     ]
     parent = telemetry.trace_parent()

@@ -20,7 +20,8 @@ from services.gateway.templates import MANY, ONE, RouteError
 __all__ = ["FIXED_PATHS", "Forwarded", "Route", "RouteError", "Router"]
 
 # Paths that the edge answers itself.
-FIXED_PATHS = ("/healthz", "/readyz", "/.well-known/security.txt")
+_SCRIPTS = tuple(f"/docs/{name}" for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css"))
+FIXED_PATHS = ("/healthz", "/readyz", "/.well-known/security.txt", "/openapi.json", "/docs", *_SCRIPTS)
 
 
 @dataclass(frozen=True)
