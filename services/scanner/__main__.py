@@ -58,7 +58,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
         REVOKE: credentials.revoke,
         ROTATE: RotationPolicies(store, identity).rotate,
         REWRAP: rewrapping.policy,
-        DELIVER: KeyPolicies(store, mesh.clock).deliver,
+        DELIVER: KeyPolicies(store, identity, mesh.clock).deliver,
     }
     office = await own_jobs(mesh, "scanner", store, work, on_dead=give_up, workers={DELIVER: "notifier"})
     kms = KeyServices(settings.kms, mesh.profile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from services._mesh.claimed import ClaimedJob
 from services._mesh.context import entered
 from services._mesh.envelope import open_envelope, parse
 from services._mesh.errors import AlreadyExists, Denied, Exhausted, Invalid, NotFound, WrongState, from_rpc_error
-from services._mesh.grants import metadata, read_own_grant
+from services._mesh.grants import CredentialScope, metadata, read_own_grant
 from services._mesh.kms.interface import EnvelopeBroken, SecretContext
 from services._mesh.kms.opening import Sealer
 from services._mesh.outbox import EventOwed
@@ -165,6 +165,10 @@ async def test_every_live_key_signs_and_an_ended_one_does_not(keyed: Keyed) -> N
     both = await keyed.delivery(old.key.key_id)
     at, signed = await keyed.signatures(both)
     assert signed == [expected(new.secret, at), expected(old.secret, at)]
+    keyed.parts.organizations.active = False
+    with pytest.raises(NotFound):  # Nothing is signed for an organization that is suspended.
+        await keyed.delivery(old.key.key_id)
+    keyed.parts.organizations.active = True
     # Two at most; and the old one isn't followed again.
     for each in (new.key.key_id, old.key.key_id):
         with pytest.raises(WrongState):
@@ -229,11 +233,8 @@ async def test_the_notifier_claims_deliveries_and_nothing_else(keyed: Keyed) -> 
     job = await keyed.parts.claim(delivery, "notifier")
     # Nor is a grant for a delivery good for a connection's credential, or the other way round.
     for kind, credential_id in (("deliver_webhook", connection.credential_id), ("scan", UUID(made.key.key_id))):
-        grant = read_own_grant(job.credentials[0].grant)
-        asked = type(grant)(**{
-            **{name: getattr(grant, name) for name in grant.__slots__}, "kind": kind,
-            "credential": type(grant.credential)(credential_id=credential_id, purpose="x", account="1"),
-        })  # fmt: skip
+        scope = CredentialScope(credential_id=credential_id, purpose="x", account="1")
+        asked = replace(read_own_grant(job.credentials[0].grant), kind=kind, credential=scope)
         with entered(context(ACME, peer="notifier", grant=asked)), pytest.raises(NotFound):
             await connections.fetch_sealed_credential(keyed.parts.api, credential_id)
 

@@ -54,6 +54,7 @@ from services.scanner.usecases.keks import Keks, register_kek
 from services.scanner.usecases.keys import KeyPolicies
 from services.scanner.usecases.kinds import DELIVER
 from services.scanner.usecases.rewrapping import Rewrapping
+from tests.support.bills import Active
 from tests.support.kms import RING, Ring
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, MovableClock, context, keys
@@ -98,6 +99,7 @@ class Sealing:
     broker: grpc.aio.Channel
     scanner: grpc.aio.Channel
     keks: Keks
+    organizations: Active
 
     async def connect(self, organization: UUID = ACME, kek: Kek = BY_RULE, name: str = "prod") -> Connection:
         """A connection with its sealed credential."""
@@ -226,10 +228,12 @@ async def sealing_parts(database: TestDatabase, folder: Path) -> AsyncIterator[S
         scanner_channel = await stack.enter_async_context(_serving(add_scanner, verifier("scanner", REWRAP)))
         following = asyncio.create_task(follow(identity_channel, known))
         stack.callback(following.cancel)
+        organizations = Active()
+        identity_answers: Any = organizations  # It stands in.
         policies = {
             REVOKE: CredentialPolicies(store, clock).revoke,
             REWRAP: Rewrapping(store).policy,
-            DELIVER: KeyPolicies(store, clock).deliver,
+            DELIVER: KeyPolicies(store, identity_answers, clock).deliver,
         }
         desk = JobDesk(
             store, dispatcher, key, trust, clock, policies, issuer="scanner", profile="local",
@@ -238,7 +242,7 @@ async def sealing_parts(database: TestDatabase, folder: Path) -> AsyncIterator[S
         yield Sealing(
             clock, ring, kms, store, Store(worker, "scanner", clock), Planner(key, "scanner", clock), desk,
             opener, known, heard, told, identity_channel, broker_channel, scanner_channel,
-            Keks(store, ring.sealing, by_rule, Wrapper(broker_channel)),
+            Keks(store, ring.sealing, by_rule, Wrapper(broker_channel)), organizations,
         )  # fmt: skip
 
 

@@ -11,13 +11,14 @@ from uuid import UUID
 from services._mesh.clock import Clock
 from services._mesh.context import current
 from services._mesh.envelope import parse
-from services._mesh.errors import AlreadyExists, Conflict, Exhausted, Reason, WrongState, invalid_field
+from services._mesh.errors import AlreadyExists, Conflict, Exhausted, NotFound, Reason, WrongState, invalid_field
 from services._mesh.grants import CredentialScope
 from services._mesh.ids import uuid7
 from services._mesh.jobs import Authority, Job, Planner
 from services._mesh.kms.interface import SecretContext
 from services._mesh.kms.opening import Sealer
 from services._mesh.uow import Store, UnitOfWork
+from services.scanner.clients.peers import Identity
 from services.scanner.model import key as model
 from services.scanner.model.key import Key, KeyInvalid, KeyPurpose, KeyState, NewKey
 from services.scanner.store import keks
@@ -114,14 +115,16 @@ async def list_keys(reader: Store, after: UUID | None, limit: int) -> list[Key]:
 class KeyPolicies:
     """What a worker may have done with keys, decided anew at each claim and renewal."""
 
-    def __init__(self, reader: Store, clock: Clock) -> None:
-        self._reader, self._clock = reader, clock
+    def __init__(self, reader: Store, identity: Identity, clock: Clock) -> None:
+        self._reader, self._identity, self._clock = reader, identity, clock
 
     async def deliver(self, job: Job) -> Authority:
         """Sign with every live key of the name that the subject, a webhook key, has: one grant each.
 
         Raises NotFound, WrongState where none is live.
         """
+        if not await self._identity.is_active(job.organization_id):
+            raise NotFound("organization")
         async with self._reader.read(job.organization_id) as connection:
             found = await store.get_key(connection, job.subject_id)
             live = await store.list_live(connection, KeyPurpose.WEBHOOK, found.name, self._clock.now())
