@@ -75,6 +75,17 @@ def channel_of(mesh: LocalMesh, peer: str, process: str, port: int = 0) -> grpc.
 
     It tries again soon: in tests, peers come back soon.
     """
+    return grpc.aio.secure_channel(*_connection(mesh, peer, process, port))
+
+
+def blocking_channel_of(mesh: LocalMesh, peer: str, process: str) -> grpc.Channel:
+    """The same, of no event loop: it can be kept from one test to the next."""
+    return grpc.secure_channel(*_connection(mesh, peer, process))
+
+
+def _connection(
+    mesh: LocalMesh, peer: str, process: str, port: int = 0
+) -> tuple[str, grpc.ChannelCredentials, list[tuple[str, Any]]]:
     folder = mesh.installation.folder(process)
     if process.startswith("client/"):
         folder = mesh.state / "clients" / process.removeprefix("client/")
@@ -85,7 +96,7 @@ def channel_of(mesh: LocalMesh, peer: str, process: str, port: int = 0) -> grpc.
     )
     backoff = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
     options = [("grpc.ssl_target_name_override", peer), *backoff]
-    return grpc.aio.secure_channel(f"127.0.0.1:{port or mesh.installation.ports[peer]}", credentials, options)
+    return f"127.0.0.1:{port or mesh.installation.ports[peer]}", credentials, options
 
 
 class Person:
