@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+SPANS_FILE = "spans.jsonl"
 MAX_SPANS = 500_000
 MAX_BODY = 8 * 1024 * 1024
 
@@ -34,6 +35,7 @@ class SeenSpan:
     end_ns: int
     failed: bool
     organization_id: str = ""
+    request_id: str = ""
 
 
 class Spans:
@@ -72,9 +74,7 @@ def _read(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
         process = next((a.value.string_value for a in resource.resource.attributes if a.key == "service.name"), "")
         for scope in resource.scope_spans:
             for span in scope.spans:
-                organization = next(
-                    (a.value.string_value for a in span.attributes if a.key == "recoup.organization_id"), ""
-                )
+                said = {a.key: a.value.string_value for a in span.attributes if a.key.startswith("recoup.")}
                 yield SeenSpan(
                     span.trace_id.hex(),
                     span.span_id.hex(),
@@ -84,7 +84,8 @@ def _read(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
                     span.start_time_unix_nano,
                     span.end_time_unix_nano,
                     span.status.code == 2,
-                    organization,
+                    said.get("recoup.organization_id", ""),
+                    said.get("recoup.request_id", ""),
                 )
 
 

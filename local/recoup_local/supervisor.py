@@ -81,7 +81,7 @@ class LocalMesh:
         except OSError as error:
             raise _unusable(state, error) from error
         self.clock = SimClock(self.installation.clock_file)
-        self.spans = otlp.Spans(state / "spans.jsonl")
+        self.spans = otlp.Spans(state / otlp.SPANS_FILE)
         self.logs = state / "logs"
         self._postgres = EmbeddedPostgres(state, fsync=fsync)
         self._nats = EmbeddedNats(state, self.installation.nats_users(), self.installation.nats_tls())

@@ -82,7 +82,10 @@ class Gateway:
     async def _serve_traced(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = read(scope)
         span = telemetry.active().start_span(
-            f"{exchange.method} (edge)", kind=SpanKind.SERVER, trace_parent=exchange.headers.get("traceparent")
+            f"{exchange.method} (edge)",
+            kind=SpanKind.SERVER,
+            trace_parent=exchange.headers.get("traceparent"),
+            attributes={"recoup.request_id": exchange.request_id},
         )
         token = telemetry.enter(span)
         try:

@@ -7,9 +7,11 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from recoup_local.cloud import DENIED_REGION
 from recoup_local.cloud.estate.truth import expectations
+from recoup_local.tracing import trace
 from tests.support import mesh as support
 from tests.support.mesh import TestMesh
 
@@ -132,3 +134,5 @@ def test_one_scan_is_one_trace_over_five_processes(made: TestMesh) -> None:
         return roots[0].process if whole else None
 
     assert support.until(complete, 30.0) == "gateway"
+    shown = CliRunner().invoke(trace, [answer.headers["x-request-id"], "--state", str(made.mesh.state)])
+    assert (shown.exit_code, {each for each in wanted if each in shown.output}) == (0, wanted), shown.output
