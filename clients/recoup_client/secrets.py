@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from recoup_client.session import Group, Session
+
+_DAYS = ("since", "last used", "rotated", "refused from", "moved")
+_COLUMNS = ("connection", "purpose", "standing", "days old", *_DAYS, "key", "problem, or uses")
 
 
 @click.group(cls=Group)
@@ -21,15 +26,28 @@ def secrets_posture(session: Session) -> None:
         (
             each.get("connectionId") or "the organization's",
             each.get("purpose", ""),
+            (each.get("standing") or "").removeprefix("CREDENTIAL_STANDING_").replace("_", " ").lower(),
             str(each.get("ageDays", 0)),
-            each["createdAt"][:10],
-            (each.get("rewrappedAt") or "")[:10],
+            *(_day(each.get(name)) for name in ("createdAt", "lastUsedAt", "rotatedAt", "refusedFrom", "rewrappedAt")),
             each["kek"],
             each.get("problem", ""),
         )
         for each in found.get("credentials", [])
     ]
-    for each in found.get("keks", []):
-        counted = f"{each.get('credentials', 0)} credentials, {each.get('backups', 0)} backups"
-        rows.append(("(all)", "", "", "", "", each["kek"], counted))
-    session.show(found, rows, "connection", "purpose", "days old", "since", "moved", "key", "problem, or uses")
+    rows += [_of_kek(each) for each in found.get("keks", [])]
+    for each in found.get("decryptFailures", []):
+        rows.append(
+            ("(broker)", *[""] * 4, _day(each["lastAt"]), *[""] * 4, f"{each['reason']}: {each['count']} times")
+        )
+    session.show(found, rows, *_COLUMNS)
+
+
+def _of_kek(each: dict[str, Any]) -> tuple[str, ...]:
+    counted = f"{each.get('credentials', 0)} credentials, {each.get('backups', 0)} backups"
+    state = (each.get("state") or "").removeprefix("KEK_STATE_").replace("UNSPECIFIED", "").lower()
+    days = (_day(each.get("registeredAt")), _day(each.get("lastUsedAt")))
+    return ("(key)", "", state, "", *days, "", "", "", each["kek"], counted)
+
+
+def _day(moment: str | None) -> str:
+    return (moment or "")[:10]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from recoup.broker.v1 import broker_service_pb2
+from recoup.broker.v1 import broker_service_pb2, failure_service_pb2
 from services._mesh.clock import monotonic
 from services._mesh.kms.opening import KeyServices
 from services._mesh.process import Mesh, run
@@ -13,13 +13,14 @@ from services.broker.clients import Sts
 from services.broker.clients_azure import Entra
 from services.broker.clients_google import GoogleTokens
 from services.broker.config import BrokerSettings
+from services.broker.failures import Failures
 from services.broker.hardening import harden
 from services.broker.model.cloud_key import AZURE_PURPOSE, GCP_PURPOSE
 from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 from services.broker.rewrapping import Rewrapper
-from services.broker.rpc import BrokerRpc
+from services.broker.rpc import BrokerRpc, FailureRpc
 from services.broker.signing import Signer
 from services.broker.usecases import Desk, TokenGiver
 
@@ -32,6 +33,8 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     kms = KeyServices(settings.kms, mesh.profile)
     opener = Opener(kms, KeyCache(monotonic))
     mesh.revocations.on_entry = opener.revoked
+    failures = Failures(mesh.clock, mesh.metrics)
+    opener.on_failure = failures.add
     used = UsedGrants(mesh.clock.wall_seconds())
     tokens: dict[str, TokenGiver] = {
         AZURE_PURPOSE: Entra(threads, settings.azure),
@@ -41,7 +44,12 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     rpc = BrokerRpc(desk, Rewrapper(kms, used, mesh.clock), Signer(opener, used, mesh.clock))
     mesh.follow_revocations()
     try:
-        await mesh.serve([(broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], rpc)])
+        await mesh.serve(
+            [
+                (broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"], rpc),
+                (failure_service_pb2.DESCRIPTOR.services_by_name["FailureService"], FailureRpc(failures)),
+            ]
+        )
     finally:
         opener.close()
         kms.close()

@@ -6,11 +6,13 @@ Owns nothing of who may ask: the context that it is given comes from a grant.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from services._mesh.envelope import Envelope, derive_keys, open_with, parse
-from services._mesh.kms.interface import Kms, SecretContext
+from services._mesh.errors import Problem
+from services._mesh.kms.interface import EnvelopeBroken, Kms, SecretContext
 from services._mesh.revocations import Revocation, RevocationKind
 from services.broker.model.key_cache import KeyCache, KeyName
 
@@ -24,17 +26,35 @@ class Unwrapping:
     purges: int
 
 
+def _nothing(_organization_id: UUID, _reason: str) -> None:
+    pass
+
+
 class Opener:
-    """Opens sealed secrets. One call of the key service for each sealed version in five minutes, however many ask."""
+    """Opens sealed secrets. One call of the key service for each sealed version in five minutes, however many ask.
+
+    `on_failure` is told of each that doesn't open: whose it is, and the reason's name.
+    """
 
     def __init__(self, kms: Kms, cache: KeyCache) -> None:
         self._kms, self._cache = kms, cache
+        self.on_failure: Callable[[UUID, str], None] = _nothing
         self._under_way: dict[KeyName, Unwrapping] = {}
 
     async def open(self, sealed: bytes, context: SecretContext) -> bytearray:
         """The plaintext, for the caller to overwrite. Raises EnvelopeBroken, Problem (KMS_UNAVAILABLE,
         KMS_KEY_UNUSABLE).
         """
+        try:
+            return await self._open(sealed, context)
+        except EnvelopeBroken:
+            self.on_failure(context.organization_id, "CREDENTIAL_UNOPENABLE")
+            raise
+        except Problem as problem:
+            self.on_failure(context.organization_id, problem.reason_name)
+            raise
+
+    async def _open(self, sealed: bytes, context: SecretContext) -> bytearray:
         parts = parse(sealed)
         canonical = context.canonical(parts.version)
         name = KeyName(context.organization_id, context.credential_id, context.purpose, parts.header)

@@ -6,11 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from recoup.broker.v1 import broker_service_pb2 as pb
-from recoup.broker.v1 import broker_service_pb2_grpc
+from recoup.broker.v1 import broker_service_pb2_grpc, failure_service_pb2, failure_service_pb2_grpc
 from services._mesh.clouds import CloudToken
 from services._mesh.kms.interface import Kek, KeyService, SecretContext
 from services._mesh.times import stamp
 from services.broker import usecases
+from services.broker.failures import Failures
 from services.broker.rewrapping import PROBE_PURPOSE, Rewrapper
 from services.broker.signing import Message, Signer
 from services.broker.usecases import Desk
@@ -87,3 +88,22 @@ def _kek(name: pb.KekName) -> Kek:
 
 def _outcome(name: str) -> pb.ProbeOutcome.ValueType:
     return pb.ProbeOutcome.Value(f"PROBE_OUTCOME_{name}")
+
+
+class FailureRpc(failure_service_pb2_grpc.FailureServiceServicer):
+    """recoup.broker.v1.FailureService."""
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+
+    async def GetFailures(
+        self, request: failure_service_pb2.GetFailuresRequest, context: Context
+    ) -> failure_service_pb2.GetFailuresResponse:
+        found = self._failures.of(UUID(request.organization_id))
+        return failure_service_pb2.GetFailuresResponse(
+            since=stamp(self._failures.since),
+            failures=[
+                failure_service_pb2.Failure(reason=reason, count=each.count, last_at=stamp(each.last_at))
+                for reason, each in sorted(found.items())
+            ],
+        )

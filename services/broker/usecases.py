@@ -140,7 +140,11 @@ def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
     if grant.credential.purpose not in ROLE_OF and grant.credential.purpose not in SEALED_FOR:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names an unknown purpose.")
     desk.used.use(grant.jti, grant.issued_at, desk.clock.wall_seconds())
-    require_young(grant.credential, desk.clock.now())
+    try:
+        require_young(grant.credential, desk.clock.now())
+    except Unavailable as problem:
+        desk.opener.on_failure(grant.organization_id, problem.reason_name)
+        raise
     return grant, grant.credential
 
 

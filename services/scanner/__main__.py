@@ -19,6 +19,7 @@ from services._mesh.pages import PageTokens
 from services._mesh.process import Mesh, run
 from services._mesh.producing import produce
 from services.scanner.backup_watch import BackupWatch
+from services.scanner.clients.failures import FailureCounts
 from services.scanner.clients.peers import Exceptions, Identity
 from services.scanner.clients.rewrapping import Wrapper
 from services.scanner.config import ScannerSettings
@@ -32,6 +33,7 @@ from services.scanner.rpc.rotation import RotationRpc
 from services.scanner.rpc.scanner import ScannerRpc
 from services.scanner.rpc.sealing import SealingRpc
 from services.scanner.rpc.secrets_posture import SecretsRpc
+from services.scanner.secrets_watch import watch_secrets
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.credentials import REVOKE, CredentialPolicies
 from services.scanner.usecases.keks import Keks
@@ -71,6 +73,8 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     rotation = RotationRpc(store, office.planner, sealer, rules)
     keys = KeyRpc(store, office.planner, sealer, pages)
     connecting = ConnectingRpc(store, office.planner, rules)
+    secrets = SecretsRpc(store, FailureCounts(mesh.channels.to("broker")), mesh.clock)
+    watch_secrets(mesh, store)
     try:
         await mesh.serve(
             [
@@ -80,7 +84,7 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
                 (rotation_service_pb2.DESCRIPTOR.services_by_name["RotationService"], rotation),
                 (key_service_pb2.DESCRIPTOR.services_by_name["KeyService"], keys),
                 (sealing_service_pb2.DESCRIPTOR.services_by_name["SealingService"], SealingRpc(store, rewrapping)),
-                (secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"], SecretsRpc(store, mesh.clock)),
+                (secrets_service_pb2.DESCRIPTOR.services_by_name["SecretsService"], secrets),
                 office.service,
             ]
         )

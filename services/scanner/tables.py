@@ -75,6 +75,14 @@ organization_keys = Table(
     Column("ends_at", _Moment),
 )
 
+credential_uses = Table(
+    "credential_uses",
+    metadata,
+    Column("organization_id", _Id, primary_key=True),
+    Column("credential_id", _Id, primary_key=True),
+    Column("last_used_at", _Moment, nullable=False),
+)
+
 rotation_rules = Table(
     "rotation_rules",
     metadata,

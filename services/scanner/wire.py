@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from recoup.mesh.v1 import resource_pb2
+from recoup.scanner.v1 import rotation_service_pb2, scanner_service_pb2
 from recoup.scanner.v1 import scanner_pb2 as pb
-from recoup.scanner.v1 import scanner_service_pb2
 from services._mesh.errors import invalid_field
 from services._mesh.times import moment, stamp
 from services.scanner.model.cloud import Identity, Provider
 from services.scanner.model.connection import Account, Connection, NewConnection, PermissionCheck, RoleCheck
+from services.scanner.model.rotation_rules import RotationRules
 from services.scanner.model.suppression import Suppression
 
 
@@ -86,6 +87,15 @@ def permission_checks(found: Sequence[PermissionCheck]) -> list[pb.PermissionChe
         )
         for check in found
     ]
+
+
+def rotation_rules(found: RotationRules) -> rotation_service_pb2.RotationRules:
+    """How old secrets may get."""
+    return rotation_service_pb2.RotationRules(
+        remind_after_days=found.remind_after_days,
+        rotate_within_days=found.rotate_within_days,
+        enforced_from=stamp(found.enforced_from),
+    )
 
 
 def connection(found: Connection) -> pb.Connection:

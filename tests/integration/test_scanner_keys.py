@@ -40,7 +40,7 @@ from services.scanner.usecases.kinds import DELIVER
 from tests.support.kms import RING
 from tests.support.postgres import TestDatabase
 from tests.support.sealing import Sealing, sealing_parts
-from tests.support.things import ACME, GLOBEX, context
+from tests.support.things import ACME, GLOBEX, Uncounted, context
 
 pytestmark = pytest.mark.services("scanner", "identity")
 MESSAGE_ID, BODY = "msg_1", b'{"type":"finding.opened"}'
@@ -259,7 +259,8 @@ async def test_keys_move_with_their_kek_and_keep_it(keyed: Keyed) -> None:
     await parts.connect()
     parts.clock.ahead += timedelta(days=91)
     with entered(context(ACME)):
-        rpc, asked = SecretsRpc(parts.api, parts.clock), secrets_service_pb2.GetSecretsPostureRequest()
+        rpc = SecretsRpc(parts.api, Uncounted(), parts.clock)  # type: ignore[arg-type]  # It stands in.
+        asked = secrets_service_pb2.GetSecretsPostureRequest()
         posture = await rpc.GetSecretsPosture(asked, None)
     assert [(each.purpose, each.credentials, each.unrotated) for each in posture.purposes] == [
         ("ai.key", 1, 1), ("aws.base_key", 1, 1), ("webhook.key", 1, 1),

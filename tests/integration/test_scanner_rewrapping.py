@@ -29,7 +29,7 @@ from services.scanner.usecases.keks import count_uses
 from tests.support.kms import RING
 from tests.support.postgres import TestDatabase
 from tests.support.sealing import BY_RULE, Sealing, sealing_parts
-from tests.support.things import ACME, GLOBEX, context
+from tests.support.things import ACME, GLOBEX, Uncounted, context
 
 pytestmark = pytest.mark.services("scanner", "identity")
 STEPS = ("fetched", "told", "wrapped", "stored")
@@ -152,10 +152,12 @@ async def test_a_key_is_retired_only_when_nothing_is_under_it_and_the_error_name
     assert (dict(uses.by_reference), uses.by_rule, uses.stuck) == ({first.reference: 2}, 0, 2)
     parts.clock.ahead += timedelta(days=91)
     with entered(context(ACME)):
-        rpc, asked = SecretsRpc(parts.api, parts.clock), pb.GetSecretsPostureRequest(organization_id=str(ACME))
+        rpc = SecretsRpc(parts.api, Uncounted(), parts.clock)  # type: ignore[arg-type]  # It stands in.
+        asked = pb.GetSecretsPostureRequest(organization_id=str(ACME))
         posture = await rpc.GetSecretsPosture(asked, None)
     assert (posture.credentials_total, posture.unrotated, posture.stuck) == (2, 2, 2)
-    assert [(each.kek, each.credentials) for each in posture.keks] == [(first.reference, 2)]
+    newest = f"{RING}/acme/2"
+    assert [(e.kek, e.credentials, e.version) for e in posture.keks] == [(first.reference, 2, 1), (newest, 0, 2)]
     assert [(e.connection_id, e.age_days, e.problem) for e in posture.credentials] == [
         (str(each.connection_id), 91, "its key is DISABLED") for each in made
     ]

@@ -13,7 +13,21 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = ROOT / "docs" / "RUNBOOK.md"
 DURATION = re.compile(r"\d+[smhd]")
 SERIES = re.compile(r"\b(recoup_[a-z_]+)\b(?:\{([^}]*)\})?")
-FUNCTIONS = {"max", "min", "sum", "increase", "time", "absent", "by", "or", "scope", "service", "kind", "witness"}
+FUNCTIONS = {
+    "max",
+    "min",
+    "sum",
+    "increase",
+    "time",
+    "absent",
+    "by",
+    "or",
+    "scope",
+    "service",
+    "kind",
+    "witness",
+    "reason",
+}
 
 
 def rules() -> list[dict[str, Any]]:

@@ -102,7 +102,19 @@ ANSWERS: dict[str, Any] = {
     f"/v1/organizations/{ORG}/keys/k1:rotate": {"key": {**KEY, "keyId": "k2"}, "replaced": ENDING, "secret": GENERATED},
     f"/v1/organizations/{ORG}/keys/k1:revoke": {"key": {**ENDING, "state": "KEY_STATE_REVOKED"}},
     f"/v1/organizations/{ORG}/secretsPosture": {
-        "credentials": [{"connectionId": "c1", "ageDays": 91, "createdAt": "2026-01-01T00:00:00Z", "kek": "file:r/a/1"}]
+        "credentials": [
+            {
+                "connectionId": "c1",
+                "ageDays": 91,
+                "createdAt": "2026-01-01T00:00:00Z",
+                "kek": "file:r/a/1",
+                "standing": "CREDENTIAL_STANDING_IN_USE",
+                "lastUsedAt": "2026-03-30T00:00:00Z",
+                "refusedFrom": "2026-06-30T00:00:00Z",
+            }
+        ],
+        "keks": [{"kek": "file:r/a/1", "credentials": 7, "backups": 2, "lastUsedAt": "2026-03-31T00:00:00Z"}],
+        "decryptFailures": [{"reason": "KMS_UNAVAILABLE", "count": "3", "lastAt": "2026-03-29T00:00:00Z"}],
     },
     "/v1/me/organizations": {"other": "server"},
 }
@@ -241,7 +253,9 @@ def test_a_generated_key_is_on_stdout_alone_and_a_given_one_comes_from_stdin(
 def test_secrets_stand_as_the_scanner_says(gateway: tuple[str, list[str]]) -> None:
     done = run("secrets", "posture", url=gateway[0])
     assert done.exit_code == DONE, done.output
-    assert all(text in unstyle(done.output) for text in ("c1", "91", "2026-01-01", "file:r/a/1"))
+    texts = ("c1", "in use", "91", "2026-01-01", "2026-03-30", "2026-06-30", "file:r/a/1")
+    assert all(text in unstyle(done.output) for text in texts)
+    assert all(text in done.output for text in ("7 credentials, 2 backups", "2026-03-31", "KMS_UNAVAILABLE: 3 times"))
     found = json.loads(run("--json", "secrets", "posture", url=gateway[0]).output)
     assert found["credentials"][0]["ageDays"] == 91
 

@@ -10,6 +10,7 @@ from recoup.audit.v1 import erasure_service_pb2
 from recoup.audit.v1 import evidence_service_pb2
 from recoup.audit.v1 import signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
+from recoup.broker.v1 import failure_service_pb2
 from recoup.identity.v1 import credential_service_pb2
 from recoup.identity.v1 import elevation_service_pb2
 from recoup.identity.v1 import exception_service_pb2
@@ -48,6 +49,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
     ),
     "broker": (
         broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"],
+        failure_service_pb2.DESCRIPTOR.services_by_name["FailureService"],
     ),
     "identity": (
         credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"],

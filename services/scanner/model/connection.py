@@ -137,6 +137,11 @@ class Connection:
     discovered: Sequence[CloudScope] = ()
 
     @property
+    def holds_secret(self) -> bool:
+        """Whether its credential is a secret that gets old; not where the broker assumes AWS roles as itself."""
+        return bool(self.access_key_id) or self.provider is not Provider.AWS
+
+    @property
     def etag(self) -> str:
         """Changes with every edit."""
         return hashlib.sha256(f"{self.connection_id}/{self.version}".encode()).hexdigest()[:16]

@@ -60,9 +60,9 @@ class Deadlines:
     refused_from: datetime | None
 
     @classmethod
-    def of(cls, rules: RotationRules, access_key_id: str, given_at: datetime) -> Deadlines:
+    def of(cls, rules: RotationRules, holds_secret: bool, given_at: datetime) -> Deadlines:
         """Those of a credential; none where it holds no secret."""
-        if not access_key_id:
+        if not holds_secret:
             return cls(None, None)
         return cls(rules.remind_at(given_at), rules.refused_from(given_at))
 

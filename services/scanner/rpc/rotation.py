@@ -13,7 +13,6 @@ from services._mesh.times import stamp
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner import wire
 from services.scanner.model.rotation import Rotation
-from services.scanner.model.rotation_rules import RotationRules
 from services.scanner.usecases import rotating, rotation_rules
 from services.scanner.usecases.connecting import KeyRules
 
@@ -67,22 +66,16 @@ class RotationRpc(rotation_service_pb2_grpc.RotationServiceServicer):
         async def decide(work: UnitOfWork) -> pb.SetRotationRulesResponse:
             given = (request.remind_after_days, request.rotate_within_days)
             rules, late = await rotation_rules.set_rotation_rules(work, *given)
-            return pb.SetRotationRulesResponse(rules=_rules(rules), connections_too_old=late)
+            return pb.SetRotationRulesResponse(rules=wire.rotation_rules(rules), connections_too_old=late)
 
         return await self._store.write(request, pb.SetRotationRulesResponse, decide)
 
     async def GetRotationRules(
         self, request: pb.GetRotationRulesRequest, context: Context
     ) -> pb.GetRotationRulesResponse:
-        return pb.GetRotationRulesResponse(rules=_rules(await rotation_rules.get_rotation_rules(self._store)))
-
-
-def _rules(found: RotationRules) -> pb.RotationRules:
-    return pb.RotationRules(
-        remind_after_days=found.remind_after_days,
-        rotate_within_days=found.rotate_within_days,
-        enforced_from=stamp(found.enforced_from),
-    )
+        return pb.GetRotationRulesResponse(
+            rules=wire.rotation_rules(await rotation_rules.get_rotation_rules(self._store))
+        )
 
 
 def _rotation(found: Rotation) -> pb.Rotation:

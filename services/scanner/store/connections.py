@@ -15,7 +15,7 @@ from services._mesh.errors import NotFound
 from services.scanner.model.cloud import CloudScope, Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
 from services.scanner.model.health import Health
-from services.scanner.tables import connections, credentials, external_ids, jobs, static_keys
+from services.scanner.tables import connections, credential_uses, credentials, external_ids, jobs, static_keys
 
 
 def _connection(row: Any) -> Connection:
@@ -142,6 +142,8 @@ async def has_job(connection: AsyncConnection, kind: str, connection_id: UUID) -
 
 async def delete_credentials(connection: AsyncConnection, connection_id: UUID) -> None:
     """Forget the credentials of a connection."""
+    ids = select(credentials.c.credential_id).where(credentials.c.connection_id == connection_id)
+    await connection.execute(delete(credential_uses).where(credential_uses.c.credential_id.in_(ids)))
     await connection.execute(delete(credentials).where(credentials.c.connection_id == connection_id))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
@@ -48,31 +47,6 @@ async def count_stuck(connection: AsyncConnection, kek_id: UUID) -> int:
     """How many credentials couldn't be moved to a KEK."""
     query = select(func.count()).where(credentials.c.stuck_for == kek_id)
     return int((await connection.execute(query)).scalar_one())
-
-
-async def count_by_purpose(connection: AsyncConnection, before: datetime) -> dict[str, tuple[int, int]]:
-    """How many credentials are for each purpose, and how many of them are from before a moment."""
-    old = func.count().filter(credentials.c.created_at < before)
-    query = select(credentials.c.purpose, func.count(), old).group_by(credentials.c.purpose)
-    return {purpose: (total, unrotated) for purpose, total, unrotated in await connection.execute(query)}
-
-
-async def count_standing(connection: AsyncConnection, before: datetime) -> tuple[int, int]:
-    """How many credentials are from before a moment, and how many are stuck."""
-    query = select(
-        func.count().filter(credentials.c.created_at < before),
-        func.count().filter(credentials.c.stuck_for.is_not(None)),
-    )
-    old, stuck = (await connection.execute(query.select_from(credentials))).one()
-    return int(old), int(stuck)
-
-
-async def list_oldest(connection: AsyncConnection, limit: int) -> Sequence[Any]:
-    """The oldest credentials, without their envelopes."""
-    names = ("credential_id", "connection_id", "created_at", "rewrapped_at", "kek", "problem", "purpose")
-    query = select(*(credentials.c[name] for name in names))
-    ordered = query.order_by(credentials.c.created_at, credentials.c.credential_id).limit(limit)
-    return (await connection.execute(ordered)).all()
 
 
 async def list_untold(connection: AsyncConnection) -> list[UUID]:

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Connection, ConnectionState
 from services.scanner.model.rotation_rules import Deadlines, RotationRules
 from services.scanner.tables import connections, credentials, rotation_rules
@@ -38,7 +39,7 @@ async def count_older(connection: AsyncConnection, before: datetime) -> int:
         .join(credentials, credentials.c.credential_id == connections.c.credential_id)
         .where(
             connections.c.state != ConnectionState.DISABLED.value,
-            connections.c.access_key_id != "",
+            or_(connections.c.access_key_id != "", connections.c.provider != Provider.AWS.value),
             credentials.c.created_at < before,
         )
     )
@@ -50,7 +51,7 @@ async def find_deadlines(connection: AsyncConnection, found: Connection) -> Dead
     row = await find_told(connection, found.credential_id)
     if row is None:
         return Deadlines(None, None)
-    return Deadlines.of(await find_rules(connection), found.access_key_id, row.created_at)
+    return Deadlines.of(await find_rules(connection), found.holds_secret, row.created_at)
 
 
 async def find_told(connection: AsyncConnection, credential_id: UUID) -> Any:

@@ -15,7 +15,7 @@ from services.scanner.model.connection import Connection, ConnectionState, Permi
 from services.scanner.model.health import Health
 from services.scanner.model.rotation import OPEN, Rotation, RotationState
 from services.scanner.store.connections import get_connection, mark_checked
-from services.scanner.tables import connections, credentials, rotations
+from services.scanner.tables import connections, credential_uses, credentials, rotations
 
 
 def _rotation(row: Any) -> Rotation:
@@ -93,7 +93,8 @@ async def promote(connection: AsyncConnection, found: Rotation, health: Health, 
 
 async def destroy_credential(connection: AsyncConnection, credential_id: UUID) -> None:
     """Drop a sealed credential."""
-    await connection.execute(delete(credentials).where(credentials.c.credential_id == credential_id))
+    for table in (credentials, credential_uses):
+        await connection.execute(delete(table).where(table.c.credential_id == credential_id))
 
 
 async def find_current(connection: AsyncConnection, credential_id: UUID) -> Connection | None:

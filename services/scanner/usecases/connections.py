@@ -22,6 +22,7 @@ from services.scanner.model.connection import (
 )
 from services.scanner.model.given import faults, plaintext, taken
 from services.scanner.store import connections, keks, keys
+from services.scanner.store.credential_uses import note_use
 from services.scanner.usecases.connecting import KeyRules, check_key, check_other_key, new_external_id
 from services.scanner.usecases.credentials import end_with_connection, revoke_credential
 from services.scanner.usecases.kinds import (
@@ -212,10 +213,11 @@ async def fetch_sealed_credential(reader: Store, credential_id: UUID) -> bytes:
     grant = current().grant
     if grant is None or grant.credential is None or grant.credential.credential_id != credential_id:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names another credential.")
-    async with reader.read() as connection:
+    async with reader.begin(interim=True) as work:
+        await note_use(work.connection, work.organization_id, credential_id, work.now)
         if grant.kind == DELIVER:  # Keys alone, as the others have connections' credentials alone.
-            return await keys.get_envelope(connection, credential_id)
-        return await connections.get_envelope(connection, credential_id)
+            return await keys.get_envelope(work.connection, credential_id)
+        return await connections.get_envelope(work.connection, credential_id)
 
 
 async def list_evidence_connections(reader: Store, after: UUID | None) -> list[Connection]:

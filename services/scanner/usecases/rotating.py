@@ -176,7 +176,7 @@ class RotationPolicies:
         async with self._reader.read(job.organization_id) as connection:
             found = await store.get_rotation(connection, job.subject_id)
             of = await connections.get_connection(connection, found.connection_id)
-            deadlines = Deadlines.of(await find_rules(connection), found.access_key_id, found.started_at)
+            deadlines = Deadlines.of(await find_rules(connection), bool(found.access_key_id), found.started_at)
         if found.state not in TRYING:
             return Authority(audience=("identity",), plan=found.plan)
         if not await self._identity.is_active(job.organization_id):

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from services._mesh.context import current
 from services._mesh.uow import Store
-from services.scanner.store import backups, rewrapping
+from services.scanner.clients.failures import FailureCounts
+from services.scanner.model.cloud import Provider
+from services.scanner.model.posture import KekStanding, SecretsPosture
+from services.scanner.model.rotation_rules import REMIND_AFTER_DAYS, Deadlines, RotationRules
+from services.scanner.store import backups, keks, rewrapping, rotation_rules
+from services.scanner.store import secrets_posture as store
+from services.scanner.usecases.keks import MAX_KEKS
 
-UNROTATED_AFTER = timedelta(days=90)
 MOST = 500
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsPosture:
-    """The oldest credentials' rows, counts of all; credentials and backups by the KEK's reference; and by purpose."""
-
-    oldest: Sequence[Any]
-    total: int
-    unrotated: int
-    stuck: int
-    by_kek: Mapping[str, int]
-    backups_by_kek: Mapping[str, int]
-    by_purpose: Mapping[str, tuple[int, int]]
-
-
-async def get_secrets_posture(reader: Store, now: datetime) -> SecretsPosture:
+async def get_secrets_posture(reader: Store, broker: FailureCounts, now: datetime) -> SecretsPosture:
     """How the organization's credentials stand at `now`."""
+    failures = await broker.find(current().organization())
     async with reader.read() as connection:
+        rules = await rotation_rules.find_rules(connection)
         by_kek, in_backups = await rewrapping.count_by_kek(connection), await backups.count_by_kek(connection)
-        unrotated, stuck = await rewrapping.count_standing(connection, now - UNROTATED_AFTER)
-        by_purpose = await rewrapping.count_by_purpose(connection, now - UNROTATED_AFTER)
-        oldest = await rewrapping.list_oldest(connection, MOST)
-    return SecretsPosture(oldest, sum(by_kek.values()), unrotated, stuck, by_kek, in_backups, by_purpose)
+        uses = await store.last_uses_by_kek(connection)
+        named = {each.named.kek().reference: each for each in await keks.list_keks(connection, None, MAX_KEKS)}
+        before = now - timedelta(days=rules.remind_after_days or REMIND_AFTER_DAYS)
+        by_purpose = await store.count_by_purpose(connection, before)
+        stuck = await store.count_stuck(connection)
+        oldest = await store.list_oldest(connection, MOST)
+    standings = {
+        each: KekStanding(by_kek.get(each, 0), in_backups.get(each, 0), uses.get(each), named.get(each))
+        for each in {*by_kek, *in_backups, *named}
+    }
+    unrotated = sum(count for _, count in by_purpose.values())
+    return SecretsPosture(
+        [(row, _deadlines(rules, row)) for row in oldest],
+        sum(by_kek.values()),
+        unrotated,
+        stuck,
+        standings,
+        by_purpose,
+        rules,
+        failures,
+    )
+
+
+def _deadlines(rules: RotationRules, row: Any) -> Deadlines:
+    """Those of a connection's credential that is in use: no other is opened for anybody but its rotation."""
+    if not row.is_current or row.connection_state == "DISABLED":
+        return Deadlines(None, None)
+    return Deadlines.of(rules, bool(row.access_key_id) or row.provider != Provider.AWS.value, row.created_at)

@@ -26,9 +26,11 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from recoup.mesh.v1 import access_pb2 as recoup_dot_mesh_dot_v1_dot_access__pb2
+from recoup.scanner.v1 import kek_service_pb2 as recoup_dot_scanner_dot_v1_dot_kek__service__pb2
+from recoup.scanner.v1 import rotation_service_pb2 as recoup_dot_scanner_dot_v1_dot_rotation__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/secrets_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\"\xe5\x01\n\x11\x43redentialPosture\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ge_days\x18\x04 \x01(\x05\x12\x0b\n\x03kek\x18\x05 \x01(\t\x12\x30\n\x0crewrapped_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x10\n\x07purpose\x18\xe8\x02 \x01(\t\"?\n\nKekPosture\x12\x0b\n\x03kek\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kups\x18\x03 \x01(\x05\"I\n\x0ePurposePosture\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\"=\n\x18GetSecretsPostureRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xf6\x01\n\x19GetSecretsPostureResponse\x12\x39\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32$.recoup.scanner.v1.CredentialPosture\x12\x19\n\x11\x63redentials_total\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\x12\r\n\x05stuck\x18\x04 \x01(\x05\x12+\n\x04keks\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.KekPosture\x12\x34\n\x08purposes\x18\xe8\x02 \x03(\x0b\x32!.recoup.scanner.v1.PurposePosture2\xd5\x02\n\x0eSecretsService\x12\xc8\x01\n\x11GetSecretsPosture\x12+.recoup.scanner.v1.GetSecretsPostureRequest\x1a,.recoup.scanner.v1.GetSecretsPostureResponse\"X\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.secrets.read\x18\x01\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/organizations/{organization_id}/secretsPosture\x1ax\xb2\xed\x18t\nr\n\x14scanner.secrets.read\x12USee how old the organization\'s sealed credentials are, and which keys they are under.\x1a\x03\x01\x03\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'recoup/scanner/v1/secrets_service.proto\x12\x11recoup.scanner.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1brecoup/mesh/v1/access.proto\x1a#recoup/scanner/v1/kek_service.proto\x1a(recoup/scanner/v1/rotation_service.proto\"\xe6\x03\n\x11\x43redentialPosture\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ge_days\x18\x04 \x01(\x05\x12\x0b\n\x03kek\x18\x05 \x01(\t\x12\x30\n\x0crewrapped_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x10\n\x07purpose\x18\xe8\x02 \x01(\t\x12\x38\n\x08standing\x18\xc0\x02 \x01(\x0e\x32%.recoup.scanner.v1.CredentialStanding\x12\x31\n\x0clast_used_at\x18\xc1\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nrotated_at\x18\xc2\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tremind_at\x18\xc3\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0crefused_from\x18\xc4\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x01\n\nKekPosture\x12\x0b\n\x03kek\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kups\x18\x03 \x01(\x05\x12\x31\n\x0clast_used_at\x18\xc0\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x07version\x18\xc1\x02 \x01(\x05\x12\x32\n\rregistered_at\x18\xc2\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x05state\x18\xc3\x02 \x01(\x0e\x32\x1b.recoup.scanner.v1.KekState\"\\\n\x0e\x44\x65\x63ryptFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12+\n\x07last_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x0ePurposePosture\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\"=\n\x18GetSecretsPostureRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xa3\x03\n\x19GetSecretsPostureResponse\x12\x39\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32$.recoup.scanner.v1.CredentialPosture\x12\x19\n\x11\x63redentials_total\x18\x02 \x01(\x05\x12\x11\n\tunrotated\x18\x03 \x01(\x05\x12\r\n\x05stuck\x18\x04 \x01(\x05\x12+\n\x04keks\x18\x05 \x03(\x0b\x32\x1d.recoup.scanner.v1.KekPosture\x12\x34\n\x08purposes\x18\xe8\x02 \x03(\x0b\x32!.recoup.scanner.v1.PurposePosture\x12\x30\n\x05rules\x18\xc0\x02 \x01(\x0b\x32 .recoup.scanner.v1.RotationRules\x12<\n\x10\x64\x65\x63rypt_failures\x18\xc1\x02 \x03(\x0b\x32!.recoup.scanner.v1.DecryptFailure\x12;\n\x16\x64\x65\x63rypt_failures_since\x18\xc2\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd9\x01\n\x12\x43redentialStanding\x12#\n\x1f\x43REDENTIAL_STANDING_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43REDENTIAL_STANDING_IN_USE\x10\x01\x12\x1d\n\x19\x43REDENTIAL_STANDING_TRIED\x10\x02\x12 \n\x1c\x43REDENTIAL_STANDING_REPLACED\x10\x03\x12 \n\x1c\x43REDENTIAL_STANDING_DISABLED\x10\x04\x12\x1b\n\x17\x43REDENTIAL_STANDING_KEY\x10\x05\x32\xd5\x02\n\x0eSecretsService\x12\xc8\x01\n\x11GetSecretsPosture\x12+.recoup.scanner.v1.GetSecretsPostureRequest\x1a,.recoup.scanner.v1.GetSecretsPostureResponse\"X\xaa\xed\x18\x1a\x08\x03\x12\x14scanner.secrets.read\x18\x01\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/organizations/{organization_id}/secretsPosture\x1ax\xb2\xed\x18t\nr\n\x14scanner.secrets.read\x12USee how old the organization\'s sealed credentials are, and which keys they are under.\x1a\x03\x01\x03\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,16 +43,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECRETSSERVICE']._serialized_options = b'\262\355\030t\nr\n\024scanner.secrets.read\022USee how old the organization\'s sealed credentials are, and which keys they are under.\032\003\001\003\006'
   _globals['_SECRETSSERVICE'].methods_by_name['GetSecretsPosture']._loaded_options = None
   _globals['_SECRETSSERVICE'].methods_by_name['GetSecretsPosture']._serialized_options = b'\252\355\030\032\010\003\022\024scanner.secrets.read\030\001\202\323\344\223\0024\0222/v1/organizations/{organization_id}/secretsPosture'
-  _globals['_CREDENTIALPOSTURE']._serialized_start=184
-  _globals['_CREDENTIALPOSTURE']._serialized_end=413
-  _globals['_KEKPOSTURE']._serialized_start=415
-  _globals['_KEKPOSTURE']._serialized_end=478
-  _globals['_PURPOSEPOSTURE']._serialized_start=480
-  _globals['_PURPOSEPOSTURE']._serialized_end=553
-  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_start=555
-  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_end=616
-  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_start=619
-  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_end=865
-  _globals['_SECRETSSERVICE']._serialized_start=868
-  _globals['_SECRETSSERVICE']._serialized_end=1209
+  _globals['_CREDENTIALSTANDING']._serialized_start=1638
+  _globals['_CREDENTIALSTANDING']._serialized_end=1855
+  _globals['_CREDENTIALPOSTURE']._serialized_start=263
+  _globals['_CREDENTIALPOSTURE']._serialized_end=749
+  _globals['_KEKPOSTURE']._serialized_start=752
+  _globals['_KEKPOSTURE']._serialized_end=981
+  _globals['_DECRYPTFAILURE']._serialized_start=983
+  _globals['_DECRYPTFAILURE']._serialized_end=1075
+  _globals['_PURPOSEPOSTURE']._serialized_start=1077
+  _globals['_PURPOSEPOSTURE']._serialized_end=1150
+  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_start=1152
+  _globals['_GETSECRETSPOSTUREREQUEST']._serialized_end=1213
+  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_start=1216
+  _globals['_GETSECRETSPOSTURERESPONSE']._serialized_end=1635
+  _globals['_SECRETSSERVICE']._serialized_start=1858
+  _globals['_SECRETSSERVICE']._serialized_end=2199
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from recoup.scanner.v1 import kek_service_pb2 as _kek_service_pb2
+from recoup.scanner.v1 import rotation_service_pb2 as _rotation_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +21,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CredentialStanding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CredentialStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CredentialStanding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CREDENTIAL_STANDING_UNSPECIFIED: _CredentialStanding.ValueType  # 0
+    """Not set."""
+    CREDENTIAL_STANDING_IN_USE: _CredentialStanding.ValueType  # 1
+    """It is in use."""
+    CREDENTIAL_STANDING_TRIED: _CredentialStanding.ValueType  # 2
+    """It is being tried, to take another one's place."""
+    CREDENTIAL_STANDING_REPLACED: _CredentialStanding.ValueType  # 3
+    """Another one took its place, and the last grants for it may live."""
+    CREDENTIAL_STANDING_DISABLED: _CredentialStanding.ValueType  # 4
+    """The connection is disabled."""
+    CREDENTIAL_STANDING_KEY: _CredentialStanding.ValueType  # 5
+    """It is a key of the organization itself."""
+
+class CredentialStanding(_CredentialStanding, metaclass=_CredentialStandingEnumTypeWrapper):
+    """What a credential is to its connection."""
+
+CREDENTIAL_STANDING_UNSPECIFIED: CredentialStanding.ValueType  # 0
+"""Not set."""
+CREDENTIAL_STANDING_IN_USE: CredentialStanding.ValueType  # 1
+"""It is in use."""
+CREDENTIAL_STANDING_TRIED: CredentialStanding.ValueType  # 2
+"""It is being tried, to take another one's place."""
+CREDENTIAL_STANDING_REPLACED: CredentialStanding.ValueType  # 3
+"""Another one took its place, and the last grants for it may live."""
+CREDENTIAL_STANDING_DISABLED: CredentialStanding.ValueType  # 4
+"""The connection is disabled."""
+CREDENTIAL_STANDING_KEY: CredentialStanding.ValueType  # 5
+"""It is a key of the organization itself."""
+Global___CredentialStanding: _TypeAlias = CredentialStanding  # noqa: Y015
 
 @_typing.final
 class CredentialPosture(_message.Message):
@@ -33,6 +72,11 @@ class CredentialPosture(_message.Message):
     REWRAPPED_AT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    ROTATED_AT_FIELD_NUMBER: _builtins.int
+    REMIND_AT_FIELD_NUMBER: _builtins.int
+    REFUSED_FROM_FIELD_NUMBER: _builtins.int
     credential_id: _builtins.str
     """The credential, a UUID."""
     connection_id: _builtins.str
@@ -45,6 +89,8 @@ class CredentialPosture(_message.Message):
     """Why it couldn't be moved; empty where nothing is wrong."""
     purpose: _builtins.str
     """What it is for: "aws.base_key" of a connection; "webhook.key" or "ai.key" of the organization, without a connection."""
+    standing: Global___CredentialStanding.ValueType
+    """What it is to its connection."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """Since when it is the same."""
@@ -52,6 +98,22 @@ class CredentialPosture(_message.Message):
     @_builtins.property
     def rewrapped_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last moved to another KEK; not set where it never was."""
+
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last fetched to be opened, to the minute; not set where it never was."""
+
+    @_builtins.property
+    def rotated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it came into use in the place of another one; not set where it is the first."""
+
+    @_builtins.property
+    def remind_at(self) -> _timestamp_pb2.Timestamp:
+        """When somebody is reminded of its age; not set where nobody is."""
+
+    @_builtins.property
+    def refused_from(self) -> _timestamp_pb2.Timestamp:
+        """From when on the broker refuses it; not set where no limit holds."""
 
     def __init__(
         self,
@@ -64,10 +126,15 @@ class CredentialPosture(_message.Message):
         rewrapped_at: _timestamp_pb2.Timestamp | None = ...,
         problem: _builtins.str = ...,
         purpose: _builtins.str = ...,
+        standing: Global___CredentialStanding.ValueType = ...,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        rotated_at: _timestamp_pb2.Timestamp | None = ...,
+        remind_at: _timestamp_pb2.Timestamp | None = ...,
+        refused_from: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "rewrapped_at", b"rewrapped_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "last_used_at", b"last_used_at", "refused_from", b"refused_from", "remind_at", b"remind_at", "rewrapped_at", b"rewrapped_at", "rotated_at", b"rotated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_days", b"age_days", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "kek", b"kek", "problem", b"problem", "purpose", b"purpose", "rewrapped_at", b"rewrapped_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_days", b"age_days", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "kek", b"kek", "last_used_at", b"last_used_at", "problem", b"problem", "purpose", b"purpose", "refused_from", b"refused_from", "remind_at", b"remind_at", "rewrapped_at", b"rewrapped_at", "rotated_at", b"rotated_at", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -82,26 +149,78 @@ class KekPosture(_message.Message):
     KEK_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     BACKUPS_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REGISTERED_AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     kek: _builtins.str
     """Its reference."""
     credentials: _builtins.int
     """How many credentials are under it now."""
     backups: _builtins.int
     """How many backups hold credentials under it. It isn't retired before there is none."""
+    version: _builtins.int
+    """Its number, where the organization named it; 0 where it is the installation's."""
+    state: _kek_service_pb2.KekState.ValueType
+    """Where it stands, where the organization named it."""
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """When anything under it was last fetched to be opened; not set where it never was."""
+
+    @_builtins.property
+    def registered_at(self) -> _timestamp_pb2.Timestamp:
+        """Since when the organization names it; not set where it is the installation's."""
+
     def __init__(
         self,
         *,
         kek: _builtins.str = ...,
         credentials: _builtins.int = ...,
         backups: _builtins.int = ...,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        registered_at: _timestamp_pb2.Timestamp | None = ...,
+        state: _kek_service_pb2.KekState.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_at", b"last_used_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups", "credentials", b"credentials", "kek", b"kek"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups", "credentials", b"credentials", "kek", b"kek", "last_used_at", b"last_used_at", "registered_at", b"registered_at", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KekPosture: _TypeAlias = KekPosture  # noqa: Y015
+
+@_typing.final
+class DecryptFailure(_message.Message):
+    """How often secrets didn't open for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    LAST_AT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reason, as errors have it, such as "KMS_UNAVAILABLE" or "CREDENTIAL_TOO_OLD"."""
+    count: _builtins.int
+    """How often."""
+    @_builtins.property
+    def last_at(self) -> _timestamp_pb2.Timestamp:
+        """When last."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        count: _builtins.int = ...,
+        last_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_at", b"last_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "last_at", b"last_at", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecryptFailure: _TypeAlias = DecryptFailure  # noqa: Y015
 
 @_typing.final
 class PurposePosture(_message.Message):
@@ -117,7 +236,7 @@ class PurposePosture(_message.Message):
     credentials: _builtins.int
     """How many."""
     unrotated: _builtins.int
-    """How many of them have been the same for over 90 days."""
+    """How many of them could have been rotated, and have been the same for longer than remind_after_days (or 90)."""
     def __init__(
         self,
         *,
@@ -167,10 +286,13 @@ class GetSecretsPostureResponse(_message.Message):
     STUCK_FIELD_NUMBER: _builtins.int
     KEKS_FIELD_NUMBER: _builtins.int
     PURPOSES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    DECRYPT_FAILURES_FIELD_NUMBER: _builtins.int
+    DECRYPT_FAILURES_SINCE_FIELD_NUMBER: _builtins.int
     credentials_total: _builtins.int
     """How many there are."""
     unrotated: _builtins.int
-    """How many have been the same for over 90 days."""
+    """How many could have been rotated, and have been the same for longer than remind_after_days (90 where that is 0)."""
     stuck: _builtins.int
     """How many the last rotation of KEKs couldn't move."""
     @_builtins.property
@@ -185,6 +307,18 @@ class GetSecretsPostureResponse(_message.Message):
     def purposes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurposePosture]:
         """Counts for each purpose."""
 
+    @_builtins.property
+    def rules(self) -> _rotation_service_pb2.RotationRules:
+        """How old they may get."""
+
+    @_builtins.property
+    def decrypt_failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecryptFailure]:
+        """What didn't open since the broker started."""
+
+    @_builtins.property
+    def decrypt_failures_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when that is counted; not set where the broker can't be asked."""
+
     def __init__(
         self,
         *,
@@ -194,10 +328,13 @@ class GetSecretsPostureResponse(_message.Message):
         stuck: _builtins.int = ...,
         keks: _abc.Iterable[Global___KekPosture] | None = ...,
         purposes: _abc.Iterable[Global___PurposePosture] | None = ...,
+        rules: _rotation_service_pb2.RotationRules | None = ...,
+        decrypt_failures: _abc.Iterable[Global___DecryptFailure] | None = ...,
+        decrypt_failures_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypt_failures_since", b"decrypt_failures_since", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "credentials_total", b"credentials_total", "keks", b"keks", "purposes", b"purposes", "stuck", b"stuck", "unrotated", b"unrotated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "credentials_total", b"credentials_total", "decrypt_failures", b"decrypt_failures", "decrypt_failures_since", b"decrypt_failures_since", "keks", b"keks", "purposes", b"purposes", "rules", b"rules", "stuck", b"stuck", "unrotated", b"unrotated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
