@@ -22,6 +22,7 @@ from services._mesh.kms.interface import SecretContext
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.validation import RequestValidator
 from services.broker import usecases
+from services.broker.model.cloud_key import AZURE_PURPOSE
 from services.broker.model.key_cache import KeyCache
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
@@ -30,7 +31,11 @@ from services.broker.usecases import Desk
 from tests.support.kms import KEK, Ring
 from tests.support.things import ACME, GLOBEX, context, keys
 
-KEY = bytes(range(32))
+# Whatever it is sealed for, it reads as each of them: an organization may give a key that looks like anything.
+KEY = json.dumps({
+    "access_key_id": "", "secret_access_key": "", "external_id": "", "roles": {"1": {"scan": "arn", "act": "arn"}},
+    "public": {}, "secret": {}, "scopes": ["1"],
+}).encode()  # fmt: skip
 OWN, OTHER = UUID(int=7), UUID(int=8)
 
 
@@ -55,11 +60,12 @@ class Counter:
         used = UsedGrants(self.clock.wall_seconds() - 5)
         opener = Opener(self.ring.whole, KeyCache(monotonic))
         unused: Any = None
-        self.signer, self.desk = Signer(opener, used, self.clock), Desk(opener, unused, used, self.clock)
+        self.signer = Signer(opener, used, self.clock)
+        self.desk = Desk(opener, unused, used, self.clock, {AZURE_PURPOSE: unused})
 
     def grant(self, kind: str = "deliver_webhook", purpose: str = "sign", **more: Any) -> str:
         now = int(time.time())
-        statements = ({"actions": ["ec2:DescribeVolumes"], "resources": ["*"]},)
+        statements = more.pop("statements", ({"actions": ["ec2:DescribeVolumes"], "resources": ["*"]},))
         scope = CredentialScope(
             credential_id=more.pop("credential_id", OWN), purpose=purpose, account="1", statements=statements
         )
@@ -84,9 +90,7 @@ class Counter:
             return await usecases.open_credential(self.desk, sealed)
 
     async def sealed(self, purpose: str = "webhook.key", key_id: UUID = OWN, organization: UUID = ACME) -> bytes:
-        content = {"access_key_id": "", "secret_access_key": "", "external_id": "", "roles": {"1": {"scan": "arn"}}}
-        plaintext = json.dumps(content).encode() if purpose == "aws.base_key" else KEY
-        return await seal(plaintext, SecretContext(organization, key_id, purpose), KEK, self.ring.sealing)
+        return await seal(KEY, SecretContext(organization, key_id, purpose), KEK, self.ring.sealing)
 
 
 @pytest.fixture
@@ -118,6 +122,17 @@ SWAPS: tuple[tuple[str, Callable[[Counter], Any], type[Problem]], ...] = (
     ("an AI key signs", lambda c: _signed(c, "ai.key"), WrongState),
     ("a webhook key is a credential", lambda c: _opened(c, "webhook.key", kind="scan", purpose="scan"), WrongState),
     ("an AI key is a credential", lambda c: _opened(c, "ai.key", kind="scan", purpose="scan"), WrongState),
+    ("an Azure credential signs", lambda c: _signed(c, "azure.credential"), WrongState),
+    (
+        "a webhook key is an Azure credential",
+        lambda c: _opened(c, "webhook.key", kind="scan", purpose="azure.check", statements=()),
+        WrongState,
+    ),
+    (
+        "a base key is an Azure credential",
+        lambda c: _opened(c, "aws.base_key", kind="scan", purpose="azure.check", statements=()),
+        WrongState,
+    ),
     ("a delivery's grant opens", lambda c: _opened(c, "aws.base_key"), Denied),
     ("a delivery's grant opens a key", lambda c: _opened(c, "webhook.key"), Denied),
 )
@@ -146,7 +161,7 @@ async def test_another_s_envelope_is_not_opened_under_this_grant(counter: Counte
         await counter.sign(counter.grant(), await counter.sealed(**foreign))
 
 
-@pytest.mark.parametrize("seconds", [-301, 301, 86_400])
+@pytest.mark.parametrize("seconds", [-301, 600, 86_400])
 async def test_no_message_is_signed_for_another_time(counter: Counter, seconds: int) -> None:
     message, grant = counter.message(timestamp=int(time.time()) + seconds), counter.grant()
     with pytest.raises(Invalid):
