@@ -18,18 +18,29 @@ def credential() -> None:
 
 @credential.command("rotate")
 @click.argument("connection_id")
-@click.option("--key-file", default="", metavar="FILE", help="the new key, as AWS gives it; - reads stdin")
-@click.option("--no-key", is_flag=True, help="let the broker assume the roles as itself from now on")
+@click.option("--key-file", default="", metavar="FILE", help="the new key as AWS or Google gives it; - for stdin")
+@click.option("--no-key", is_flag=True, help="let the broker assume the AWS roles as itself from now on")
+@click.option("--secret-file", default="", metavar="FILE", help="a new client secret's value, of Azure; - for stdin")
+@click.option("--certificate-file", default="", metavar="FILE", help="a new certificate with its key, of Azure")
 @click.pass_obj
-def credential_rotate(session: Session, connection_id: str, key_file: str, no_key: bool) -> None:
-    """Give CONNECTION_ID another key of the same user, or none. The one before stays until the new one was seen to do.
+def credential_rotate(
+    session: Session, connection_id: str, key_file: str, no_key: bool, secret_file: str, certificate_file: str
+) -> None:
+    """Give CONNECTION_ID another secret of the same user, service account or application, or none.
 
-    Make the new key first (aws iam create-access-key); `recoup credential status` says when to delete the old one.
+    The one before stays until the new one was seen to do. Make the new one first (aws iam create-access-key); `recoup
+    credential status` says when to delete the old one.
     """
-    if bool(key_file) == no_key:
-        raise click.UsageError("give the new key with --key-file, or --no-key")
-    key_id, secret = aws_key(secret_text(key_file, "--key-file")) if key_file else ("", "")
-    body = {"awsAccessKeyId": key_id, "awsSecretAccessKey": secret}
+    if sum(map(bool, (key_file, no_key, secret_file, certificate_file))) != 1:
+        raise click.UsageError("give the new one with --key-file, --secret-file or --certificate-file; or --no-key")
+    body: dict[str, str] = {}
+    if key_file:
+        text = secret_text(key_file, "the new key")
+        body = {"gcpServiceAccountKey": text} if '"private_key"' in text else _aws(text)
+    elif secret_file:
+        body = {"azureClientSecret": secret_text(secret_file, "the client secret").removesuffix("\n")}
+    elif certificate_file:
+        body = {"azureCertificate": secret_text(certificate_file, "the certificate")}
     _show(session, session.call("POST", at("/connections/{}:rotateCredential", connection_id), body))
 
 
@@ -67,6 +78,11 @@ def credential_rules(session: Session, remind_after: int | None, rotate_within: 
     days = [str(rules.get(name) or "never") for name in ("remindAfterDays", "rotateWithinDays")]
     row = (*days, (rules.get("enforcedFrom") or "")[:19], str(found.get("connectionsTooOld", "")))
     session.show(found, [row], "reminded after", "refused after", "enforced from", "too old now")
+
+
+def _aws(text: str) -> dict[str, str]:
+    key_id, secret = aws_key(text)
+    return {"awsAccessKeyId": key_id, "awsSecretAccessKey": secret}
 
 
 def _show(session: Session, found: dict[str, Any]) -> None:

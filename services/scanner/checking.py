@@ -37,7 +37,7 @@ async def verify(tools: Tools, job: ClaimedJob) -> None:
     """
     async with job.begin() as work:
         found = await connections.get_connection(work.connection, job.subject_id)
-    seen = await _see(tools, job, found)
+    seen = await see(tools, job, found)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
         health = Health.of(before, seen.roles, seen.permissions, seen.discovered)
@@ -62,7 +62,7 @@ async def check(tools: Tools, job: ClaimedJob) -> None:
     if before.verified_at is None:
         await _wait_or_expire(tools, job, before)
         return
-    seen = await _see(tools, job, before)
+    seen = await see(tools, job, before)
     async with job.begin() as work:
         before = await connections.get_connection(work.connection, job.subject_id, lock=True)
         health = Health.of(before, seen.roles, seen.permissions, seen.discovered)
@@ -109,7 +109,7 @@ async def _record(work: UnitOfWork, health: Health) -> None:
     )
 
 
-async def _see(tools: Tools, job: ClaimedJob, found: Connection) -> Seen:
+async def see(tools: Tools, job: ClaimedJob, found: Connection) -> Seen:
     """Look at a connection's cloud, whichever it is."""
     if found.provider is Provider.AWS:
         return Seen(*await look(tools, job, found))

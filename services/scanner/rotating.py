@@ -7,6 +7,7 @@ credential before does is held up: it goes on until no grant for it can be alive
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -20,6 +21,7 @@ from services._mesh.uow import UnitOfWork
 from services.scanner import checking
 from services.scanner.clients.aws import RegionReader
 from services.scanner.clients.feed import Feed
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
 from services.scanner.model.health import Health
 from services.scanner.model.reading import Coverage, Outcome, Unit, UnitReading
@@ -47,7 +49,7 @@ _AT_ONCE = 4
 class Trying(Protocol):
     """Tries a credential that isn't in use, under the grants of its rotation."""
 
-    async def look(self, job: ClaimedJob, of: Connection) -> tuple[list[RoleCheck], list[PermissionCheck]]:
+    async def look(self, job: ClaimedJob, of: Connection) -> tuple[Sequence[RoleCheck], Sequence[PermissionCheck]]:
         """Ask every role, and probe every permission. Raises Problem."""
 
     async def read(self, job: ClaimedJob, of: Connection) -> list[Coverage]:
@@ -101,7 +103,7 @@ async def _read(cloud: Trying, job: ClaimedJob, of: Connection) -> None:
             verdict = judge_reading(coverages, found.permission_checks)
             if not await _goes_on(work, job, found, verdict):
                 return
-            health = Health.of(before, found.role_checks, found.permission_checks)
+            health = Health.of(before, found.role_checks, found.permission_checks, before.discovered)
             if not await store.promote(work.connection, found, health, work.now):
                 await _fail(work, job, found, "The connection got another credential meanwhile. Look, then repeat.")
                 return
@@ -152,7 +154,7 @@ async def _goes_on(work: UnitOfWork, job: ClaimedJob, found: Rotation, verdict: 
     if verdict.is_certain:
         await _fail(work, job, found, verdict.problem, **checks)
     elif work.now >= found.started_at + PATIENCE:
-        await _fail(work, job, found, f"AWS didn't answer for a day. {verdict.problem}", **checks)
+        await _fail(work, job, found, f"{found.provider.brand} didn't answer for a day. {verdict.problem}", **checks)
     else:
         if verdict.problem != found.problem:  # Told once.
             await store.mark_rotation(work.connection, found.rotation_id, problem=verdict.problem)
@@ -197,18 +199,21 @@ async def give_up(work: UnitOfWork, job: Job, error: str) -> None:
         work.emit("scanner.credential.revoke", f"connections/{found.connection_id}", said, "FAILED")
 
 
-class TryingAws:
+class TryingClouds:
     """Tries a credential as a verification does, and reads the first region of every account."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    async def look(self, job: ClaimedJob, of: Connection) -> tuple[list[RoleCheck], list[PermissionCheck]]:
+    async def look(self, job: ClaimedJob, of: Connection) -> tuple[Sequence[RoleCheck], Sequence[PermissionCheck]]:
         """See Trying."""
-        return await checking.look(self._tools, job, of)
+        seen = await checking.see(self._tools, job, of)
+        return seen.roles, seen.permissions
 
     async def read(self, job: ClaimedJob, of: Connection) -> list[Coverage]:
-        """See Trying."""
+        """See Trying. Of other clouds than AWS it is what a check reads, once more."""
+        if of.provider is not Provider.AWS:
+            return [_listed(each) for each in (await checking.see(self._tools, job, of)).roles]
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def account(each: Account) -> list[Coverage]:
@@ -228,6 +233,13 @@ class TryingAws:
             return [Coverage(unit, Outcome.DENIED, error_code=str(problem.metadata.get("code", "")))]
         reader = RegionReader(tools.threads, tools.aws, opened, account.account_id, region)
         return [unit.coverage for unit in await reader.read(_unrecorded)]
+
+
+def _listed(entry: RoleCheck) -> Coverage:
+    """What a check's entry says of reading."""
+    outcomes = {"ALLOWED": Outcome.COMPLETE, "UNREACHABLE": Outcome.UNREACHABLE}
+    outcome = outcomes.get(entry.with_external_id, Outcome.DENIED)
+    return Coverage(Unit(entry.role_arn, "all", "list"), outcome, error_code=entry.error_code)
 
 
 async def _unrecorded(_: UnitReading) -> None:

@@ -112,6 +112,7 @@ rotations = Table(
     Column("drains_until", _Moment),
     Column("ended_at", _Moment),
     Column("told", Boolean, nullable=False),
+    Column("provider", Text, nullable=False),
 )
 
 keks = Table(

@@ -49,7 +49,7 @@ async def compose(mesh: Mesh, settings: ScannerWorkerSettings) -> None:
         CHECK: partial(checking.check, tools),
         SCAN: partial(working.scan, tools),
         REVOKE: partial(sealing.revoke, feed),
-        ROTATE: partial(rotating.rotate, rotating.TryingAws(tools), feed),
+        ROTATE: partial(rotating.rotate, rotating.TryingClouds(tools), feed),
         REWRAP: partial(sealing.move, Rotating(feed, Keeper(mesh.channels.to("scanner")), Wrapper(broker))),
     }
     await work_on(mesh, "scanner", mesh.store("scanner"), handlers, on_dead=rotating.give_up)

@@ -15,6 +15,7 @@ from services._mesh.errors import Conflict, Denied, Invalid, NotFound, Unavailab
 from services._mesh.grants import read_own_grant
 from services.identity.usecases import credentials as publishing
 from services.scanner.model.connection import ConnectionState
+from services.scanner.model.given import NewSecret
 from services.scanner.model.reading import Outcome
 from services.scanner.model.rotation import DRAIN, PATIENCE, PAUSE, RotationState
 from services.scanner.store.connections import get_envelope
@@ -239,7 +240,9 @@ async def test_what_cannot_be_rotated_is_refused_and_leaves_nothing(parts: Rotat
             await parts.rotate(made, key)
     # A candidate that was sealed before somebody else's rotation came into use isn't for this connection any more.
     with entered(context(ACME, "scanner.credential.rotate", rpc="scanner/RotateCredential")):
-        late = await rotating.seal_candidate(parts.api, parts.sealer, made.connection_id, "AKIA" + "C" * 16, "t" * 40)
+        late = await rotating.seal_candidate(
+            parts.api, parts.sealer, made.connection_id, NewSecret("AKIA" + "C" * 16, "t" * 40)
+        )
     await parts.rotate(made)
     await parts.step()
     await parts.step()

@@ -38,12 +38,14 @@ from services.scanner import checking
 from services.scanner.clients.clouds import CloudReader
 from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Account, Connection, NewConnection, RoleCheck
+from services.scanner.model.rotation import ROTATE
 from services.scanner.policies.aws import plan_roles
 from services.scanner.store import connections as store
 from services.scanner.usecases import connections
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.kinds import CHECK, VERIFY
 from services.scanner.usecases.policies import Policies
+from services.scanner.usecases.rotating import RotationPolicies
 from services.scanner.working import Tools
 from tests.support.bills import Active
 from tests.support.kms import KEK, CarelessKms
@@ -231,7 +233,8 @@ async def opened(
     key, trust = key_and_trust
     store_of_api = Store(api, "scanner", clock)
     policies = Policies(store_of_api, Active())  # type: ignore[arg-type]  # It stands in.
-    kinds = {VERIFY: policies.verify, CHECK: policies.check}
+    rotate = RotationPolicies(store_of_api, Active()).rotate  # type: ignore[arg-type]
+    kinds = {VERIFY: policies.verify, CHECK: policies.check, ROTATE: rotate}
     desk = JobDesk(store_of_api, dispatch, key, trust, clock, kinds, issuer="scanner", profile="local")
     settings, (tokens, clouds) = AwsSettings(cloud.endpoints.url if cloud else ""), others(threads)
     opener = Opener(kms, KeyCache(monotonic))

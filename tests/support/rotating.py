@@ -29,6 +29,7 @@ from services.scanner.model.connection import (
     PermissionCheck,
     RoleCheck,
 )
+from services.scanner.model.given import NewSecret
 from services.scanner.model.reading import APIS, Coverage, Outcome, Unit
 from services.scanner.model.rotation import ROTATE, Rotation
 from services.scanner.policies.aws import READS
@@ -114,7 +115,7 @@ class Rotations:
         """Begin a rotation to another key."""
         with entered(context(organization, "scanner.credential.rotate", rpc="scanner/RotateCredential")):
             given = await rotating.seal_candidate(
-                self.api, self.sealer, made.connection_id, key, "t" * 40 if key else ""
+                self.api, self.sealer, made.connection_id, NewSecret(key, "t" * 40 if key else "")
             )
             async with self.api.begin() as work:
                 return await rotating.rotate_credential(work, self.planner, RULES, given)

@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from services.scanner.model import aws_input
 from services.scanner.model.azure_input import azure_faults
-from services.scanner.model.cloud import Provider
-from services.scanner.model.connection import NewConnection
+from services.scanner.model.cloud import Identity, Provider
+from services.scanner.model.connection import Connection, NewConnection
 from services.scanner.model.gcp_input import gcp_faults, read_key
+
+# Where the long-lived secret of a cloud is given.
+KEY_FIELDS = {
+    Provider.AWS: "aws_access_key_id",
+    Provider.AZURE: "azure_client_secret",
+    Provider.GCP: "gcp_service_account_key",
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NewSecret:
+    """A secret that is to take the place of a connection's; of which cloud, its fields say."""
+
+    aws_access_key_id: str = ""
+    aws_secret_access_key: str = ""
+    azure_client_secret: str = ""
+    azure_certificate: str = ""
+    gcp_service_account_key: str = ""
+
+    def others(self, provider: Provider) -> Iterator[tuple[str, Provider]]:
+        """The fields that are given and belong to another cloud."""
+        for each in fields(self):
+            its = Provider(each.name.partition("_")[0])
+            if its is not provider and getattr(self, each.name):
+                yield each.name, its
+
+    def of(self, found: Connection) -> NewConnection:
+        """The connection as if it were made anew with this secret."""
+        secret = {"client_secret": self.azure_client_secret, "certificate": self.azure_certificate}
+        if found.provider is Provider.GCP:
+            secret = {"key": self.gcp_service_account_key}
+        return NewConnection(
+            found.display_name,
+            self.aws_access_key_id,
+            self.aws_secret_access_key,
+            found.accounts,
+            found.regions,
+            found.provider,
+            Identity(found.identity, secret),
+        )
 
 
 def faults(given: NewConnection, now: datetime) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import PermissionCheck, RoleCheck, judge
 from services.scanner.model.health import REFUSED, Health
 from services.scanner.model.reading import Coverage, Outcome
@@ -65,6 +66,7 @@ class Rotation:
     drains_until: datetime | None = None
     ended_at: datetime | None = None
     told: bool = False
+    provider: Provider = Provider.AWS
 
     @property
     def ended_credential(self) -> UUID:
@@ -82,18 +84,25 @@ class Rotation:
         if self.state in TRYING:
             return ""
         if self.state in (RotationState.FAILED, RotationState.CANCELLED):
-            return f"Unless it is tried again: {_end(self.access_key_id)}" if self.access_key_id else ""
+            return f"Unless it is tried again: {self._end(self.access_key_id, 'new')}" if self.access_key_id else ""
         if self.replaced_access_key_id:
             when = "when the rotation is DONE, " if self.state is RotationState.DRAINING else ""
-            return when + _end(self.replaced_access_key_id)
+            return when + self._end(self.replaced_access_key_id, "old")
         return (
             "take the principal that the broker has by itself out of the trust policy of each role; "
             "recoup connect aws --print-policy --principal ARN shows the policy for the new key's user"
         )
 
+    def _end(self, key: str, which: str) -> str:
+        """How a static key is ended (AWS IAM user guide, "Rotating access keys"; the other clouds have the same)."""
+        if self.provider is Provider.AZURE:
+            return f"remove the {which} client secret or certificate of application {key} (az ad app credential delete)"
+        if self.provider is Provider.GCP:
+            return f"delete the key {key} of the service account (gcloud iam service-accounts keys delete {key})"
+        return _end_of_aws(key)
 
-def _end(key: str) -> str:
-    """How a static key is ended (AWS IAM user guide, "Rotating access keys")."""
+
+def _end_of_aws(key: str) -> str:
     return (
         f"deactivate the access key {key} (aws iam update-access-key --status Inactive --access-key-id {key}), see in "
         f"its last use that nothing else needs it, then delete it (aws iam delete-access-key --access-key-id {key})"

@@ -12,6 +12,7 @@ from services._mesh.kms.opening import Sealer
 from services._mesh.times import stamp
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner import wire
+from services.scanner.model.given import NewSecret
 from services.scanner.model.rotation import Rotation
 from services.scanner.usecases import rotating, rotation_rules
 from services.scanner.usecases.connecting import KeyRules
@@ -31,9 +32,15 @@ class RotationRpc(rotation_service_pb2_grpc.RotationServiceServicer):
         earlier = await self._store.replayed(request, pb.RotateCredentialResponse)
         if earlier is not None:
             return earlier
-        key = (request.aws_access_key_id, request.aws_secret_access_key)
+        secret = NewSecret(
+            request.aws_access_key_id,
+            request.aws_secret_access_key,
+            request.azure_client_secret,
+            request.azure_certificate,
+            request.gcp_service_account_key,
+        )
         # Sealed before the transaction, like every call to a peer.
-        given = await rotating.seal_candidate(self._store, self._sealer, UUID(request.connection_id), *key)
+        given = await rotating.seal_candidate(self._store, self._sealer, UUID(request.connection_id), secret)
 
         async def decide(work: UnitOfWork) -> pb.RotateCredentialResponse:
             begun = await rotating.rotate_credential(work, self._planner, self._rules, given)

@@ -11,6 +11,7 @@ from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.errors import NotFound
+from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Connection, ConnectionState, PermissionCheck, RoleCheck
 from services.scanner.model.health import Health
 from services.scanner.model.rotation import OPEN, Rotation, RotationState
@@ -20,7 +21,7 @@ from services.scanner.tables import connections, credential_uses, credentials, r
 
 def _rotation(row: Any) -> Rotation:
     facts = dict(row._mapping)
-    facts["state"] = RotationState(row.state)
+    facts["state"], facts["provider"] = RotationState(row.state), Provider(row.provider)
     facts["role_checks"] = tuple(RoleCheck(**each) for each in row.role_checks)
     facts["permission_checks"] = tuple(PermissionCheck(**each) for each in row.permission_checks)
     return Rotation(**facts)
@@ -34,11 +35,12 @@ async def insert_rotation(connection: AsyncConnection, made: Rotation, envelope:
             credential_id=made.candidate_id,
             connection_id=made.connection_id,
             envelope=envelope,
+            purpose=made.provider.purpose,
             created_at=made.started_at,
         )
     )
-    values = {**asdict(made), "state": made.state.value, "role_checks": [], "permission_checks": []}
-    await connection.execute(insert(rotations).values(values))
+    values = {**asdict(made), "state": made.state.value, "provider": made.provider.value}
+    await connection.execute(insert(rotations).values({**values, "role_checks": [], "permission_checks": []}))
 
 
 async def get_rotation(connection: AsyncConnection, rotation_id: UUID, *, lock: bool = False) -> Rotation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from services._mesh.context import current
@@ -14,16 +14,15 @@ from services._mesh.kms.interface import SecretContext
 from services._mesh.kms.opening import Sealer
 from services._mesh.uow import Store, UnitOfWork
 from services.scanner.clients.peers import Identity
-from services.scanner.model.aws_input import faults
 from services.scanner.model.cloud import Provider
-from services.scanner.model.connection import CREDENTIAL_PURPOSE, Connection, ConnectionState, NewConnection
-from services.scanner.model.given import plaintext
+from services.scanner.model.connection import Connection, ConnectionState
+from services.scanner.model.given import KEY_FIELDS, NewSecret, faults, plaintext, taken
 from services.scanner.model.rotation import ROTATE, TRYING, Rotation, RotationState
 from services.scanner.model.rotation_rules import Deadlines
 from services.scanner.store import connections
 from services.scanner.store import rotations as store
 from services.scanner.store.rotation_rules import find_deadlines, find_rules
-from services.scanner.usecases.connecting import KeyRules, check_key
+from services.scanner.usecases.connecting import KeyRules, check_key, check_other_key
 from services.scanner.usecases.connections import require_open_kek
 from services.scanner.usecases.credentials import end_rotation, names_of
 from services.scanner.usecases.kinds import wrong_state
@@ -42,30 +41,37 @@ class Candidate:
     envelope: bytes
 
 
-async def seal_candidate(
-    reader: Store, sealer: Sealer, connection_id: UUID, access_key_id: str, secret_access_key: str
-) -> Candidate:
-    """Seal a new base key with the connection's own external id and roles.
+async def seal_candidate(reader: Store, sealer: Sealer, connection_id: UUID, given: NewSecret) -> Candidate:
+    """Seal a new secret with all else that the connection has: external id and roles, or who we are and the scopes.
 
     Raises NotFound, Invalid with every field that is wrong, and what the key service raises.
     """
     async with reader.read() as connection:
         found = await connections.get_connection(connection, connection_id)
-    if found.provider is not Provider.AWS:
-        rule = f"is AWS's, and the connection is one of {found.provider.brand}; connect anew with the new credential, "
-        raise invalid_field("aws_access_key_id", f"{rule}then remove this connection: recoup connection remove")
-    given = NewConnection(found.display_name, access_key_id, secret_access_key, found.accounts, found.regions)
-    wrong = [FieldViolation(*each) for each in faults(given) if each[0].startswith("aws_")]
+    for field, provider in given.others(found.provider):
+        rule = f"is {provider.brand}'s, and the connection is one of {found.provider.brand}; leave it empty"
+        raise invalid_field(field, rule)
+    made = given.of(found)
+    wrong = [FieldViolation(*each) for each in faults(made, datetime.now(UTC)) if not each[0].endswith("_arn")]
     if wrong:
         message = f"{wrong[0].field}: {wrong[0].description}"
         raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, message, field_violations=wrong)
-    if access_key_id and access_key_id == found.access_key_id:
-        rule = "must be another key than the connection has; make a second one for the same user in AWS IAM first"
-        raise invalid_field("aws_access_key_id", rule)
+    made = taken(made)
+    is_same = made.access_key_id == found.access_key_id
+    if made.access_key_id and is_same and found.provider is not Provider.AZURE:  # There it is the application's id.
+        rule = f"must be another key than the connection has; make a second one in {found.provider.brand} first"
+        raise invalid_field(KEY_FIELDS[found.provider], rule)
     credential_id = uuid7()
-    context = SecretContext(current().organization(), credential_id, CREDENTIAL_PURPOSE)
-    envelope = await sealer.seal(plaintext(found.external_id, given), context)
-    return Candidate(found, credential_id, access_key_id, envelope)
+    context = SecretContext(current().organization(), credential_id, found.provider.purpose)
+    envelope = await sealer.seal(plaintext(found.external_id, made), context)
+    return Candidate(found, credential_id, made.access_key_id, envelope)
+
+
+async def _check_allowed(work: UnitOfWork, rules: KeyRules, given: Candidate) -> None:
+    if given.before.provider is Provider.AWS:
+        await check_key(work, rules, given.access_key_id)
+    else:
+        await check_other_key(work, rules, given.before.provider)
 
 
 async def rotate_credential(work: UnitOfWork, planner: Planner, rules: KeyRules, given: Candidate) -> Rotation:
@@ -75,7 +81,7 @@ async def rotate_credential(work: UnitOfWork, planner: Planner, rules: KeyRules,
     it was changed meanwhile.
     """
     current().require_whole_connections()
-    await check_key(work, rules, given.access_key_id)
+    await _check_allowed(work, rules, given)
     found = await connections.get_connection(work.connection, given.before.connection_id, lock=True)
     if found.state not in _ROTATABLE:
         raise wrong_state("given another credential", found.state, "ACTIVE or FAILED")
@@ -95,6 +101,7 @@ async def rotate_credential(work: UnitOfWork, planner: Planner, rules: KeyRules,
         given.access_key_id,
         found.access_key_id,
         work.now,
+        provider=found.provider,
     )
     await store.insert_rotation(work.connection, made, given.envelope)
     await work.enqueue(planner.plan(work.organization_id, ROTATE, made.rotation_id, work.now, plan=made.plan))
@@ -182,5 +189,7 @@ class RotationPolicies:
         if not await self._identity.is_active(job.organization_id):
             raise NotFound("organization")
         tried = replace(of, credential_id=found.candidate_id)
-        scopes = (probing if found.state is RotationState.PROBING else reading)(tried, deadlines)
+        # Of other clouds than AWS nothing is scanned yet: what is read is what a check lists.
+        is_read = found.state is RotationState.READING and found.provider is Provider.AWS
+        scopes = (reading if is_read else probing)(tried, deadlines)
         return Authority(credentials=scopes if of.state is not ConnectionState.DISABLED else (), plan=found.plan)

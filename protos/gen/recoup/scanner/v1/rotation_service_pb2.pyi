@@ -92,9 +92,11 @@ class Rotation(_message.Message):
     replaced_credential_id: _builtins.str
     """The credential before, a UUID."""
     access_key_id: _builtins.str
-    """The new credential's access key; empty where the broker assumes the roles as itself."""
+    """What the new credential is known by: AWS's access key id, Google's key id, or the application's id in Azure; empty
+    where the broker assumes AWS roles as itself.
+    """
     replaced_access_key_id: _builtins.str
-    """The access key before; empty where the broker assumed the roles as itself."""
+    """What the credential before is known by."""
     problem: _builtins.str
     """What is wrong, with the way out; empty where nothing is."""
     advice: _builtins.str
@@ -156,16 +158,25 @@ class RotateCredentialRequest(_message.Message):
     AWS_ACCESS_KEY_ID_FIELD_NUMBER: _builtins.int
     AWS_SECRET_ACCESS_KEY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AZURE_CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    AZURE_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    GCP_SERVICE_ACCOUNT_KEY_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization, a UUID."""
     connection_id: _builtins.str
     """The connection, a UUID."""
     aws_access_key_id: _builtins.str
-    """The new access key id of the base user; empty, with the secret, to let the broker assume the roles as itself."""
+    """Of AWS: the new access key id of the base user; empty, with the secret, to let the broker assume the roles as itself."""
     aws_secret_access_key: _builtins.str
     """The secret of the new access key. Sealed at once, and never shown again."""
     request_id: _builtins.str
     """A UUID that makes the call safe to repeat."""
+    azure_client_secret: _builtins.str
+    """Of Azure: a new client secret of the same application, its value. Sealed at once, and never shown again."""
+    azure_certificate: _builtins.str
+    """Of Azure: a new certificate of the same application with its key, in PEM, in the stead of a client secret."""
+    gcp_service_account_key: _builtins.str
+    """Of Google Cloud: a new key of the same service account, as the JSON that Google gives."""
     def __init__(
         self,
         *,
@@ -174,10 +185,13 @@ class RotateCredentialRequest(_message.Message):
         aws_access_key_id: _builtins.str = ...,
         aws_secret_access_key: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        azure_client_secret: _builtins.str = ...,
+        azure_certificate: _builtins.str = ...,
+        gcp_service_account_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws_access_key_id", b"aws_access_key_id", "aws_secret_access_key", b"aws_secret_access_key", "connection_id", b"connection_id", "organization_id", b"organization_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aws_access_key_id", b"aws_access_key_id", "aws_secret_access_key", b"aws_secret_access_key", "azure_certificate", b"azure_certificate", "azure_client_secret", b"azure_client_secret", "connection_id", b"connection_id", "gcp_service_account_key", b"gcp_service_account_key", "organization_id", b"organization_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

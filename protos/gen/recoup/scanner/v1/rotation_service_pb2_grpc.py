@@ -72,7 +72,7 @@ class RotationServiceServicer:
     """
 
     def RotateCredential(self, request, context):
-        """Gives a connection another credential for the same accounts and roles. It is sealed, asked for every role and
+        """Gives a connection another credential for the same accounts and roles, subscriptions or projects. It is sealed, asked for every role and
         permission as in a verification, and read with once; only then it takes the place of the one before, which goes on
         for as long as a grant for it may live, and is destroyed then. Where anything of it fails, the one before stays.
         """

@@ -34,7 +34,7 @@ class RotationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RotationServiceAsyncStub: ...
     RotateCredential: _grpc.UnaryUnaryMultiCallable[_rotation_service_pb2.RotateCredentialRequest, _rotation_service_pb2.RotateCredentialResponse]
-    """Gives a connection another credential for the same accounts and roles. It is sealed, asked for every role and
+    """Gives a connection another credential for the same accounts and roles, subscriptions or projects. It is sealed, asked for every role and
     permission as in a verification, and read with once; only then it takes the place of the one before, which goes on
     for as long as a grant for it may live, and is destroyed then. Where anything of it fails, the one before stays.
     """
@@ -59,7 +59,7 @@ class RotationServiceAsyncStub(RotationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RotateCredential: _aio.UnaryUnaryMultiCallable[_rotation_service_pb2.RotateCredentialRequest, _rotation_service_pb2.RotateCredentialResponse]  # type: ignore[assignment]
-    """Gives a connection another credential for the same accounts and roles. It is sealed, asked for every role and
+    """Gives a connection another credential for the same accounts and roles, subscriptions or projects. It is sealed, asked for every role and
     permission as in a verification, and read with once; only then it takes the place of the one before, which goes on
     for as long as a grant for it may live, and is destroyed then. Where anything of it fails, the one before stays.
     """
@@ -87,7 +87,7 @@ class RotationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rotation_service_pb2.RotateCredentialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rotation_service_pb2.RotateCredentialResponse, _abc.Awaitable[_rotation_service_pb2.RotateCredentialResponse]]:
-        """Gives a connection another credential for the same accounts and roles. It is sealed, asked for every role and
+        """Gives a connection another credential for the same accounts and roles, subscriptions or projects. It is sealed, asked for every role and
         permission as in a verification, and read with once; only then it takes the place of the one before, which goes on
         for as long as a grant for it may live, and is destroyed then. Where anything of it fails, the one before stays.
         """
