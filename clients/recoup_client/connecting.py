@@ -83,6 +83,7 @@ def connect_aws(
 @click.option("--client", default="", metavar="ID", help="the application")
 @click.option("--secret-file", default="", metavar="FILE", help="a client secret's value; - for stdin")
 @click.option("--certificate-file", default="", metavar="FILE", help="a certificate with its key in PEM; - for stdin")
+@click.option("--federated", is_flag=True, help="have the application trust us, in place of a secret")
 @_named
 @click.pass_obj
 def connect_azure(
@@ -94,6 +95,7 @@ def connect_azure(
     client: str,
     secret_file: str,
     certificate_file: str,
+    federated: bool,
     name: str,
     keep: bool,
 ) -> None:
@@ -105,21 +107,24 @@ def connect_azure(
         _print_reading(session, "AZURE", style, scopes)
         return
     _require(name=name, tenant=tenant, client=client)
-    if bool(secret_file) == bool(certificate_file):
-        raise click.UsageError("give --secret-file or --certificate-file")
+    if [bool(secret_file), bool(certificate_file), federated].count(True) != 1:
+        raise click.UsageError("give --secret-file, --certificate-file or --federated")
     secret = secret_text(secret_file, "the client secret").removesuffix("\n") if secret_file else ""
     certificate = secret_text(certificate_file, "the certificate") if certificate_file else ""
     azure = {"tenantId": tenant, "clientId": client, "subscriptionIds": list(scopes)}
     body = {"displayName": name, "azure": azure, "azureClientSecret": secret, "azureCertificate": certificate}
     _show_reading(session, "AZURE", scopes)
-    connections.make(session, body, keep=keep)
+    connections.make(session, body, keep=keep, federated=federated)
 
 
 @connect.command("gcp")
 @_print_policy
 @click.option("--format", "style", type=click.Choice(_GCP_FORMATS), default="json", help="how the role is written")
 @click.option("--project", "scopes", multiple=True, metavar="ID", help="a project; may be repeated")
-@click.option("--service-account", default="", metavar="EMAIL", help="whose key it is, where of none of the projects")
+@click.option("--service-account", default="", metavar="EMAIL", help="whom we are, where the key's project isn't named")
+@click.option(
+    "--workload-identity-provider", "provider", default="", metavar="NAME", help="one that trusts us, for a key"
+)
 @click.option("--key-file", default="", metavar="FILE", help="the service account's key, as JSON; - for stdin")
 @_named
 @click.pass_obj
@@ -129,6 +134,7 @@ def connect_gcp(
     style: str,
     scopes: tuple[str, ...],
     service_account: str,
+    provider: str,
     key_file: str,
     name: str,
     keep: bool,
@@ -140,11 +146,14 @@ def connect_gcp(
     if print_policy:
         _print_reading(session, "GCP", style, scopes)
         return
-    _require(name=name, key_file=key_file)
-    gcp = {"serviceAccount": service_account, "projectIds": list(scopes)}
-    key = secret_text(key_file, "the service account's key")
+    _require(name=name, **({"service_account": service_account} if provider else {"key_file": key_file}))
+    if provider and key_file:
+        raise click.UsageError("give --key-file or --workload-identity-provider")
+    gcp = {"serviceAccount": service_account, "projectIds": list(scopes), "workloadIdentityProvider": provider}
+    key = secret_text(key_file, "the service account's key") if key_file else ""
     _show_reading(session, "GCP", scopes)
-    connections.make(session, {"displayName": name, "gcp": gcp, "gcpServiceAccountKey": key}, keep=keep)
+    body = {"displayName": name, "gcp": gcp, "gcpServiceAccountKey": key}
+    connections.make(session, body, keep=keep, federated=bool(provider))
 
 
 @connect.command("static-keys")

@@ -98,10 +98,19 @@ def remove(session: Session, connection_id: str) -> dict[str, Any]:
     return session.call("POST", at("/connections/{}:disable", connection_id), {"etag": etag})
 
 
-def make(session: Session, body: dict[str, Any], *, keep: bool) -> None:
-    """Connect, check, and show what came of it. What isn't accepted is removed, unless it is to be kept."""
-    made = session.call("POST", "/connections", body)["connection"]
+def make(session: Session, body: dict[str, Any], *, keep: bool, federated: bool = False) -> None:
+    """Connect, check, and show what came of it. What isn't accepted is removed, unless it is to be kept.
+
+    One that the cloud is to trust is shown instead: the trust has to be made first.
+    """
+    found = session.call("POST", "/connections", body)
+    made = found["connection"]
     connection_id = made["connectionId"]
+    if federated:
+        rows = [(name, made["federation"][name]) for name in ("issuer", "subject", "audience")]
+        session.show(found, rows, "to be trusted", "")
+        click.echo(f"recoup: make that trust within 7 days, then: recoup connection check {connection_id}", err=True)
+        return
     click.echo(f"recoup: connection {connection_id} is made, and being checked", err=True)
     try:
         start(session, made)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
-from services._mesh.config import Matches
+from services._mesh.config import Matches, SecretFile
 
 _Https = Annotated[str, Matches(r"https://[a-z0-9.-]+(:[0-9]{1,5})?", "an https address without a path")]
 
@@ -21,10 +21,23 @@ class AzureSettings:
 
 @dataclass(frozen=True)
 class GoogleSettings:
-    """Google's token service and the Resource Manager."""
+    """Google's token services and the Resource Manager."""
 
     tokens: _Https = "https://oauth2.googleapis.com"
+    sts: _Https = "https://sts.googleapis.com"
+    iam_credentials: _Https = "https://iamcredentials.googleapis.com"
     resource_manager: _Https = "https://cloudresourcemanager.googleapis.com"
+
+
+IssuerUrl = Annotated[str, Matches(r"https://[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._-]+)*", "an https address")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationSettings:
+    """The address that Azure and Google Cloud know the broker by, and the RSA key that it signs assertions with."""
+
+    issuer: IssuerUrl
+    key: SecretFile
 
 
 @dataclass(frozen=True, slots=True)

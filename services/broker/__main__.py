@@ -14,6 +14,7 @@ from services.broker.clients_azure import Entra
 from services.broker.clients_google import GoogleTokens
 from services.broker.config import BrokerSettings
 from services.broker.failures import Failures
+from services.broker.federation import Issuer
 from services.broker.hardening import harden
 from services.broker.model.cloud_key import AZURE_PURPOSE, GCP_PURPOSE
 from services.broker.model.key_cache import KeyCache
@@ -36,9 +37,11 @@ async def compose(mesh: Mesh, settings: BrokerSettings) -> None:
     failures = Failures(mesh.clock, mesh.metrics)
     opener.on_failure = failures.add
     used = UsedGrants(mesh.clock.wall_seconds())
+    federation = settings.federation
+    issuer = Issuer.load(federation.issuer, federation.key) if federation else None
     tokens: dict[str, TokenGiver] = {
-        AZURE_PURPOSE: Entra(threads, settings.azure),
-        GCP_PURPOSE: GoogleTokens(threads, settings.google),
+        AZURE_PURPOSE: Entra(threads, settings.azure, issuer=issuer),
+        GCP_PURPOSE: GoogleTokens(threads, settings.google, issuer),
     }
     desk = Desk(opener, Sts(threads, settings.aws), used, mesh.clock, tokens)
     rpc = BrokerRpc(desk, Rewrapper(kms, used, mesh.clock), Signer(opener, used, mesh.clock))

@@ -13,7 +13,8 @@ from services._mesh.aws import Failure
 from services._mesh.clouds import AzureSettings
 from services._mesh.threads import BoundedThreads
 from services.broker.clients import STS_DEADLINE_SECONDS, AssumeFailed
-from services.broker.model.cloud_key import CloudKey
+from services.broker.federation import Issuer, own_assertion
+from services.broker.model.cloud_key import AZURE_AUDIENCE, CloudKey
 
 _CODE = re.compile(r"AADSTS[0-9]{4,8}")
 # What MSAL says of a directory that Entra refuses to tell of; it keeps the code to itself.
@@ -24,21 +25,27 @@ _CONNECT_SECONDS, _READ_SECONDS = 4, 8
 class Entra:
     """Gives tokens of Azure's management API. `verify` is a file with the CA, for tests."""
 
-    def __init__(self, threads: BoundedThreads, settings: AzureSettings, verify: str | bool = True) -> None:
-        self._threads, self._settings, self._verify = threads, settings, verify
+    def __init__(
+        self,
+        threads: BoundedThreads,
+        settings: AzureSettings,
+        verify: str | bool = True,
+        issuer: Issuer | None = None,
+    ) -> None:
+        self._threads, self._settings, self._verify, self._issuer = threads, settings, verify, issuer
 
-    async def token(self, key: CloudKey) -> tuple[str, float]:
+    async def token(self, key: CloudKey, subject: str) -> tuple[str, float]:
         """A token, and when it ends in seconds since the epoch. Raises AssumeFailed."""
         try:
-            return await self._threads.run(STS_DEADLINE_SECONDS, self._token, key)
+            return await self._threads.run(STS_DEADLINE_SECONDS, self._token, key, subject)
         except TimeoutError:
             raise AssumeFailed(Failure.UNREACHABLE, "Timeout") from None
 
-    def _token(self, key: CloudKey) -> tuple[str, float]:
+    def _token(self, key: CloudKey, subject: str) -> tuple[str, float]:
         """In its thread. An SDK takes a second and 40 MiB to import, which only who uses it pays."""
         from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.core.pipeline.transport import RequestsTransport
-        from azure.identity import CertificateCredential, ClientSecretCredential
+        from azure.identity import CertificateCredential, ClientAssertionCredential, ClientSecretCredential
 
         # The environment's proxy is the operator's, for a host that is the operator's word too.
         transport = RequestsTransport(
@@ -55,8 +62,11 @@ class Entra:
             if certificate := key.secret.get("certificate", ""):
                 given = certificate.encode()
                 made: Any = CertificateCredential(tenant, client, certificate_data=given, **more)
+            elif secret := key.secret.get("client_secret", ""):
+                made = ClientSecretCredential(tenant, client, secret, **more)
             else:
-                made = ClientSecretCredential(tenant, client, key.secret["client_secret"], **more)
+                shown = own_assertion(self._issuer, subject, AZURE_AUDIENCE)
+                made = ClientAssertionCredential(tenant, client, lambda: shown, **more)
             with made:
                 found = made.get_token(f"{self._settings.management}/.default")
         except ClientAuthenticationError as error:

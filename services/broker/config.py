@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services._mesh.aws import AwsSettings
-from services._mesh.clouds import AzureSettings, GoogleSettings
+from services._mesh.clouds import AzureSettings, FederationSettings, GoogleSettings
 from services._mesh.kms.opening import KmsSettings
 from services._mesh.settings import MeshSettings
 
@@ -18,6 +18,7 @@ class BrokerSettings(MeshSettings):
     aws: AwsSettings = field(default_factory=AwsSettings)
     azure: AzureSettings = field(default_factory=AzureSettings)
     google: GoogleSettings = field(default_factory=GoogleSettings)
+    federation: FederationSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

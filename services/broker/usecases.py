@@ -35,8 +35,11 @@ log = logging.getLogger(__name__)
 class TokenGiver(Protocol):
     """A cloud's token service."""
 
-    async def token(self, key: CloudKey) -> tuple[str, float]:
-        """A token, and when it ends in seconds since the epoch. Raises AssumeFailed."""
+    async def token(self, key: CloudKey, subject: str) -> tuple[str, float]:
+        """A token, and when it ends in seconds since the epoch. Without a secret in the key, we are `subject`.
+
+        Raises AssumeFailed.
+        """
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ async def _open_token(desk: Desk, sealed: bytes, grant: Grant, scope: Credential
     key = await _opened(desk, sealed, grant.organization_id, scope.credential_id, purpose, cloud_key.parse)
     key.require(scope.account)
     try:
-        token, ends_at = await giver.token(key)
+        token, ends_at = await giver.token(key, str(scope.credential_id))
     except AssumeFailed as failed:
         raise _cloud_problem(failed, scope.account, _CLOUDS[purpose]) from None
     identity = f"{scope.purpose}-{grant.subject}"

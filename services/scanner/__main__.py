@@ -67,7 +67,11 @@ async def compose(mesh: Mesh, settings: ScannerSettings) -> None:
     pages = PageTokens.from_file(settings.scanner.page_key)
     exceptions = Exceptions(mesh.channels.to("identity"), mesh.exchange())
     keks = Keks(store, kms, settings.kms.own_kek, Wrapper(mesh.channels.to("broker")))
-    rules = KeyRules(settings.scanner.aws_principal, settings.scanner.static_keys == "allowed")
+    rules = KeyRules(
+        settings.scanner.aws_principal,
+        settings.scanner.static_keys == "allowed",
+        settings.scanner.federation_issuer or "",
+    )
     sealer = Sealer(kms, keks.kek_in_use)
     rpc = ScannerRpc(store, office.planner, sealer, pages, exceptions, rules)
     rotation = RotationRpc(store, office.planner, sealer, rules)

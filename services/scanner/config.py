@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from services._mesh.aws import AwsSettings
-from services._mesh.clouds import AzureSettings, GoogleSettings
+from services._mesh.clouds import AzureSettings, GoogleSettings, IssuerUrl
 from services._mesh.config import Between, Matches, SecretFile
 from services._mesh.kms.opening import KmsSettings
 from services._mesh.settings import MeshSettings
@@ -14,13 +14,14 @@ from services._mesh.settings import MeshSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ScannerKeys:
-    """The key that page tokens are sealed with; the AWS principal that the broker has by itself, if any; and whether
-    organizations that say nothing may connect with long-lived keys.
+    """The key that page tokens are sealed with; the AWS principal and the federation's issuer that the broker has by
+    itself, if any; and whether organizations that say nothing may connect with long-lived keys.
     """
 
     page_key: SecretFile
     aws_principal: Annotated[str, Matches(r"(arn:aws[a-z-]*:iam::[0-9]{12}:(user|role)/\S+)?", "an ARN")] = ""
     static_keys: Literal["forbidden", "allowed"] = "forbidden"
+    federation_issuer: IssuerUrl | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from recoup.scanner.v1 import rotation_service_pb2, scanner_service_pb2
 from recoup.scanner.v1 import scanner_pb2 as pb
 from services._mesh.errors import invalid_field
 from services._mesh.times import moment, stamp
-from services.scanner.model.cloud import Identity, Provider
+from services.scanner.model.cloud import Identity, Provider, audience_of
 from services.scanner.model.connection import Account, Connection, NewConnection, PermissionCheck, RoleCheck
 from services.scanner.model.rotation_rules import RotationRules
 from services.scanner.model.suppression import Suppression
@@ -29,7 +29,11 @@ def new_connection(request: scanner_service_pb2.CreateConnectionRequest) -> NewC
         provider, identity = Provider.AZURE, Identity(public, azure_secret)
         scopes = [Account(each.lower(), "", "") for each in request.azure.subscription_ids]
     elif request.HasField("gcp"):
-        provider, identity = Provider.GCP, Identity({"service_account": request.gcp.service_account}, gcp_secret)
+        public = {
+            "service_account": request.gcp.service_account,
+            "workload_identity_provider": request.gcp.workload_identity_provider,
+        }
+        provider, identity = Provider.GCP, Identity(public, gcp_secret)
         scopes = [Account(each, "", "") for each in request.gcp.project_ids]
     _require_one_cloud(request, provider)
     accounts = [Account(a.account_id, a.scan_role_arn, a.act_role_arn) for a in request.aws_accounts] or scopes
@@ -112,6 +116,7 @@ def connection(found: Connection) -> pb.Connection:
         ],
         azure=_azure(found),
         gcp=_gcp(found),
+        federation=_federation(found),
         discovered=[pb.CloudScope(scope_id=s.scope_id, display_name=s.display_name) for s in found.discovered],
         regions=found.regions,
         external_id=found.external_id,
@@ -142,7 +147,18 @@ def _gcp(found: Connection) -> pb.GcpCloud | None:
     if found.provider is not Provider.GCP:
         return None
     projects = [account.account_id for account in found.accounts]
-    return pb.GcpCloud(service_account=found.identity["service_account"], project_ids=projects)
+    return pb.GcpCloud(
+        service_account=found.identity["service_account"],
+        project_ids=projects,
+        workload_identity_provider=found.identity.get("workload_identity_provider", ""),
+    )
+
+
+def _federation(found: Connection) -> pb.Federation | None:
+    if "issuer" not in found.identity:
+        return None
+    audience = audience_of(found.provider, found.identity)
+    return pb.Federation(issuer=found.identity["issuer"], subject=str(found.credential_id), audience=audience)
 
 
 def scan(row: Any, units: Sequence[Any], *, with_coverage: bool) -> pb.Scan:

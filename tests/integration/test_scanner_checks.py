@@ -13,13 +13,14 @@ from recoup_local.cloud.aws_clients import AwsClients
 from recoup_local.cloud.estate.roles import create_base_user
 from services._mesh import aws
 from services._mesh.context import entered
-from services._mesh.errors import Invalid, NotFound, Unavailable, WrongState
+from services._mesh.errors import Denied, Invalid, NotFound, Unavailable, WrongState
+from services._mesh.grants import Grant
 from services.scanner.model.connection import Account, ConnectionState
 from services.scanner.policies.aws import READS, act_permissions, trust_policy
 from services.scanner.store import connections as store
 from services.scanner.usecases import connections
 from services.scanner.usecases.connecting import KeyRules
-from services.scanner.usecases.kinds import VERIFY
+from services.scanner.usecases.kinds import CHECK, VERIFY
 from services.scanner.usecases.rotation_rules import set_rotation_rules
 from tests.support.connecting import ACT_ARN, SCAN_ARN, Cloud, Office, of, opened, refused
 from tests.support.postgres import TestDatabase
@@ -200,6 +201,32 @@ async def test_a_key_past_its_limit_is_asked_for_nothing_and_its_check_goes_on_w
     assert found.checked_at is not None
     assert before.checked_at is not None
     assert found.checked_at > before.checked_at
+
+
+async def test_only_a_check_gives_up_and_only_what_had_its_time(office: Office) -> None:
+    made = await office.connect(act=False)
+
+    def asking(kind: str) -> Grant:
+        return Grant(
+            issuer="scanner", audience=("scanner",), presenter="x5t", organization_id=ACME, kind=kind,
+            subject=str(made.connection_id), job_id=made.connection_id, fence=1, number=1, issued_at=1, expires_at=2,
+        )  # fmt: skip
+
+    async def expire(kind: str) -> None:
+        with entered(context(ACME, "scanner.connection.expire", grant=asking(kind))) as call:
+            async with office.api.begin(ACME, call, interim=True) as work:
+                await connections.expire_connection(work, office.planner)
+
+    with pytest.raises(WrongState):
+        await expire(CHECK)
+    office.cloud.install(made.external_id)
+    await office.verify(made)
+    office.clock.ahead += 30 * DAY
+    with pytest.raises(WrongState):
+        await expire(CHECK)
+    with pytest.raises(Denied):
+        await expire(VERIFY)
+    assert (await office.get(made)).state is ConnectionState.ACTIVE
 
 
 async def test_without_a_key_the_broker_assumes_the_roles_as_itself(

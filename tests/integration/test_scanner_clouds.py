@@ -15,19 +15,24 @@ from services._mesh.context import entered
 from services._mesh.errors import Denied, Invalid, Reason, WrongState
 from services._mesh.grants import CredentialScope, Grant
 from services.broker import usecases as broker
+from services.scanner import wire
 from services.scanner.cloud_checking import READS
 from services.scanner.model.cloud import Identity, Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, NewConnection
+from services.scanner.model.given import NewSecret
 from services.scanner.usecases import scanning
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.kinds import VERIFY
 from services.scanner.usecases.policies import Policies
+from services.scanner.usecases.rotating import seal_candidate
 from tests.support.bills import Active
 from tests.support.clouds import (
     CLIENT,
     CLIENT_SECRET,
     DEV,
     EMAIL,
+    ISSUER,
+    POOL,
     PROD,
     TENANT,
     FakeAzure,
@@ -63,6 +68,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeAzur
 def azure(servers: tuple[FakeAzure, FakeGoogle]) -> FakeAzure:
     found = servers[0]
     found.roles, found.registered, found.expired, found.away, found.asked = {PROD: [EVERYTHING]}, [], False, False, []
+    found.elsewhere = found.trusts = ""
     return found
 
 
@@ -75,6 +81,7 @@ def google(servers: tuple[FakeAzure, FakeGoogle]) -> FakeGoogle:
         False,
         [],
     )
+    found.trusts, found.may_act = "", True
     return found
 
 
@@ -175,6 +182,14 @@ async def test_without_a_permission_in_azure_it_isnt_accepted_and_what_is_lost_i
     now = await office.run(found)
     assert (now.state, "azure_client_secret is expired" in now.problem) == (ConnectionState.FAILED, True)
     assert (await office.events())[-2:] == ["drift", "drift"]
+
+
+async def test_a_page_on_another_host_isnt_followed(office: Office, azure: FakeAzure) -> None:
+    """Our token would go with it."""
+    azure.roles[DEV], azure.elsewhere = [], azure.url.replace("localhost", "127.0.0.1")
+    found = await verified(office, on_azure(PROD))
+    assert [each.scope_id for each in found.discovered] == [PROD]
+    assert len([path for path, _ in azure.asked if path.startswith("/subscriptions?")]) == 1
 
 
 async def test_what_azure_doesnt_answer_changes_nothing(office: Office, azure: FakeAzure) -> None:
@@ -287,3 +302,38 @@ async def test_a_scan_that_was_planned_all_the_same_gets_no_credential(office: O
     job: Any = type("Job", (), {"organization_id": ACME, "subject_id": UUID(int=9)})()
     with pytest.raises(WrongState):
         await policies.scan(job)
+
+
+async def test_azure_trusts_the_brokers_assertion_for_one_connection(office: Office, azure: FakeAzure) -> None:
+    office.rules = KeyRules(issuer=ISSUER)
+    made, other = [await office.make(on_azure(PROD, client_secret="")) for _ in range(2)]
+    azure.trusts = str(made.credential_id)
+    assert (await office.verify(made)).state is ConnectionState.ACTIVE
+    assert made.access_key_id == ""
+    found = await office.verify(other)
+    assert "no federated credential of the application names our issuer and subject: add it" in found.problem
+    shown = wire.connection(made)
+    assert (shown.federation.issuer, shown.federation.subject, shown.federation.audience) == (
+        ISSUER, str(made.credential_id), "api://AzureADTokenExchange",
+    )  # fmt: skip
+    assert not wire.connection(await office.make(on_azure(PROD))).HasField("federation")
+    secret = NewSecret(azure_client_secret=CLIENT_SECRET)
+    with entered(context(ACME)), pytest.raises(Invalid, match="which holds no secret"):
+        await seal_candidate(office.api, office.sealer, made.connection_id, secret)
+
+
+async def test_google_trusts_the_brokers_assertion_for_one_connection(office: Office, google: FakeGoogle) -> None:
+    office.rules = KeyRules(issuer=ISSUER)
+    identity = Identity({"service_account": EMAIL, "workload_identity_provider": POOL})
+    given = NewConnection("acme", "", "", (Account("acme-prod", "", ""),), (), Provider.GCP, identity)
+    made = await office.make(given)
+    found = await office.verify(made)
+    assert "(sts_invalid_grant): the workload identity provider doesn't accept our issuer" in found.problem
+    google.trusts = str(made.credential_id)
+    google.may_act = False
+    found = await office.verify(made)
+    assert "(impersonation_refused): gcp.service_account may not be acted as" in found.problem
+    google.may_act = True
+    assert (await office.verify(made)).state is ConnectionState.ACTIVE
+    assert wire.connection(made).federation.audience == f"//iam.googleapis.com/{POOL}"
+    assert wire.connection(made).gcp.workload_identity_provider == POOL

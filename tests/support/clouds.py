@@ -19,13 +19,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from joserfc.jwk import RSAKey
 
 from recoup_local.ca import LocalCa
 from services._mesh.clouds import AzureSettings, GoogleSettings
 from services._mesh.threads import BoundedThreads
 from services.broker.clients_azure import Entra
 from services.broker.clients_google import GoogleTokens
-from services.broker.model.cloud_key import AZURE_PURPOSE, GCP_PURPOSE
+from services.broker.federation import Issuer, documents
+from services.broker.model.cloud_key import AZURE_AUDIENCE, AZURE_PURPOSE, GCP_PURPOSE
+from services.broker.usecases import TokenGiver
 from services.scanner.clients.azure import AzureReader
 from services.scanner.clients.google import GoogleReader
 from services.scanner.model.cloud import Provider
@@ -35,6 +38,8 @@ from tests.support.key_services.http import Server
 TENANT, CLIENT = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 PROD, DEV = "33333333-3333-4333-8333-333333333333", "44444444-4444-4444-8444-444444444444"
 CLIENT_SECRET = "abc8Q~canary0003-jWlKq2xTz9dYpVnR4sLmUe7"
+ISSUER = "https://recoup.example.com/federation"
+POOL = "projects/123456/locations/global/workloadIdentityPools/recoup/providers/recoup"
 EMAIL = "recoup@acme-prod.iam.gserviceaccount.com"
 READ_ONLY = "https://www.googleapis.com/auth/cloud-platform.read-only"
 Answer = tuple[int, dict[str, str], Any]
@@ -91,6 +96,8 @@ class FakeAzure:
     registered: list[x509.Certificate] = field(default_factory=list)
     expired: bool = False
     away: bool = False
+    elsewhere: str = ""
+    trusts: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -123,7 +130,8 @@ class FakeAzure:
         if bare == "/subscriptions":  # A page for each, as far as there are more.
             at = int(path.partition("page=")[2] or 0)
             found = [{"subscriptionId": each, "displayName": f"name of {each[:2]}"} for each in named[at : at + 1]]
-            more = {"nextLink": f"{self.url}{path.split('&page')[0]}&page={at + 1}"} if at + 1 < len(named) else {}
+            host = self.elsewhere or self.url
+            more = {"nextLink": f"{host}{path.split('&page')[0]}&page={at + 1}"} if at + 1 < len(named) else {}
             return 200, {}, {"value": found, **more}
         subscription = bare.split("/")[2]
         if subscription not in self.roles:
@@ -136,7 +144,10 @@ class FakeAzure:
         assert form["scope"].split()[0] == f"{self.url}/.default"
         if self.expired:
             return 401, {}, _oauth("invalid_client", "AADSTS7000222: The provided client secret keys are expired.")
-        if assertion := form.get("client_assertion"):
+        if (assertion := form.get("client_assertion")) and self.trusts:
+            if not trusted(assertion, self.trusts, AZURE_AUDIENCE):
+                return 400, {}, _oauth("invalid_client", "AADSTS70021: No matching federated identity record found.")
+        elif assertion:
             if not any(_is_signed(assertion, each.public_key(), "aud", f"{self.url}/{TENANT}/oauth2/v2.0/token")
                        for each in self.registered):  # fmt: skip
                 return 401, {}, _oauth("invalid_client", "AADSTS700027: The certificate is not registered.")
@@ -153,6 +164,8 @@ class FakeGoogle:
     held: dict[str, list[str]] = field(default_factory=dict)
     accepts: Any = None
     disabled_api: bool = False
+    trusts: str = ""
+    may_act: bool = True
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -168,6 +181,18 @@ class FakeGoogle:
             ):
                 return 400, {}, _oauth("invalid_grant", "Invalid JWT Signature.")
             return 200, {}, {"access_token": "google-token", "expires_in": 3599, "token_type": "Bearer"}
+        if path == "/v1/token":
+            form = parse_qs(body.decode())
+            if not trusted(form["subject_token"][0], self.trusts, f"//iam.googleapis.com/{POOL}"):
+                return 400, {}, _oauth("invalid_grant", "The subject is unknown.")
+            assert form["audience"] == [f"//iam.googleapis.com/{POOL}"]
+            return 200, {}, {"access_token": "sts-token", "token_type": "Bearer", "expires_in": 3600,
+                             "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}  # fmt: skip
+        if path == f"/v1/projects/-/serviceAccounts/{EMAIL}:generateAccessToken":
+            if headers.get("authorization") != "Bearer sts-token" or not self.may_act:
+                return 403, {}, {"error": {"code": 403, "status": "PERMISSION_DENIED"}}
+            assert json.loads(body)["scope"] == [READ_ONLY]
+            return 200, {}, {"accessToken": "google-token", "expireTime": "2100-01-01T00:00:00Z"}
         self.asked.append((path, str(headers.get("x-goog-request-reason", ""))))
         if headers.get("authorization") != "Bearer google-token":
             return 401, {}, {"error": {"status": "UNAUTHENTICATED"}}
@@ -188,11 +213,33 @@ class FakeGoogle:
 def parts(azure: FakeAzure, google: FakeGoogle, threads: BoundedThreads) -> Others:
     """What the broker and the worker reach them with."""
     at_azure = AzureSettings(azure.url, azure.url)
-    at_google = GoogleSettings(google.url, google.url)
+    at_google = GoogleSettings(google.url, google.url, google.url, google.url)
+    issuer = Issuer(ISSUER, _issuer_key())
+    tokens: dict[str, TokenGiver] = {
+        AZURE_PURPOSE: Entra(threads, at_azure, azure.ca, issuer),
+        GCP_PURPOSE: GoogleTokens(threads, at_google, issuer),
+    }
     return (
-        {AZURE_PURPOSE: Entra(threads, at_azure, azure.ca), GCP_PURPOSE: GoogleTokens(threads, at_google)},
+        tokens,
         {Provider.AZURE: AzureReader(threads, at_azure, azure.ca), Provider.GCP: GoogleReader(threads, at_google)},
     )
+
+
+def trusted(assertion: str, subject: str, audience: str) -> bool:
+    """Whether an assertion is our issuer's, for this subject and audience, by what the issuer publishes."""
+    made = documents(ISSUER, [_issuer_key()])
+    assert made[".well-known/openid-configuration"]["jwks_uri"] == f"{ISSUER}/jwks.json"
+    keys = {each["kid"]: each for each in made["jwks.json"]["keys"]}
+    key = jwt.PyJWK(keys[jwt.get_unverified_header(assertion)["kid"]])
+    try:
+        found = jwt.decode(assertion, key, algorithms=["RS256"], audience=audience, issuer=ISSUER)
+    except jwt.InvalidTokenError:
+        return False
+    return bool(found["sub"] == subject) and found["exp"] - found["iat"] == 300
+
+
+def _issuer_key() -> RSAKey:
+    return RSAKey.import_key(pem(private_key(9)))
 
 
 def _oauth(error: str, description: str) -> dict[str, str]:

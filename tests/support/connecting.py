@@ -171,7 +171,7 @@ class Office:
     async def make(self, given: NewConnection) -> Connection:
         """Connect what is given."""
         with entered(context(ACME, "scanner.connection.create")) as call:
-            sealed = await connections.seal_connection(self.api, self.sealer, given)
+            sealed = await connections.seal_connection(self.api, self.sealer, given, self.rules.issuer)
             async with self.api.begin(ACME, call) as work:
                 return await connections.create_connection(work, self.planner, self.rules, sealed)
 

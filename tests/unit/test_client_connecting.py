@@ -23,6 +23,7 @@ AWS = ("connect", "aws", "--name", "acme", "--role", ROLE, "--region", "eu-west-
 ASKED = {
     "connectionId": "c1", "displayName": "acme", "provider": "aws", "etag": "e1", "problem": "", "roleChecks": [],
     "permissionChecks": [], "discovered": [],
+    "federation": {"issuer": "https://issuer", "subject": "s1", "audience": "api://"},
 }  # fmt: skip
 
 
@@ -141,8 +142,24 @@ def test_azure_and_google_cloud_are_connected_alike(serve: Callable[..., Gateway
             "the roles\n", f"POLICY_FORMAT_{style.upper()}",
         )  # fmt: skip
     both = run("connect", "azure", "--name", "acme", *ids, "--secret-file", "-", "--certificate-file", "-")
-    assert (both.exit_code, "--secret-file or --certificate-file" in both.stderr) == (WRONG_USE, True)
+    assert (both.exit_code, "--certificate-file or --federated" in both.stderr) == (WRONG_USE, True)
     assert "--key-file" in run("connect", "gcp", "--name", "acme").stderr
+
+
+def test_whom_a_cloud_is_to_trust_is_shown_and_checked_later(serve: Callable[..., Gateway]) -> None:
+    gateway = serve()
+    ids = ("--tenant", "t", "--client", "c")
+    done = run("connect", "azure", "--name", "acme", *ids, "--federated")
+    assert done.exit_code == DONE, done.output
+    assert all(text in done.output for text in ("https://issuer", "s1", "api://", "recoup connection check c1"))
+    provider = ("--workload-identity-provider", "projects/1", "--service-account", "e")
+    assert run("connect", "gcp", "--name", "acme", *provider).exit_code == DONE
+    assert gateway.asked("/connections")[1]["gcp"] == {
+        "serviceAccount": "e", "projectIds": [], "workloadIdentityProvider": "projects/1",
+    }  # fmt: skip
+    assert gateway.paths[-1] == "/connections"
+    assert run("connect", "gcp", "--name", "acme", *provider, "--key-file", "-").exit_code == WRONG_USE
+    assert run("connect", "azure", "--name", "acme", *ids, "--federated", "--secret-file", "-").exit_code == WRONG_USE
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
 from services._mesh.errors import Invalid
+from services.broker import federation
 from services.scanner import wire
 from services.scanner.model.azure_actions import PermissionSet, is_allowed
 from services.scanner.model.azure_input import certificate_fault
@@ -26,6 +28,8 @@ from tests.support.clouds import (
     CLIENT_SECRET,
     DEV,
     EMAIL,
+    ISSUER,
+    POOL,
     PROD,
     TENANT,
     certificate,
@@ -196,6 +200,40 @@ def test_what_azure_allows_goes_by_wildcards_and_what_is_taken_off(
     assert is_allowed("Microsoft.Compute/disks/read", [PermissionSet(actions, not_actions)]) is allowed
     # What one assignment takes off, another one gives.
     assert is_allowed("Microsoft.Compute/disks/read", [PermissionSet(actions, not_actions), PermissionSet(["*"], [])])
+
+
+def federated(provider: Provider, **public: str) -> list[tuple[str, str]]:
+    made = NewConnection("acme", "", "", (), (), provider, Identity(public))
+    return list(faults(made, NOW, can_federate=True))
+
+
+def test_without_a_secret_the_cloud_is_to_trust_us_where_we_are_an_issuer() -> None:
+    ids = {"tenant_id": TENANT, "client_id": CLIENT}
+    assert federated(Provider.AZURE, **ids) == []
+    assert [field for field, _ in federated(Provider.AZURE, tenant_id=CLIENT, client_id=CLIENT)] == ["azure.client_id"]
+    named = {"service_account": EMAIL, "workload_identity_provider": POOL}
+    assert federated(Provider.GCP, **named) == []
+    assert [field for field, _ in federated(Provider.GCP, service_account=EMAIL)] == ["gcp_service_account_key"]
+    wrong = federated(Provider.GCP, **{**named, "service_account": "a@example.com"})
+    assert [field for field, _ in wrong] == ["gcp.service_account"]
+    # Where we're none, a secret is needed.
+    assert [field for field, _ in azure()] == ["azure_client_secret"]
+    identity = Identity(named, {"key": json.dumps(service_account_key())})
+    both = NewConnection("acme", "", "", (Account("acme-prod", "", ""),), (), Provider.GCP, identity)
+    assert [field for field, _ in faults(both, NOW, can_federate=True)] == ["gcp_service_account_key"]
+
+
+def test_the_issuers_documents_are_written_with_the_public_halves_of_its_keys(tmp_path: Path) -> None:
+    for number, key in enumerate((private_key(), private_key(1))):
+        (tmp_path / f"{number}.pem").write_text(pem(key))
+    (tmp_path / "small.pem").write_text(pem(_SMALL))
+    keys, out = [str(tmp_path / "0.pem"), str(tmp_path / "1.pem")], tmp_path / "out"
+    assert federation.main(["--issuer", ISSUER, "--out", str(out), *keys]) == 0
+    assert json.loads((out / ".well-known" / "openid-configuration").read_text())["issuer"] == ISSUER
+    published = json.loads((out / "jwks.json").read_text())["keys"]
+    assert [set(each) for each in published] == [{"kty", "n", "e", "kid", "alg", "use"}] * 2
+    for wrong in ("small.pem", "nothing.pem", "out/jwks.json"):
+        assert federation.main(["--issuer", ISSUER, "--out", str(out), str(tmp_path / wrong)]) == 1
 
 
 _JSON = st.recursive(

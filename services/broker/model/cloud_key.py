@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from services._mesh.errors import Denied, Reason
 
+# Whom an assertion for Azure is for (Microsoft Entra, "Workload identity federation").
+AZURE_AUDIENCE = "api://AzureADTokenExchange"
 AZURE_PURPOSE, GCP_PURPOSE = "azure.credential", "gcp.credential"
 # What a grant names instead of a scope, to see which ones there are.
 ALL = "*"

@@ -23,9 +23,8 @@ _AGAIN = "copy it again from the application's page, Certificates & secrets"
 
 def azure_faults(given: NewConnection, now: datetime) -> Iterator[tuple[str, str]]:
     """Each field that is wrong, with its rule and the way out."""
-    public, secret = given.identity.public, given.identity.secret
-    if public.get("tenant_id", "").lower() == public.get("client_id", "").lower():
-        yield "azure.client_id", "must be the application's id, and is the directory's; copy it from the overview"
+    yield from directory_faults(given)
+    secret = given.identity.secret
     client_secret, certificate = secret.get("client_secret", ""), secret.get("certificate", "")
     if bool(client_secret) == bool(certificate):
         yield (
@@ -36,6 +35,13 @@ def azure_faults(given: NewConnection, now: datetime) -> Iterator[tuple[str, str
         yield from _secret_faults(client_secret)
     elif rule := certificate_fault(certificate, now):
         yield "azure_certificate", rule
+
+
+def directory_faults(given: NewConnection) -> Iterator[tuple[str, str]]:
+    """What is wrong with who we are to be, whatever shows it."""
+    public = given.identity.public
+    if public.get("tenant_id", "").lower() == public.get("client_id", "").lower():
+        yield "azure.client_id", "must be the application's id, and is the directory's; copy it from the overview"
 
 
 def _secret_faults(secret: str) -> Iterator[tuple[str, str]]:

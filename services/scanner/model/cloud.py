@@ -54,6 +54,13 @@ def scope_name(provider: Provider, scope_id: str) -> str:
     return f"{provider.scope_kind}/{scope_id}"
 
 
+def audience_of(provider: Provider, identity: Mapping[str, str]) -> str:
+    """Whom our assertions are for."""
+    if provider is Provider.AZURE:
+        return "api://AzureADTokenExchange"
+    return f"//iam.googleapis.com/{identity['workload_identity_provider']}"
+
+
 def identity_name(provider: Provider, identity: Mapping[str, str]) -> str:
     """How who we are is named in checks, such as "applications/…"."""
     if provider is Provider.AZURE:
@@ -82,6 +89,15 @@ _FIXES: Mapping[str, str] = {
     "AADSTS90002": "azure.tenant_id is no directory: correct it",
     "AADSTS700027": "azure_certificate isn't registered with the application: upload it there",
     "invalid_grant": "gcp_service_account_key isn't accepted: it or its service account was deleted; make a new one",
+    "AADSTS70021": "no federated credential of the application names our issuer and subject: add it",
+    "AADSTS700211": "no federated credential of the application names our issuer: correct it",
+    "AADSTS700212": "no federated credential of the application names our audience: correct it",
+    "AADSTS700213": "no federated credential of the application names our subject: correct it",
+    "NoIssuer": "this installation has no issuer any more: give a secret",
+    "sts_invalid_target": "gcp.workload_identity_provider is no provider: correct it",
+    "sts_invalid_grant": "the workload identity provider doesn't accept our issuer, audience or subject: correct it",
+    "impersonation_refused": "gcp.service_account may not be acted as: let our subject have "
+    "roles/iam.workloadIdentityUser on it",
     "SERVICE_DISABLED": "cloudresourcemanager.googleapis.com isn't enabled in the service account's project: enable it",
 }
 _NOT_SEEN: Mapping[Provider, str] = {

@@ -66,6 +66,9 @@ def gcp_faults(given: NewConnection, named: str, key: str) -> Iterator[tuple[str
     if not key:
         yield FIELD, f"must be given; {_AGAIN}"
         return
+    if given.identity.public.get("workload_identity_provider"):
+        yield FIELD, "must be empty where gcp.workload_identity_provider is given; give one of the two"
+        return
     try:
         public = read_key(key).public
     except KeyRefused as refused:
@@ -80,6 +83,11 @@ def gcp_faults(given: NewConnection, named: str, key: str) -> Iterator[tuple[str
     elif not named and projects and public["project_id"] not in projects:
         rule = f"is a key of project {public['project_id']}, which isn't among the projects; give another key, add the "
         yield FIELD, f"{rule}project, or name gcp.service_account to say that it is meant"
+
+
+def is_service_account(email: str) -> bool:
+    """Whether it is the address of one."""
+    return _EMAIL.fullmatch(email) is not None
 
 
 def _document(text: str) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from services.scanner.model import aws_input
-from services.scanner.model.azure_input import azure_faults
+from services.scanner.model.azure_input import azure_faults, directory_faults
 from services.scanner.model.cloud import Identity, Provider
 from services.scanner.model.connection import Connection, NewConnection
-from services.scanner.model.gcp_input import gcp_faults, read_key
+from services.scanner.model.gcp_input import FIELD, gcp_faults, is_service_account, read_key
 
 # Where the long-lived secret of a cloud is given.
 KEY_FIELDS = {
@@ -54,8 +54,14 @@ class NewSecret:
         )
 
 
-def faults(given: NewConnection, now: datetime) -> Iterator[tuple[str, str]]:
-    """Each field that is wrong, with its rule and the way out. Never says what a secret is."""
+def faults(given: NewConnection, now: datetime, *, can_federate: bool = False) -> Iterator[tuple[str, str]]:
+    """Each field that is wrong, with its rule and the way out. Never says what a secret is.
+
+    `can_federate` is whether this installation has an issuer that a cloud could trust in place of a secret.
+    """
+    if federates(given) and given.provider is not Provider.AWS and can_federate:
+        yield from _federation_faults(given)
+        return
     if given.provider is not Provider.AWS and (given.access_key_id or given.secret_access_key):
         yield "aws_access_key_id", f"is AWS's, and the connection is one of {given.provider.brand}; leave it empty"
     if given.provider is Provider.AWS:
@@ -66,11 +72,21 @@ def faults(given: NewConnection, now: datetime) -> Iterator[tuple[str, str]]:
         yield from gcp_faults(given, given.identity.public.get("service_account", ""), _key(given))
 
 
-def taken(given: NewConnection) -> NewConnection:
+def federates(given: NewConnection) -> bool:
+    """Whether no secret is given, so that the cloud is to trust our assertions."""
+    return not any(given.identity.secret.values())
+
+
+def taken(given: NewConnection, issuer: str = "") -> NewConnection:
     """What is given, as it is kept: of Google's JSON only who it is of and the key. Raises KeyRefused.
+
+    Without a secret it is the issuer whose assertions the cloud is to trust.
 
     A long-lived secret is known by the key's id, Google's too; by the application's id in Azure, which names no other.
     """
+    if given.provider is not Provider.AWS and federates(given):
+        public = {name: value for name, value in given.identity.public.items() if value}
+        return replace(given, identity=Identity({**public, "issuer": issuer}))
     if given.provider is Provider.AZURE:
         return replace(given, access_key_id=given.identity.public["client_id"])
     if given.provider is Provider.GCP:
@@ -94,6 +110,20 @@ def plaintext(external_id: str, given: NewConnection) -> bytes:
             "roles": roles,
         }
     ).encode()
+
+
+def _federation_faults(given: NewConnection) -> Iterator[tuple[str, str]]:
+    public = given.identity.public
+    if given.access_key_id or given.secret_access_key:
+        yield "aws_access_key_id", f"is AWS's, and the connection is one of {given.provider.brand}; leave it empty"
+    if given.provider is Provider.AZURE:
+        yield from directory_faults(given)
+        return
+    if not public.get("workload_identity_provider"):
+        yield FIELD, "must be given, or gcp.workload_identity_provider in its stead"
+    if not is_service_account(public.get("service_account", "")):
+        rule = "must be the e-mail address of the service account that the provider's principal may act as"
+        yield "gcp.service_account", f"{rule}, such as recoup@acme-prod.iam.gserviceaccount.com"
 
 
 def _key(given: NewConnection) -> str:

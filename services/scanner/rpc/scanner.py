@@ -44,7 +44,9 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
         if earlier is not None:
             return earlier
         # Sealed before the transaction, like every call to a peer.
-        given = await connections.seal_connection(self._store, self._sealer, wire.new_connection(request))
+        given = await connections.seal_connection(
+            self._store, self._sealer, wire.new_connection(request), self._rules.issuer
+        )
 
         async def decide(work: UnitOfWork) -> pb.CreateConnectionResponse:
             made = await connections.create_connection(work, self._planner, self._rules, given)

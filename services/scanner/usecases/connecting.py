@@ -28,12 +28,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What the installation's operator says: its own AWS principal ("" for none), and whether organizations that say
-    nothing may connect with long-lived keys.
+    """What the installation's operator says: its own AWS principal ("" for none), whether organizations that say
+    nothing may connect with long-lived keys, and the issuer that other clouds know the broker by ("" for none).
     """
 
     principal_arn: str = ""
     static_keys: bool = False
+    issuer: str = ""
 
 
 def new_external_id() -> str:

@@ -20,7 +20,7 @@ from services.scanner.model.connection import (
     NewConnection,
     SealedConnection,
 )
-from services.scanner.model.given import faults, plaintext, taken
+from services.scanner.model.given import faults, federates, plaintext, taken
 from services.scanner.store import connections, keks, keys
 from services.scanner.store.credential_uses import note_use
 from services.scanner.usecases.connecting import KeyRules, check_key, check_other_key, new_external_id
@@ -39,16 +39,16 @@ from services.scanner.usecases.kinds import (
 from services.scanner.usecases.rotation_rules import require_young
 
 
-async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection) -> SealedConnection:
+async def seal_connection(reader: Store, sealer: Sealer, given: NewConnection, issuer: str = "") -> SealedConnection:
     """Seal the base key together with the organization's external id, a new one where it has none, and the roles; of
     other clouds, who we are there together with the scopes.
 
     Raises Invalid with every field that is wrong, and what the key service raises.
     """
-    if wrong := [FieldViolation(*each) for each in faults(given, datetime.now(UTC))]:
+    if wrong := [FieldViolation(*each) for each in faults(given, datetime.now(UTC), can_federate=bool(issuer))]:
         message = f"{wrong[0].field}: {wrong[0].description}"
         raise Invalid(Reason.ERROR_REASON_FIELD_INVALID, message, field_violations=wrong)
-    given, external_id = taken(given), ""
+    given, external_id = taken(given, issuer), ""
     if given.provider is Provider.AWS:
         async with reader.read() as connection:
             external_id = await connections.find_external_id(connection) or new_external_id()
@@ -106,7 +106,8 @@ async def create_connection(
 async def _check_allowed(work: UnitOfWork, rules: KeyRules, sealed: SealedConnection) -> None:
     given = sealed.given
     if given.provider is not Provider.AWS:
-        await check_other_key(work, rules, given.provider)
+        if not federates(given):
+            await check_other_key(work, rules, given.provider)
         return
     await check_key(work, rules, given.access_key_id)
     kept = await connections.take_external_id(work.connection, work.organization_id, sealed.external_id, work.now)

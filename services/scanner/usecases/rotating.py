@@ -48,6 +48,9 @@ async def seal_candidate(reader: Store, sealer: Sealer, connection_id: UUID, giv
     """
     async with reader.read() as connection:
         found = await connections.get_connection(connection, connection_id)
+    if "issuer" in found.identity:
+        rule = "must not be given: the cloud trusts us for this connection, which holds no secret; connect anew"
+        raise invalid_field(KEY_FIELDS[found.provider], rule)
     for field, provider in given.others(found.provider):
         rule = f"is {provider.brand}'s, and the connection is one of {found.provider.brand}; leave it empty"
         raise invalid_field(field, rule)

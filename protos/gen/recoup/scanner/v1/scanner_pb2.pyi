@@ -227,8 +227,13 @@ class GcpCloud(_message.Message):
 
     SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
     PROJECT_IDS_FIELD_NUMBER: _builtins.int
+    WORKLOAD_IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
     service_account: _builtins.str
     """Its e-mail address. Where it is of none of the projects, it must be given, to say that this is meant."""
+    workload_identity_provider: _builtins.str
+    """The provider of a workload identity pool that trusts us, in place of a key:
+    "projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER".
+    """
     @_builtins.property
     def project_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The projects, by their ids. With none, a check only says which ones the service account sees."""
@@ -238,14 +243,45 @@ class GcpCloud(_message.Message):
         *,
         service_account: _builtins.str = ...,
         project_ids: _abc.Iterable[_builtins.str] | None = ...,
+        workload_identity_provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_ids", b"project_ids", "service_account", b"service_account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_ids", b"project_ids", "service_account", b"service_account", "workload_identity_provider", b"workload_identity_provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GcpCloud: _TypeAlias = GcpCloud  # noqa: Y015
+
+@_typing.final
+class Federation(_message.Message):
+    """Whom a cloud is to trust in place of a secret: the broker's assertions for this connection and for no other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """The issuer; its documents are at this address."""
+    subject: _builtins.str
+    """The subject, which is the id of this connection's credential."""
+    audience: _builtins.str
+    """The audience."""
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        audience: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "issuer", b"issuer", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Federation: _TypeAlias = Federation  # noqa: Y015
 
 @_typing.final
 class CloudScope(_message.Message):
@@ -299,6 +335,7 @@ class Connection(_message.Message):
     AZURE_FIELD_NUMBER: _builtins.int
     GCP_FIELD_NUMBER: _builtins.int
     DISCOVERED_FIELD_NUMBER: _builtins.int
+    FEDERATION_FIELD_NUMBER: _builtins.int
     connection_id: _builtins.str
     """Its id, a UUID."""
     organization_id: _builtins.str
@@ -359,6 +396,10 @@ class Connection(_message.Message):
     def discovered(self) -> _containers.RepeatedCompositeFieldContainer[Global___CloudScope]:
         """The subscriptions or projects that the last check saw, connected or not; the first 500."""
 
+    @_builtins.property
+    def federation(self) -> Global___Federation:
+        """Whom the cloud is to trust; absent where a secret is sealed."""
+
     def __init__(
         self,
         *,
@@ -382,10 +423,11 @@ class Connection(_message.Message):
         azure: Global___AzureCloud | None = ...,
         gcp: Global___GcpCloud | None = ...,
         discovered: _abc.Iterable[Global___CloudScope] | None = ...,
+        federation: Global___Federation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["azure", b"azure", "checked_at", b"checked_at", "created_at", b"created_at", "gcp", b"gcp", "verified_at", b"verified_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["azure", b"azure", "checked_at", b"checked_at", "created_at", b"created_at", "federation", b"federation", "gcp", b"gcp", "verified_at", b"verified_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "aws_accounts", b"aws_accounts", "azure", b"azure", "checked_at", b"checked_at", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "discovered", b"discovered", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "gcp", b"gcp", "organization_id", b"organization_id", "permission_checks", b"permission_checks", "problem", b"problem", "provider", b"provider", "regions", b"regions", "role_checks", b"role_checks", "state", b"state", "verified_at", b"verified_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "aws_accounts", b"aws_accounts", "azure", b"azure", "checked_at", b"checked_at", "connection_id", b"connection_id", "created_at", b"created_at", "credential_id", b"credential_id", "discovered", b"discovered", "display_name", b"display_name", "etag", b"etag", "external_id", b"external_id", "federation", b"federation", "gcp", b"gcp", "organization_id", b"organization_id", "permission_checks", b"permission_checks", "problem", b"problem", "provider", b"provider", "regions", b"regions", "role_checks", b"role_checks", "state", b"state", "verified_at", b"verified_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

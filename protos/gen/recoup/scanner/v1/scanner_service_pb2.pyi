@@ -68,11 +68,11 @@ class CreateConnectionRequest(_message.Message):
 
     @_builtins.property
     def azure(self) -> _scanner_pb2.AzureCloud:
-        """The application that reads Azure subscriptions."""
+        """The application that reads Azure subscriptions. Without a secret and a certificate, it is to trust our assertions."""
 
     @_builtins.property
     def gcp(self) -> _scanner_pb2.GcpCloud:
-        """The service account that reads Google Cloud projects."""
+        """The service account that reads Google Cloud projects: by a key, or by a workload identity provider that trusts us."""
 
     def __init__(
         self,
