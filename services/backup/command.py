@@ -163,8 +163,11 @@ def _run(config: Path, call: Callable[[Desk], Coroutine[Any, Any, R]]) -> R:
         _end(EXIT_UNREACHABLE, f"{error}. Run the same command again: it goes on where it was.")
     except asyncpg.PostgresError as error:
         away = problem_of(error)
-        code = EXIT_UNREACHABLE if away else EXIT_REFUSED
-        _end(code, f"the database says: {type(error).__name__}: {error}")
+        _end(EXIT_UNREACHABLE if away else EXIT_REFUSED, f"the database says: {type(error).__name__}: {error}")
+    except Exception as error:
+        if (away := problem_of(error)) is None:
+            raise
+        _end(EXIT_UNREACHABLE, _of(away))
 
 
 def _lost(error: KeksLost) -> str:

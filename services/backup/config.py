@@ -104,6 +104,8 @@ class BackupSettings:
     def __post_init__(self) -> None:
         if self.process.profile != "local" and (self.clock is not None or self.failpoints is not None):
             raise ValueError("[clock] and [failpoints] are for the local profile only")
+        for each in (self.kms, self.keks):
+            each.check_profile(self.process.profile)
 
     def kek(self) -> Kek:
         """The KEK of backups."""

@@ -6,16 +6,17 @@ import importlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services._mesh.clock import open_clock
 from services._mesh.config import ConfigError
 from services._mesh.database import Database
 from services._mesh.kms.opening import KeyServices
-from services._mesh.settings import DatabaseSettings
+from services._mesh.settings import DatabaseRole, DatabaseSettings
 from services._mesh.storage.opening import open_storage
 from services._mesh.uow import Store
 from services.backup.config import BackupSettings, SourceSettings, StorageSettings
@@ -50,25 +51,20 @@ class Desk:
 
     async def create(self) -> dict[str, Any]:
         """Make a backup, record it, and say what it is."""
-        settings = self._source()
-        signed_with = self._settings.manifest.key
-        if signed_with is None:
+        settings, signer = self._source(), self._signer()
+        if signer is None:
             raise self._missing("manifest.key", "Name the key that signs manifests.")
-        try:
-            signer = signer_of(signed_with.read_bytes())
-        except ValueError as error:
-            raise ConfigError(
-                signed_with, "manifest.key", str(error), "Make an Ed25519 key (docs/BACKUP.md)."
-            ) from None
+        registry = self._registry(settings.main, settings.recorder)
+
+        async def record(manifest: Manifest) -> None:
+            if retired := await registry.record_keks(manifest):
+                named = ", ".join(sorted({use.kek for use in retired}))
+                raise BackupUnusable(f"{named} was retired while the backup was made. Make another.")
+
         source = Source(settings.main, settings.keys)
         maker = Maker(source, self._keep, signer, self._settings.manifest.resume_hours, self._tell)
-        made = await maker.create(self._clock.wall_now())
-        retired = await self._registry(settings).record(made.manifest, _moment(made.manifest.taken_at))
-        if retired:
-            named = ", ".join(sorted({use.kek for use in retired}))
-            raise BackupUnusable(
-                f"backup {made.manifest.backup_id} is stored, but {named} was retired while it was made. Make another."
-            )
+        made = await maker.create(self._clock.wall_now(), record)
+        await registry.record_whole(made.manifest)
         return {
             **_said(made.header, made.manifest),
             "parts": made.parts,
@@ -93,7 +89,8 @@ class Desk:
         with self._server() as server:
             rows = await verify(self._keep, kept, server, check, self._tell)
         if self._settings.source is not None:
-            await self._registry(self._settings.source).verified(kept.header.backup_id)
+            source = self._settings.source
+            await self._registry(source.main, source.recorder).verified(kept.header.backup_id)
         return {**_said(kept.header, kept.manifest), "rows": rows, "log": "not re-hashed" if rows_only else "sound"}
 
     async def restore(self, backup_id: UUID | None, given_up: frozenset[str]) -> dict[str, Any]:
@@ -105,6 +102,8 @@ class Desk:
         await require_keks(self._keks, kept.manifest.keks, given_up)
         restorer = Restorer(self._keep, kept, self._tell)
         await restorer.restore(target.main, target.keys)
+        # The backup can't know of itself: what is restored needs its KEKs as well.
+        await self._registry(target.main, target.main).record_keks(kept.manifest)
         return _said(kept.header, kept.manifest)
 
     async def forget(self, backup_id: UUID) -> dict[str, Any]:
@@ -113,22 +112,30 @@ class Desk:
             raise BackupUnusable(f"{backup_id} is still in {self._keep.where}. Delete its manifest and parts first.")
         settings = self._source()
         organizations = await list_organizations(settings.main, backup_id)
-        if not await self._registry(settings).forget(backup_id, organizations):
+        registry = self._registry(settings.main, settings.recorder)
+        if not await registry.forget(backup_id, organizations):
             raise BackupUnusable(f"there is no backup {backup_id} on record, or it was forgotten before.")
         return {"backup_id": str(backup_id), "organizations": len(organizations)}
 
+    def _signer(self) -> Ed25519PrivateKey | None:
+        key = self._settings.manifest.key
+        try:
+            return signer_of(key.read_bytes()) if key is not None else None
+        except ValueError as error:
+            raise ConfigError(self._file, "manifest.key", str(error), "Make one (docs/BACKUP.md).") from None
+
     def _verifiers(self) -> list[bytes]:
-        given = self._settings.manifest
-        own = [signer_of(given.key.read_bytes()).public_key().public_bytes_raw()] if given.key else []
-        return [*own, *map(bytes.fromhex, given.verifiers)]
+        signer = self._signer()
+        own = [signer.public_key().public_bytes_raw()] if signer is not None else []
+        return [*own, *map(bytes.fromhex, self._settings.manifest.verifiers)]
 
     def _source(self) -> SourceSettings:
         if self._settings.source is None:
             raise self._missing("source", "Name the two databases, and who reads them.")
         return self._settings.source
 
-    def _registry(self, settings: SourceSettings) -> Registry:
-        pool = Database(settings.main, settings.recorder.user, settings.recorder.password_file, 1)
+    def _registry(self, where: DatabaseSettings, login: DatabaseRole | DatabaseSettings) -> Registry:
+        pool = Database(where, login.user, login.password_file, 1)
         self._pools.append(pool)
         return Registry(Store(pool, "scanner", self._clock))
 
@@ -167,10 +174,6 @@ def _said(header: Header, manifest: Manifest) -> dict[str, Any]:
         "log_place": manifest.log.place,
         "checkpoint": manifest.log.checkpoint,
     }
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
 
 
 def _begun(name: str) -> str:

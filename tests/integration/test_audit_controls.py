@@ -112,6 +112,8 @@ BYPASSES: dict[str, tuple[str, tuple[str, str]]] = {
     "policy for everybody": ("CREATE POLICY more ON pricing.jobs USING (true)", ("policy", "pricing.jobs")),
     "superuser": ("ALTER ROLE audit_api SUPERUSER", ("role", "audit_api")),
     "bypassrls": ("ALTER ROLE identity_api BYPASSRLS", ("role", "identity_api")),
+    "backups' reader makes roles": ("ALTER ROLE backup_reader CREATEROLE", ("role", "backup_reader")),
+    "backups' reader writes": ("GRANT INSERT ON audit.head TO backup_reader", ("grant", "audit.head")),
     "owner logs in": ("ALTER ROLE audit_owner LOGIN", ("role", "audit_owner")),
     "membership": ("GRANT audit_sequencer TO scanner_worker", ("membership", "scanner_worker")),
     "membership of a stranger": ("GRANT audit_owner TO postgres", ("membership", "postgres")),

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from click.testing import CliRunner
@@ -87,6 +87,7 @@ async def test_a_restored_log_is_the_same_and_its_signer_takes_nothing_else(made
     """And no secret is in the backup in the clear, in any writing."""
     before = await recorded(made.database)
     async with made.desk() as desk:
+        await desk.create()  # Which leaves events in the outbox, so that there are some to restore.
         done = await desk.create()
     assert Canary(SECRET).found_below(made.folder) == {}
     assert (done["log_place"], done["checkpoint"], done["keks"]) == (LEAVES, made.log.state.head.note, 2)
@@ -99,7 +100,14 @@ async def test_a_restored_log_is_the_same_and_its_signer_takes_nothing_else(made
         await database.close()
     assert found.sound, list(found.lines())
     # What was written in the older cluster's transactions counts for no change of this one's.
-    assert await ask(main, "SELECT count(DISTINCT txid)::int FROM scanner.outbox") in ([(0,)], [(1,)])
+    last, first = (
+        "SELECT max(txid::text::bigint) FROM scanner.outbox",
+        "SELECT min(txid::text::bigint) FROM scanner.outbox",
+    )
+    assert (await ask(made.database, last))[0] < (await ask(main, first))[0]
+    # What is restored needs its KEKs, as the restored scanner knows.
+    needed = await ask(main, f"SELECT kek FROM scanner.backups WHERE backup_id = '{done['backup_id']}' ORDER BY 1")
+    assert needed == [(OLD.reference,), (NEW.reference,), (NEW.reference,)]
     # The signer goes on from the restored log, and then refuses the older one, which is restored once more.
     restored = replace(made.log, database=main)
     await restored.append(1, first=90)
@@ -154,6 +162,12 @@ async def test_what_was_changed_in_the_storage_is_refused_by_its_place(made: Ins
             await desk._keep.open(ids[0])
         with pytest.raises(BackupUnusable, match="doesn't hold a whole backup"):
             await desk._keep.open(UUID(int=7))
+        # Somebody else's beginning, under keys that they know, isn't gone on with.
+        begun = split_manifest((made.folder / "kept" / "begun" / newest.name).read_bytes(), desk._verifiers())[0]
+        theirs = replace(begun, backup_id=uuid4(), begun_at=datetime.now(UTC))
+        _put(made.folder / "kept" / "begun" / theirs.name, theirs.line() + forger.sign(theirs.line()))
+        done = await desk.create()
+        assert (done["resumed"], done["backup_id"] == str(theirs.backup_id)) == (False, False)
     with pytest.raises(ManifestBroken):
         split_manifest(b"", [bytes(32)])
 
@@ -410,7 +424,7 @@ async def test_a_kek_that_a_backup_needs_is_on_record_until_it_is_forgotten(made
         # What is retired while a backup is made is told, and another one needed.
         await tell(made.database, "UPDATE scanner.keks SET state = 'RETIRED'")
         await credential_of(made, ACME, OLD)
-        with pytest.raises(BackupUnusable, match=f"{OLD.reference} was retired while it was made"):
+        with pytest.raises(BackupUnusable, match=f"{OLD.reference} was retired while the backup was made"):
             await desk.create()
 
 

@@ -168,6 +168,9 @@ UNION ALL SELECT 'function', p.oid::regprocedure::text, 'it runs with its owner'
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
   WHERE n.nspname = ANY(CAST(:services AS text[])) AND p.prosecdef
 UNION ALL SELECT 'role', l.name, 'it may do more than its process needs' FROM logins l WHERE l.mighty
+UNION ALL SELECT 'role', r.rolname::text, 'it may do more than read' FROM pg_roles r
+  WHERE r.rolname = 'backup_reader' AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
+    OR EXISTS (SELECT FROM pg_auth_members m WHERE r.oid IN (m.member, m.roleid) AND NOT m.admin_option))
 UNION ALL SELECT 'role', l.name, 'it owns tables and can log in' FROM logins l
   WHERE l.rolcanlogin AND l.name LIKE '%\\_owner'
 UNION ALL SELECT 'membership', m.member::regrole::text, format('it is a member of %s', m.roleid::regrole)

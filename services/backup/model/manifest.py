@@ -168,8 +168,14 @@ def seal_manifest(manifest: Manifest, header: Header, data_key: bytes, signer: E
     return content + signer.sign(content)
 
 
+def signed_line(header: Header, signer: Ed25519PrivateKey) -> bytes:
+    """What notes that a backup was begun. Signed: nobody has one made under keys of theirs."""
+    line = header.line()
+    return line + signer.sign(line)
+
+
 def split_manifest(content: bytes, verifiers: Sequence[bytes]) -> tuple[Header, bytes]:
-    """A manifest's header and its sealed body, once its signature is one of a verifier's. Raises ManifestBroken."""
+    """A header and the sealed body after it, once its signature is one of a verifier's. Raises ManifestBroken."""
     signed, signature = content[:-_SIGNATURE], content[-_SIGNATURE:]
     for public in verifiers:
         try:

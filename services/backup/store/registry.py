@@ -6,7 +6,7 @@ its own, with their event.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -27,10 +27,6 @@ _VERIFIED = text("UPDATE scanner.backups SET verified_at = :now WHERE backup_id 
 _FORGOTTEN = text(
     "UPDATE scanner.backups SET forgotten_at = :now WHERE backup_id = :backup_id AND forgotten_at IS NULL RETURNING kek"
 )
-_LISTED = text("""
-SELECT backup_id, taken_at, verified_at FROM scanner.backups WHERE kek = '' AND forgotten_at IS NULL
-ORDER BY taken_at DESC LIMIT 1000
-""")
 
 
 class Registry:
@@ -39,17 +35,24 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def record(self, manifest: Manifest, taken_at: datetime) -> list[KekUse]:
-        """Note a whole backup; returns what is under a KEK that was retired while it was made. Safe to repeat."""
+    async def record_keks(self, manifest: Manifest) -> list[KekUse]:
+        """Note which KEKs a backup needs, before it is whole; returns those that were retired while it was made.
+
+        Safe to repeat.
+        """
         backup_id, retired = UUID(manifest.backup_id), list[KekUse]()
         for organization_id, uses in _by_organization(manifest.keks).items():
             async with self._store.begin(organization_id) as work:
-                retired += await self._uses(work, backup_id, uses, taken_at)
+                retired += await self._uses(work, backup_id, uses, datetime.fromisoformat(manifest.taken_at))
+        return retired
+
+    async def record_whole(self, manifest: Manifest) -> None:
+        """Note that a backup is whole. Safe to repeat."""
+        backup_id, taken_at = UUID(manifest.backup_id), datetime.fromisoformat(manifest.taken_at)
         async with self._store.begin(PLATFORM) as work:
             if await _inserted(work, backup_id, "", 0, taken_at):
                 said = {"organizations": str(len(_by_organization(manifest.keks))), "taken_at": taken_at.isoformat()}
                 work.emit("scanner.backup.record", f"backups/{backup_id}", said)
-        return retired
 
     async def _uses(
         self, work: UnitOfWork, backup_id: UUID, uses: Sequence[KekUse], taken_at: datetime
@@ -75,12 +78,6 @@ class Registry:
                     work.emit("scanner.backup.forget", f"backups/{backup_id}")
                     known += 1
         return known
-
-    async def list(self) -> Mapping[str, tuple[datetime, datetime | None]]:
-        """When each backup that isn't forgotten was taken, and verified."""
-        async with self._store.read(PLATFORM) as connection:
-            rows = await connection.execute(_LISTED)
-            return {str(row.backup_id): (row.taken_at, row.verified_at) for row in rows}
 
 
 def _by_organization(uses: Sequence[KekUse]) -> dict[UUID, list[KekUse]]:

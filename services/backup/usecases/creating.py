@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from services._mesh.failpoints import reach
 from services.backup.model.manifest import KEYS, MAIN, Header, Manifest, Table, seal_manifest
@@ -20,6 +22,7 @@ from services.backup.usecases.keeping import Attempt, Keep
 # Parts that are on their way at once: with those that are being filled and sealed, 100 MiB at most.
 _AT_ONCE = 4
 Tell = Callable[[str], None]
+Record = Callable[[Manifest], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,20 @@ class Maker:
         self._resume_hours = resume_hours
         self._parts = self._found = 0
 
-    async def create(self, now: datetime) -> Made:
-        """Go on with the newest attempt, or begin one. Raises SourceUnusable, Problem, StorageFailed, OSError."""
+    async def create(self, now: datetime, record: Record) -> Made:
+        """Go on with the newest attempt, or begin one. What it holds is recorded before it is whole.
+
+        Raises SourceUnusable, Problem, StorageFailed, OSError, and what `record` raises.
+        """
         async with self._source.snapshots() as snapshots:
             attempt = await self._keep.find_unfinished(snapshots.system, now, self._resume_hours)
             resumed = attempt is not None
-            attempt = attempt or await self._keep.begin(snapshots.system, now)
+            attempt = attempt or await self._keep.begin(snapshots.system, now, self._signer)
             self._tell(f"{'going on with' if resumed else 'making'} backup {attempt.header.backup_id}")
             manifest = await self._copy(snapshots, attempt)
         sealed = await asyncio.to_thread(seal_manifest, manifest, attempt.header, attempt.keys[MAIN], self._signer)
         reach("backup.copied")
+        await record(manifest)
         await self._keep.put_manifest(attempt.header, sealed)
         return Made(attempt.header, manifest, self._parts, self._found, resumed)
 
@@ -137,9 +144,10 @@ class _Parts:
 
 def signer_of(key: bytes) -> Ed25519PrivateKey:
     """The key that signs manifests, from its PEM. Raises ValueError."""
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    loaded = load_pem_private_key(key, None)
+    try:
+        loaded = load_pem_private_key(key, None)
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError("isn't an Ed25519 key without a password") from error
     if not isinstance(loaded, Ed25519PrivateKey):
         raise ValueError("isn't an Ed25519 key")
     return loaded

@@ -10,13 +10,24 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from services._mesh.envelope import open_envelope, seal
 from services._mesh.errors import Problem
 from services._mesh.ids import uuid7
 from services._mesh.kms.interface import EnvelopeBroken, Kek, Kms, SecretContext
 from services._mesh.outbox import PLATFORM
 from services._mesh.storage import Missing, Storage, StorageFailed
-from services.backup.model.manifest import KEYS, MAIN, Header, Manifest, ManifestBroken, open_manifest, split_manifest
+from services.backup.model.manifest import (
+    KEYS,
+    MAIN,
+    Header,
+    Manifest,
+    ManifestBroken,
+    open_manifest,
+    signed_line,
+    split_manifest,
+)
 from services.backup.model.parts import KEY_BYTES, PartBroken, Place, open_part
 
 R = TypeVar("R")
@@ -57,19 +68,22 @@ class Keep:
         """The storage as a person would name it."""
         return self._storage.where
 
-    async def begin(self, source: str, now: datetime) -> Attempt:
+    async def begin(self, source: str, now: datetime, signer: Ed25519PrivateKey) -> Attempt:
         """A new attempt, noted in the storage before anything else is. Raises Problem, StorageFailed."""
         backup_id = uuid7()
         keys = {name: os.urandom(KEY_BYTES) for name in (MAIN, KEYS)}
         sealed = {name: await seal(key, _context(backup_id, name), self._kek, self._kms) for name, key in keys.items()}
         header = Header(backup_id, now, source, sealed)
-        await insisting(lambda: self._storage.put(f"begun/{header.name}", header.line()))
+        await insisting(lambda: self._storage.put(f"begun/{header.name}", signed_line(header, signer)))
         return Attempt(header, keys)
 
     async def find_unfinished(self, source: str, now: datetime, hours: float) -> Attempt | None:
         """The newest attempt, if it isn't whole yet and may go on. Raises StorageFailed."""
         for name in await self._storage.first("begun", 1):
-            header = Header.read(await self._storage.get(name))
+            try:
+                header, _ = split_manifest(await self._storage.get(name), self._verifiers)
+            except ManifestBroken:
+                return None
             begun_lately = timedelta(0) <= now - header.begun_at <= timedelta(hours=hours)
             if header.source != source or not begun_lately or await self._storage.holds(f"manifests/{header.name}"):
                 return None
