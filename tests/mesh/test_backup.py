@@ -64,7 +64,6 @@ def test_a_fresh_mesh_on_the_backup_proves_what_the_first_one_did(
         bundle = finance.get(f"/receipts/{receipt_id}")["bundle"]
         code, said = verify_receipt(told, bundle.encode(), tmp_path)
         assert (code, said["verdict"]) == (0, "proved"), said
-        assert bundle == told.made.rest("acme", "Finance").get(f"/receipts/{receipt_id}")["bundle"]
         # The signer goes on from the backup's checkpoint: what happens now is proven after what was.
         admin = Person(mesh, "acme", mesh.token("acme", "Admin"))
         admin.post("/roles", {"name": "restorers", "permissions": ["audit.event.read"]})
