@@ -59,4 +59,7 @@ async def connected(settings: DatabaseSettings, dbname: str = "") -> AsyncIterat
     try:
         yield connection
     finally:
-        connection.terminate() if connection.is_in_transaction() else await connection.close(timeout=10)
+        if connection.is_in_transaction():
+            connection.terminate()
+        else:
+            await connection.close(timeout=CONNECT_SECONDS)

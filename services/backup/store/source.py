@@ -115,11 +115,11 @@ class Source:
             for _ in range(_ATTEMPTS):
                 async with AsyncExitStack() as stack:
                     main = await stack.enter_async_context(connected(self.main))
-                    await _begin(main)
+                    await _begin(main, MAIN)
                     decided = await main.fetchval(_DECIDED)
                     keys = await stack.enter_async_context(connected(self.keys))
                     await _require_reader(keys)
-                    await _begin(keys)
+                    await _begin(keys, KEYS)
                     if await beside.fetchval(_DECIDED) == decided:
                         system = await main.fetchval("SELECT system_identifier FROM pg_control_system()")
                         yield Snapshots({MAIN: main, KEYS: keys}, f"{system}/{self.main.dbname}")
@@ -127,9 +127,14 @@ class Source:
             raise SourceUnusable("erasures are being executed at this very moment. Try again in a minute.")
 
 
-async def _begin(connection: Connection) -> None:
+async def _begin(connection: Connection, database: str) -> None:
+    names = [shape.name for shape in await list_shapes(connection, database)]
+    if not names:
+        raise SourceUnusable("there are no tables. Is it the right database, and is it migrated?")
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    await connection.fetchval("SELECT 1")  # The first statement takes the snapshot.
+    # Before the snapshot: a table that a migration writes anew would look empty to it. Who reads or writes doesn't wait.
+    await connection.execute(f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE")
+    await connection.fetchval("SELECT 1")  # The first query takes the snapshot.
 
 
 async def _require_reader(connection: Connection) -> None:

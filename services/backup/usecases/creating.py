@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from services._mesh.failpoints import reach
+from services._mesh.storage import MAX_OBJECT_BYTES
 from services.backup.model.manifest import KEYS, MAIN, Header, Manifest, Table, seal_manifest
 from services.backup.model.parts import PART_BYTES, Place, seal_part
 from services.backup.store.catalog import Shape
-from services.backup.store.source import Snapshots, Source
+from services.backup.store.source import Snapshots, Source, SourceUnusable
 from services.backup.usecases.keeping import Attempt, Keep
 
 # Parts that are on their way at once: with those that are being filled and sealed, 100 MiB at most.
@@ -56,6 +57,11 @@ class Maker:
             self._tell(f"{'going on with' if resumed else 'making'} backup {attempt.header.backup_id}")
             manifest = await self._copy(snapshots, attempt)
         sealed = await asyncio.to_thread(seal_manifest, manifest, attempt.header, attempt.keys[MAIN], self._signer)
+        if len(sealed) > MAX_OBJECT_BYTES:
+            raise SourceUnusable(
+                f"the manifest has {len(sealed)} bytes, and {MAX_OBJECT_BYTES} can be kept: the databases are too large for"
+                " this format (several TB). Use the provider's snapshots."
+            )
         reach("backup.copied")
         await record(manifest)
         await self._keep.put_manifest(attempt.header, sealed)
