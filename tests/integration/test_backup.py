@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -192,10 +192,9 @@ async def test_what_was_changed_in_the_storage_is_refused_by_its_place(made: Ins
             await desk._keep.open(UUID(int=7))
         # Somebody else's beginning, under keys that they know, isn't gone on with.
         begun = split_manifest((made.folder / "kept" / "begun" / newest.name).read_bytes(), desk._verifiers())[0]
-        theirs = replace(begun, backup_id=uuid4(), begun_at=datetime.now(UTC))
-        _put(made.folder / "kept" / "begun" / theirs.name, theirs.line() + forger.sign(theirs.line()))
-        done = await desk.create()
-        assert (done["resumed"], done["backup_id"] == str(theirs.backup_id)) == (False, False)
+        theirs = await desk._keep.begin(begun.source, datetime.now(UTC), forger)
+        assert not (done := await desk.create())["resumed"]
+        assert done["backup_id"] != str(theirs.header.backup_id)
     with pytest.raises(ManifestBroken):
         split_manifest(b"", [bytes(32)])
 

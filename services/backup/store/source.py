@@ -132,7 +132,7 @@ async def _begin(connection: Connection, database: str) -> None:
     if not names:
         raise SourceUnusable("there are no tables. Is it the right database, and is it migrated?")
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    # Before the snapshot: a table that a migration writes anew would look empty to it. Who reads or writes doesn't wait.
+    # Before the snapshot: a table that a migration writes anew would look empty to it. Reading and writing goes on.
     await connection.execute(f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE")
     await connection.fetchval("SELECT 1")  # The first query takes the snapshot.
 

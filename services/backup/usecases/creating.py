@@ -59,8 +59,8 @@ class Maker:
         sealed = await asyncio.to_thread(seal_manifest, manifest, attempt.header, attempt.keys[MAIN], self._signer)
         if len(sealed) > MAX_OBJECT_BYTES:
             raise SourceUnusable(
-                f"the manifest has {len(sealed)} bytes, and {MAX_OBJECT_BYTES} can be kept: the databases are too large for"
-                " this format (several TB). Use the provider's snapshots."
+                f"the manifest has {len(sealed)} bytes, and {MAX_OBJECT_BYTES} can be kept: the databases are too large"
+                " for this format (several TB). Use the provider's snapshots."
             )
         reach("backup.copied")
         await record(manifest)
