@@ -21,7 +21,7 @@ from tests.support.mesh import close_people
 
 # Who reads, proves and signs. No cloud, and so no worker.
 PROCESSES = ("audit-signer", "audit", "identity", "scanner", "pricing", "actions", "broker", "gateway", "audit-witness")
-COMMAND_SECONDS = 120
+COMMAND_SECONDS = 300
 
 
 def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
