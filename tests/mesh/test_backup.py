@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -67,7 +68,12 @@ def test_a_fresh_mesh_on_the_backup_proves_what_the_first_one_did(
         # The signer goes on from the backup's checkpoint: what happens now is proven after what was.
         admin = Person(mesh, "acme", mesh.token("acme", "Admin"))
         admin.post("/roles", {"name": "restorers", "permissions": ["audit.event.read"]})
-        event = admin.get("/events", pageSize=1, action="identity.role.create")["events"][0]
+
+        def newest() -> dict[str, Any] | None:
+            found = admin.get("/events", pageSize=1, action="identity.role.create")["events"]
+            return found[0] if found else None
+
+        event = until(newest)
         assert int(event["index"]) >= int(str(made["log_place"]))
         until(lambda: admin.call("GET", f"/events/{event['eventId']}/proof").status_code == 200 or None)
         checked = run(
