@@ -133,6 +133,16 @@ def scan_show(session: Session, scan_id: str) -> None:
     session.show(found, rows, "account", "region", "listing", "outcome", "resources", "error")
 
 
+@scan.command("watch")
+@click.argument("scan_id")
+@click.pass_obj
+def scan_watch(session: Session, scan_id: str) -> None:
+    """Follow a scan until it is over: a line each time that it got further."""
+    for found in session.follow(at("/scans/{}:watch", scan_id)):
+        made = found["scan"]
+        session.say(found, f"{made['state'].removeprefix('SCAN_STATE_')} {made['resourcesSeen']} resources\n")
+
+
 @main.command()
 @click.option("--detection", default="", help="only this detection, such as aws.ebs.gp2")
 @click.option("--suppressed", is_flag=True, help="those that an exception leaves alone, instead of the open ones")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -12,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-CALL_SECONDS = 30.0
+CALL_SECONDS, STREAM_SECONDS = 30.0, 300.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -92,6 +94,23 @@ class Rest:
             raise GatewayUnreachable(f"what answered isn't a Recoup gateway ({found or 'no type'} for {media_type})")
         return answer.content
 
+    def stream(self, path: str) -> Iterator[dict[str, Any]]:
+        """The answers of a stream, as they come. Raises as `call` does, on the way too."""
+        request = self._client.build_request("GET", path, timeout=STREAM_SECONDS)
+        try:
+            answer = self._client.send(request, stream=True)
+            with closing(answer):
+                if answer.is_error:
+                    answer.read()
+                    raise GatewayRefused(answer.status_code, _document(answer))
+                for line in answer.iter_lines():
+                    found = _read(answer, line)
+                    if "error" in found:
+                        raise GatewayRefused(int(found["error"].get("status", 500)), found["error"])
+                    yield found
+        except httpx.HTTPError as error:
+            raise GatewayUnreachable(f"the gateway didn't answer ({type(error).__name__})") from error
+
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None, parameters: dict[str, Any] | None
     ) -> httpx.Response:
@@ -147,12 +166,20 @@ def _address(gateway: str) -> httpx.URL:
 
 def _document(answer: httpx.Response) -> dict[str, Any]:
     """What the gateway answered. All its problems have a reason; a load balancer's, say, have none."""
+    document = _read(answer, answer.content)
+    if answer.is_error and "reason" not in document:
+        raise GatewayUnreachable(f"what answered isn't a Recoup gateway (status {answer.status_code})")
+    return document
+
+
+def _read(answer: httpx.Response, content: str | bytes) -> Answer:
+    """An object of an answer."""
     try:
-        document = json.loads(answer.content, object_hook=Answer)
+        document = json.loads(content, object_hook=Answer)
     except (ValueError, RecursionError) as error:
         raise GatewayUnreachable(
             f"what answered isn't a Recoup gateway (status {answer.status_code}, no JSON)"
         ) from error
-    if not isinstance(document, Answer) or (answer.is_error and "reason" not in document):
+    if not isinstance(document, Answer):
         raise GatewayUnreachable(f"what answered isn't a Recoup gateway (status {answer.status_code})")
     return document

@@ -116,6 +116,16 @@ def action_show(session: Session, action_id: str) -> None:
     _show(session, session.call("GET", at("/actions/{}", action_id)))
 
 
+@action.command("watch")
+@click.argument("action_id")
+@click.pass_obj
+def action_watch(session: Session, action_id: str) -> None:
+    """Follow an action until it is executed or over: a line each time that it changed."""
+    for found in session.follow(at("/actions/{}:watch", action_id)):
+        made = found["action"]
+        session.say(found, " ".join(filter(None, (_short(made["state"], "ACTION_STATE_"), made["problem"]))) + "\n")
+
+
 @action.command("approve")
 @click.argument("action_id")
 @click.argument("plan_hash")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recoup_client.rest import Rest, WrongUse, at
+from recoup_client.rest import GatewayRefused, Rest, WrongUse, at
 
 _PAGE, _MOST_PAGES = 500, 20
 _MAX_TOKEN = 65_536
@@ -67,6 +67,19 @@ class Session:
             organization_id = self._organization(rest)
             given = {key: value for key, value in parameters.items() if value != ""}
             return rest.call(method, at("/v1/organizations/{}", organization_id) + path, body, given)
+
+    def follow(self, path: str) -> Iterator[dict[str, Any]]:
+        """The answers of a stream about the organization, opened again while it isn't over. Raises as `call` does."""
+        with self.rest() as rest:
+            whole = at("/v1/organizations/{}", self._organization(rest)) + path
+            while True:
+                try:
+                    yield from rest.stream(whole)
+                except GatewayRefused as problem:
+                    if problem.reason != "DEADLINE_TOO_SHORT":  # Its time is over, and not what it shows.
+                        raise
+                else:
+                    return
 
     def of(self, org: str) -> Session:
         """The same session, about an organization that is named by its id or short name."""

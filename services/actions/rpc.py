@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -81,6 +82,12 @@ class ActionsRpc(actions_service_pb2_grpc.ActionsServiceServicer):
     async def GetAction(self, request: pb.GetActionRequest, context: Context) -> pb.GetActionResponse:
         found = await requests.get_action(self._store, UUID(request.action_id))
         return pb.GetActionResponse(action=wire.action(found, with_document=True))
+
+    async def WatchAction(
+        self, request: pb.WatchActionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchActionResponse]:
+        async for found in requests.watch_action(self._store, UUID(request.action_id)):
+            yield pb.WatchActionResponse(action=wire.action(found, with_document=True))
 
     async def ListActions(self, request: pb.ListActionsRequest, context: Context) -> pb.ListActionsResponse:
         organization_id, limit = current().organization(), size_of(request)

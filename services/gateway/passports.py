@@ -51,13 +51,13 @@ def elevation_of(headers: Mapping[str, str]) -> str:
 
 def organization_of(named: str, headers: Mapping[str, str]) -> str:
     """The organization that a path and the header name, or nothing where they leave it open. Raises Invalid."""
-    header = headers.get(ORGANIZATION_HEADER, "")
-    if header:
+    header = headers.get(ORGANIZATION_HEADER)
+    if header is not None:
         _require_uuid("Recoup-Organization", header)
     if named == NO_ORGANIZATION:
-        return header
+        return header or ""
     _require_uuid("organization_id", named)
-    if header not in ("", named):
+    if header not in (None, named):
         raise invalid_field("Recoup-Organization", "must be the organization of the path: send one of them.")
     return named
 

@@ -377,6 +377,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_CONNECTION}/StartScan": lambda made: Case(
         {}, {"connectionId": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
     ),
+    f"{_CONNECTION}/WatchScan": lambda made: Case({"scan_id": _scan(made)}),
     f"{_CONNECTION}/GetScan": lambda made: Case({"scan_id": _scan(made)}),
     f"{_CONNECTION}/ListScans": lambda made: Case({}),
     f"{_CONNECTION}/GetFinding": lambda made: Case({"finding_id": _finding(made)}),
@@ -408,6 +409,7 @@ FACTORIES: Mapping[str, Factory] = {
     f"{_ACTIONS}/ApproveAction": lambda made: _decided(made, planHash="0" * 64),
     f"{_ACTIONS}/RejectAction": lambda made: _decided(made, comment="no"),
     f"{_ACTIONS}/CancelAction": lambda made: _decided(made),
+    f"{_ACTIONS}/WatchAction": lambda made: Case({"action_id": _executed(made)["actionId"]}),
     f"{_ACTIONS}/GetAction": lambda made: Case({"action_id": _executed(made)["actionId"]}),
     f"{_ACTIONS}/ListActions": lambda made: Case({}),
     f"{_ACTIONS}/ListReceipts": lambda made: Case({}),

@@ -31,6 +31,8 @@ class Nowhere:
     def unary_unary(self, *_names: Any, **_codecs: Any) -> None:
         """Nothing is called in these tests."""
 
+    unary_stream = unary_unary
+
     def knows(self, _session: str) -> bool:
         """Everybody is known."""
         return True

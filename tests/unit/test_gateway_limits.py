@@ -64,6 +64,8 @@ class Behind:
 
         return call
 
+    unary_stream = unary_unary
+
 
 class Edge:
     """A gateway before them; by default nothing comes back while a test runs."""

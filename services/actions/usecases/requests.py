@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,10 +19,12 @@ from services.actions.model import kinds
 from services.actions.model.action import Action, Approval, Whole, with_what_is_kept
 from services.actions.model.plan import APPROVAL_PERIOD, WINDOWS_DAYS, PlanInput, checkpoint_windows, freeze_plan
 from services.actions.model.request import Finding, FrozenBaseline, NotActionable, Scope, actionable, is_too_old
-from services.actions.model.states import WITHDRAWABLE_STATES, ActionState
+from services.actions.model.states import OPEN_STATES, WITHDRAWABLE_STATES, ActionState
 from services.actions.store import actions, checkpoints
 
 EXECUTE, CHECKPOINT, EXPIRE = "execute", "checkpoint", "expire"
+# Whoever was let in isn't shown more for longer than a passport is good for.
+_LOOK_SECONDS, _MOST_LOOKS = 1.0, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +304,19 @@ async def get_action(reader: Store, action_id: UUID) -> Whole:
         action = await actions.get_action(connection, action_id)
         (found,) = await _wholes(connection, [action])
     return found
+
+
+async def watch_action(reader: Store, action_id: UUID) -> AsyncIterator[Whole]:
+    """An action as it stands, and again each time that it changed, until it is executed or over. Raises NotFound."""
+    last = None
+    for _ in range(_MOST_LOOKS):
+        found = await get_action(reader, action_id)
+        if found != last:
+            last = found
+            yield found
+        if found.action.state not in OPEN_STATES:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def list_actions(reader: Store, before: UUID | None, limit: int, narrowed: Mapping[str, Any]) -> list[Whole]:

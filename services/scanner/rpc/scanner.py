@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -96,6 +97,10 @@ class ScannerRpc(scanner_service_pb2_grpc.ScannerServiceServicer):
     async def GetScan(self, request: pb.GetScanRequest, context: Context) -> pb.GetScanResponse:
         row, units = await scanning.get_scan(self._store, UUID(request.scan_id))
         return pb.GetScanResponse(scan=wire.scan(row, units, with_coverage=True))
+
+    async def WatchScan(self, request: pb.WatchScanRequest, context: Context) -> AsyncIterator[pb.WatchScanResponse]:
+        async for row, units in scanning.watch_scan(self._store, UUID(request.scan_id)):
+            yield pb.WatchScanResponse(scan=wire.scan(row, units, with_coverage=True))
 
     async def ListScans(self, request: pb.ListScansRequest, context: Context) -> pb.ListScansResponse:
         organization_id, limit = current().organization(), size_of(request)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,10 @@ from services.scanner.model.reading import units_of
 from services.scanner.store import connections, scans
 from services.scanner.usecases.kinds import EVIDENCE_PAGE, SCAN, require_evidence_grant, require_scanned, wrong_state
 from services.scanner.usecases.rotation_rules import require_young
+
+_UNDER_WAY = frozenset({"QUEUED", "RUNNING"})
+# Whoever was let in isn't shown more for longer than a passport is good for.
+_LOOK_SECONDS, _MOST_LOOKS = 1.0, 300
 
 
 async def start_scan(work: UnitOfWork, planner: Planner, connection_id: UUID) -> Any:
@@ -40,6 +45,19 @@ async def get_scan(reader: Store, scan_id: UUID) -> tuple[Any, Sequence[Any]]:
     """A scan and the completeness records that it has so far. Raises NotFound."""
     async with reader.read() as connection:
         return await scans.get_scan(connection, scan_id), await scans.list_units(connection, [scan_id])
+
+
+async def watch_scan(reader: Store, scan_id: UUID) -> AsyncIterator[tuple[Any, Sequence[Any]]]:
+    """A scan as it stands, and again each time that it got further, until it is over. Raises NotFound."""
+    last = None
+    for _ in range(_MOST_LOOKS):
+        found = await get_scan(reader, scan_id)
+        if found != last:
+            last = found
+            yield found
+        if found[0].state not in _UNDER_WAY:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def list_scans(

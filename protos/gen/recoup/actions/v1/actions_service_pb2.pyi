@@ -329,6 +329,56 @@ class GetActionResponse(_message.Message):
 Global___GetActionResponse: _TypeAlias = GetActionResponse  # noqa: Y015
 
 @_typing.final
+class WatchActionRequest(_message.Message):
+    """Asks to follow an action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    ACTION_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    action_id: _builtins.str
+    """The action, a UUID."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        action_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "organization_id", b"organization_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchActionRequest: _TypeAlias = WatchActionRequest  # noqa: Y015
+
+@_typing.final
+class WatchActionResponse(_message.Message):
+    """The action as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def action(self) -> _actions_pb2.Action:
+        """The action."""
+
+    def __init__(
+        self,
+        *,
+        action: _actions_pb2.Action | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchActionResponse: _TypeAlias = WatchActionResponse  # noqa: Y015
+
+@_typing.final
 class ListActionsRequest(_message.Message):
     """Asks for actions."""
 

@@ -60,6 +60,11 @@ class ActionsServiceStub:
                 request_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.GetActionRequest.SerializeToString,
                 response_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.GetActionResponse.FromString,
                 _registered_method=True)
+        self.WatchAction = channel.unary_stream(
+                '/recoup.actions.v1.ActionsService/WatchAction',
+                request_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.WatchActionRequest.SerializeToString,
+                response_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.WatchActionResponse.FromString,
+                _registered_method=True)
         self.ListActions = channel.unary_unary(
                 '/recoup.actions.v1.ActionsService/ListActions',
                 request_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.ListActionsRequest.SerializeToString,
@@ -131,6 +136,14 @@ class ActionsServiceServicer:
 
     def GetAction(self, request, context):
         """Reads one action.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAction(self, request, context):
+        """Follows an action: as it stands, and again each time that it changed, until it is executed or over. A stream ends
+        after five minutes at most, and may be opened again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +226,11 @@ def add_ActionsServiceServicer_to_server(servicer, server):
                     servicer.GetAction,
                     request_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.GetActionRequest.FromString,
                     response_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.GetActionResponse.SerializeToString,
+            ),
+            'WatchAction': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAction,
+                    request_deserializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.WatchActionRequest.FromString,
+                    response_serializer=recoup_dot_actions_dot_v1_dot_actions__service__pb2.WatchActionResponse.SerializeToString,
             ),
             'ListActions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListActions,
@@ -386,6 +404,33 @@ class ActionsService:
             '/recoup.actions.v1.ActionsService/GetAction',
             recoup_dot_actions_dot_v1_dot_actions__service__pb2.GetActionRequest.SerializeToString,
             recoup_dot_actions_dot_v1_dot_actions__service__pb2.GetActionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/recoup.actions.v1.ActionsService/WatchAction',
+            recoup_dot_actions_dot_v1_dot_actions__service__pb2.WatchActionRequest.SerializeToString,
+            recoup_dot_actions_dot_v1_dot_actions__service__pb2.WatchActionResponse.FromString,
             options,
             channel_credentials,
             insecure,

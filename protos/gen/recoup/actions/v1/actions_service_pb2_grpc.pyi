@@ -43,6 +43,10 @@ class ActionsServiceStub:
     """Withdraws the action, as long as nothing irreversible was done. Also ends one whose outcome nobody finds out any more."""
     GetAction: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.GetActionRequest, _actions_service_pb2.GetActionResponse]
     """Reads one action."""
+    WatchAction: _grpc.UnaryStreamMultiCallable[_actions_service_pb2.WatchActionRequest, _actions_service_pb2.WatchActionResponse]
+    """Follows an action: as it stands, and again each time that it changed, until it is executed or over. A stream ends
+    after five minutes at most, and may be opened again.
+    """
     ListActions: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.ListActionsRequest, _actions_service_pb2.ListActionsResponse]
     """Lists actions, newest first."""
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_actions_service_pb2.ListReceiptsRequest, _actions_service_pb2.ListReceiptsResponse]
@@ -75,6 +79,10 @@ class ActionsServiceAsyncStub(ActionsServiceStub):
     """Withdraws the action, as long as nothing irreversible was done. Also ends one whose outcome nobody finds out any more."""
     GetAction: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.GetActionRequest, _actions_service_pb2.GetActionResponse]  # type: ignore[assignment]
     """Reads one action."""
+    WatchAction: _aio.UnaryStreamMultiCallable[_actions_service_pb2.WatchActionRequest, _actions_service_pb2.WatchActionResponse]  # type: ignore[assignment]
+    """Follows an action: as it stands, and again each time that it changed, until it is executed or over. A stream ends
+    after five minutes at most, and may be opened again.
+    """
     ListActions: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.ListActionsRequest, _actions_service_pb2.ListActionsResponse]  # type: ignore[assignment]
     """Lists actions, newest first."""
     ListReceipts: _aio.UnaryUnaryMultiCallable[_actions_service_pb2.ListReceiptsRequest, _actions_service_pb2.ListReceiptsResponse]  # type: ignore[assignment]
@@ -134,6 +142,16 @@ class ActionsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_actions_service_pb2.GetActionResponse, _abc.Awaitable[_actions_service_pb2.GetActionResponse]]:
         """Reads one action."""
+
+    @_abc_1.abstractmethod
+    def WatchAction(
+        self,
+        request: _actions_service_pb2.WatchActionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_actions_service_pb2.WatchActionResponse], _abc.AsyncIterator[_actions_service_pb2.WatchActionResponse]]:
+        """Follows an action: as it stands, and again each time that it changed, until it is executed or over. A stream ends
+        after five minutes at most, and may be opened again.
+        """
 
     @_abc_1.abstractmethod
     def ListActions(

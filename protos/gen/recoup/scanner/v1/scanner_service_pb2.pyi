@@ -447,6 +447,56 @@ class GetScanResponse(_message.Message):
 Global___GetScanResponse: _TypeAlias = GetScanResponse  # noqa: Y015
 
 @_typing.final
+class WatchScanRequest(_message.Message):
+    """Asks to follow a scan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    SCAN_ID_FIELD_NUMBER: _builtins.int
+    organization_id: _builtins.str
+    """The organization, a UUID."""
+    scan_id: _builtins.str
+    """The scan, a UUID."""
+    def __init__(
+        self,
+        *,
+        organization_id: _builtins.str = ...,
+        scan_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "scan_id", b"scan_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchScanRequest: _TypeAlias = WatchScanRequest  # noqa: Y015
+
+@_typing.final
+class WatchScanResponse(_message.Message):
+    """The scan as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scan(self) -> _scanner_pb2.Scan:
+        """The scan."""
+
+    def __init__(
+        self,
+        *,
+        scan: _scanner_pb2.Scan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scan", b"scan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scan", b"scan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchScanResponse: _TypeAlias = WatchScanResponse  # noqa: Y015
+
+@_typing.final
 class ListScansRequest(_message.Message):
     """Asks for scans."""
 

@@ -70,6 +70,11 @@ class ScannerServiceStub:
                 request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.GetScanRequest.SerializeToString,
                 response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.GetScanResponse.FromString,
                 _registered_method=True)
+        self.WatchScan = channel.unary_stream(
+                '/recoup.scanner.v1.ScannerService/WatchScan',
+                request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.WatchScanRequest.SerializeToString,
+                response_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.WatchScanResponse.FromString,
+                _registered_method=True)
         self.ListScans = channel.unary_unary(
                 '/recoup.scanner.v1.ScannerService/ListScans',
                 request_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.ListScansRequest.SerializeToString,
@@ -156,6 +161,14 @@ class ScannerServiceServicer:
 
     def GetScan(self, request, context):
         """Reads a scan: its progress while it runs, its completeness record after.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchScan(self, request, context):
+        """Follows a scan: as it stands, and again each time that it got further, until it is over. A stream ends after five
+        minutes at most, and may be opened again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +262,11 @@ def add_ScannerServiceServicer_to_server(servicer, server):
                     servicer.GetScan,
                     request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.GetScanRequest.FromString,
                     response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.GetScanResponse.SerializeToString,
+            ),
+            'WatchScan': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchScan,
+                    request_deserializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.WatchScanRequest.FromString,
+                    response_serializer=recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.WatchScanResponse.SerializeToString,
             ),
             'ListScans': grpc.unary_unary_rpc_method_handler(
                     servicer.ListScans,
@@ -476,6 +494,33 @@ class ScannerService:
             '/recoup.scanner.v1.ScannerService/GetScan',
             recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.GetScanRequest.SerializeToString,
             recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.GetScanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchScan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/recoup.scanner.v1.ScannerService/WatchScan',
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.WatchScanRequest.SerializeToString,
+            recoup_dot_scanner_dot_v1_dot_scanner__service__pb2.WatchScanResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class ScannerServiceStub:
     """Starts a scan of a connection's whole scope."""
     GetScan: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.GetScanRequest, _scanner_service_pb2.GetScanResponse]
     """Reads a scan: its progress while it runs, its completeness record after."""
+    WatchScan: _grpc.UnaryStreamMultiCallable[_scanner_service_pb2.WatchScanRequest, _scanner_service_pb2.WatchScanResponse]
+    """Follows a scan: as it stands, and again each time that it got further, until it is over. A stream ends after five
+    minutes at most, and may be opened again.
+    """
     ListScans: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.ListScansRequest, _scanner_service_pb2.ListScansResponse]
     """Lists scans, newest first."""
     GetFinding: _grpc.UnaryUnaryMultiCallable[_scanner_service_pb2.GetFindingRequest, _scanner_service_pb2.GetFindingResponse]
@@ -89,6 +93,10 @@ class ScannerServiceAsyncStub(ScannerServiceStub):
     """Starts a scan of a connection's whole scope."""
     GetScan: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.GetScanRequest, _scanner_service_pb2.GetScanResponse]  # type: ignore[assignment]
     """Reads a scan: its progress while it runs, its completeness record after."""
+    WatchScan: _aio.UnaryStreamMultiCallable[_scanner_service_pb2.WatchScanRequest, _scanner_service_pb2.WatchScanResponse]  # type: ignore[assignment]
+    """Follows a scan: as it stands, and again each time that it got further, until it is over. A stream ends after five
+    minutes at most, and may be opened again.
+    """
     ListScans: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.ListScansRequest, _scanner_service_pb2.ListScansResponse]  # type: ignore[assignment]
     """Lists scans, newest first."""
     GetFinding: _aio.UnaryUnaryMultiCallable[_scanner_service_pb2.GetFindingRequest, _scanner_service_pb2.GetFindingResponse]  # type: ignore[assignment]
@@ -168,6 +176,16 @@ class ScannerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scanner_service_pb2.GetScanResponse, _abc.Awaitable[_scanner_service_pb2.GetScanResponse]]:
         """Reads a scan: its progress while it runs, its completeness record after."""
+
+    @_abc_1.abstractmethod
+    def WatchScan(
+        self,
+        request: _scanner_service_pb2.WatchScanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scanner_service_pb2.WatchScanResponse], _abc.AsyncIterator[_scanner_service_pb2.WatchScanResponse]]:
+        """Follows a scan: as it stands, and again each time that it got further, until it is over. A stream ends after five
+        minutes at most, and may be opened again.
+        """
 
     @_abc_1.abstractmethod
     def ListScans(
