@@ -119,17 +119,6 @@ def test_an_action_is_shown_with_what_an_approver_must_see(cli: Cli, told: Told)
         assert text in shown, text
 
 
-def test_what_is_over_is_followed_to_its_end_at_once(cli: Cli, told: Told) -> None:
-    action_id = told.story.facts["requests"][0]["action_id"]
-    followed = cli("FinOps", "action", "watch", action_id)
-    assert (followed.returncode, len(followed.stdout.splitlines())) == (DONE, 1), followed.stderr
-    assert cli.json("FinOps", "action", "watch", action_id)["action"]["actionId"] == action_id
-    scan_id = cli.json("FinOps", "scan", "list")["scans"][0]["scanId"]
-    assert "resources" in cli("FinOps", "scan", "watch", scan_id).stdout
-    refused = cli("FinOps", "scan", "watch", NOBODY)
-    assert (refused.returncode, "RESOURCE_NOT_FOUND" in refused.stderr) == (REFUSED, True)
-
-
 def test_a_receipt_is_fetched_and_verifies(cli: Cli, told: Told, tmp_path: Path) -> None:
     receipt = told.story.facts["receipt"]["receipt_id"]
     file = tmp_path / "receipt.json"

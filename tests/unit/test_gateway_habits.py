@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import tracemalloc
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from uuid import uuid4
@@ -243,6 +244,18 @@ def test_a_large_window_of_zstd_takes_no_memory() -> None:
     body = packer.compress(b" " * 1000) + packer.flush()
     with pytest.raises(Problem):
         coding.decoded(body, "zstd", 4096)
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_what_is_unpacked_never_takes_more_room_than_the_limit(name: str) -> None:
+    bomb = CODED[name if name in CODED else "ZSTD"](b" " * 20_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem):
+            coding.decoded(bomb, name, 4096)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_links_to_its_next_page() -> None:

@@ -210,6 +210,20 @@ def test_an_answer_may_be_one_field_of_any_kind(path: str, body: Any, answer: An
     assert json.loads(transcode.render(found[0], request)) == answer
 
 
+def test_of_two_fields_that_exclude_each_other_the_second_is_named() -> None:
+    whole, asked = ROUTER.find("POST", "/v1/whole"), ROUTER.find("GET", "/v1/query")
+    assert isinstance(whole, tuple)
+    assert isinstance(asked, tuple)
+    for found, query, body in (
+        (whole, [], b'{"thisText": "a", "thatNumber": 1}'),
+        (asked, [("thisText", "a"), ("thatNumber", "1")], b""),
+    ):
+        with pytest.raises(Invalid) as refused:
+            transcode.build_request(*found, query, body, 32)
+        assert refused.value.field_violations[0].field in ("thatNumber", "that_number")
+        assert "beside" in refused.value.message
+
+
 def test_an_any_holds_the_messages_that_are_allowed_and_no_other() -> None:
     allowed = frozenset({f"{PROTO.package}.Child", "google.protobuf.Duration"})
     router = Router([("test", service({"post": "/v1/any", "body": "*"}, takes="Held", answers="Held"))], allowed)
