@@ -206,7 +206,7 @@ def test_any_order_of_decisions_steps_and_kills(tmp_path: Path, request: pytest.
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+                    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
                 ),
             )
         finally:
