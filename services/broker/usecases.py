@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from services._mesh.aws import Failure
 from services._mesh.clock import Clock
@@ -21,7 +21,7 @@ from services.broker.clients import AssumeFailed, CloudSession, Sts
 from services.broker.model import base_key, cloud_key
 from services.broker.model.ages import require_young
 from services.broker.model.base_key import BaseKey
-from services.broker.model.cloud_key import AZURE_PURPOSE, GCP_PURPOSE, SEALED_FOR, CloudKey
+from services.broker.model.cloud_key import ALL, AZURE_PURPOSE, GCP_PURPOSE, SEALED_FOR, CloudKey
 from services.broker.model.purposes import ROLE_OF, session_policy
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
@@ -93,12 +93,27 @@ async def _open_token(desk: Desk, sealed: bytes, grant: Grant, scope: Credential
     key = await _opened(desk, sealed, grant.organization_id, scope.credential_id, purpose, cloud_key.parse)
     key.require(scope.account)
     try:
+        if scope.account == ALL and not key.secret:
+            await _require_exact_trust(giver, key)
         token, ends_at = await giver.token(key, str(scope.credential_id))
     except AssumeFailed as failed:
         raise _cloud_problem(failed, scope.account, _CLOUDS[purpose]) from None
     identity = f"{scope.purpose}-{grant.subject}"
     log.info("opened a credential", extra={"purpose": scope.purpose, "grant": grant.jti, "scope": scope.account})
     return CloudToken(token, scope.account, identity, datetime.fromtimestamp(ends_at, UTC))
+
+
+async def _require_exact_trust(giver: TokenGiver, key: CloudKey) -> None:
+    """See somebody else refused, once in each check: a cloud that trusts any subject of ours would let in every other
+    customer's connection (the confused deputy problem, as of roles in AWS). Raises AssumeFailed.
+    """
+    try:
+        await giver.token(key, str(uuid4()))
+    except AssumeFailed as failed:
+        if failed.failure in (Failure.DENIED, Failure.REFUSED):
+            return
+        raise
+    raise AssumeFailed(Failure.DENIED, "AnySubject")
 
 
 @dataclass(frozen=True, slots=True)

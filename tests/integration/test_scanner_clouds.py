@@ -333,7 +333,10 @@ async def test_google_trusts_the_brokers_assertion_for_one_connection(office: Of
     google.may_act = False
     found = await office.verify(made)
     assert "(impersonation_refused): gcp.service_account may not be acted as" in found.problem
-    google.may_act = True
+    google.may_act, google.trusts = True, "*"
+    found = await office.verify(made)
+    assert "(AnySubject): the trust is in every subject of our issuer" in found.problem
+    google.trusts = str(made.credential_id)
     assert (await office.verify(made)).state is ConnectionState.ACTIVE
     assert wire.connection(made).federation.audience == f"//iam.googleapis.com/{POOL}"
     assert wire.connection(made).gcp.workload_identity_provider == POOL

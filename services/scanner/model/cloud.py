@@ -93,6 +93,7 @@ _FIXES: Mapping[str, str] = {
     "AADSTS700211": "no federated credential of the application names our issuer: correct it",
     "AADSTS700212": "no federated credential of the application names our audience: correct it",
     "AADSTS700213": "no federated credential of the application names our subject: correct it",
+    "AnySubject": "the trust is in every subject of our issuer, so in other customers' connections: name ours alone",
     "NoIssuer": "this installation has no issuer any more: give a secret",
     "sts_invalid_target": "gcp.workload_identity_provider is no provider: correct it",
     "sts_invalid_grant": "the workload identity provider doesn't accept our issuer, audience or subject: correct it",
