@@ -6,6 +6,7 @@ It authenticates and limits; whether a caller may do what they ask is the called
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ class Gateway:
         self._ready, self._pages = ready, pages
         self._limits = Limits(settings)
         self._running = 0
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
         self._caller = Caller(router.routes, office, channel, self._limits, settings)
         self._forwarder = Forwarder(router.forwards, channel, self._limits, settings.call_seconds)
 
@@ -106,7 +107,7 @@ class Gateway:
         try:
             await streaming.answer(send, receive, exchange, body, self._settings.stream_seconds + _LAST_WORDS_SECONDS)
         finally:
-            self._streams -= 1
+            self._closed(exchange)
 
     def _count(self, status: int) -> None:
         self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
@@ -195,15 +196,23 @@ class Gateway:
     async def _opened(
         self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
     ) -> Pieces:
-        """A stream whose first answer is there; streams have a number of their own."""
-        self._shed(self._streams >= self._settings.concurrent_streams)
-        self._streams += 1
+        """A stream whose first answer is there. Streams have a number of their own, and so has each organization; who
+        needs none, each address.
+        """
+        exchange.streams_for = organization_id or exchange.client
+        self._shed(self._streams.total() >= self._settings.concurrent_streams)
+        self._shed(self._streams[exchange.streams_for] >= self._settings.organization_streams)
+        self._streams[exchange.streams_for] += 1
         try:
             answered = await self._caller.stream(exchange, route, session, organization_id, request)
         except BaseException:
-            self._streams -= 1
+            self._closed(exchange)
             raise
         return streaming.pieces(route, exchange, answered)
+
+    def _closed(self, exchange: Exchange) -> None:
+        self._streams[exchange.streams_for] -= 1
+        self._streams += Counter()  # Keeps those that are open.
 
     @staticmethod
     def _shed(is_full: bool) -> None:

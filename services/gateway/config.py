@@ -28,6 +28,7 @@ class EdgeSettings:
     call_seconds: Seconds = 30.0
     stream_seconds: Annotated[float, Between(1, 300)] = 120.0
     concurrent_streams: Annotated[int, Between(1, 10_000)] = 500
+    organization_streams: Annotated[int, Between(1, 10_000)] = 100
     reads_a_second: _Rate = 50.0
     read_burst: Annotated[int, Between(1, 100_000)] = 200
     writes_a_second: _Rate = 10.0

@@ -50,6 +50,8 @@ class Exchange:
     client: str
     request_id: str
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    # Whose number of streams it counts to.
+    streams_for: str = ""
     # Whether its coding was chosen already.
     is_coded: bool = False
     # Its Content-Security-Policy, where it is a page for people.

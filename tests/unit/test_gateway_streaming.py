@@ -131,8 +131,9 @@ async def test_a_stream_ends_with_its_caller() -> None:
     assert streams.cancelled.is_set()
 
 
-async def test_more_streams_than_there_may_be_are_told_to_wait() -> None:
-    streams = Streams(1, waits=True, concurrent_streams=1)
+@pytest.mark.parametrize("limit", ["concurrent_streams", "organization_streams"])
+async def test_more_streams_than_there_may_be_are_told_to_wait(limit: str) -> None:
+    streams = Streams(1, waits=True, **{limit: 1})
     asked = asyncio.create_task(streams.ask())
     while len(streams.sent) < 2:
         await asyncio.sleep(0)
@@ -144,6 +145,7 @@ async def test_more_streams_than_there_may_be_are_told_to_wait() -> None:
     assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"1")
     streams.left.set()
     await asyncio.wait_for(asyncio.gather(asked, other), 10)
+    assert not streams.gateway._streams
 
 
 async def test_the_head_of_a_stream_has_none_of_it() -> None:
