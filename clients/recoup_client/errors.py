@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
-import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -65,14 +65,15 @@ _CLASSES: Mapping[grpc.StatusCode, type[RecoupError]] = {
 }
 
 
-def typed(error: grpc.aio.AioRpcError) -> RecoupError:
-    """The typed exception behind a failed call."""
+def typed(error: grpc.RpcError) -> RecoupError:
+    """The typed exception behind a failed call, asynchronous or blocking."""
+    call: Any = error  # Whatever a call raises is one too.
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for key, value in error.trailing_metadata() or ():
+    for key, value in call.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:
                 detail.Unpack(info) or detail.Unpack(bad)
     reason = info.reason if info.domain == _DOMAIN else ""
     fields = {violation.field: violation.description for violation in bad.field_violations}
-    kind = _CLASSES.get(error.code(), RecoupError)
-    return kind(error.code(), reason, error.details() or "", dict(info.metadata), fields)
+    kind = _CLASSES.get(call.code(), RecoupError)
+    return kind(call.code(), reason, call.details() or "", dict(info.metadata), fields)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,7 +16,9 @@ import pytest
 from recoup.identity.v1 import identity_service_pb2
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import pricing_service_pb2
-from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
+from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client.blocking import BlockingMeshClient
+from recoup_client.blocking import pages as blocking_pages
 from recoup_client.errors import Denied, InvalidRequest, NotFound, SignInNeeded
 from recoup_client.mesh import Certificate, MeshClient, pages
 from recoup_local.issuer import find_person, organization_id
@@ -19,15 +26,19 @@ from tests.support.mesh import TestMesh, soon
 
 pytestmark = pytest.mark.xdist_group("mesh")
 ACME = str(organization_id("acme"))
+EXAMPLES = Path(__file__).resolve().parents[2] / "clients" / "examples"
 SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
 
 
+def installation(made: TestMesh) -> tuple[dict[str, str], Certificate]:
+    """Where the mesh is, and a team's certificate."""
+    ports, folder = made.mesh.installation.ports, made.mesh.state / "clients" / "finops-tools"
+    certificate = Certificate(made.mesh.installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
+    return {name: f"127.0.0.1:{ports[name]}" for name in SERVICES}, certificate
+
+
 def client(made: TestMesh, token: str, organization: str = ACME) -> MeshClient:
-    installation = made.mesh.installation
-    folder = made.mesh.state / "clients" / "finops-tools"
-    addresses = {name: f"127.0.0.1:{installation.ports[name]}" for name in SERVICES}
-    certificate = Certificate(installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
-    return MeshClient(addresses, certificate, token, organization)
+    return MeshClient(*installation(made), token, organization)
 
 
 @pytest.fixture
@@ -38,7 +49,7 @@ async def finops(made: TestMesh) -> AsyncIterator[MeshClient]:
 
 async def test_a_list_is_read_page_by_page(finops: MeshClient) -> None:
     request = pricing_service_pb2.ListPricesRequest(organization_id=ACME, page_size=7, sku_prefix="ebs.")
-    prices = [price async for price in pages(finops.pricing.ListPrices, request, "prices")]
+    prices = [price async for price in pages(finops.pricing.ListPrices, request).items(lambda page: page.prices)]
     keys = [(price.region, price.sku) for price in prices]
     assert len(keys) > 7
     assert len(keys) == len(set(keys))
@@ -51,11 +62,61 @@ async def test_long_work_is_awaited_with_its_progress(made: TestMesh, finops: Me
             organization_id=ACME, connection_id=made.connection_id, request_id=str(uuid4())
         )
     )
-    seen: list[int] = []
-    scan = await finops.wait_for_scan(started.scan.scan_id, 120.0, lambda each: seen.append(each.units_done))
-    assert scan.state == scanner_pb2.SCAN_STATE_PARTIAL
-    assert seen == sorted(seen)
-    assert seen[-1] == scan.units_total == 36
+    seen = [each async for each in finops.scan(started.scan.scan_id).progress(120.0)]
+    done = [each.units_done for each in seen]
+    assert seen[-1].state == scanner_pb2.SCAN_STATE_PARTIAL
+    assert done == sorted(done)
+    assert done[-1] == seen[-1].units_total == 36
+    assert await finops.scan(started.scan.scan_id) == seen[-1]
+
+
+def test_the_blocking_client_does_the_same(made: TestMesh) -> None:
+    addresses, certificate = installation(made)
+    with BlockingMeshClient(addresses, certificate, made.mesh.token("acme", "FinOps"), ACME) as mesh:
+        scanner = mesh.stub(scanner_service_pb2_grpc.ScannerServiceStub)
+        listed = blocking_pages(
+            scanner.ListScans, scanner_service_pb2.ListScansRequest(organization_id=ACME, page_size=1)
+        )
+        scans = list(listed.items(lambda page: page.scans))
+        assert scans
+        assert mesh.scan(scans[0].scan_id).result() == scans[0]
+        with pytest.raises(NotFound) as missing:
+            mesh.scan(str(uuid4())).result()
+        assert (missing.value.reason, missing.value.metadata) == ("RESOURCE_NOT_FOUND", {"resource": "scan"})
+        # A passport that isn't good any more is replaced, and one that never was isn't asked for again.
+        mesh._passports.kept["scanner"] = (mesh.passport("identity"), time.time() + 60)
+        assert (
+            scanner.GetScan(scanner_service_pb2.GetScanRequest(organization_id=ACME, scan_id=scans[0].scan_id)).scan
+            == scans[0]
+        )
+    with BlockingMeshClient(addresses, certificate, "no session", ACME) as mesh, pytest.raises(SignInNeeded):
+        mesh.scan(scans[0].scan_id).result()
+
+
+def test_the_examples_run(made: TestMesh, tmp_path: Path) -> None:
+    addresses, certificate = installation(made)
+    settings = tmp_path / "mesh.toml"
+    lines = ["[addresses]", *(f'{name} = "{address}"' for name, address in addresses.items()), "[certificate]"]
+    lines += [f'{name} = "{getattr(certificate, name)}"' for name in ("ca", "cert", "key")]
+    settings.write_text("\n".join(lines))
+
+    def run(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, EXAMPLES / example, settings, ACME, *arguments],
+            env={**os.environ, "RECOUP_TOKEN": made.mesh.token("acme", "FinOps")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    scanned = run("scan.py", made.connection_id)
+    # One region refuses, as everywhere in the story.
+    assert (scanned.returncode, scanned.stdout.splitlines()[-2:]) == (1, ["36 of 36", "SCAN_STATE_PARTIAL"])
+    found = run("findings.py")
+    assert found.returncode == 0, found.stderr
+    assert {line.split("\t")[3] for line in found.stdout.splitlines() if line.split("\t")[2]} == {"USD"}
+    refused = run("scan.py", str(uuid4()))
+    assert (refused.returncode, refused.stderr.startswith("RESOURCE_NOT_FOUND: ")) == (1, True)
 
 
 async def test_errors_are_typed_and_say_why(finops: MeshClient) -> None:

@@ -1,0 +1,150 @@
+"""The typed client for programs without an event loop: the same calls, one after the other, from any thread.
+
+with BlockingMeshClient(addresses, certificate, session_token, organization_id) as mesh:
+    request = ListFindingsRequest(organization_id=organization_id)
+    for finding in pages(mesh.stub(ScannerServiceStub).ListFindings, request).items(lambda page: page.findings):
+        ...
+    scan = mesh.scan(scan_id).result()
+"""
+
+from __future__ import annotations
+
+import time
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import Any, TypeVar
+
+import grpc
+
+from recoup.actions.v1 import actions_pb2, actions_service_pb2, actions_service_pb2_grpc
+from recoup.audit.v1 import evidence_service_pb2, evidence_service_pb2_grpc
+from recoup.identity.v1 import identity_service_pb2_grpc
+from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client.calling import (
+    CALL_SECONDS,
+    PLATFORM_ORGANIZATION_ID,
+    STALE,
+    Certificate,
+    Passports,
+    action_is_over,
+    channel_options,
+    export_is_over,
+    process_of,
+    require_addresses,
+    scan_is_over,
+)
+from recoup_client.errors import typed
+from recoup_client.operations import BlockingOperation
+from recoup_client.paging import blocking_pages as pages
+
+S = TypeVar("S")
+
+
+class BlockingMeshClient:
+    """Calls the services of one installation for one organization with one session, or an API token.
+
+    `addresses` maps a service to host:port, identity among them. Calls raise `recoup_client.errors.RecoupError`. It may
+    be used by several threads at once.
+    """
+
+    def __init__(
+        self, addresses: Mapping[str, str], certificate: Certificate, session_token: str, organization_id: str
+    ) -> None:
+        """Raises ValueError where `addresses` can't be used, OSError where a file of the certificate can't be read."""
+        require_addresses(addresses)
+        self._addresses, self._certificate = addresses, certificate
+        self._organization_id = organization_id
+        self._passports = Passports(session_token, organization_id, {})
+        self._opened: list[grpc.Channel] = []
+        self._channels: dict[str, grpc.Channel] = {}
+        self._opening = Lock()
+        self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._open("identity"))
+
+    def stub(self, kind: Callable[[grpc.Channel], S]) -> S:
+        """Calls to any service, by its generated stub: `mesh.stub(SsoServiceStub)`. Raises ValueError."""
+        process = process_of(kind, self._addresses)
+        with self._opening:
+            if process not in self._channels:
+                self._channels[process] = grpc.intercept_channel(self._open(process), _Authorized(self, process))
+        return kind(self._channels[process])
+
+    def passport(self, service: str, *, fresh: bool = False) -> str:
+        """A passport for a service, kept until shortly before it ends."""
+        known = None if fresh else self._passports.find(service, time.time())
+        if known is not None:
+            return known
+        try:
+            answer = self._issuer.IssuePassport(self._passports.request(service), timeout=CALL_SECONDS)
+        except grpc.RpcError as error:
+            raise typed(error) from None
+        return self._passports.keep(service, answer)
+
+    def scan(self, scan_id: str) -> BlockingOperation[scanner_pb2.Scan]:
+        """A scan, until it is over."""
+        stub = self.stub(scanner_service_pb2_grpc.ScannerServiceStub)
+        request = scanner_service_pb2.GetScanRequest(organization_id=self._organization_id, scan_id=scan_id)
+        return BlockingOperation(lambda: stub.GetScan(request).scan, scan_is_over)
+
+    def action(self, action_id: str) -> BlockingOperation[actions_pb2.Action]:
+        """An action, until it is executed or won't be."""
+        stub = self.stub(actions_service_pb2_grpc.ActionsServiceStub)
+        request = actions_service_pb2.GetActionRequest(organization_id=self._organization_id, action_id=action_id)
+        return BlockingOperation(lambda: stub.GetAction(request).action, action_is_over)
+
+    def evidence_export(self, export_id: str) -> BlockingOperation[evidence_service_pb2.EvidenceExport]:
+        """A bundle of evidence, until it is there or can't be made."""
+        stub = self.stub(evidence_service_pb2_grpc.EvidenceServiceStub)
+        request = evidence_service_pb2.GetEvidenceExportRequest(
+            organization_id=self._organization_id, export_id=export_id
+        )
+        return BlockingOperation(lambda: stub.GetEvidenceExport(request).export, export_is_over)
+
+    def _open(self, service: str) -> grpc.Channel:
+        channel = grpc.secure_channel(
+            self._addresses[service], self._certificate.credentials(), options=channel_options(service)
+        )
+        self._opened.append(channel)
+        return channel
+
+    def __enter__(self) -> BlockingMeshClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for channel in self._opened:
+            channel.close()
+
+
+_Details = namedtuple("_Details", "method timeout metadata credentials wait_for_ready compression")
+
+
+class _Authorized(grpc.UnaryUnaryClientInterceptor):
+    """Adds the passport and a deadline, asks for a new passport once when the old one is void, types errors."""
+
+    def __init__(self, client: BlockingMeshClient, service: str) -> None:
+        self._client, self._service = client, service
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        call = self._call(continuation, client_call_details, request, fresh=False)
+        error = call.exception()
+        # It was refused before it reached its handler, so calling again is safe.
+        if isinstance(error, grpc.RpcError) and typed(error).reason in STALE:
+            call = self._call(continuation, client_call_details, request, fresh=True)
+            error = call.exception()
+        if error is not None:
+            raise typed(error) from None
+        return call
+
+    def _call(self, continuation: Any, details: Any, request: Any, *, fresh: bool) -> Any:
+        bearer = ("authorization", f"Bearer {self._client.passport(self._service, fresh=fresh)}")
+        timeout = CALL_SECONDS if details.timeout is None else details.timeout
+        metadata = [*(details.metadata or ()), bearer]
+        return continuation(
+            _Details(
+                details.method, timeout, metadata, details.credentials, details.wait_for_ready, details.compression
+            ),
+            request,
+        )
+
+
+__all__ = ["PLATFORM_ORGANIZATION_ID", "BlockingMeshClient", "Certificate", "pages"]
