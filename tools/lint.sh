@@ -14,7 +14,7 @@ check() {
   running+=($!)
 }
 # The longest first: the others are done beside it.
-check "mypy strict" mypy services clients/recoup_client verifier/recoup_verify local/recoup_local tools bench tests/support
+check "mypy strict" mypy services clients verifier/recoup_verify local/recoup_local tools bench tests/support
 check "repository shape" pytest -q -p no:cacheprovider tests/unit/test_repo_shape.py
 check "ruff check" ruff check --quiet .
 check "ruff format" ruff format --quiet --check .

@@ -22,7 +22,7 @@ async def main(settings: Path, organization_id: str) -> None:
         request = ListFindingsRequest(organization_id=organization_id)
         async for finding in pages(mesh.scanner.ListFindings, request).items(lambda page: page.findings):
             saving = finding.monthly_saving
-            print(finding.detection_id, finding.resource.id, saving.amount, saving.currency_code, sep="\t")
+            print(finding.detection_id, finding.resource.id, saving.amount, saving.currency, sep="\t")
 
 
 if __name__ == "__main__":
