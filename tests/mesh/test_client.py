@@ -86,10 +86,7 @@ def test_the_blocking_client_does_the_same(made: TestMesh) -> None:
         assert (missing.value.reason, missing.value.metadata) == ("RESOURCE_NOT_FOUND", {"resource": "scan"})
         # A passport that isn't good any more is replaced, and one that never was isn't asked for again.
         mesh._passports.kept["scanner"] = (mesh.passport("identity"), time.time() + 60)
-        assert (
-            scanner.GetScan(scanner_service_pb2.GetScanRequest(organization_id=ACME, scan_id=scans[0].scan_id)).scan
-            == scans[0]
-        )
+        assert mesh.scan(scans[0].scan_id).result() == found
     with BlockingMeshClient(addresses, certificate, "no session", ACME) as mesh, pytest.raises(SignInNeeded):
         mesh.scan(scans[0].scan_id).result()
 
