@@ -44,9 +44,17 @@ def third_party() -> None:
         target = THIRD_PARTY / "google" / package
         target.mkdir(parents=True, exist_ok=True)
         for proto in sorted((google / package).glob("*.proto")):
-            shutil.copyfile(proto, target / proto.name)
+            _lay(proto, target / proto.name)
     if not (THIRD_PARTY / VALIDATE).exists():
         _fetch_validate()
+
+
+def _lay(proto: Path, target: Path) -> None:
+    """Copy what isn't there yet, at once: other tools read these files while a check runs beside them."""
+    if not target.exists() or not filecmp.cmp(proto, target, shallow=False):
+        half = target.with_suffix(".half")
+        shutil.copyfile(proto, half)
+        half.replace(target)
 
 
 def _fetch_validate() -> None:
