@@ -111,8 +111,12 @@ async def _read(cloud: Trying, job: ClaimedJob, of: Connection) -> None:
             found = await store.mark_rotation(
                 work.connection, found.rotation_id, state=RotationState.DRAINING.value, **values
             )
-            said = {**names_of(found), "apis": str(len(coverages)), "drains_until": f"{found.drains_until}"}
-            work.emit("scanner.credential.promote", f"connections/{found.connection_id}", said)
+            said = {
+                "connection": f"{before.state.value} to {health.state.value}",
+                "apis": str(len(coverages)),
+                "drains_until": f"{found.drains_until}",
+            }
+            work.emit("scanner.credential.promote", f"connections/{found.connection_id}", {**names_of(found), **said})
             await job.postpone(work, work.now + DRAIN)
         else:
             await job.postpone(work, work.now)
