@@ -161,11 +161,11 @@ class Rotating(RuleBasedStateMachine):
         self.parts.clock.ahead += DRAIN
 
     @precondition(lambda self: self.expected.state is not None)
-    @rule(chance=st.integers(0, 9))
+    @rule(chance=st.integers(0, 3))
     def disable(self, chance: int) -> None:
         if chance or self.expected.is_disabled:
             return
-        self.do(self.parts.disable(self.made))
+        self.do(self.parts.disable(self.made, self.organization))
         self.expected.is_disabled = True
         if self.expected.state in TRYING:
             self.expected.state = RotationState.CANCELLED
