@@ -223,6 +223,7 @@ def test_without_a_secret_the_cloud_is_to_trust_us_where_we_are_an_issuer() -> N
     assert [field for field, _ in faults(both, NOW, can_federate=True)] == ["gcp_service_account_key"]
 
 
+@pytest.mark.filterwarnings("ignore:Key size")  # The library only warns.
 def test_the_issuers_documents_are_written_with_the_public_halves_of_its_keys(tmp_path: Path) -> None:
     for number, key in enumerate((private_key(), private_key(1))):
         (tmp_path / f"{number}.pem").write_text(pem(key))
