@@ -12,6 +12,8 @@ from recoup_local.cloud.estate.roles import BaseUser
 from recoup_local.cloud.launch import AdminKey
 from services._mesh.aws import AwsCredentials
 from services._mesh.clouds import CloudToken
+from services.backup.model.manifest import Header, LogHead, Manifest
+from services.backup.usecases.keeping import Attempt, Kept
 from services.broker.clients import CloudSession
 from services.broker.model.base_key import BaseKey, parse
 from services.broker.model.cloud_key import CloudKey
@@ -22,6 +24,7 @@ from services.scanner.model.key import KeyPurpose, NewKey
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYcanary0001"
 NEW = NewConnection("acme", "AKIA", SECRET, (), ())
 IDENTITY = Identity({"client_id": "1"}, {"client_secret": SECRET})
+HEADER = Header(UUID(int=1), datetime.now(UTC), "source", {"main": b"sealed"})
 CARRIERS = (
     BaseKey("AKIA", SECRET, "external", {}),
     AwsCredentials("ASIA", SECRET, SECRET),
@@ -35,6 +38,8 @@ CARRIERS = (
     CloudToken(SECRET, "scope", "identity", datetime.now(UTC)),
     BaseUser("arn", "AKIA", SECRET),
     AdminKey("1", "AKIA", SECRET),
+    Attempt(HEADER, {"main": SECRET.encode()}),
+    Kept(HEADER, Manifest("", {}, [], LogHead(0, 0, "")), {"main": SECRET.encode()}),
 )
 
 
