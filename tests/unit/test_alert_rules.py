@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ FUNCTIONS = {
     "kind",
     "witness",
     "reason",
+    "rate",
+    "and",
 }
+# What a histogram is shown as.
+PARTS = ("_bucket", "_count", "_sum")
 
 
 def rules() -> list[dict[str, Any]]:
@@ -70,11 +75,45 @@ def test_an_expression_is_of_metrics_that_there_are(rule: dict[str, Any]) -> Non
     used = SERIES.findall(expression)
     assert used
     for name, selector in used:
+        part = next((each for each in PARTS if name.endswith(each) and name not in metrics), "")
+        name = name.removesuffix(part)
         assert name in metrics, f"nothing exports {name}"
-        for label in re.findall(r"(\w+)=", selector):
+        assert not part or metrics[name].startswith("histogram"), f"{name} is no histogram"
+        for label in set(re.findall(r"(\w+)(?:=|!~)", selector)) - ({"le"} if part == "_bucket" else set()):
             assert f"{label}=" in metrics[name], f"{name} has no label {label}"
     words = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|recoup_\w+', "", expression)
     assert set(re.findall(r"[a-z_]+", words)) <= FUNCTIONS
+
+
+def dashboards() -> list[Path]:
+    return sorted((ROOT / "deploy" / "dashboards").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
+def test_a_dashboard_shows_metrics_that_there_are_and_every_panel_fits(path: Path) -> None:
+    board, metrics = json.loads(path.read_text()), exported()
+    assert (board["uid"], board["editable"]) == (path.stem, True)
+    assert board["title"]
+    taken: set[tuple[int, int]] = set()
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        taken |= cells
+        assert panel["title"]
+        assert panel["description"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${source}"}
+        for target in panel["targets"]:
+            expression = target["expr"]
+            assert expression.count("(") == expression.count(")")
+            names = [name for name, _ in SERIES.findall(expression)]
+            assert names, panel["title"]
+            for name in names:
+                whole = name if name in metrics else re.sub(r"_(bucket|count|sum)$", "", name)
+                assert whole in metrics, f"{panel['title']}: nothing exports {name}"
 
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
