@@ -217,8 +217,7 @@ for _command in (
 ):
     main.add_command(_command)
 main.add_command(connections.connection_list, "connections")
-for _entry in entry_points(group="recoup.commands"):
-    main.add_command(_entry.load(), _entry.name)
+main.others = {entry.name: entry for entry in entry_points(group="recoup.commands")}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import click
@@ -24,6 +25,21 @@ class Program(Group):
     """The command line as a whole. Every ending has its documented exit code and says why on stderr."""
 
     group_class = Group
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        # Commands of other wheels, each loaded when it is wanted: what one of them imports costs the others nothing.
+        self.others: dict[str, EntryPoint] = {}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name in self.others:
+            self.add_command(self.others.pop(cmd_name).load(), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted({*super().list_commands(ctx), *self.others})
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         """Run the command that the arguments name; ends in SystemExit."""
