@@ -103,7 +103,7 @@ class Person:
     """A client of the gateway with one session."""
 
     def __init__(self, mesh: LocalMesh, organization: str, token: str) -> None:
-        self.organization_id = str(organization_id(organization))
+        self.mesh, self.organization_id = mesh, str(organization_id(organization))
         self.token, self.signed_in_at = token, time.monotonic()
         self.client = httpx.Client(
             base_url=mesh.gateway_url,
@@ -141,15 +141,16 @@ def running_mesh(*, fsync: bool = False) -> Iterator[TestMesh]:
         asyncio.run(mesh.start())
         yield _seeded(mesh)
     finally:
-        close_people()
+        close_people(mesh)
         mesh.stop()
         shutil.rmtree(state, ignore_errors=True)
 
 
-def close_people() -> None:
-    """Close everybody's connections."""
+def close_people(mesh: LocalMesh) -> None:
+    """Close the connections of everybody who talks to this mesh."""
     for person in _people:
-        person.client.close()
+        if person.mesh is mesh:
+            person.client.close()
 
 
 def _seeded(mesh: LocalMesh) -> TestMesh:

@@ -95,6 +95,6 @@ def restored_mesh(origin: LocalMesh) -> Iterator[RestoredMesh]:
         asyncio.run(mesh.start())
         yield mesh
     finally:
-        close_people()
+        close_people(mesh)
         mesh.stop()
         shutil.rmtree(state, ignore_errors=True)

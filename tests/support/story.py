@@ -67,7 +67,7 @@ def told_story() -> Iterator[Told]:
         asyncio.run(mesh.start())
         yield asyncio.run(_tell(mesh))
     finally:
-        close_people()
+        close_people(mesh)
         mesh.stop()
         shutil.rmtree(state, ignore_errors=True)
 
