@@ -20,11 +20,14 @@ from services.scanner.cloud_checking import READS
 from services.scanner.model.cloud import Identity, Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, NewConnection
 from services.scanner.model.given import NewSecret
+from services.scanner.store.rotation_rules import find_deadlines
 from services.scanner.usecases import scanning
 from services.scanner.usecases.connecting import KeyRules
 from services.scanner.usecases.kinds import VERIFY
 from services.scanner.usecases.policies import Policies
 from services.scanner.usecases.rotating import seal_candidate
+from services.scanner.usecases.rotation_rules import set_rotation_rules
+from services.scanner.usecases.secrets_posture import get_secrets_posture
 from tests.support.bills import Active
 from tests.support.clouds import (
     CLIENT,
@@ -46,7 +49,7 @@ from tests.support.clouds import (
 )
 from tests.support.connecting import Office, opened, refused
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, context
+from tests.support.things import ACME, Uncounted, context
 
 pytestmark = pytest.mark.services("scanner")
 
@@ -75,13 +78,8 @@ def azure(servers: tuple[FakeAzure, FakeGoogle]) -> FakeAzure:
 @pytest.fixture
 def google(servers: tuple[FakeAzure, FakeGoogle]) -> FakeGoogle:
     found = servers[1]
-    found.held, found.accepts, found.disabled_api, found.asked = (
-        {"acme-prod": list(GCP)},
-        private_key().public_key(),
-        False,
-        [],
-    )
-    found.trusts, found.may_act = "", True
+    found.held, found.accepts = {"acme-prod": list(GCP)}, private_key().public_key()
+    found.trusts, found.may_act, found.disabled_api, found.asked = "", True, False, []
     return found
 
 
@@ -316,10 +314,21 @@ async def test_azure_trusts_the_brokers_assertion_for_one_connection(office: Off
     assert (shown.federation.issuer, shown.federation.subject, shown.federation.audience) == (
         ISSUER, str(made.credential_id), "api://AzureADTokenExchange",
     )  # fmt: skip
-    assert not wire.connection(await office.make(on_azure(PROD))).HasField("federation")
+    sealed = await office.make(on_azure(PROD))
+    assert not wire.connection(sealed).HasField("federation")
     secret = NewSecret(azure_client_secret=CLIENT_SECRET)
     with entered(context(ACME)), pytest.raises(Invalid, match="which holds no secret"):
         await seal_candidate(office.api, office.sealer, made.connection_id, secret)
+    # Where there is no secret, none gets old: it couldn't be rotated, and is never refused.
+    office.clock.ahead += 400 * DAY
+    with entered(context(ACME, "scanner.rotation_rules.set")):
+        async with office.api.begin() as work:
+            _, late = await set_rotation_rules(work, 20, 30)
+            refusals = [(await find_deadlines(work.connection, each)).refused_from for each in (made, sealed)]
+        posture = await get_secrets_posture(office.api, Uncounted(), office.clock.now())  # type: ignore[arg-type]
+    assert (late, refusals[0], refusals[1] is not None, posture.unrotated) == (1, None, True, 1)
+    limits = {row.credential_id: deadlines.refused_from for row, deadlines in posture.oldest}
+    assert [limits[each.credential_id] for each in (made, sealed)] == refusals
 
 
 async def test_google_trusts_the_brokers_assertion_for_one_connection(office: Office, google: FakeGoogle) -> None:

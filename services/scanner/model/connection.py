@@ -138,8 +138,10 @@ class Connection:
 
     @property
     def holds_secret(self) -> bool:
-        """Whether its credential is a secret that gets old; not where the broker assumes AWS roles as itself."""
-        return bool(self.access_key_id) or self.provider is not Provider.AWS
+        """Whether its credential is a secret that gets old; not where the broker assumes AWS roles as itself, nor where
+        another cloud trusts our issuer.
+        """
+        return bool(self.access_key_id) if self.provider is Provider.AWS else "issuer" not in self.identity
 
     @property
     def etag(self) -> str:

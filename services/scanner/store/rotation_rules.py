@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, FromClause, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,6 +31,11 @@ async def set_rules(connection: AsyncConnection, organization_id: UUID, rules: R
     await connection.execute(said.on_conflict_do_update(index_elements=["organization_id"], set_=values))
 
 
+def holds_secret(of: FromClause = connections) -> ColumnElement[bool]:
+    """`Connection.holds_secret`, in SQL."""
+    return case((of.c.provider == Provider.AWS.value, of.c.access_key_id != ""), else_=~of.c.identity.has_key("issuer"))
+
+
 async def count_older(connection: AsyncConnection, before: datetime) -> int:
     """How many connections in use hold a secret that was given before a moment."""
     query = (
@@ -39,7 +44,7 @@ async def count_older(connection: AsyncConnection, before: datetime) -> int:
         .join(credentials, credentials.c.credential_id == connections.c.credential_id)
         .where(
             connections.c.state != ConnectionState.DISABLED.value,
-            or_(connections.c.access_key_id != "", connections.c.provider != Provider.AWS.value),
+            holds_secret(),
             credentials.c.created_at < before,
         )
     )

@@ -10,19 +10,17 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.scanner.model.cloud import Provider
 from services.scanner.model.rotation import OPEN
 from services.scanner.model.rotation_rules import RotationRules
+from services.scanner.store.rotation_rules import holds_secret
 from services.scanner.tables import connections, credential_uses, credentials, rotations
 
 
 def _holds_secret() -> ColumnElement[bool]:
-    """Whether there is something to rotate: not where the broker assumes the roles as itself."""
+    """Whether there is something to rotate: not where the connection that it is of holds no secret."""
     having = connections.alias()
     without = select(having.c.connection_id).where(
-        having.c.credential_id == credentials.c.credential_id,
-        having.c.access_key_id == "",
-        having.c.provider == Provider.AWS.value,
+        having.c.credential_id == credentials.c.credential_id, ~holds_secret(having)
     )
     return ~without.correlate(credentials).exists()
 
@@ -36,8 +34,7 @@ async def list_oldest(connection: AsyncConnection, limit: int) -> Sequence[Any]:
             credential_uses.c.last_used_at,
             rotations.c.promoted_at,
             (connections.c.credential_id == credentials.c.credential_id).label("is_current"),
-            connections.c.access_key_id,
-            connections.c.provider,
+            _holds_secret().label("holds_secret"),
             connections.c.state.label("connection_state"),
             (rotations.c.rotation_id.is_not(None) & rotations.c.promoted_at.is_(None)).label("is_tried"),
         )

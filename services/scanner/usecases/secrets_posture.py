@@ -8,7 +8,6 @@ from typing import Any
 from services._mesh.context import current
 from services._mesh.uow import Store
 from services.scanner.clients.failures import FailureCounts
-from services.scanner.model.cloud import Provider
 from services.scanner.model.posture import KekStanding, SecretsPosture
 from services.scanner.model.rotation_rules import REMIND_AFTER_DAYS, Deadlines, RotationRules
 from services.scanner.store import backups, keks, rewrapping, rotation_rules
@@ -51,4 +50,4 @@ def _deadlines(rules: RotationRules, row: Any) -> Deadlines:
     """Those of a connection's credential that is in use: no other is opened for anybody but its rotation."""
     if not row.is_current or row.connection_state == "DISABLED":
         return Deadlines(None, None)
-    return Deadlines.of(rules, bool(row.access_key_id) or row.provider != Provider.AWS.value, row.created_at)
+    return Deadlines.of(rules, row.holds_secret, row.created_at)
