@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +11,11 @@ from services._mesh.threads import BoundedThreads
 from services.scanner.clients.clouds import (
     CALL_SECONDS,
     CONNECT_SECONDS,
-    MAX_BYTES,
     MAX_PAGES,
     MAX_SCOPES,
     READ_SECONDS,
     CloudFailed,
-    failed,
+    read_document,
 )
 from services.scanner.model.azure_actions import PermissionSet, is_allowed
 from services.scanner.model.cloud import CloudScope
@@ -72,7 +70,7 @@ class AzureReader:
             with made as client:
                 for _ in range(MAX_PAGES):
                     answer = client.send_request(HttpRequest("GET", self._host + path, headers=headers), stream=True)
-                    document = _document(answer)
+                    document = read_document(answer.status_code, answer.iter_bytes(), _code)
                     found += document.get("value", ())
                     following = str(document.get("nextLink") or "")
                     if not following.startswith(f"{self._host}/"):
@@ -83,21 +81,5 @@ class AzureReader:
         return found
 
 
-def _document(answer: Any) -> Mapping[str, Any]:
-    """An answer's JSON. Raises CloudFailed."""
-    content = bytearray()
-    for piece in answer.iter_bytes():
-        content += piece
-        if len(content) > MAX_BYTES:
-            raise CloudFailed("UNREACHABLE", "AnswerTooLarge")
-    try:
-        document = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        document = None
-    if answer.status_code != 200:
-        error = document.get("error") if isinstance(document, dict) else None
-        code = error.get("code", "") if isinstance(error, dict) else ""
-        raise failed(int(answer.status_code), str(code)[:64])
-    if not isinstance(document, dict):
-        raise CloudFailed("UNREACHABLE", "AnswerUnreadable")
-    return document
+def _code(error: Mapping[str, Any]) -> str:
+    return str(error.get("code", ""))

@@ -6,14 +6,16 @@ Nothing is changed, and nothing but what is asked about is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from services._mesh.clouds import CloudToken
 from services.scanner.model.cloud import CloudScope
 
 CALL_SECONDS, CONNECT_SECONDS, READ_SECONDS = 30.0, 4.0, 12.0
-MAX_PAGES, MAX_BYTES, MAX_SCOPES = 20, 4 * 1024 * 1024, 500
+MAX_PAGES, MAX_SCOPES = 20, 500
+_MAX_BYTES, _MAX_CODE = 4 * 1024 * 1024, 64
 
 
 class CloudFailed(Exception):
@@ -34,8 +36,21 @@ class CloudReader(Protocol):
         """Whether each permission is allowed in the token's scope. Raises CloudFailed where we may not even ask."""
 
 
-def failed(status: int, code: str) -> CloudFailed:
-    """What an answer's status means."""
-    if status == 429 or status >= 500:
-        return CloudFailed("UNREACHABLE", code or str(status))
-    return CloudFailed("REFUSED", code or str(status))
+def read_document(status: int, pieces: Iterable[bytes], code_of: Callable[[Any], str]) -> Mapping[str, Any]:
+    """An answer's JSON object; `code_of` finds the cloud's own code in what says no. Raises CloudFailed."""
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > _MAX_BYTES:
+            raise CloudFailed("UNREACHABLE", "AnswerTooLarge")
+    try:
+        document = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        document = None
+    if status != 200:
+        error = document.get("error") if isinstance(document, dict) else None
+        code = code_of(error)[:_MAX_CODE] if isinstance(error, dict) else ""
+        raise CloudFailed("UNREACHABLE" if status == 429 or status >= 500 else "REFUSED", code or str(status))
+    if not isinstance(document, dict):
+        raise CloudFailed("UNREACHABLE", "AnswerUnreadable")
+    return document

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,17 +10,17 @@ from services._mesh.threads import BoundedThreads
 from services.scanner.clients.clouds import (
     CALL_SECONDS,
     CONNECT_SECONDS,
-    MAX_BYTES,
     MAX_PAGES,
     MAX_SCOPES,
     READ_SECONDS,
     CloudFailed,
-    failed,
+    read_document,
 )
 from services.scanner.model.cloud import CloudScope
 
 # As many permissions as one call takes (Resource Manager, projects.testIamPermissions).
 _AT_ONCE = 100
+_PIECE_BYTES = 64 * 1024
 
 
 class GoogleReader:
@@ -81,34 +80,13 @@ class GoogleReader:
                     # What Cloud Audit Logs show as the reason of the call.
                     headers={"X-Goog-Request-Reason": token.source_identity},
                 )  # fmt: skip
-                return _document(answer)
+                return read_document(answer.status_code, answer.iter_content(_PIECE_BYTES), _code)
         except (requests.RequestException, GoogleAuthError):
             raise CloudFailed("UNREACHABLE", "GoogleUnreachable") from None
 
 
-def _document(answer: Any) -> Mapping[str, Any]:
-    """An answer's JSON. Raises CloudFailed."""
-    content = bytearray()
-    for piece in answer.iter_content(64 * 1024):
-        content += piece
-        if len(content) > MAX_BYTES:
-            raise CloudFailed("UNREACHABLE", "AnswerTooLarge")
-    try:
-        document = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        document = None
-    if answer.status_code != 200:
-        raise failed(int(answer.status_code), _code(document))
-    if not isinstance(document, dict):
-        raise CloudFailed("UNREACHABLE", "AnswerUnreadable")
-    return document
-
-
-def _code(document: Any) -> str:
+def _code(error: Mapping[str, Any]) -> str:
     """Google's own reason, such as SERVICE_DISABLED, or else its status (AIP-193)."""
-    error = document.get("error") if isinstance(document, dict) else None
-    if not isinstance(error, dict):
-        return ""
     details = error.get("details")
     reasons = [each.get("reason") for each in details if isinstance(each, dict)] if isinstance(details, list) else []
-    return str(next((each for each in reasons if each), error.get("status", "")))[:64]
+    return str(next((each for each in reasons if each), error.get("status", "")))
