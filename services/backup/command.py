@@ -75,6 +75,8 @@ def list_backups(config: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
+    if not found["backups"]:
+        _tell("there is no whole backup there yet: recoup backup create")
     for each in found["backups"]:
         click.echo(f"{each['backup_id']}  begun {each['begun_at']}")
 

@@ -76,7 +76,8 @@ class Desk:
 
     async def list_backups(self) -> list[dict[str, str]]:
         """The whole backups in the storage."""
-        return [{"backup_id": name[14:], "begun_at": _begun(name)} for name in await self._keep.list_names()]
+        found = map(Header.of_name, await self._keep.list_names())
+        return [{"backup_id": backup_id, "begun_at": begun_at.isoformat()} for backup_id, begun_at in found]
 
     async def verify(self, backup_id: UUID | None, *, rows_only: bool) -> dict[str, Any]:
         """Prove that a backup can be restored."""
@@ -174,7 +175,3 @@ def _said(header: Header, manifest: Manifest) -> dict[str, Any]:
         "log_place": manifest.log.place,
         "checkpoint": manifest.log.checkpoint,
     }
-
-
-def _begun(name: str) -> str:
-    return Header.begun_of(name).isoformat()

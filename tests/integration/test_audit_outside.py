@@ -170,6 +170,7 @@ async def test_the_first_names_of_a_folder_come_in_their_order(installation: Ins
         await storage.put(name, b"x")
     assert await storage.first("a/heads", 2) == ["a/heads/1", "a/heads/2"]
     assert await storage.first("a/heads", 8) == ["a/heads/1", "a/heads/2", "a/heads/3"]
+    assert await storage.first("a/heads", 8, "a/heads/1") == ["a/heads/2", "a/heads/3"]
 
 
 async def test_signed_checkpoints_lie_outside_and_the_log_is_held_against_the_newest(

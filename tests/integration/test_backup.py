@@ -34,6 +34,7 @@ from services.backup.model.parts import PartBroken
 from services.backup.store import source
 from services.backup.store.source import SourceUnusable
 from services.backup.store.target import TargetUnusable
+from services.backup.usecases import keeping
 from services.backup.usecases.keeping import BackupUnusable
 from services.backup.usecases.restoring import KeksLost, Restorer, require_keks
 from services.scanner.backup_watch import BackupWatch
@@ -157,7 +158,10 @@ async def _signed_now(log: SignedLog) -> None:
             await checkpointer._database.close()
 
 
-async def test_what_was_changed_in_the_storage_is_refused_by_its_place(made: Installation) -> None:
+async def test_what_was_changed_in_the_storage_is_refused_by_its_place(
+    made: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_LISTED", 1)  # So that the older one is on another page of the list.
     async with made.desk() as desk:
         first, second = await desk.create(), await desk.create()
         assert first["backup_id"] != second["backup_id"]
@@ -302,6 +306,7 @@ async def _invoked(*arguments: str) -> tuple[int, str]:
 async def test_a_backup_is_verified_on_a_server_that_holds_nothing_else(
     made: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert "no whole backup there yet" in (await _invoked("list", "--config", str(made.config())))[1]
     async with made.desk() as desk:
         done = await desk.create()
         found = await desk.verify(None, rows_only=True)
@@ -378,7 +383,7 @@ async def test_a_storage_that_fails_is_asked_again_and_a_backup_may_lie_in_two(
         "name": name,
         "region": "eu-central-1",
         "prefix": "here/",
-        "endpoint_url": endpoint.replace("0.0.0.0", "127.0.0.1"),
+        "endpoint_url": endpoint,
         "access_key_id": "AKIA",
         "secret_access_key_file": word.name,
     }

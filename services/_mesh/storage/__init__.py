@@ -40,8 +40,7 @@ class Storage(Protocol):
     async def holds(self, name: str) -> bool:
         """Whether an object lies under the name. Raises StorageFailed."""
 
-    async def first(self, folder: str, count: int) -> list[str]:
-        """The names of at most `count` objects right below a folder, the first in the order of octets.
-
-        Raises StorageFailed.
+    async def first(self, folder: str, count: int, after: str = "") -> list[str]:
+        """The names of at most `count` objects right below a folder, the first in the order of octets; of those after a
+        name, where one is given. Raises StorageFailed.
         """

@@ -40,10 +40,10 @@ class FolderStorage:
         """Whether an object lies under the name. Raises StorageFailed."""
         return await self._run(name, self._path(name).is_file)
 
-    async def first(self, folder: str, count: int) -> list[str]:
-        """The names of at most `count` objects right below a folder, the first in their order. Raises StorageFailed."""
+    async def first(self, folder: str, count: int, after: str = "") -> list[str]:
+        """See Storage."""
         try:
-            found = await self._run(folder, _first, self._path(folder), count)
+            found = await self._run(folder, _first, self._path(folder), count, after.rpartition("/")[2])
         except Missing:
             return []
         return [f"{folder}/{name}" for name in found]
@@ -88,9 +88,10 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _first(folder: Path, count: int) -> list[str]:
+def _first(folder: Path, count: int, after: str) -> list[str]:
     with os.scandir(folder) as entries:
-        return nsmallest(count, (entry.name for entry in entries if not entry.name.endswith(_UNFINISHED)))
+        names = (entry.name for entry in entries if not entry.name.endswith(_UNFINISHED))
+        return nsmallest(count, (name for name in names if name > after))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -67,9 +67,9 @@ class S3Storage:
         """Whether an object lies under the name. Raises StorageFailed."""
         return await self._run(name, self._holds, self._key(name))
 
-    async def first(self, folder: str, count: int) -> list[str]:
-        """The names of at most `count` objects right below a folder, the first in their order. Raises StorageFailed."""
-        keys = await self._run(folder, self._first, self._key(f"{folder}/"), count)
+    async def first(self, folder: str, count: int, after: str = "") -> list[str]:
+        """See Storage."""
+        keys = await self._run(folder, self._first, self._key(f"{folder}/"), count, after and self._key(after))
         return [key.removeprefix(self._bucket.prefix) for key in keys]
 
     async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
@@ -117,8 +117,9 @@ class S3Storage:
             raise
         return True
 
-    def _first(self, prefix: str, count: int) -> list[str]:
-        found = self._client().list_objects_v2(Bucket=self._bucket.name, Prefix=prefix, MaxKeys=count)
+    def _first(self, prefix: str, count: int, after: str) -> list[str]:
+        beyond = {"StartAfter": after} if after else {}
+        found = self._client().list_objects_v2(Bucket=self._bucket.name, Prefix=prefix, MaxKeys=count, **beyond)
         return [str(each["Key"]) for each in found.get("Contents", [])]
 
     def _client(self) -> Any:

@@ -78,9 +78,10 @@ class Header:
         return f"{_LATEST - int(self.begun_at.timestamp() * 1000):013d}-{self.backup_id}"
 
     @staticmethod
-    def begun_of(name: str) -> datetime:
-        """When the backup of such a name was begun, to the millisecond."""
-        return datetime.fromtimestamp((_LATEST - int(name[:13])) / 1000, UTC)
+    def of_name(name: str) -> tuple[str, datetime]:
+        """The id of the backup of such a name, and when it was begun, to the millisecond."""
+        place, _, backup_id = name.partition("-")
+        return backup_id, datetime.fromtimestamp((_LATEST - int(place)) / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from services.backup.model.manifest import KEYS, MAIN
 from services.backup.store.connecting import Connection
 
-SCHEMAS = {"main": ("identity", "scanner", "pricing", "actions", "audit"), "keys": ("subjects",)}
+SCHEMAS = {MAIN: ("identity", "scanner", "pricing", "actions", "audit"), KEYS: ("subjects",)}
 # Alembic's own: a restored database has it from its migrations.
 _VERSIONS = "schema_versions"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from services._mesh.settings import DatabaseSettings
 from services.backup.model.manifest import KEYS, MAIN, DatabaseCopy, KekUse, LogHead, Table
-from services.backup.store.catalog import Shape, list_partitions, list_shapes, read_revisions
+from services.backup.store.catalog import SCHEMAS, Shape, list_partitions, list_shapes, read_revisions
 from services.backup.store.connecting import Connection, connected
 
 _ATTEMPTS = 5
@@ -53,7 +53,7 @@ class Snapshots:
     async def keks(self) -> list[KekUse]:
         """Under which KEKs organizations' secrets are, as each envelope says itself."""
         connection, found = self._connections[MAIN], list[KekUse]()
-        for name in await connection.fetch(_ENVELOPES):
+        for name in await connection.fetch(_ENVELOPES, list(SCHEMAS[MAIN])):
             for row in await connection.fetch(_KEKS.format(table=name["table"], column=name["column"])):
                 found.append(KekUse(str(row["organization_id"]), row["service"], row["kek"], row["secrets"]))
         return found
@@ -77,7 +77,7 @@ FROM pg_control_system()
 _ENVELOPES = """
 SELECT format('%I.%I', n.nspname, c.relname) AS table, format('%I', a.attname) AS column
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = ANY(ARRAY['identity', 'scanner', 'pricing', 'actions', 'audit']) AND c.relkind IN ('r', 'p')
+WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p')
   AND NOT c.relispartition AND a.atttypid = 'bytea'::regtype AND a.attname = 'envelope' AND EXISTS (
     SELECT FROM pg_attribute k WHERE k.attrelid = c.oid AND k.attname = 'kek' AND k.attgenerated <> '')
 ORDER BY 1, 2

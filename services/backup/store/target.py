@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from services._mesh.database import Database
 from services._mesh.migrate import SERVICES, upgrade
 from services._mesh.settings import DatabaseSettings
-from services.backup.model.manifest import DatabaseCopy, Table
+from services.backup.model.manifest import KEYS, MAIN, DatabaseCopy, Table
 from services.backup.store.catalog import SCHEMAS, Shape, list_partitions, list_shapes, read_revisions
 from services.backup.store.connecting import STATEMENT_SECONDS, Connection, connected
 
+SCRIPTS = {MAIN: "bootstrap.sql", KEYS: "bootstrap_keys.sql"}
 _FOLDERS = {"subjects": SERVICES / "audit" / "keys_migrations"}
 _ADD_SHARDS = SERVICES.parent / "deploy" / "add_shards.sql"
 _SHARD = re.compile(r"(entries|payloads)_s([0-9]{1,5})")
@@ -43,19 +44,16 @@ async def require_empty(settings: DatabaseSettings, database: str) -> None:
         name = await connection.fetchval("SELECT current_database()")
         for schema in SCHEMAS[database]:
             if not await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", schema):
-                script = "bootstrap.sql" if database == "main" else "bootstrap_keys.sql"
-                raise TargetUnusable(f"{name} has no schema {schema}. Run deploy/{script} there first.")
+                raise TargetUnusable(f"{name} has no schema {schema}. Run deploy/{SCRIPTS[database]} there first.")
         found = await connection.fetch(_OCCUPIED, list(SCHEMAS[database]))
         if found:
             named = ", ".join(row["name"] for row in found)
             raise TargetUnusable(
                 f"{name} isn't empty: it has {named}. Nothing is restored over anything, not even over what an earlier"
-                " restore left: create a new database, run deploy/bootstrap.sql there, and restore into that."
+                f" restore left: create a new database, run deploy/{SCRIPTS[database]} there, and restore into that."
             )
         if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-            raise TargetUnusable(
-                f"{settings.user} is no superuser, which a restore needs. Use the one of bootstrap.sql."
-            )
+            raise TargetUnusable(f"{settings.user} is no superuser, which a restore needs. Name one.")
 
 
 _OCCUPIED = """
@@ -132,14 +130,14 @@ async def _compare(connection: Connection, table: Table, shape: Shape) -> None:
 
 async def _match_partitions(connection: Connection, copy: DatabaseCopy) -> None:
     """Add the partitions of shards that were added, and take off those that were detached."""
-    here = await list_partitions(connection, "main")
+    here = await list_partitions(connection, MAIN)
     more = [name for parent, names in copy.partitions.items() for name in set(names) - set(here.get(parent, ()))]
     if more:
         await _add_shards(connection, max(_shard(name) for name in more) - _last(here))
     kept = {table.name for table in copy.tables}
     async with connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
-        for parent, names in (await list_partitions(connection, "main")).items():
+        for parent, names in (await list_partitions(connection, MAIN)).items():
             for name in sorted(set(names) - set(copy.partitions.get(parent, ()))):
                 await connection.execute(f"ALTER TABLE audit.{parent} DETACH PARTITION audit.{name}")
                 if f"audit.{name}" in kept:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -32,7 +33,8 @@ from services.backup.model.parts import KEY_BYTES, PartBroken, Place, open_part
 
 R = TypeVar("R")
 _TRIES, _FIRST_PAUSE_SECONDS = 5, 0.5
-LISTED = 1000
+# What S3 lists at once, and how often it is asked: backups of every hour, for ten years.
+_LISTED, _MOST_LISTS = 1000, 100
 
 
 class BackupUnusable(Exception):
@@ -116,7 +118,12 @@ class Keep:
 
     async def list_names(self) -> list[str]:
         """Names of whole backups, the newest first. Raises StorageFailed."""
-        found = await insisting(lambda: self._storage.first("manifests", LISTED))
+        found: list[str] = []
+        for _ in range(_MOST_LISTS):
+            more = await insisting(partial(self._storage.first, "manifests", _LISTED, found[-1] if found else ""))
+            found += more
+            if len(more) < _LISTED:
+                break
         return [name.rpartition("/")[2] for name in found]
 
     async def open(self, backup_id: UUID | None = None) -> Kept:

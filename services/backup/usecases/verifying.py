@@ -15,13 +15,19 @@ from services._mesh.ids import uuid7
 from services._mesh.migrate import SERVICES
 from services._mesh.settings import DatabaseSettings
 from services.backup.model.manifest import KEYS, MAIN
-from services.backup.store.target import TargetUnusable, create_database, drop_database, read_system, set_passwords
+from services.backup.store.target import (
+    SCRIPTS,
+    TargetUnusable,
+    create_database,
+    drop_database,
+    read_system,
+    set_passwords,
+)
 from services.backup.usecases.creating import Tell
 from services.backup.usecases.keeping import Keep, Kept
 from services.backup.usecases.restoring import Restorer
 
 SELF_CHECK_SECONDS = 12 * 3600.0
-_SCRIPTS = {MAIN: "bootstrap.sql", KEYS: "bootstrap_keys.sql"}
 # As whom the self-check reads.
 _LOGINS = ("audit_api", "audit_checker", "subjects_api")
 
@@ -68,7 +74,7 @@ async def _scratch(server: DatabaseSettings) -> AsyncIterator[tuple[DatabaseSett
 
 
 def _script(name: str) -> str:
-    return (SERVICES.parent / "deploy" / _SCRIPTS[name]).read_text("utf-8")
+    return (SERVICES.parent / "deploy" / SCRIPTS[name]).read_text("utf-8")
 
 
 async def _check_log(main: DatabaseSettings, keys: DatabaseSettings, check: LogCheck) -> None:
@@ -90,5 +96,6 @@ async def _check_log(main: DatabaseSettings, keys: DatabaseSettings, check: LogC
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
     if process.returncode:
         raise LogUnsound(f"the restored log doesn't check out: {said.decode(errors='replace').strip()[-2000:]}")
