@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from recoup_client.given import secret_text
 from recoup_client.rest import WrongUse, at
 from recoup_client.session import Group, Session
 
 _PURPOSES = ("webhook", "ai")
 _COLUMNS = ("key", "purpose", "name", "state", "since", "ends at")
-MOST_OVERLAP_HOURS, _MOST = 168, 4096
+MOST_OVERLAP_HOURS = 168
 
 
 @click.group(cls=Group)
@@ -70,9 +70,7 @@ def key_revoke(session: Session, key_id: str) -> None:
 
 def _from_stdin() -> str:
     """A key, never an argument: those are seen by whoever lists processes."""
-    if sys.stdin.isatty():
-        return str(click.prompt("key", hide_input=True, err=True))
-    text = sys.stdin.read(_MOST).removesuffix("\n")
+    text = secret_text("-", "the key").removesuffix("\n")
     if not text:
         raise WrongUse("nothing came on stdin: give the key there")
     return text

@@ -45,7 +45,7 @@ class Answer(dict[str, Any]):
         raise GatewayUnreachable(f"what answered isn't a Recoup gateway of this version (no {key!r} in its answer)")
 
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Rest:
@@ -56,7 +56,7 @@ class Rest:
         # RFC 6750 allows less; what matters is that it can stand in a header.
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise WrongUse("the session token holds a line break, a space or another character that no token has")
-        if elevation and not _ID.fullmatch(elevation):
+        if elevation and not ID.fullmatch(elevation):
             raise WrongUse("--elevation must be the id of a break-glass access, as `recoup elevate list` shows it")
         headers = {
             **({"authorization": f"Bearer {token}"} if token else {}),

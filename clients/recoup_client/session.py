@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recoup_client.rest import GatewayRefused, Rest, WrongUse, at
+from recoup_client.rest import ID, GatewayRefused, Rest, WrongUse, at
 
 _PAGE, _MOST_PAGES = 500, 20
 _MAX_TOKEN = 65_536
 # Nothing is as wide: what isn't a terminal gets each row on one line.
 _WHOLE_ROWS = 1_000_000
 _LEAST_WIDTH, _BORDER = 7, 3
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Unwritten(Exception):
@@ -110,7 +108,7 @@ class Session:
 
     def _organization(self, rest: Rest) -> str:
         """The organization's id: as given, by its short name, or else the person's default or only one."""
-        if self._org and _ID.fullmatch(self._org.lower()):
+        if self._org and ID.fullmatch(self._org.lower()):
             return self._org.lower()
         answer = rest.call("GET", "/v1/me/organizations")
         mine = answer["memberships"]
@@ -164,7 +162,7 @@ def _table(rows: Sequence[tuple[str, ...]], columns: Sequence[str]) -> str:
 
 def _kept_width(cells: Sequence[str], columns: int, room: int) -> int | None:
     """The width that a column of ids keeps, if that leaves the other columns enough to be read."""
-    if not all(_ID.fullmatch(cell) for cell in cells):
+    if not all(ID.fullmatch(cell) for cell in cells):
         return None
     width = len(cells[0])
     return width if width + _LEAST_WIDTH * (columns - 1) + _BORDER * columns < room else None
