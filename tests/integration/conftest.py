@@ -1,4 +1,4 @@
-"""Fixtures of the tests of pricing: an emulated S3, once for each test process, and pricing at work on it."""
+"""Fixtures of several files: an emulated AWS, once for each test process, and pricing at work on its S3."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.postgres import TestDatabase
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
-    """Where an emulated S3 answers; each office has a bucket of its own."""
-    server = ThreadedMotoServer(port=0, verbose=False)
+    """Where an emulated AWS answers; each office has a bucket of its own."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"

@@ -11,7 +11,6 @@ from uuid import UUID
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from services._mesh.envelope import open_envelope, rewrap, seal
 from services._mesh.errors import Problem, Unavailable
@@ -35,15 +34,6 @@ OTHERS = (
 )
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(autouse=True)
 def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """An AWS identity of the process, as the SDK finds it."""
@@ -64,7 +54,7 @@ async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         if request.param == "aws-moto":
             threads = BoundedThreads(2, "moto")
             stack.callback(threads.close)
-            yield moto_keeper(request.getfixturevalue("moto"), threads)
+            yield moto_keeper(request.getfixturevalue("endpoint"), threads)
             return
         opened = {
             "file": lambda: file_kms(tmp_path),

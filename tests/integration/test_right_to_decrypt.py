@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from recoup_local.installation import Installation
 from recoup_local.kms import FileKms
@@ -103,34 +101,25 @@ async def tried(attempt: Any) -> str:
     return "DONE"
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-async def test_aws_opens_for_the_broker_alone(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_aws_opens_for_the_broker_alone(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under moto's enforcement of identity policies, which knows actions, and neither key policies nor conditions."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    iam, keys = (boto3.client(name, region_name=REGION, endpoint_url=moto) for name in ("iam", "kms"))
+    iam, keys = (boto3.client(name, region_name=REGION, endpoint_url=endpoint) for name in ("iam", "kms"))
     arn = keys.create_key()["KeyMetadata"]["Arn"]
     kek, threads = Kek(KeyService.AWS, arn), BoundedThreads(2, "aws")
-    envelope = await seal(b"secret", context(), kek, AwsKms(threads, DEADLINE_SECONDS, [REGION], moto))
+    envelope = await seal(b"secret", context(), kek, AwsKms(threads, DEADLINE_SECONDS, [REGION], endpoint))
     identities = {name: iam_user(iam, name, role("aws", name)) for name in NAMES}
-    httpx.post(f"{moto}/moto-api/reset-auth", content=b"0").raise_for_status()
+    httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0").raise_for_status()
     try:
         for process, (key_id, secret) in identities.items():
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", key_id)
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-            kms = AwsKms(threads, DEADLINE_SECONDS, [REGION], moto)
+            kms = AwsKms(threads, DEADLINE_SECONDS, [REGION], endpoint)
             assert await tried(seal(b"secret", context(), kek, kms)) == outcome(process in (*SEALS, OPENS)), process
             assert await tried(open_envelope(envelope, context(), kms)) == outcome(process == OPENS), process
     finally:
-        httpx.post(f"{moto}/moto-api/reset-auth", content=b"inf").raise_for_status()
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"inf").raise_for_status()
         threads.close()
 
 
