@@ -21,8 +21,7 @@ from recoup.broker.v1 import broker_service_pb2_grpc
 from recoup.identity.v1 import credential_service_pb2_grpc, identity_service_pb2_grpc
 from recoup.scanner.v1 import sealing_service_pb2_grpc
 from services._mesh.claimed import ClaimedJob
-from services._mesh.context import entered
-from services._mesh.errors import DETAILS_KEY, Problem, to_status
+from services._mesh.context import CallContext, entered
 from services._mesh.feed import follow
 from services._mesh.grants import METADATA_KEY, GrantVerifier
 from services._mesh.job_rpc import leased
@@ -57,7 +56,7 @@ from services.scanner.usecases.rewrapping import Rewrapping
 from tests.support.bills import Active
 from tests.support.kms import RING, Ring
 from tests.support.postgres import TestDatabase
-from tests.support.things import ACME, MovableClock, context, keys
+from tests.support.things import ACME, MovableClock, context, keys, served
 
 BY_RULE = Kek(KeyService.FILE, f"{RING}/by-rule/1")
 _UNUSED: Any = None
@@ -223,9 +222,11 @@ async def sealing_parts(database: TestDatabase, folder: Path) -> AsyncIterator[S
             return BY_RULE
 
         may = verifier("identity", REVOKE, REWRAP)
-        identity_channel = await stack.enter_async_context(_serving(add_identity, may))
-        broker_channel = await stack.enter_async_context(_serving(add_broker, verifier("broker", REWRAP, DELIVER)))
-        scanner_channel = await stack.enter_async_context(_serving(add_scanner, verifier("scanner", REWRAP)))
+        identity_channel = await stack.enter_async_context(served(add_identity, _granted(may)))
+        broker_channel = await stack.enter_async_context(
+            served(add_broker, _granted(verifier("broker", REWRAP, DELIVER)))
+        )
+        scanner_channel = await stack.enter_async_context(served(add_scanner, _granted(verifier("scanner", REWRAP))))
         following = asyncio.create_task(follow(identity_channel, known))
         stack.callback(following.cancel)
         organizations = Active()
@@ -246,43 +247,14 @@ async def sealing_parts(database: TestDatabase, folder: Path) -> AsyncIterator[S
         )  # fmt: skip
 
 
-@asynccontextmanager
-async def _serving(add: Callable[[grpc.aio.Server], None], grants: GrantVerifier) -> AsyncIterator[grpc.aio.Channel]:
-    """A server whose calls come from the scanner's worker, with its grant verified as the mesh does."""
-    server = grpc.aio.server(interceptors=[_Granted(grants)])
-    add(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-    try:
-        yield channel
-    finally:
-        await channel.close()
-        await server.stop(None)
+def _granted(grants: GrantVerifier) -> Callable[[Any], CallContext]:
+    """Calls that come from the scanner's worker, with their grant verified as the mesh does."""
 
-
-class _Granted(grpc.aio.ServerInterceptor):
-    def __init__(self, grants: GrantVerifier) -> None:
-        self._grants = grants
-
-    async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        handler = await continuation(details)
-        if handler.response_streaming:  # The feed, which needs no grant.
-            return handler
+    def call_of(details: Any) -> CallContext:
         token = dict(details.invocation_metadata).get(METADATA_KEY)
+        grant = grants.verify(token, "x5t") if token else None
+        organization = grant.organization_id if grant else None
+        owed = "scanner.kek.rewrap" if details.method.endswith("/StoreRewrapped") else ""
+        return context(organization, owed, peer="scanner-worker", grant=grant, rpc=details.method)
 
-        async def handle(request: Any, wire: Any) -> Any:
-            try:
-                grant = self._grants.verify(token, "x5t") if token else None
-                organization = grant.organization_id if grant else None
-                owed = "scanner.kek.rewrap" if details.method.endswith("/StoreRewrapped") else ""
-                call = context(organization, owed, peer="scanner-worker", grant=grant, rpc=details.method)
-                with entered(call):
-                    return await handler.unary_unary(request, wire)
-            except Problem as problem:
-                status = to_status(problem).SerializeToString()
-                await wire.abort(problem.code, problem.message, ((DETAILS_KEY, status),))
-
-        return grpc.unary_unary_rpc_method_handler(
-            handle, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-        )
+    return call_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,15 +113,27 @@ def keys(folder: Path, issuer: str = SERVICE) -> tuple[SigningKey, TrustStore]:
     return key, TrustStore(folder)
 
 
-@asynccontextmanager
-async def serving(
+def serving(
     add: Callable[[grpc.aio.Server], None], peer: str, facts: Callable[[], dict[str, Any]] = dict
+) -> AbstractAsyncContextManager[grpc.aio.Channel]:
+    """A real gRPC server on loopback whose calls all come from `peer`, under `facts`; yields a channel to it."""
+
+    def call_of(details: Any) -> CallContext:
+        told = {"organization": None, "rpc": details.method, "actor": f"spiffe://recoup/{peer}", **facts()}
+        return context(peer=peer, peer_thumbprint="x5t", **told)
+
+    return served(add, call_of)
+
+
+@asynccontextmanager
+async def served(
+    add: Callable[[grpc.aio.Server], None], call_of: Callable[[Any], CallContext]
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A real gRPC server on loopback whose calls all come from `peer`, under `facts`; yields a channel to it.
+    """A real gRPC server on loopback; `call_of` makes a call's context from its details, or raises Problem.
 
     It stands in for the mTLS server only, which has tests of its own.
     """
-    server = grpc.aio.server(interceptors=[_AsPeer(peer, facts)])
+    server = grpc.aio.server(interceptors=[_Entering(call_of)])
     add(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -133,21 +145,20 @@ async def serving(
         await server.stop(None)
 
 
-class _AsPeer(grpc.aio.ServerInterceptor):
-    """Gives each call the context of a PEER call, and turns problems into statuses."""
+class _Entering(grpc.aio.ServerInterceptor):
+    """Gives each call its context, and turns problems into statuses. A stream is left as it is."""
 
-    def __init__(self, peer: str, facts: Callable[[], dict[str, Any]]) -> None:
-        self._peer, self._facts = peer, facts
+    def __init__(self, call_of: Callable[[Any], CallContext]) -> None:
+        self._call_of = call_of
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
-        peer = self._peer
+        if handler.response_streaming:
+            return handler
 
         async def handle(request: Any, wire: Any) -> Any:
-            told = {"organization": None, "rpc": details.method, "actor": f"spiffe://recoup/{peer}", **self._facts()}
-            call = context(peer=peer, peer_thumbprint="x5t", **told)
             try:
-                with entered(call):
+                with entered(self._call_of(details)):
                     return await handler.unary_unary(request, wire)
             except Problem as problem:
                 status = to_status(problem).SerializeToString()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def rules() -> list[dict[str, Any]]:
     return found
 
 
+@cache
 def exported() -> dict[str, str]:
     """The metrics that the services make, with the lines that make them."""
     found: dict[str, str] = {}
