@@ -40,11 +40,30 @@ from recoup_client.session import Session
 
 
 @click.group(cls=Program)
-@click.option("--gateway", envvar="RECOUP_GATEWAY", help="the gateway's address, such as https://recoup.example.com")
-@click.option("--ca", envvar="RECOUP_CA", type=click.Path(path_type=Path), help="a CA to trust besides the system's")
-@click.option("--token-file", envvar="RECOUP_TOKEN_FILE", type=click.Path(path_type=Path), help="a session token")
-@click.option("--org", envvar="RECOUP_ORG", help="the organization: its id or short name")
-@click.option("--elevation", envvar="RECOUP_ELEVATION", help="break-glass access to act under: its id")
+@click.option(
+    "--gateway",
+    envvar="RECOUP_GATEWAY",
+    show_envvar=True,
+    help="the gateway's address, such as https://recoup.example.com",
+)
+@click.option(
+    "--ca",
+    envvar="RECOUP_CA",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="a CA to trust besides the system's",
+)
+@click.option(
+    "--token-file",
+    envvar="RECOUP_TOKEN_FILE",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="a session token",
+)
+@click.option("--org", envvar="RECOUP_ORG", show_envvar=True, help="the organization: its id or short name")
+@click.option(
+    "--elevation", envvar="RECOUP_ELEVATION", show_envvar=True, help="break-glass access to act under: its id"
+)
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.pass_context
 def main(
@@ -165,7 +184,7 @@ def findings(session: Session, detection: str, suppressed: bool) -> None:
 
 
 @main.command()
-@click.option("--region", default="us-east-1", show_default=True)
+@click.option("--region", default="us-east-1", show_default=True, help="where the prices hold")
 @click.option("--prefix", default="", help="only units whose key starts with this, such as ebs.")
 @click.pass_obj
 def prices(session: Session, region: str, prefix: str) -> None:

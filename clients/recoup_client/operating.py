@@ -48,9 +48,11 @@ def operator() -> None:
 
 @operator.command("request")
 @click.argument("organization_id")
-@click.option("--as", "role", type=click.Choice(["viewer", "auditor"]), default="viewer", show_default=True)
+@click.option(
+    "--as", "role", type=click.Choice(["viewer", "auditor"]), default="viewer", show_default=True, help="the role there"
+)
 @click.option("--reason", required=True, help="why, for the customer to read: it stands in their log")
-@click.option("--hours", type=click.IntRange(1, 24), default=4, show_default=True)
+@click.option("--hours", type=click.IntRange(1, 24), default=4, show_default=True, help="for how long, once let in")
 @click.pass_obj
 def operator_request(session: Session, organization_id: str, role: str, reason: str, hours: int) -> None:
     """Ask ORGANIZATION_ID, a customer's, for access to it. For members of the platform."""

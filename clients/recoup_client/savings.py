@@ -29,7 +29,7 @@ def bill() -> None:
 @click.argument("connection_id")
 @click.option("--account", required=True, help="the account that the bucket belongs to")
 @click.option("--region", required=True, help="the bucket's region")
-@click.option("--bucket", required=True)
+@click.option("--bucket", required=True, help="the bucket that the export is in")
 @click.option("--prefix", required=True, help="the export's prefix in the bucket")
 @click.pass_obj
 def bill_add(session: Session, connection_id: str, account: str, region: str, bucket: str, prefix: str) -> None:

@@ -39,6 +39,7 @@ _config = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     required=True,
     envvar="RECOUP_BACKUP_CONFIG",
+    show_envvar=True,
     help="the backup's configuration file (docs/BACKUP.md)",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON")
