@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -30,6 +30,7 @@ from services._mesh.telemetry import instrument_engine, sql_span
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+T = TypeVar("T")
 _SCOPE = text("SELECT set_config('app.organization_id', :organization, true)")
 CONNECT_SECONDS = 10.0
 POOL_WAIT_SECONDS = 10.0
@@ -92,9 +93,18 @@ class Database:
         """A transaction without an organization: reference tables, and what a dispatch role sees."""
         return self._transaction("BEGIN")
 
+    async def ask(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        """Read once, with $1, $2… for the values, where neither a transaction nor an organization is needed.
+
+        For what is asked again and again, most often in vain: one round trip, past SQLAlchemy, and no span.
+        """
+        connection, _, found = await self._first(lambda driver: driver.fetch(statement, *values))
+        await connection.close()
+        return found
+
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[AsyncConnection]:
-        connection, driver = await self._begun(begin)
+        connection, driver, _ = await self._first(lambda driver: driver.execute(begin))
         try:
             yield connection
             await driver.execute("COMMIT")
@@ -108,14 +118,15 @@ class Database:
         # Outside of a transaction the pool takes it back without waiting for anything, so nothing can cancel it.
         await connection.close()
 
-    async def _begun(self, begin: str) -> tuple[AsyncConnection, asyncpg.Connection[Any]]:
-        """A connection in a fresh transaction. Those that died in the pool are replaced: nothing was done on them."""
+    async def _first(
+        self, act: Callable[[asyncpg.Connection[Any]], Coroutine[Any, Any, T]]
+    ) -> tuple[AsyncConnection, asyncpg.Connection[Any], T]:
+        """A connection, and what its first statement gave; those that died in the pool before it are replaced."""
         for left in range(self._attempts - 1, -1, -1):
             connection = await self._connected()
             try:
                 driver = await _driver(connection)
-                await driver.execute(begin)
-                return connection, driver
+                return connection, driver, await act(driver)
             except _DEAD as error:
                 await connection.invalidate()
                 await connection.close()

@@ -50,6 +50,7 @@ class Dispatcher:
         self, database: Database, schema: str, clock: Clock, stream: Announcer, metrics: Metrics | None = None
     ) -> None:
         self._database, self._schema, self._clock, self._stream = database, schema, clock, stream
+        self._any = _ANY.format(schema=schema)
         metrics = metrics or Metrics()
         self._announced = metrics.counter("recoup_jobs_announced", "Announcements of jobs.", service=schema)
         self._lapsed = metrics.counter("recoup_job_leases_lapsed", "Leases that ran out.", service=schema)
@@ -99,6 +100,9 @@ class Dispatcher:
 
     async def _take(self) -> list[Any]:
         wall, now = self._clock.wall_now(), self._clock.now()
+        # Most rounds find nothing, and then one read says so.
+        if not (await self._database.ask(self._any, wall, now, wall - REPUBLISH_AFTER))[0][0]:
+            return []
         async with self._database.unscoped() as connection:
             freed = await connection.execute(text(_FREE.format(schema=self._schema)), {"wall": wall})
             self._lapsed.add(freed.rowcount)
@@ -142,6 +146,19 @@ class Dispatcher:
 _FREE = """
 UPDATE {schema}.jobs SET status = 'READY', failures = failures + 1, published_at = NULL
 WHERE status = 'LEASED' AND lease_until < :wall
+"""
+# Whether any lease has lapsed, or any job is due that isn't announced; found as below.
+_ANY = """
+WITH RECURSIVE organizations AS (
+  (SELECT organization_id FROM {schema}.jobs WHERE status = 'READY' ORDER BY organization_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT j.organization_id FROM {schema}.jobs AS j
+          WHERE j.status = 'READY' AND j.organization_id > o.organization_id ORDER BY j.organization_id LIMIT 1)
+  FROM organizations AS o WHERE o.organization_id IS NOT NULL
+)
+SELECT EXISTS (SELECT FROM {schema}.jobs WHERE status = 'LEASED' AND lease_until < $1)
+  OR EXISTS (SELECT FROM organizations AS o JOIN {schema}.jobs AS j ON j.organization_id = o.organization_id
+             WHERE j.status = 'READY' AND j.due_at <= $2 AND (j.published_at IS NULL OR j.published_at < $3))
 """
 # Organizations are found by skipping through the index, not by reading all rows; each one's n-th job comes before
 # anybody's n+1-th. SKIP LOCKED lets several dispatchers work side by side.

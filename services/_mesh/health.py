@@ -9,8 +9,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy import text
-
 from services._mesh.clock import Clock
 from services._mesh.database import Database
 
@@ -61,8 +59,8 @@ class Health:
         if self._database is None:
             return ""
         try:
-            async with asyncio.timeout(_PROBE_SECONDS), self._database.unscoped() as connection:
-                theirs = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+            async with asyncio.timeout(_PROBE_SECONDS):
+                theirs = (await self._database.ask("SELECT clock_timestamp()"))[0][0]
         except Exception as error:  # Whatever it is, the database doesn't answer us.
             return f"PostgreSQL ({type(error.__cause__ or error).__name__})"
         apart = abs((theirs - self._clock.wall_now()).total_seconds())

@@ -14,7 +14,6 @@ from itertools import groupby
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.clock import Clock
@@ -57,7 +56,7 @@ Append = Callable[[Sequence[PendingEvent]], Awaitable[Sequence[int]]]
 # the others.
 _WAITING = """
 SELECT organization_id FROM {schema}.outbox_counters WHERE value > relayed
-ORDER BY organization_id <= :after, organization_id LIMIT :limit
+ORDER BY organization_id <= $1, organization_id LIMIT $2
 """
 # Both are made by `relaying` (schema.py).
 _CLAIM = "SELECT organization, event, number, body FROM {schema}.relay_claim($1, $2)"
@@ -86,7 +85,7 @@ class Relay:
         metrics: Metrics | None = None,
     ) -> None:
         self._database, self._schema, self._append = database, schema, append
-        self._claim, self._mark = (each.format(schema=schema) for each in (_CLAIM, _MARK))
+        self._waiting, self._claim, self._mark = (each.format(schema=schema) for each in (_WAITING, _CLAIM, _MARK))
         self._clock = clock or Clock()
         metrics = metrics or Metrics()
         self._age = metrics.gauge("recoup_outbox_age_seconds", "Age of the oldest unrelayed event.", service=schema)
@@ -128,11 +127,8 @@ class Relay:
 
         Raises the first failure, after all the others had their turn.
         """
-        async with self._database.unscoped() as connection:
-            found = await connection.execute(
-                text(_WAITING.format(schema=self._schema)), {"limit": ORGANIZATIONS_A_ROUND, "after": self._after}
-            )
-            waiting = [row.organization_id for row in found]
+        found = await self._database.ask(self._waiting, self._after, ORGANIZATIONS_A_ROUND)
+        waiting = [row["organization_id"] for row in found]
         self._behind.set(len(waiting))
         if not waiting:
             self._age.set(0)
