@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -28,6 +27,7 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
 
     def __init__(self, authority: Authority, store: Store, clock: Clock, pages: PageTokens) -> None:
         self._authority, self._store, self._clock, self._pages = authority, store, clock, pages
+        self._beats = feed.Beats(store, clock, _BEAT_SECONDS)
 
     async def IssuePassport(self, request: pb.IssuePassportRequest, context: Context) -> pb.IssuePassportResponse:
         organization_id = UUID(request.organization_id) if request.organization_id else None
@@ -55,15 +55,17 @@ class IdentityRpc(identity_service_pb2_grpc.IdentityServiceServicer):
         self, request: pb.WatchRevocationsRequest, context: Context
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
         after = request.after_seq
+        piece = await feed.read_revocations(self._store, after, self._clock.wall_now())
         while True:
-            piece = await feed.read_revocations(self._store, after, self._clock.wall_now())
             after = piece.entries[-1].seq if piece.entries else after
             yield pb.WatchRevocationsResponse(
                 revocations=[wire.revocation(row, knows_resealed=request.knows_resealed) for row in piece.entries],
                 latest_seq=piece.latest_seq,
             )
             if len(piece.entries) < feed.FEED_BATCH:
-                await asyncio.sleep(_BEAT_SECONDS)
+                piece = await self._beats.after(after)
+            else:
+                piece = await feed.read_revocations(self._store, after, self._clock.wall_now())
 
     async def CheckOrganization(
         self, request: pb.CheckOrganizationRequest, context: Context
