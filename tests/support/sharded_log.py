@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -103,6 +106,10 @@ class ShardedLog:
         await role.close()
 
 
+# By their number of shards; nobody changes them.
+_grown: dict[int, ShardedLog] = {}
+
+
 def _checker(log: ShardedLog, role: object, opening: Opener) -> Checker:
     async def no_rest(seconds: float) -> None:
         assert seconds > 0
@@ -113,7 +120,25 @@ def _checker(log: ShardedLog, role: object, opening: Opener) -> Checker:
 
 @asynccontextmanager
 async def sharded_log(folder: Path, shards: int) -> AsyncIterator[ShardedLog]:
-    """A log of so many shards: the second is the next year's, the third a recovery's. Without any it is empty."""
+    """A log of so many shards: the second is the next year's, the third a recovery's. Without any it is empty.
+
+    Each kind is grown once in a test process; a test has a copy of it.
+    """
+    if shards not in _grown:
+        kept = Path(tempfile.mkdtemp(prefix="recoup-log-"))
+        atexit.register(shutil.rmtree, kept, ignore_errors=True)
+        _grown[shards] = await _grow(kept, shards)
+    grown = _grown[shards]
+    made = replace(grown, database=await grown.backup(), folder=folder, clock=MovableClock())
+    made.clock.ahead = grown.clock.ahead
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(grown.folder, folder, dirs_exist_ok=True)
+    support._keys[made.database.name] = await copied(await support.keys_of(grown.database), only="subjects")
+    yield made
+    await drop(made.database)
+
+
+async def _grow(folder: Path, shards: int) -> ShardedLog:
     made = ShardedLog(await new_database(("audit",)), folder, MovableClock(), shards)
     if shards:
         await made.grow()
@@ -126,8 +151,7 @@ async def sharded_log(folder: Path, shards: int) -> AsyncIterator[ShardedLog]:
         await made.put_back(backup, counters)
         assert await made.recover() == 2
         await made.grow()
-    yield made
-    await drop(made.database)
+    return made
 
 
 __all__ = ["ROOT", "YEAR", "ShardedLog", "sharded_log"]

@@ -28,7 +28,7 @@ from tests.support.mesh import TestMesh, close_people
 # A day from which the month closes within the story: provisional receipts are superseded by final ones.
 DAY0 = date(2026, 11, 10)
 # The receipts of thirty days come after it, those of seven and fourteen days before.
-WITNESS_DIES = 30
+WITNESS_DIES = 31
 
 
 @dataclass
@@ -85,11 +85,11 @@ async def _tell(mesh: LocalMesh) -> Told:
 class _WithoutWitness(Teller):
     """Tells of a day on which the witness dies."""
 
-    async def live_through(self, day: int) -> None:
+    async def live_through(self, day: int, *, billed: bool = True) -> None:
         """One day."""
         if day == WITNESS_DIES:
             self.mesh.kill("audit-witness")
-        await super().live_through(day)
+        await super().live_through(day, billed=billed)
 
 
 async def _look(teller: Teller, meanwhile: Meanwhile) -> None:

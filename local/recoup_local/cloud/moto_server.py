@@ -13,8 +13,8 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from recoup_local.cloud.lifeline import exit_with_parent
@@ -60,8 +60,8 @@ def _follow_in_s3(clock: SimClock) -> None:
     setattr(bucket, "__init__", init)  # noqa: B010 - a plain assignment is a mypy error on a class
 
 
-def _patch(module: ModuleType, name: str, value: object) -> None:
-    setattr(module, name, value)
+def _patch(target: object, name: str, value: object) -> None:
+    setattr(target, name, value)
 
 
 def serve(port: int, clock: SimClock) -> None:
@@ -76,6 +76,8 @@ def serve(port: int, clock: SimClock) -> None:
     follow_clock(clock)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = DomainDispatcherApplication(create_backend_app)
+    # For each request moto lists its own folder and tries each service's patterns: a fifth of all its work.
+    _patch(application, "get_backend_for_host", lru_cache(maxsize=1024)(application.get_backend_for_host))
     server = make_server("127.0.0.1", port, application, threaded=True, request_handler=MotoRequestHandler)
     os.environ["MOTO_PORT"] = str(server.server_port)
     for number in (signal.SIGTERM, signal.SIGINT):

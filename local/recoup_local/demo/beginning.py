@@ -17,6 +17,7 @@ from recoup_local.demo.teller import StoryBroken, Teller
 
 FIRST_DAY = -35
 SCAN_DAYS = (-35, -28, -21, -14, -11, -8, -4, 0)
+BILL_DAYS = frozenset(range(0, FIRST_DAY, -7))
 _OVER = {"SCAN_STATE_COMPLETE", "SCAN_STATE_PARTIAL", "SCAN_STATE_FAILED"}
 
 
@@ -100,15 +101,20 @@ async def wait_for_the_bill(teller: Teller) -> None:
         prefix="billing/focus-daily",
     )
     teller.story.facts["bill_source"] = made["billSource"]["billSourceId"]
-    teller.say(f"  the bill: s3://{bill_bucket_name()}/billing/focus-daily, fetched every day from now on")
+    teller.say(f"  the bill: s3://{bill_bucket_name()}/billing/focus-daily, looked at every day from now on")
 
 
 async def live(teller: Teller) -> None:
-    """Five weeks: a bill every day, a scan every few."""
+    """Five weeks with a bill each, and a scan every few days.
+
+    Days on which nothing happens are passed over; after each change there is one on which the provider sees it.
+    """
     finops, found = teller.person("acme", "FinOps"), []
+    changes = set(teller.estate.plan.days())
+    lived = {*BILL_DAYS, *SCAN_DAYS, *changes, *(day + 1 for day in changes)}
     for day in range(FIRST_DAY, 1):
-        if day > FIRST_DAY:  # The first one has begun already; time must not go back for work that is planned.
-            await teller.live_through(day)
+        if day > FIRST_DAY and day in lived:  # The first has begun already, and time must not go back for planned work.
+            await teller.live_through(day, billed=day in BILL_DAYS)
         if day in SCAN_DAYS:
             teller.say(f"\n[bold]Day {day}[/]: scan")
             found.append(await _scan(teller, finops, day))
@@ -160,7 +166,7 @@ async def _tell_bills(teller: Teller) -> None:
     batches = [batch for each in found for batch in each["batches"]]
     newest = max(batches, key=lambda batch: (batch["billingPeriod"], int(batch["rows"])))
     teller.say(
-        f"\n[bold]{len(batches)} bills fetched[/] in {len(found)} days, the newest with {newest['rows']} rows, "
+        f"\n[bold]{len(batches)} bills fetched[/] in {len(found)} looks, the newest with {newest['rows']} rows, "
         f"complete through {newest['completeThrough']}"
     )
     teller.story.facts["bills"] = {"imports": len(found), "batches": len(batches), "newest": newest}

@@ -116,13 +116,14 @@ class Teller:
                 steps += await asyncio.to_thread(self.estate.seed_day, each)
         return steps
 
-    async def live_through(self, day: int) -> None:
+    async def live_through(self, day: int, *, billed: bool = True) -> None:
         """One day: the provider's bill in the early morning, what changes in the estate, then work.
 
-        Returns once the day's bill was fetched, by itself, from its row.
+        Returns once the day's bill was fetched, by itself, from its row. Where the day isn't `billed`, the provider
+        only looks at what there is: what it bills of that day stands in the next bill.
         """
         self.go_to(day, BILL_MINUTES)
-        await asyncio.to_thread(self.bills.run_day)
+        await asyncio.to_thread(self.bills.run_day if billed else self.bills.observe)
         await self.seed_through(day)
         self.work_hours(day)
         await self.until(self._bill_fetched, f"the import of day {day}")

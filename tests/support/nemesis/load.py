@@ -25,7 +25,7 @@ from tests.support.log import event
 from tests.support.nemesis.history import Acknowledged, Answered, Committed, History
 
 CALL_SECONDS = 5.0
-PAUSE_SECONDS = 0.03
+PAUSE_SECONDS = 0.1
 # What a call fails with while its other side is away; anything else is a fault that the test must show.
 _AWAY = (OSError, TimeoutError, grpc.aio.AioRpcError, httpx.HTTPError, asyncpg.PostgresError, asyncpg.InterfaceError)
 

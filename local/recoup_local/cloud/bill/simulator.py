@@ -75,6 +75,8 @@ class BillSimulator:
         self._options = options
         self._days = state_dir / "bill-days"
         self._days.mkdir(parents=True, exist_ok=True)
+        self._closed = state_dir / "bill-closed"
+        self._closed.mkdir(exist_ok=True)
         state = state_dir / "bill-meter.json"
         self._observer = Observer(clients, options.accounts, options.regions, state, changes)
         self._s3: Any = clients.client("s3", PAYER_ACCOUNT)
@@ -105,14 +107,25 @@ class BillSimulator:
             self.observe()
         if day < self._first_day():
             raise NotYetBilledError(f"the meter has been running since {self._first_day()}")
-        written: list[WrittenBill] = []
-        first_of_month = focus.month_start(day)
-        before = first_of_month - timedelta(days=1)
-        # `day` is day d at d + lag: the month before is published again until it closes, then once, final.
-        if before >= self._first_day() and (day - first_of_month).days < self._options.close_after_days:
-            closed = (day - first_of_month).days == self._options.close_after_days - 1
-            written.append(self._publish(before, closed=closed))
+        written = [self._publish_before(month, day) for month in self._open_months(day)]
         written.append(self._publish(day, closed=False))
+        return written
+
+    def _open_months(self, day: date) -> list[date]:
+        """The last days of the months before a day's that aren't final yet, however long ago that was looked at."""
+        found: list[date] = []
+        last = focus.month_start(day) - timedelta(days=1)
+        while last >= self._first_day() and not (self._closed / f"{last:%Y-%m}").exists():
+            found.insert(0, last)
+            last = focus.month_start(last) - timedelta(days=1)
+        return found
+
+    def _publish_before(self, last: date, day: date) -> WrittenBill:
+        """Publish an earlier month again: `day` is day d at d + lag, and so many days after its end it is final."""
+        closed = (day - last).days >= self._options.close_after_days
+        written = self._publish(last, closed=closed)
+        if closed:
+            (self._closed / f"{last:%Y-%m}").touch()
         return written
 
     def _first_day(self) -> date:
