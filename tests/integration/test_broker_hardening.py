@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -40,20 +38,23 @@ except PermissionError:
 """
 
 
-def without_ptrace() -> None:
-    """What every process but root's has: no right to look into others'. Core dumps are as large as they may be."""
-    ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_SYS_PTRACE, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+# What every process but root's has: no right to look into others'. Core dumps are as large as they may be. Then it is
+# the command itself: in a fork of a process with gRPC threads, gRPC's own words may come first.
+BOUND = f"""
+import ctypes, os, resource, sys
+ctypes.CDLL(None).prctl({_PR_CAPBSET_DROP}, {_CAP_SYS_PTRACE}, 0, 0, 0)
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 @contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has said its first word."""
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-c", BOUND, *command],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=without_ptrace,
         text=True,
     )
     try:
@@ -68,9 +69,8 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 def look_into(pid: int) -> str:
     """What somebody of the same user finds."""
     done = subprocess.run(
-        [sys.executable, "-c", LOOKER, str(pid)],
+        [sys.executable, "-c", BOUND, "-c", LOOKER, str(pid)],
         capture_output=True,
-        preexec_fn=without_ptrace,
         text=True,
         timeout=_PATIENCE_SECONDS,
     )

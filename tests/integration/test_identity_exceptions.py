@@ -256,6 +256,6 @@ async def test_a_failing_item_holds_up_no_other_and_two_tasks_do_it_once(office:
     another = FallingDue(office._dispatcher, office.made.store, office.made.clock)
     done = await asyncio.gather(office.task.round(), another.round())
     assert sum(done) == 2
-    said = office.metrics.render()
-    assert "recoup_identity_due_failures 1" in said
-    assert "recoup_identity_due_late 1" in said
+    assert "recoup_identity_due_failures 1" in office.metrics.render()
+    assert await office.task.round() == 0  # What is late was counted while the other task was still at it, perhaps.
+    assert "recoup_identity_due_late 1" in office.metrics.render()
