@@ -44,6 +44,7 @@ VERSION, _FIRST = 2, 1
 MAX_PLAINTEXT, MAX_REFERENCE, MAX_WRAPPED = 8192, 512, 1024
 _SERVICES = {service.value: service for service in KeyService}
 _IKM_LENGTH, _COMMITMENT_LENGTH, _NONCE_LENGTH, _TAG_LENGTH = 32, 32, 12, 16
+_SHA256 = hashes.SHA256()
 
 
 class Envelope(NamedTuple):
@@ -167,7 +168,7 @@ def _joined(head: bytes, wrapped: bytes, rest: bytes) -> bytes:
 
 def _derive(material: bytes, canonical: bytes) -> bytes:
     length = _IKM_LENGTH + _COMMITMENT_LENGTH
-    return HKDF(hashes.SHA256(), length, salt=None, info=canonical).derive(material)
+    return HKDF(_SHA256, length, salt=None, info=canonical).derive(material)
 
 
 def _broken() -> EnvelopeBroken:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+import orjson
+
 from services._mesh.errors import Problem, Reason, Unavailable, WrongState
 
 _PURPOSE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
@@ -71,11 +73,16 @@ class SecretContext:
             raise ValueError(f'a purpose has at most {_MAX_PURPOSE} characters, like "aws.base_key"')
 
     def canonical(self, version: int) -> bytes:
-        """The context as RFC 8785 JSON, for a version of the envelope. No value in it needs an escape."""
-        return (
-            f'{{"credential_id":"{self.credential_id}","organization_id":"{self.organization_id}",'
-            f'"purpose":"{self.purpose}","v":{version}}}'
-        ).encode()
+        """The context as RFC 8785 JSON, for a version of the envelope. No value in it needs an escape, and the keys are
+        in their order; the driver's own kind of UUID is written by `str`.
+        """
+        given = {
+            "credential_id": self.credential_id,
+            "organization_id": self.organization_id,
+            "purpose": self.purpose,
+            "v": version,
+        }
+        return orjson.dumps(given, default=str)
 
 
 class Binding(NamedTuple):
