@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
+from weakref import WeakSet
 
 from services._mesh.envelope import Envelope, derive_keys, open_with, parse
 from services._mesh.errors import Problem
@@ -17,13 +18,16 @@ from services._mesh.revocations import Revocation, RevocationKind
 from services.broker.model.key_cache import KeyCache, KeyName
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Unwrapping:
-    """A call of the key service that is under way: others who need the same key wait for it."""
+    """A call of the key service that is under way: others who need the same key wait for it. After a purge that is
+    about it, it gives its key to those who wait, and the cache keeps none of it.
+    """
 
+    name: KeyName
     task: asyncio.Task[bytes]
     began_at: float
-    purges: int
+    is_purged: bool = False
 
 
 def _nothing(_organization_id: UUID, _reason: str) -> None:
@@ -40,6 +44,8 @@ class Opener:
         self._kms, self._cache = kms, cache
         self.on_failure: Callable[[UUID, str], None] = _nothing
         self._under_way: dict[KeyName, Unwrapping] = {}
+        # Those too that are done, as long as somebody has yet to take their key.
+        self._unwrappings: WeakSet[Unwrapping] = WeakSet()
 
     async def open(self, sealed: bytes, context: SecretContext) -> bytearray:
         """The plaintext, for the caller to overwrite. Raises EnvelopeBroken, Problem (KMS_UNAVAILABLE,
@@ -65,29 +71,36 @@ class Opener:
         # Not cancelled with one of those who wait for it.
         keys = await asyncio.shield(unwrapping.task)
         opened = bytearray(open_with(parts, canonical, keys))
-        self._cache.put(name, keys, unwrapping.began_at, unwrapping.purges)
+        if not unwrapping.is_purged:
+            self._cache.put(name, keys, unwrapping.began_at)
         return opened
 
     def revoked(self, entry: Revocation) -> None:
         """Forget the keys of what the feed says is revoked, or sealed anew."""
         try:
             if entry.kind in (RevocationKind.CREDENTIAL, RevocationKind.RESEALED):
-                self._cache.purge(credential_id=UUID(entry.key))
+                self._purge(credential_id=UUID(entry.key))
             elif entry.kind is RevocationKind.ORGANIZATION:
-                self._cache.purge(organization_id=UUID(entry.key))
+                self._purge(organization_id=UUID(entry.key))
         except ValueError:  # Whatever it is about, no key is older than it then.
-            self._cache.purge()
+            self._purge()
 
     def close(self) -> None:
         """Wipe all keys."""
-        self._cache.purge()
+        self._purge()
+
+    def _purge(self, organization_id: UUID | None = None, credential_id: UUID | None = None) -> None:
+        self._cache.purge(organization_id=organization_id, credential_id=credential_id)
+        for each in self._unwrappings:
+            each.is_purged |= each.name.is_of(organization_id, credential_id)
 
     def _unwrapping(self, name: KeyName, parts: Envelope, context: SecretContext, canonical: bytes) -> Unwrapping:
         found = self._under_way.get(name)
-        if found is not None and found.purges == self._cache.purges:
+        if found is not None and not found.is_purged:
             return found
         task = asyncio.create_task(derive_keys(parts, context, canonical, self._kms))
-        made = self._under_way[name] = Unwrapping(task, self._cache.now(), self._cache.purges)
+        made = self._under_way[name] = Unwrapping(name, task, self._cache.now())
+        self._unwrappings.add(made)
         task.add_done_callback(lambda _: self._done(name, made))
         return made
 

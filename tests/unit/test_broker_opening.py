@@ -36,7 +36,7 @@ def name(organization: int = 1, credential: int = 2, version: bytes = b"1") -> K
 
 def test_a_key_is_kept_for_five_minutes_at_most(time: Time) -> None:
     cache = KeyCache(time)
-    cache.put(name(), b"k" * 64, time.now, cache.purges)
+    cache.put(name(), b"k" * 64, time.now)
     time.now += KEEP_SECONDS - 1
     kept = cache.get(name())
     assert kept == b"k" * 64
@@ -48,31 +48,30 @@ def test_a_key_is_kept_for_five_minutes_at_most(time: Time) -> None:
 
 def test_the_age_counts_from_when_the_key_service_was_asked(time: Time) -> None:
     cache = KeyCache(time)
-    cache.put(name(), b"k" * 64, time.now - KEEP_SECONDS, cache.purges)
+    cache.put(name(), b"k" * 64, time.now - KEEP_SECONDS)
     assert cache.get(name()) is None
 
 
 def test_it_is_bounded_and_drops_what_came_first(time: Time) -> None:
     cache = KeyCache(time, size=3)
     for number in range(5):
-        cache.put(name(credential=number), bytes([number]) * 64, time.now, cache.purges)
+        cache.put(name(credential=number), bytes([number]) * 64, time.now)
     assert len(cache) == 3
     assert [number for number in range(5) if cache.get(name(credential=number))] == [2, 3, 4]
 
 
-def test_a_purge_takes_what_it_is_about_and_what_is_being_fetched(time: Time) -> None:
+def test_a_purge_takes_what_it_is_about_and_no_more(time: Time) -> None:
     cache = KeyCache(time)
     for organization in (1, 9):
         for credential in (2, 3):
-            cache.put(name(organization, credential), b"k" * 64, time.now, cache.purges)
-    before = cache.purges
+            cache.put(name(organization, credential), b"k" * 64, time.now)
     cache.purge(credential_id=UUID(int=2))
     assert [bool(cache.get(name(*each))) for each in ((1, 2), (1, 3), (9, 2), (9, 3))] == [False, True, False, True]
     cache.purge(organization_id=UUID(int=9))
     assert cache.get(name(9, 3)) is None
     assert cache.get(name(1, 3))
-    cache.put(name(), b"k" * 64, time.now, before)
-    assert cache.get(name()) is None
+    cache.purge()
+    assert not len(cache)
 
 
 class Counting(CarelessKms):
@@ -152,7 +151,32 @@ async def test_the_feed_purges(opener: Opener, kms: Counting, kind: RevocationKi
     assert kms.unwraps == 2
 
 
-async def test_what_was_asked_for_before_a_purge_is_not_kept(opener: Opener, kms: Counting) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key", "is_kept"),
+    [
+        (RevocationKind.CREDENTIAL, context().credential_id, False),
+        (RevocationKind.RESEALED, context().credential_id, False),
+        (RevocationKind.ORGANIZATION, context().organization_id, False),
+        (RevocationKind.CREDENTIAL, "no uuid", False),
+        (RevocationKind.CREDENTIAL, UUID(int=9), True),
+        (RevocationKind.ORGANIZATION, UUID(int=9), True),
+    ],
+)
+async def test_what_was_asked_for_before_a_purge_is_kept_only_if_it_was_about_something_else(
+    opener: Opener, kms: Counting, kind: RevocationKind, key: object, is_kept: bool
+) -> None:
+    envelope = await seal(b"secret", context(), KEK, kms)
+    kms.gate.clear()
+    early = asyncio.create_task(opener.open(envelope, context()))
+    await asyncio.sleep(0)
+    opener.revoked(Revocation(1, kind, str(key), 0.0))
+    kms.gate.set()
+    assert await early == b"secret"
+    assert await opener.open(envelope, context()) == b"secret"
+    assert kms.unwraps == (1 if is_kept else 2)
+
+
+async def test_who_asks_after_a_purge_waits_for_no_key_from_before(opener: Opener, kms: Counting) -> None:
     envelope = await seal(b"secret", context(), KEK, kms)
     kms.gate.clear()
     early = asyncio.create_task(opener.open(envelope, context()))
@@ -162,6 +186,20 @@ async def test_what_was_asked_for_before_a_purge_is_not_kept(opener: Opener, kms
     await asyncio.sleep(0)
     kms.gate.set()
     assert await asyncio.gather(early, late) == [b"secret", b"secret"]
+    assert kms.unwraps == 2
+
+
+async def test_a_purge_between_the_key_services_answer_and_the_cache_holds(opener: Opener, kms: Counting) -> None:
+    envelope = await seal(b"secret", context(), KEK, kms)
+    kms.gate.clear()
+    early = asyncio.create_task(opener.open(envelope, context()))
+    await asyncio.sleep(0)
+    (unwrapping,) = opener._unwrappings
+    revoked = Revocation(1, RevocationKind.CREDENTIAL, str(context().credential_id), 0.0)
+    unwrapping.task.add_done_callback(lambda _: opener.revoked(revoked))
+    kms.gate.set()
+    assert await early == b"secret"
+    await opener.open(envelope, context())
     assert kms.unwraps == 2
 
 

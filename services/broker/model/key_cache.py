@@ -26,6 +26,10 @@ class KeyName(NamedTuple):
     purpose: str
     version: bytes
 
+    def is_of(self, organization_id: UUID | None, credential_id: UUID | None) -> bool:
+        """Whether it is one of an organization's, or of a credential's; of neither, every one is."""
+        return organization_id in (None, self.organization_id) and credential_id in (None, self.credential_id)
+
 
 class KeyCache:
     """Derived keys by name. `now` is seconds that only rise: a clock that is set back makes no key older."""
@@ -33,7 +37,6 @@ class KeyCache:
     def __init__(self, now: Callable[[], float], keep_seconds: float = KEEP_SECONDS, size: int = MAX_KEYS) -> None:
         self.now, self._keep, self._size = now, keep_seconds, size
         self._kept: OrderedDict[KeyName, tuple[float, bytearray]] = OrderedDict()
-        self.purges = 0
 
     def get(self, name: KeyName) -> bytearray | None:
         """The key, unless it is too old. Not to be kept by the caller: it may be wiped at the next await."""
@@ -45,13 +48,8 @@ class KeyCache:
             return None
         return found[1]
 
-    def put(self, name: KeyName, keys: bytes, asked_at: float, purges: int) -> None:
-        """Keep a key whose unwrapping began at `asked_at`, when so many purges had been done.
-
-        After a purge in the meantime it isn't kept: it may be one of those that the purge was about.
-        """
-        if purges != self.purges:
-            return
+    def put(self, name: KeyName, keys: bytes, asked_at: float) -> None:
+        """Keep a key whose unwrapping began at `asked_at`."""
         self._drop(name)
         self._kept[name] = (asked_at, bytearray(keys))
         while len(self._kept) > self._size:
@@ -59,9 +57,8 @@ class KeyCache:
 
     def purge(self, *, organization_id: UUID | None = None, credential_id: UUID | None = None) -> None:
         """Drop the keys of an organization, or of a credential; of neither, all."""
-        self.purges += 1
         for name in list(self._kept):
-            if organization_id in (None, name.organization_id) and credential_id in (None, name.credential_id):
+            if name.is_of(organization_id, credential_id):
                 self._drop(name)
 
     def _drop(self, name: KeyName) -> None:
