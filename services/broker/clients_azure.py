@@ -65,7 +65,7 @@ class Entra:
             elif secret := key.secret.get("client_secret", ""):
                 made = ClientSecretCredential(tenant, client, secret, **more)
             else:
-                shown = own_assertion(self._issuer, subject, AZURE_AUDIENCE)
+                shown = own_assertion(self._issuer, subject, AZURE_AUDIENCE, key.public.get("issuer", ""))
                 made = ClientAssertionCredential(tenant, client, lambda: shown, **more)
             with made:
                 found = made.get_token(f"{self._settings.management}/.default")

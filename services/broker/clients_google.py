@@ -76,7 +76,7 @@ class GoogleTokens:
         from google.auth import identity_pool
 
         audience = f"//iam.googleapis.com/{key.public['workload_identity_provider']}"
-        shown = own_assertion(self._issuer, subject, audience)
+        shown = own_assertion(self._issuer, subject, audience, key.public.get("issuer", ""))
 
         class Supplier(identity_pool.SubjectTokenSupplier):
             def get_subject_token(self, context: Any, request: Any) -> str:

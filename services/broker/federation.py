@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -27,12 +28,14 @@ _ALGORITHM, _LEAST_BITS = "RS256", 2048
 # Azure and Google take an assertion once it is there; nobody needs it longer.
 _SECONDS = 300
 
+log = logging.getLogger(__name__)
+
 
 class Issuer:
     """Signs assertions. The key is read once: the broker is restarted for another one."""
 
     def __init__(self, issuer: str, key: RSAKey) -> None:
-        self._issuer, self._key, self._kid = issuer, key, key.thumbprint()
+        self.url, self._key, self._kid = issuer, key, key.thumbprint()
 
     @classmethod
     def load(cls, issuer: str, path: Path) -> Issuer:
@@ -43,19 +46,23 @@ class Issuer:
         """That we are `subject`, to `audience` alone, for five minutes (RFC 7523)."""
         now = int(time.time())
         claims = {
-            "iss": self._issuer, "sub": subject, "aud": audience, "iat": now, "nbf": now, "exp": now + _SECONDS,
+            "iss": self.url, "sub": subject, "aud": audience, "iat": now, "nbf": now, "exp": now + _SECONDS,
             "jti": str(uuid4()),
         }  # fmt: skip
         header = {"alg": _ALGORITHM, "typ": "JWT", "kid": self._kid}
         return jwt.encode(header, claims, self._key, algorithms=[_ALGORITHM])
 
 
-def own_assertion(issuer: Issuer | None, subject: str, audience: str) -> str:
+def own_assertion(issuer: Issuer | None, subject: str, audience: str, named: str) -> str:
     """Who a connection without a secret is: `subject` comes from the grant, never from what was sealed, so that nobody
-    is another tenant's. Raises AssumeFailed where we're no issuer.
+    is another tenant's. `named` is the issuer that the customer was told to trust. Raises AssumeFailed where we're
+    none, or another one: the trust that the customer has made then isn't in us, and may be in somebody else.
     """
     if issuer is None:
         raise AssumeFailed(Failure.DENIED, "NoIssuer")
+    if named != issuer.url:
+        log.error("federation_issuer under [scanner] is %s, and issuer under [federation] is %s", named, issuer.url)
+        raise AssumeFailed(Failure.DENIED, "OtherIssuer")
     return issuer.assertion(subject, audience)
 
 

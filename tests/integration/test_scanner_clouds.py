@@ -331,6 +331,32 @@ async def test_azure_trusts_the_brokers_assertion_for_one_connection(office: Off
     assert [limits[each.credential_id] for each in (made, sealed)] == refusals
 
 
+async def test_azure_isnt_accepted_where_it_trusts_any_subject_of_ours(office: Office, azure: FakeAzure) -> None:
+    office.rules = KeyRules(issuer=ISSUER)
+    made = await office.make(on_azure(PROD, client_secret=""))
+    azure.trusts = "*"
+    found = await office.verify(made)
+    assert found.state is ConnectionState.FAILED
+    assert "(AnySubject): the trust is in every subject of our issuer" in found.problem
+    azure.trusts = str(made.credential_id)
+    assert (await office.verify(made)).state is ConnectionState.ACTIVE
+
+
+@pytest.mark.parametrize("cloud", ["azure", "google"])
+async def test_who_was_told_to_trust_another_issuer_than_the_broker_is_refused(
+    office: Office, azure: FakeAzure, google: FakeGoogle, cloud: str
+) -> None:
+    office.rules = KeyRules(issuer="https://elsewhere.example.com/federation")
+    identity = Identity({"service_account": EMAIL, "workload_identity_provider": POOL})
+    on_google = NewConnection("acme", "", "", (Account("acme-prod", "", ""),), (), Provider.GCP, identity)
+    made = await office.make(on_azure(PROD, client_secret="") if cloud == "azure" else on_google)
+    azure.trusts = google.trusts = str(made.credential_id)  # In the broker's issuer: only the names differ.
+    found = await office.verify(made)
+    assert found.state is ConnectionState.FAILED
+    assert "(OtherIssuer): this installation isn't the issuer that you were told to trust" in found.problem
+    assert "federation_issuer the broker's [federation] issuer" in found.problem
+
+
 async def test_google_trusts_the_brokers_assertion_for_one_connection(office: Office, google: FakeGoogle) -> None:
     office.rules = KeyRules(issuer=ISSUER)
     identity = Identity({"service_account": EMAIL, "workload_identity_provider": POOL})

@@ -95,6 +95,8 @@ _FIXES: Mapping[str, str] = {
     "AADSTS700213": "no federated credential of the application names our subject: correct it",
     "AnySubject": "the trust is in every subject of our issuer, so in other customers' connections: name ours alone",
     "NoIssuer": "this installation has no issuer any more: give a secret",
+    "OtherIssuer": "this installation isn't the issuer that you were told to trust: take that trust away, and have its "
+    "operator make the scanner's federation_issuer the broker's [federation] issuer",
     "sts_invalid_target": "gcp.workload_identity_provider is no provider: correct it",
     "sts_invalid_grant": "the workload identity provider doesn't accept our issuer, audience or subject: correct it",
     "impersonation_refused": "gcp.service_account may not be acted as: let our subject have "
