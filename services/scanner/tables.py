@@ -90,6 +90,7 @@ rotation_rules = Table(
     Column("remind_after_days", Integer, nullable=False),
     Column("rotate_within_days", Integer, nullable=False),
     Column("enforced_from", _Moment),
+    Column("limits", JSONB, nullable=False),
     Column("changed_at", _Moment, nullable=False),
 )
 

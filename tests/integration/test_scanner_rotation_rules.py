@@ -188,7 +188,16 @@ async def test_a_tighter_limit_leaves_a_week_and_who_says_nothing_is_never_refus
         with pytest.raises(Invalid) as refused:
             await say(parts, remind, within)
         assert "remind_after_days: must be from 1 to less than rotate_within_days" in refused.value.message
-    assert (await say(parts, 0, 0))[0] == RotationRules(0, 0, None)
+    # Switched off, nothing is refused; switched on again, it gives no more time.
+    off = (await say(parts, 0, 0))[0]
+    assert (off.rotate_within_days, off.enforced_from, off.refused_from(LIMIT)) == (0, None, None)
+    with entered(context(ACME)):
+        async with parts.api.begin() as work:
+            await rotation_rules.require_young(work, made)
+    assert (await say(parts, 30, 100))[0].enforced_from == rules.enforced_from
+    with entered(context(ACME)), pytest.raises(WrongState):
+        async with parts.api.begin() as work:
+            await rotation_rules.require_young(work, made)
 
 
 def test_a_limit_is_part_of_the_signed_grant() -> None:

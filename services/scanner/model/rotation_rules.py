@@ -6,13 +6,15 @@ Where the broker assumes the roles as itself, there is no secret that gets old, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 # Who says nothing is reminded and never refused, so that an upgrade stops no connection.
 REMIND_AFTER_DAYS = 90
 # A limit that becomes tighter holds for older credentials only after this, so that nobody stops their own work with it.
 GRACE = timedelta(days=7)
+# Limits that are remembered beside the one in force. Who changes it more often within a week only gets a week again.
+_MOST_LIMITS = 50
 
 
 class RulesInvalid(ValueError):
@@ -24,21 +26,56 @@ class RulesInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit that an organization had before: nothing was refused by it before `enforced_from`. It was given up for a
+    looser one at `eased_at`; None where a tighter one took its place, so that it holds as before.
+    """
+
+    days: int
+    enforced_from: datetime | None
+    eased_at: datetime | None = None
+
+    def refused_from(self, given_at: datetime) -> datetime:
+        """From when on it refuses a credential that was given at a moment."""
+        limit = given_at + timedelta(days=self.days)
+        return max(limit, self.enforced_from) if self.enforced_from else limit
+
+
+@dataclass(frozen=True, slots=True)
 class RotationRules:
-    """Days since a credential was given; 0 is never. Before `enforced_from` nothing is refused."""
+    """Days since a credential was given; 0 is never. Before `enforced_from` the limit refuses nothing that those before
+    it (`limits`) didn't.
+    """
 
     remind_after_days: int = REMIND_AFTER_DAYS
     rotate_within_days: int = 0
     enforced_from: datetime | None = None
+    limits: tuple[Limit, ...] = field(default=())
 
     def changed(self, remind_after_days: int, rotate_within_days: int, now: datetime) -> RotationRules:
-        """Other rules in the place of these. Raises RulesInvalid."""
+        """Other rules in the place of these. Raises RulesInvalid.
+
+        A week is left only to what no limit of the last week would have refused: neither a limit that is switched off
+        and on again nor one that is tightened day by day puts anything off.
+        """
         if rotate_within_days and not 0 < remind_after_days < rotate_within_days:
             rule = "must be from 1 to less than rotate_within_days, so that somebody is told in time"
             raise RulesInvalid("remind_after_days", rule)
-        is_tighter = rotate_within_days and not 0 < self.rotate_within_days <= rotate_within_days
-        enforced_from = now + GRACE if is_tighter else self.enforced_from
-        return RotationRules(remind_after_days, rotate_within_days, enforced_from if rotate_within_days else None)
+        before = [limit for limit in self._all(now) if limit.eased_at is None or now < limit.eased_at + GRACE]
+        if not rotate_within_days:
+            eased = tuple(_eased(limit, now) for limit in before)
+            return RotationRules(remind_after_days, 0, None, eased[:_MOST_LIMITS])
+        # Who is older than the new limit is older than a tighter one, too, and has had that one's week.
+        known = [limit.enforced_from for limit in before if limit.days <= rotate_within_days]
+        enforced_from: datetime | None = now + GRACE
+        if known:
+            enforced_from = None if None in known else min(moment for moment in known if moment)
+        kept = [
+            replace(limit, eased_at=None) if limit.days > rotate_within_days else _eased(limit, now)
+            for limit in before
+            if limit.days != rotate_within_days
+        ]
+        return RotationRules(remind_after_days, rotate_within_days, enforced_from, tuple(kept[:_MOST_LIMITS]))
 
     def remind_at(self, given_at: datetime) -> datetime | None:
         """When somebody is reminded of a credential that was given at a moment."""
@@ -48,8 +85,22 @@ class RotationRules:
         """From when on the broker refuses a credential that was given at a moment."""
         if not self.rotate_within_days:
             return None
-        limit = given_at + timedelta(days=self.rotate_within_days)
-        return max(limit, self.enforced_from) if self.enforced_from else limit
+        held = (each for each in self.limits if each.eased_at is None and each.days > self.rotate_within_days)
+        return min(limit.refused_from(given_at) for limit in (self._limit(), *held))
+
+    def _limit(self) -> Limit:
+        return Limit(self.rotate_within_days, self.enforced_from)
+
+    def _all(self, now: datetime) -> list[Limit]:
+        """The limit and those before it; not those that it makes superfluous, being enforced by now."""
+        if not self.rotate_within_days:
+            return [*self.limits]
+        is_enforced = self.enforced_from is None or self.enforced_from <= now
+        return [self._limit(), *(x for x in self.limits if not (is_enforced and x.days > self.rotate_within_days))]
+
+
+def _eased(limit: Limit, now: datetime) -> Limit:
+    return limit if limit.eased_at else replace(limit, eased_at=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Connection, ConnectionState
-from services.scanner.model.rotation_rules import Deadlines, RotationRules
+from services.scanner.model.rotation_rules import Deadlines, Limit, RotationRules
 from services.scanner.tables import connections, credentials, rotation_rules
 
 
 async def find_rules(connection: AsyncConnection) -> RotationRules:
     """The rules of the transaction's organization; the defaults where it never said."""
-    names = ("remind_after_days", "rotate_within_days", "enforced_from")
+    names = ("remind_after_days", "rotate_within_days", "enforced_from", "limits")
     row = (await connection.execute(select(*(rotation_rules.c[name] for name in names)))).one_or_none()
-    return RotationRules() if row is None else RotationRules(*row)
+    if row is None:
+        return RotationRules()
+    limits = (Limit(days, _read(enforced_from), _read(eased_at)) for days, enforced_from, eased_at in row.limits)
+    return RotationRules(row.remind_after_days, row.rotate_within_days, row.enforced_from, tuple(limits))
 
 
 async def set_rules(connection: AsyncConnection, organization_id: UUID, rules: RotationRules, now: datetime) -> None:
     """Keep an organization's rules."""
-    values = {**asdict(rules), "changed_at": now}
+    limits = [[each.days, _written(each.enforced_from), _written(each.eased_at)] for each in rules.limits]
+    values = {**asdict(rules), "limits": limits, "changed_at": now}
     said = upsert(rotation_rules).values(organization_id=organization_id, **values)
     await connection.execute(said.on_conflict_do_update(index_elements=["organization_id"], set_=values))
 
@@ -34,6 +38,14 @@ async def set_rules(connection: AsyncConnection, organization_id: UUID, rules: R
 def holds_secret(of: FromClause = connections) -> ColumnElement[bool]:
     """`Connection.holds_secret`, in SQL."""
     return case((of.c.provider == Provider.AWS.value, of.c.access_key_id != ""), else_=~of.c.identity.has_key("issuer"))
+
+
+def _written(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _read(moment: str | None) -> datetime | None:
+    return datetime.fromisoformat(moment) if moment else None
 
 
 async def count_older(connection: AsyncConnection, before: datetime) -> int:
