@@ -100,9 +100,9 @@ class Rotations:
     cloud: Cloud
     feed: Feed
 
-    async def connect(self, organization: UUID = ACME, key: str = "AKIA" + "A" * 16) -> Connection:
-        """A connection that was verified."""
-        given = NewConnection("prod", key, "s" * 40 if key else "", (Account("1" * 12, ROLE, ""),), ("us-east-1",))
+    async def connect(self, organization: UUID = ACME, key: str = "AKIA" + "A" * 16, act: str = "") -> Connection:
+        """A connection that was verified; `act` is its role for acting."""
+        given = NewConnection("prod", key, "s" * 40 if key else "", (Account("1" * 12, ROLE, act),), ("us-east-1",))
         with entered(context(organization, "scanner.connection.create", rpc="scanner/CreateConnection")):
             sealed = await connections.seal_connection(self.api, self.sealer, given)
             async with self.api.begin() as work:
