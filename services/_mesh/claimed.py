@@ -29,11 +29,12 @@ _LONGEST_PAUSE_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class CredentialGrant:
-    """A grant for one cloud credential of the job."""
+    """A grant for one cloud credential of the job. `actions` are what its session may do."""
 
     purpose: str
     account: str
     credential_id: str
+    actions: frozenset[str]
     grant: str
 
 
@@ -59,15 +60,24 @@ class ClaimedJob:
         self.lease_until = leased.lease_expires_at.ToDatetime(UTC)
         self.grant: str = leased.grant
         self.credentials = tuple(
-            CredentialGrant(g.purpose, g.account, _credential_id(g.grant), g.grant) for g in leased.credential_grants
+            CredentialGrant(g.purpose, g.account, *_named(g.grant), g.grant) for g in leased.credential_grants
         )
 
     def credential(self, purpose: str, account: str) -> CredentialGrant:
-        """The credential grant for a purpose and account. Raises KeyError."""
-        for found in self.credentials:
-            if (found.purpose, found.account) == (purpose, account):
-                return found
-        raise KeyError(f"the lease has no credential for {purpose} in {account}")
+        """The one credential grant for a purpose and account. Raises KeyError, also where there are several."""
+        found = self.credentials_for(purpose, account)
+        if len(found) > 1:
+            raise KeyError(f"the credential for {purpose} in {account} is divided over {len(found)} sessions")
+        return found[0]
+
+    def credentials_for(self, purpose: str, account: str) -> tuple[CredentialGrant, ...]:
+        """The grants for a purpose and account: several where the session policy of one would be too long
+        (session_policies.py). Raises KeyError for none.
+        """
+        found = tuple(each for each in self.credentials if (each.purpose, each.account) == (purpose, account))
+        if not found:
+            raise KeyError(f"the lease has no credential for {purpose} in {account}")
+        return found
 
     def context(self) -> CallContext:
         """The circumstances that the handler runs under."""
@@ -154,9 +164,12 @@ def pause_seconds(failures: int) -> float:
     return float(min(_FIRST_PAUSE_SECONDS * 4 ** min(failures - 1, 10), _LONGEST_PAUSE_SECONDS))
 
 
-def _credential_id(grant: str) -> str:
+def _named(grant: str) -> tuple[str, frozenset[str]]:
+    """The credential that a grant names, and the actions."""
     scope = read_own_grant(grant).credential
-    return str(scope.credential_id) if scope else ""
+    if scope is None:
+        return "", frozenset()
+    return str(scope.credential_id), frozenset(action for s in scope.statements for action in s["actions"])
 
 
 _MINE = "organization_id = :organization_id AND job_id = :job_id AND fence = :fence AND status = 'LEASED'"

@@ -31,6 +31,7 @@ from services._mesh.grants import (
 )
 from services._mesh.ids import uuid7
 from services._mesh.revocations import RevocationKind, Revocations
+from services._mesh.session_policies import divide
 from services._mesh.tokens import SigningKey
 from services._mesh.trust import TrustStore
 from services._mesh.uow import NewJob, Store, UnitOfWork
@@ -225,6 +226,8 @@ class JobDesk:
         """Worker, policy and revocations: each again at every claim and renewal, since the world moves on."""
         self._refuse_other_workers(job)
         authority = await self._policies[job.kind](job)
+        scopes = tuple(part for scope in authority.credentials for part in divide(scope))
+        authority = replace(authority, credentials=scopes)
         if warrant.plan != authority.plan:
             raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The job's warrant is for another plan.")
         self._refuse_revoked(job, authority)

@@ -149,9 +149,11 @@ async def _probe(
     tools: Tools, job: ClaimedJob, account: Account, role: tuple[str, str, str], region: str, wanted: Sequence[str]
 ) -> list[PermissionCheck]:
     use, purpose, role_arn = role
-    credential = job.credential(purpose, account.account_id)
-    opened = await tools.desk.open(credential.grant, credential.credential_id)
-    outcomes = await probe(tools.threads, tools.aws, opened, region, wanted)
+    outcomes: dict[str, tuple[str, str]] = {}
+    for credential in job.credentials_for(purpose, account.account_id):
+        opened = await tools.desk.open(credential.grant, credential.credential_id)
+        left = [each for each in wanted if each in credential.actions and each not in outcomes]
+        outcomes |= await probe(tools.threads, tools.aws, opened, region, left)
     return [PermissionCheck(role_arn, use, region, p, outcome, code) for p, (outcome, code) in outcomes.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,12 +12,12 @@ import pytest
 from recoup_local.cloud import MEMBER_ACCOUNT, PAYER_ACCOUNT, ProxyControl, start_cloud
 from recoup_local.cloud.aws_clients import AwsClients
 from recoup_local.cloud.estate.roles import create_base_user
-from services._mesh import aws
+from services._mesh import aws, session_policies
 from services._mesh.context import entered
 from services._mesh.errors import Denied, Invalid, NotFound, Unavailable, WrongState
 from services._mesh.grants import Grant
 from services.scanner.model.connection import Account, ConnectionState
-from services.scanner.policies.aws import READS, act_permissions, trust_policy
+from services.scanner.policies.aws import READS, RESOURCES, act_permissions, trust_policy
 from services.scanner.store import connections as store
 from services.scanner.usecases import connections
 from services.scanner.usecases.connecting import KeyRules
@@ -59,6 +60,26 @@ async def test_every_permission_is_probed_and_nothing_is_changed(office: Office)
     lines = [line for line in office.cloud.control.log(since) if line["principal"] == "session"]
     assert all(line["params"].get("DryRun") == "true" and not line["mutating"] for line in lines)
     assert len(lines) == len(found.permission_checks)
+
+
+async def test_what_is_too_much_for_one_session_is_probed_in_several(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await office.connect()
+    office.cloud.install(made.external_id, *CHOSEN, without="ec2:ReleaseAddress")
+    monkeypatch.setattr(session_policies, "MAX_POLICY_CHARACTERS", 900)
+    since = len(office.cloud.control.log())
+    found = await office.verify(made)
+    assert (found.state, refused(found)) == (ConnectionState.ACTIVE, {"ec2:ReleaseAddress": "REFUSED"})
+    assert of(found.permission_checks, "act") == set(act_permissions())
+    asked = [line["params"] for line in office.cloud.control.log(since) if line["action"] == "AssumeRole"]
+    policies = [each["Policy"] for each in asked if each["RoleArn"] == ACT_ARN and "Policy" in each]
+    assert len(policies) == len(set(policies)) > 1
+    assert max(map(len, policies)) <= 900
+    changes = [a for text in policies for s in json.loads(text)["Statement"] for a in s["Action"] if a in RESOURCES]
+    assert sorted(changes) == sorted(RESOURCES)  # Each in one session, and nothing beside.
+    lines = [line for line in office.cloud.control.log(since) if line["principal"] == "session"]
+    assert len(lines) == len(found.permission_checks)  # Each asked once.
 
 
 @pytest.mark.parametrize("permission", ["ec2:DescribeVolumes", "ec2:DescribeImages"])

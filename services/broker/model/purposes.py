@@ -6,15 +6,11 @@ account is the third lock.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from services._mesh.errors import Denied, Reason
-
-# AWS refuses a session policy of more than 2,048 characters (STS AssumeRole, Policy).
-MAX_POLICY_CHARACTERS = 2048
+from services._mesh.session_policies import MAX_POLICY_CHARACTERS, policy_text
 
 _SCAN = frozenset(
     {
@@ -38,12 +34,10 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 # Which of an account's two roles a purpose assumes: reading and acting are different roles.
 ROLE_OF: Mapping[str, str] = {"scan": "scan", "verify": "scan", "bill": "scan", "act": "act", "probe": "act"}
 # What a probe of the role for acting may name: ids that no resource has, so that its session can't change anything.
-# Snapshots stand for what a call would make; tags are set on nothing else (see `_TAGGING`).
+# Snapshots stand for what a call would make; tags are set on nothing else (see session_policies.py).
 _NOTHING = re.compile(
     r"arn:aws[a-z-]*:ec2:\*:[0-9]{12}:(volume/vol-0{17}|elastic-ip/eipalloc-0{17})|arn:aws[a-z-]*:ec2:\*::snapshot/\*"
 )
-# Tags come with the call that makes a snapshot, and never later (Amazon EC2 user guide, "Tagging on creation").
-_TAGGING = {"StringEquals": {"ec2:CreateAction": "CreateSnapshot"}}
 # A change names its resource; "*" as a whole is for calls that have no resource-level permissions.
 _NEEDS_RESOURCE = frozenset(
     {"ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress", "ec2:CreateSnapshot", "ec2:CreateTags"}
@@ -54,7 +48,7 @@ def session_policy(purpose: str, statements: Sequence[Mapping[str, Sequence[str]
     """The session policy as JSON: the grant's statements and nothing else.
 
     Raises Denied (GRANT_INVALID) for an unknown purpose, an empty grant, an action outside of the purpose, a change
-    without a resource, or a policy that is longer than AWS takes (the plan must be split then).
+    without a resource, or a policy that is longer than AWS takes (who grants divides it).
     """
     allowed = ALLOWED.get(purpose)
     if allowed is None:
@@ -63,19 +57,10 @@ def session_policy(purpose: str, statements: Sequence[Mapping[str, Sequence[str]
         raise _refused("the grant names no action")
     for statement in statements:
         _check(purpose, allowed, statement)
-    policy = {"Version": "2012-10-17", "Statement": [part for s in statements for part in _statements(s)]}
-    text = json.dumps(policy, separators=(",", ":"))
+    text = policy_text(statements)
     if len(text) > MAX_POLICY_CHARACTERS:
-        raise _refused("the session policy would be too long; the plan must be split")
+        raise _refused(f"its session policy has {len(text)} characters, and AWS takes {MAX_POLICY_CHARACTERS}")
     return text
-
-
-def _statements(given: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """A statement of the grant, with tagging apart under its condition."""
-    tagging = {"ec2:CreateTags"}.intersection(given["actions"])
-    for actions, more in ((set(given["actions"]) - tagging, {}), (tagging, {"Condition": _TAGGING})):
-        if actions:
-            yield {"Effect": "Allow", "Action": sorted(actions), "Resource": sorted(given["resources"]), **more}
 
 
 def _check(purpose: str, allowed: frozenset[str], statement: Mapping[str, Sequence[str]]) -> None:

@@ -32,6 +32,8 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
 _CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "ec2:CreateTags": {"StringEquals": {"ec2:CreateAction": "CreateSnapshot"}}
 }
+# What is part of another one's call.
+_WITH: Mapping[str, str] = {"ec2:CreateTags": "ec2:CreateSnapshot"}
 # What a hold tag in the customer's own cloud stops, whatever we say.
 _HELD = frozenset({"ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress"})
 
@@ -81,19 +83,23 @@ def read_statements() -> tuple[Mapping[str, Sequence[str]], ...]:
 
 
 def probe_statements(partition: str, account: str) -> tuple[Mapping[str, Sequence[str]], ...]:
-    """What a grant says for probing the role for acting: its reads, and each change of what there isn't."""
+    """What a grant says for probing the role for acting: its reads, and each change of what there isn't.
+
+    What one call needs is one statement, which isn't divided over sessions.
+    """
     needed = act_permissions()
     statements: list[Mapping[str, Sequence[str]]] = [
         {"actions": [p for p in needed if p not in RESOURCES], "resources": ["*"]}
     ]
     for change in needed:
-        if change in RESOURCES:
+        if change in RESOURCES and change not in _WITH:
             arns = [arn.format(partition=partition, account=account) for arn in RESOURCES[change]]
             nothing = [
                 a.replace(":volume/*", f":volume/{NO_VOLUME}").replace(":elastic-ip/*", f":elastic-ip/{NO_ADDRESS}")
                 for a in arns
             ]
-            statements.append({"actions": [change], "resources": nothing})
+            together = [change, *(p for p in needed if _WITH.get(p) == change)]
+            statements.append({"actions": together, "resources": nothing})
     return tuple(statements)
 
 
