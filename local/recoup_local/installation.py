@@ -45,6 +45,7 @@ class Installation:
         self.evidence = state / "evidence"
         self.evidence.mkdir(exist_ok=True, mode=0o700)
         self.failpoints: Path | None = None  # A folder, where tests say what is to happen at which failpoint.
+        self.trace_ratio = 1.0  # All of them: `recoup trace` shows any request.
         self.issuer = Issuer(state / "issuer")
         self.ports = {spec.name: free_port() for spec in PROCESSES}
         self.metrics_ports = {spec.name: free_port() for spec in PROCESSES}
@@ -141,7 +142,7 @@ class Installation:
             "tls": {"ca": "ca.pem", "cert": "tls.pem", "key": "tls.key"},
             "trust": {"dir": str(self.trust)},
             "peers": {peer: f"127.0.0.1:{self.ports[peer]}" for peer in spec.peers},
-            "otlp": {"endpoint": around.otlp},
+            "otlp": {"endpoint": around.otlp, "ratio": self.trace_ratio, "every_seconds": 1.0},
             "clock": {"file": str(self.clock_file)},
         }
         if self.failpoints is not None:

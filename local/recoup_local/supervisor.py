@@ -70,11 +70,19 @@ class LocalMesh:
     """
 
     def __init__(
-        self, state: Path, *, cloud: bool = True, only: Sequence[str] = (), fsync: bool = True, failpoints: bool = False
+        self,
+        state: Path,
+        *,
+        cloud: bool = True,
+        only: Sequence[str] = (),
+        fsync: bool = True,
+        failpoints: bool = False,
+        trace_ratio: float = 1.0,
     ) -> None:
         self.state = state
         try:
             self.installation = Installation(state)
+            self.installation.trace_ratio = trace_ratio
             if failpoints:
                 self.installation.failpoints = state / "failpoints"
                 self.installation.failpoints.mkdir(mode=0o700)

@@ -21,11 +21,17 @@ from botocore.exceptions import (
     EndpointConnectionError,
     ParamValidationError,
 )
+from opentelemetry.trace import SpanKind, StatusCode
+
+from services._mesh import telemetry
 
 # The SDK gives up well before the deadline of the thread that it runs in (see threads.py).
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 20
 CALL_DEADLINE_SECONDS = 60.0
+
+_SPAN = "recoup_span"
+_MAX_CODE = 64
 
 _THROTTLES = frozenset(
     {
@@ -101,7 +107,7 @@ def client(
     """
     retries: Any = {"total_max_attempts": 1} if changes_state else {"total_max_attempts": 5, "mode": "adaptive"}
     with _making_a_client:
-        return _models().client(
+        made = _models().client(
             service,  # type: ignore[call-overload]  # The name isn't a literal here.
             region_name=region,
             endpoint_url=settings.endpoint_url or None,
@@ -117,6 +123,37 @@ def client(
                 s3={"addressing_style": "path"} if settings.endpoint_url else None,
             ),
         )
+    for event, note in (("before-call", _began), ("after-call", _answered), ("after-call-error", _unanswered)):
+        made.meta.events.register(event, note)
+    return made
+
+
+def _began(model: Any, context: dict[str, Any], **_: Any) -> None:
+    """The span of a call, with its retries. Its parameters are a tenant's, so that nothing is said of them."""
+    service = str(model.service_model.service_id)
+    context[_SPAN] = telemetry.active().start_span(
+        f"{service} {model.name}",
+        kind=SpanKind.CLIENT,
+        attributes={"rpc.system": "aws-api", "rpc.service": service, "rpc.method": model.name},
+    )
+
+
+def _answered(http_response: Any, parsed: Any, context: dict[str, Any], **_: Any) -> None:
+    code = str(parsed.get("Error", {}).get("Code", "Unknown"))[:_MAX_CODE] if http_response.status_code >= 400 else ""
+    # That there is no such thing is what is asked for after a deletion.
+    _end(context, "" if code.endswith(".NotFound") else code)
+
+
+def _unanswered(exception: Exception, context: dict[str, Any], **_: Any) -> None:
+    _end(context, type(exception).__name__)
+
+
+def _end(context: dict[str, Any], failure: str) -> None:
+    span = context.pop(_SPAN, None)
+    if span is not None:
+        if failure:
+            span.set_status(StatusCode.ERROR, failure)
+        span.end()
 
 
 # Making clients isn't thread-safe (boto3, "Multithreading or multiprocessing with sessions"); using them is.

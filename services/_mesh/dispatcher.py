@@ -12,8 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from opentelemetry.trace import SpanKind
 from sqlalchemy import text
 
+from services._mesh import telemetry
 from services._mesh.clock import Clock, monotonic
 from services._mesh.database import Database
 from services._mesh.metrics import Metrics
@@ -88,15 +90,27 @@ class Dispatcher:
         due = await self._take()
         # The rows are marked first: a message must not be waited for while they are locked. What doesn't reach the
         # stream is unmarked, and what a crash leaves marked comes again after REPUBLISH_AFTER.
-        results = await asyncio.gather(
-            *(self._stream.publish(row.kind, row.job_id, row.trace_parent) for row in due), return_exceptions=True
-        )
+        results = await asyncio.gather(*map(self._announce, due), return_exceptions=True)
         failed = [(row, result) for row, result in zip(due, results, strict=True) if result is not None]
         self._announced.add(len(due) - len(failed))
         if failed:
             await self._unmark([row.job_id for row, _ in failed])
             raise failed[0][1]
         return len(due)
+
+    async def _announce(self, row: Any) -> None:
+        """In the trace of the request that planned the job; the worker's part hangs below this."""
+        with telemetry.active().span(
+            f"publish jobs.{self._schema}.{row.kind}",
+            kind=SpanKind.PRODUCER,
+            trace_parent=row.trace_parent,
+            attributes={
+                "messaging.system": "nats",
+                "messaging.message.id": str(row.job_id),
+                telemetry.ORGANIZATION: str(row.organization_id),
+            },
+        ):
+            await self._stream.publish(row.kind, row.job_id, telemetry.trace_parent())
 
     async def _take(self) -> list[Any]:
         wall, now = self._clock.wall_now(), self._clock.now()
@@ -187,7 +201,7 @@ WITH RECURSIVE organizations AS (
 )
 UPDATE {schema}.jobs AS j SET published_at = :wall
 FROM due WHERE j.organization_id = due.organization_id AND j.job_id = due.job_id
-RETURNING j.job_id, j.kind, j.trace_parent, due.turn, due.due_at
+RETURNING j.job_id, j.organization_id, j.kind, j.trace_parent, due.turn, due.due_at
 """
 _UNMARK = "UPDATE {schema}.jobs SET published_at = NULL WHERE job_id = ANY(CAST(:ids AS uuid[])) AND status = 'READY'"
 _UNMARK_ALL = "UPDATE {schema}.jobs SET published_at = NULL WHERE status = 'READY' AND published_at IS NOT NULL"

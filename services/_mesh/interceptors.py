@@ -146,6 +146,8 @@ class Handler:
             budget = gate.budget(wire.time_remaining())
             authority = gate.authority(metadata, peer)
             context = call.context = gate.context(authority, peer, metadata, telemetry.trace_id(), budget)
+            if context.organization_id is not None:
+                telemetry.belongs_to(context.organization_id)
             gate.authorize(authority)
             request = gate.request(raw, context.organization_id)
             context = call.context = gate.with_request_id(context, request)
@@ -176,7 +178,10 @@ class Handler:
         return error
 
     def _finish(self, call: _Call, seconds: float) -> None:
-        self._seconds.observe(seconds)
+        failed, trace_id = call.code in _OUR_FAULT, ""
+        if call.span is not None:
+            trace_id = telemetry.active().exemplar(call.span, seconds, failed=failed)
+        self._seconds.observe(seconds, trace_id)
         counter = self._codes.get(call.code)
         if counter is None:
             counter = self._codes[call.code] = self._metrics.counter(
@@ -186,8 +191,6 @@ class Handler:
         if call.span is None:
             return
         call.span.set_attribute("rpc.grpc.status_code", int(call.code.value[0]))
-        if call.context is not None and call.context.organization_id is not None:
-            call.span.set_attribute("recoup.organization_id", str(call.context.organization_id))
-        if call.code in _OUR_FAULT:
+        if failed:
             call.span.set_status(StatusCode.ERROR, call.code.name)
         call.span.end()

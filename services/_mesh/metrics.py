@@ -1,4 +1,5 @@
-"""Counts and times what the process does, and shows it in Prometheus' text format on a loopback port.
+"""Counts and times what the process does, and shows it in Prometheus' text format, or OpenMetrics where that is asked
+for, on a loopback port.
 
 Small on purpose: one event loop needs no locks, and labels come from descriptors and fixed words, never from callers.
 """
@@ -6,13 +7,15 @@ Small on purpose: one event loop needs no locks, and labels come from descriptor
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from services._mesh.listening import listening_socket
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TEXT, _OPEN = "text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _READ_SECONDS = 5.0
 _MAX_HEADER_BYTES = 8192
 
@@ -29,8 +32,8 @@ class Counter:
         """Counts."""
         self.value += amount
 
-    def lines(self, name: str, labels: Labels) -> Iterator[str]:
-        """The exposition of this one series."""
+    def lines(self, name: str, labels: Labels, *, exemplars: bool = False) -> Iterator[str]:
+        """The exposition of this one series, which has no exemplars."""
         yield f"{name}{_render(labels)} {self.value:.15g}"
 
 
@@ -43,23 +46,31 @@ class Gauge(Counter):
 
 
 class Histogram:
-    """A distribution of seconds."""
+    """A distribution of seconds, with the newest trace that is kept for each bucket."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(_BUCKETS) + 1)
         self._sum = 0.0
+        self._exemplars: dict[int, tuple[str, float, float]] = {}
 
-    def observe(self, seconds: float) -> None:
-        """Counts one duration."""
-        self._counts[bisect_left(_BUCKETS, seconds)] += 1
+    def observe(self, seconds: float, trace_id: str = "") -> None:
+        """Counts one duration; `trace_id` is that of a trace which can be looked at."""
+        place = bisect_left(_BUCKETS, seconds)
+        self._counts[place] += 1
         self._sum += seconds
+        if trace_id:
+            self._exemplars[place] = trace_id, seconds, time.time()
 
-    def lines(self, name: str, labels: Labels) -> Iterator[str]:
-        """The exposition of this one series, with cumulative buckets."""
+    def lines(self, name: str, labels: Labels, *, exemplars: bool = False) -> Iterator[str]:
+        """The exposition of this one series, with cumulative buckets, each with its exemplar where there is one."""
         total = 0
-        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self._counts, strict=True):
+        for place, (bound, count) in enumerate(zip((*map(str, _BUCKETS), "+Inf"), self._counts, strict=True)):
             total += count
-            yield f"{name}_bucket{_render((*labels, ('le', bound)))} {total}"
+            line = f"{name}_bucket{_render((*labels, ('le', bound)))} {total}"
+            if exemplars and place in self._exemplars:
+                trace_id, seconds, at = self._exemplars[place]
+                line += f' # {{trace_id="{trace_id}"}} {seconds:.6f} {at:.3f}'
+            yield line
         yield f"{name}_sum{_render(labels)} {self._sum:.6f}"
         yield f"{name}_count{_render(labels)} {total}"
 
@@ -89,12 +100,19 @@ class Metrics:
 
     def render(self) -> str:
         """The text exposition format, version 0.0.4."""
-        lines: list[str] = []
+        return "\n".join(self._lines(lambda name, kind: (name, kind))) + "\n"
+
+    def render_open(self) -> str:
+        """OpenMetrics 1.0, with exemplars, under the same names: a counter whose name it wouldn't allow has no type."""
+        return "\n".join((*self._lines(_open_family, exemplars=True), "# EOF")) + "\n"
+
+    def _lines(self, family: Callable[[str, str], tuple[str, str]], *, exemplars: bool = False) -> Iterator[str]:
         for name, (kind, text, series) in sorted(self._families.items()):
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {_KINDS[kind]}"]
+            shown, type_name = family(name, _KINDS[kind])
+            yield f"# HELP {shown} {text}"
+            yield f"# TYPE {shown} {type_name}"
             for labels, each in sorted(series.items()):
-                lines += each.lines(name, labels)
-        return "\n".join(lines) + "\n"
+                yield from each.lines(name, labels, exemplars=exemplars)
 
     def _series(self, kind: type[S], name: str, text: str, labels: dict[str, str]) -> S:
         known, _, series = self._families.setdefault(name, (kind, text, {}))
@@ -103,6 +121,13 @@ class Metrics:
         found = series.setdefault(tuple(sorted(labels.items())), kind())
         assert isinstance(found, kind)
         return found
+
+
+def _open_family(name: str, kind: str) -> tuple[str, str]:
+    """A family's name and type in OpenMetrics, where a counter's samples are called like it with `_total` behind."""
+    if kind != "counter":
+        return name, kind
+    return (name.removesuffix("_total"), kind) if name.endswith("_total") else (name, "unknown")
 
 
 async def serve(metrics: Metrics, address: str) -> asyncio.Server:
@@ -114,9 +139,10 @@ async def serve(metrics: Metrics, address: str) -> asyncio.Server:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_READ_SECONDS):
-                await reader.readuntil(b"\r\n\r\n")
-            body = metrics.render().encode()
-            head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n"
+                asked = await reader.readuntil(b"\r\n\r\n")
+            is_open = _wants_open(asked)
+            body = (metrics.render_open() if is_open else metrics.render()).encode()
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {_OPEN if is_open else _TEXT}\r\nConnection: close\r\n"
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
@@ -126,6 +152,12 @@ async def serve(metrics: Metrics, address: str) -> asyncio.Server:
 
     listener = listening_socket(address, "process.metrics")
     return await asyncio.start_server(answer, sock=listener, limit=_MAX_HEADER_BYTES)
+
+
+def _wants_open(head: bytes) -> bool:
+    """Whether a request's Accept names OpenMetrics; Prometheus asks for it first, and for the older text after it."""
+    lines = (line.partition(b":") for line in head.lower().split(b"\r\n"))
+    return any(name == b"accept" and b"application/openmetrics-text" in value for name, _, value in lines)
 
 
 def _render(labels: Sequence[tuple[str, str]]) -> str:

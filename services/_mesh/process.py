@@ -58,7 +58,7 @@ class Mesh:
         self.clock = open_clock(self.profile, settings.clock.file if settings.clock else None)
         open_failpoints(self.profile, settings.failpoints.folder if settings.failpoints else None, self.name)
         self.metrics = metrics.Metrics()
-        self.telemetry = telemetry.start(self.name, settings.otlp)
+        self.telemetry = telemetry.start(self.name, settings.otlp, self.metrics)
         self.files = CertificateFiles(settings.tls)
         self.trust = TrustStore(settings.trust.dir)
         self.revocations = Revocations(self.clock)

@@ -113,9 +113,17 @@ class SigningSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OtlpSettings:
-    """Where traces go: the base address of an OTLP/HTTP receiver."""
+    """Where traces go, and which: `endpoint` is the base address of an OTLP/HTTP receiver, `ca` whom to believe there.
+
+    `ratio` of all traces are sent, and whatever failed or took as long as a slow request or job, or longer.
+    """
 
     endpoint: Annotated[str, Matches(r"https?://\S+", "an http(s) address")]
+    ca: PlainFile | None = None
+    ratio: Annotated[float, Between(0, 1)] = 0.1
+    slow_seconds: Seconds = 1.0
+    slow_job_seconds: Seconds = 60.0
+    every_seconds: Annotated[float, Between(0.1, 60)] = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,34 +7,41 @@ The contrib instrumentation for grpc.aio isn't used: it can hang a call and lose
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace import TracerProvider
 
+    from services._mesh.metrics import Metrics
     from services._mesh.settings import OtlpSettings
+    from services._mesh.span_sending import SpanSender
 
 TRACE_PARENT = "traceparent"
+ORGANIZATION = "recoup.organization_id"
+# Whom the current request or job is about, for the spans of all that it does.
+_organization: ContextVar[str] = ContextVar("organization", default="")
 _SHAPE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_EXPORT_SECONDS = 5.0
-_log = logging.getLogger(__name__)
 
 
 class Telemetry:
     """The process's tracing. Made once, closed last, so that the spans of the shutdown still arrive."""
 
-    def __init__(self, process: str, otlp: OtlpSettings | None) -> None:
-        self._provider = None if otlp is None else _provider(process, otlp.endpoint)
+    def __init__(self, process: str, otlp: OtlpSettings | None, metrics: Metrics | None = None) -> None:
+        self._provider: TracerProvider | None = None
+        self._sender: SpanSender | None = None
+        self._slow_seconds = otlp.slow_seconds if otlp else 0.0
+        if otlp is not None:
+            self._provider, self._sender = _provider(process, otlp, metrics)
         self.tracer = trace.get_tracer("recoup", tracer_provider=self._provider)
 
     @property
@@ -60,6 +67,9 @@ class Telemetry:
         if self._provider is None:
             known = parent or trace.get_current_span().get_span_context()
             return NonRecordingSpan(known if known.is_valid else _new_root())
+        about = _organization.get()
+        if about:
+            attributes = {**(attributes or {}), ORGANIZATION: about}
         within = None if parent is None else trace.set_span_in_context(NonRecordingSpan(parent))
         linked = [Link(each) for text in links if (each := _remote(text)) is not None]
         return self.tracer.start_span(name, within, kind, attributes, linked or None)
@@ -87,19 +97,28 @@ class Telemetry:
             leave(token)
             span.end()
 
+    def exemplar(self, span: Span, seconds: float, *, failed: bool) -> str:
+        """The trace id of a request that can be looked at, in hex; empty where its spans aren't sent."""
+        context = span.get_span_context()
+        if self._provider is None or not (context.trace_flags.sampled or failed or seconds >= self._slow_seconds):
+            return ""
+        return f"{context.trace_id:032x}"
+
     def close(self) -> None:
         """Sends what is left; blocks for some seconds at most, so call it off the event loop."""
         if self._provider is not None:
             self._provider.shutdown()
+        if self._sender is not None:
+            self._sender.close()
 
 
 _active: Telemetry = Telemetry("unstarted", None)
 
 
-def start(process: str, otlp: OtlpSettings | None) -> Telemetry:
+def start(process: str, otlp: OtlpSettings | None, metrics: Metrics | None = None) -> Telemetry:
     """Makes the process's tracing the one that `active` returns."""
     global _active
-    _active = Telemetry(process, otlp)
+    _active = Telemetry(process, otlp, metrics)
     return _active
 
 
@@ -116,6 +135,17 @@ def enter(span: Span) -> Any:
 def leave(token: Any) -> None:
     """Undoes `enter`."""
     otel_context.detach(token)
+
+
+def belongs_to(organization_id: UUID | str) -> None:
+    """Whom the current span is about, and all that begin within this task from now on."""
+    _organization.set(str(organization_id))
+    trace.get_current_span().set_attribute(ORGANIZATION, str(organization_id))
+
+
+def fail(reason: str) -> None:
+    """Marks the current span as failed, by a word that holds nothing of what a customer wrote."""
+    trace.get_current_span().set_status(StatusCode.ERROR, reason)
 
 
 def trace_parent() -> str:
@@ -205,42 +235,15 @@ def _new_root() -> SpanContext:
     return SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False)
 
 
-def _provider(process: str, endpoint: str) -> TracerProvider:
+def _provider(process: str, otlp: OtlpSettings, metrics: Metrics | None) -> tuple[TracerProvider, SpanSender]:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=Resource({"service.name": process}), shutdown_on_exit=False)
-    provider.add_span_processor(
-        BatchSpanProcessor(_late_exporter(endpoint), max_queue_size=8192, schedule_delay_millis=1000)
-    )
-    return provider
+    from services._mesh import span_sending
+    from services._mesh.sampling import ByTraceId, KeepWorth
 
-
-def _late_exporter(endpoint: str) -> SpanExporter:
-    from opentelemetry.sdk.trace.export import SpanExporter
-
-    class LateExporter(SpanExporter):
-        """Loads the OTLP exporter in the export thread: its imports would delay the start by a tenth of a second."""
-
-        def __init__(self) -> None:
-            self._inner: SpanExporter | None = None
-
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            if self._inner is None:
-                self._inner = _otlp_exporter(endpoint)
-            return self._inner.export(spans)
-
-        def shutdown(self) -> None:
-            if self._inner is not None:
-                self._inner.shutdown()
-
-    return LateExporter()
-
-
-def _otlp_exporter(endpoint: str) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    # A receiver that is down must not fill our own log with a traceback a second.
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    return OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces", timeout=_EXPORT_SECONDS)
+    sender = span_sending.SpanSender(lambda: span_sending.otlp(otlp), otlp.every_seconds, metrics)
+    resource = Resource({"service.name": process})
+    provider = TracerProvider(ByTraceId(otlp.ratio), resource, shutdown_on_exit=False)
+    provider.add_span_processor(KeepWorth(sender.put, otlp))
+    return provider, sender

@@ -140,6 +140,7 @@ class JobRunner:
                 await _tell(message.ack)
             return
         job = ClaimedJob(answer.job, self._store, self._process)
+        telemetry.belongs_to(job.organization_id)
         await self._work(job, message)
         await _tell(message.ack)
 
@@ -183,6 +184,7 @@ class JobRunner:
 
     async def _failed(self, job: ClaimedJob, error: BaseException) -> None:
         name = name_of(error) if isinstance(error, Problem) else type(error).__name__
+        telemetry.fail(name)
         log.warning("job %s (%s) failed at attempt %d: %s", job.job_id, job.kind, job.attempt, name, exc_info=error)
         if isinstance(error, PASSING):
             news = error if self._outages.begin(job.organization_id, error) else None

@@ -37,6 +37,7 @@ from services.gateway.newcomers import busy
 from services.gateway.pages import Page
 from services.gateway.passports import PassportOffice, organization_of
 from services.gateway.routes import Forwarded, Route, Router
+from services.gateway.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,9 @@ class Gateway:
         ready: Callable[[], bool],
         pages: Mapping[str, Page],
     ) -> None:
-        self._router, self._office, self._settings, self._metrics = router, office, settings, metrics
+        self._router, self._office, self._settings = router, office, settings
         self._ready, self._pages = ready, pages
+        self._watch = Watch(metrics)
         self._limits = Limits(settings)
         self._running = 0
         self._streams: Counter[str] = Counter()
@@ -82,25 +84,14 @@ class Gateway:
 
     async def _serve_traced(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = read(scope)
-        span = telemetry.active().start_span(
-            f"{exchange.method} (edge)",
-            kind=SpanKind.SERVER,
-            trace_parent=exchange.headers.get("traceparent"),
-            attributes={"recoup.request_id": exchange.request_id},
-        )
-        token = telemetry.enter(span)
-        try:
+        with self._watch.request(exchange) as seen:
             status, media_type, body = await self._answer(exchange, receive)
-            span.set_attribute("http.response.status_code", status)
-            self._count(status)
+            seen.answered(status, is_stream=not isinstance(body, bytes))
             if isinstance(body, bytes):
                 body = await answers.coded(exchange, media_type, body)
                 await answer(send, exchange, status, media_type, body)
             else:
                 await self._stream(exchange, receive, send, body)
-        finally:
-            telemetry.leave(token)
-            span.end()
 
     async def _stream(self, exchange: Exchange, receive: Receive, send: Send, body: Pieces) -> None:
         """Send what `_opened` opened, and count it no more."""
@@ -109,9 +100,6 @@ class Gateway:
         finally:
             self._closed(exchange)
 
-    def _count(self, status: int) -> None:
-        self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
-
     async def _last_resort(self, scope: Mapping[str, Any], send: Send, error: Exception) -> None:
         """INTERNAL under a trace of its own, from nothing that the request holds but its method."""
         with telemetry.active().span("unforeseen (edge)", kind=SpanKind.SERVER):
@@ -119,7 +107,7 @@ class Gateway:
             trace_id = telemetry.trace_id()
             log.error("a request failed at the edge", exc_info=error, extra={"failed_trace_id": trace_id})
             status, body = problems.render(Internal(trace_id), exchange.request_id, trace_id)
-            self._count(status)
+            self._watch.count(status)
             await answer(send, exchange, status, problems.MEDIA_TYPE, body)
 
     @property
@@ -137,7 +125,7 @@ class Gateway:
             if too_large:
                 problem = too_large_head(self.header_bytes)
             status, body = problems.render(problem, exchange.request_id, telemetry.trace_id())
-            self._count(status)
+            self._watch.count(status)
             return head(exchange, problems.MEDIA_TYPE, body), body
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
@@ -293,6 +281,7 @@ class Gateway:
         if not found and session:
             found = await self._caller.counted(exchange, session, self._office.choose(session, route.service))
         variables["organization_id"] = found
+        telemetry.belongs_to(found)
         return found
 
     async def _body(self, exchange: Exchange, receive: Receive) -> bytes:

@@ -67,7 +67,7 @@ def test_in_a_span(planted: Canary, tmp_path: Path, how: str) -> None:
     spans = otlp.Spans(tmp_path / "spans.jsonl")
     spans.whole = tmp_path / "spans.otlp"
     server, endpoint = otlp.serve(spans)
-    tracing = telemetry.Telemetry("broker", OtlpSettings(endpoint=endpoint))
+    tracing = telemetry.Telemetry("broker", OtlpSettings(endpoint=endpoint, ratio=1.0))
     span = tracing.start_span(planted.secret if how == "name" else "open")
     if how == "attribute":
         span.set_attribute("request", json.dumps({"key": planted.secret}))

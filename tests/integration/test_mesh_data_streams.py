@@ -389,15 +389,21 @@ async def test_the_trace_goes_through_jetstream_and_a_redelivery_is_only_linked(
         asked = request.get_span_context()
         messages = JobMessages(await plant.nats.connect(f"{SERVICE}-worker"), SERVICE)
         (message,) = await messages.fetch(1, 5.0)
-        assert message.headers == {streams.TRACE_HEADER: telemetry.format_parent(asked)}
+        announced = (message.headers or {})[streams.TRACE_HEADER]
+        assert announced.split("-")[1] == f"{asked.trace_id:032x}"
         await message.nak()
         async with plant.working():
             await eventually(lambda: plant.done(1))
             await plant.plan(1)
             await eventually(lambda: plant.done(2))
-    consumers: list[ReadableSpan] = [s for s in exporter.get_finished_spans() if s.name == "job jobs.pricing.weigh"]
+    found: list[ReadableSpan] = list(exporter.get_finished_spans())
+    publishes = [s for s in found if s.name == "publish jobs.pricing.weigh"]
+    assert publishes[0].parent is not None
+    assert publishes[0].parent.span_id == asked.span_id
+    consumers = [s for s in found if s.name == "job jobs.pricing.weigh"]
     again = consumers[0]
     assert again.parent is None
-    assert [link.context.span_id for link in again.links] == [asked.span_id]
+    assert [telemetry.format_parent(link.context) for link in again.links] == [announced]
+    assert announced == telemetry.format_parent(publishes[0].get_span_context())
     assert len(consumers) == 2
     provider.shutdown()

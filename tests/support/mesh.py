@@ -133,10 +133,10 @@ class Person:
 
 
 @contextmanager
-def running_mesh(*, fsync: bool = False) -> Iterator[TestMesh]:
+def running_mesh(*, fsync: bool = False, trace_ratio: float = 1.0) -> Iterator[TestMesh]:
     """A mesh with a seeded estate, connected and ready to scan; taken down at the end."""
     state = Path(tempfile.mkdtemp(prefix="recoup-mesh-"))
-    mesh = LocalMesh(state, fsync=fsync)
+    mesh = LocalMesh(state, fsync=fsync, trace_ratio=trace_ratio)
     try:
         asyncio.run(mesh.start())
         yield _seeded(mesh)
