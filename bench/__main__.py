@@ -17,6 +17,7 @@ import uvloop
 from bench import (
     audit_append,
     authorized_read,
+    edges,
     exchanging,
     flooding,
     opening,
@@ -31,7 +32,7 @@ from bench import (
 from bench.filled_log import FilledLog
 from bench.identity_mesh import running_identity
 from bench.log_mesh import running_log
-from bench.measuring import Result
+from bench.measuring import TRACE_RATIO, Result
 from recoup_local.supervisor import LocalMesh
 from tests.support.mesh import TestMesh, running_mesh
 
@@ -48,7 +49,7 @@ class Surroundings:
     @cached_property
     def mesh(self) -> TestMesh:
         """The whole mesh, with its emulated cloud."""
-        return self._stack.enter_context(running_mesh(fsync=True))
+        return self._stack.enter_context(running_mesh(fsync=True, trace_ratio=TRACE_RATIO))
 
     @cached_property
     def log(self) -> LocalMesh:
@@ -59,6 +60,11 @@ class Surroundings:
     def identity(self) -> LocalMesh:
         """The processes that somebody signs in through."""
         return self._stack.enter_context(running_identity())
+
+    @cached_property
+    def edges(self) -> edges.Edges:
+        """Our edge and Envoy's."""
+        return self._stack.enter_context(edges.running_edges(self.identity))
 
     @cached_property
     def filled(self) -> FilledLog:
@@ -75,6 +81,10 @@ BENCHMARKS: dict[str, Callable[[Surroundings], Coroutine[Any, Any, Result] | Res
     "identity.exchange_p99_ms": lambda around: exchanging.run(around.identity),
     "identity.flood_p99": lambda around: flooding.run(around.identity),
     "identity.scim_page_p99_ms": lambda around: scim_paging.run(around.identity),
+    "gateway.get_cpu": lambda around: edges.get_cpu(around.edges),
+    "gateway.post_cpu": lambda around: edges.post_cpu(around.edges),
+    "gateway.list50_cpu": lambda around: edges.list_cpu(around.edges),
+    "gateway.p99": lambda around: edges.p99(around.edges),
     "secrets.seal_open": lambda _: secrets.seal_open(),
     "secrets.warm_open_us": lambda _: secrets.warm_open(),
     "secrets.rewrap_kms_calls": lambda _: rewrapping.rewrap_kms_calls(),
@@ -91,6 +101,7 @@ GROUPS = (
     ("rpc.authorized_read", "scan.listing"),
     ("identity.verify_passport", "identity.permission_us"),
     ("identity.exchange_p99_ms", "identity.flood_p99", "identity.scim_page_p99_ms"),
+    ("gateway.get_cpu", "gateway.post_cpu", "gateway.list50_cpu", "gateway.p99"),
     ("secrets.seal_open", "secrets.warm_open_us", "secrets.rewrap_kms_calls", "secrets.kms_per_1000_jobs"),
     ("audit.append", "audit.whole_path"),
     ("audit.flat_10m", "audit.proof_p99_ms"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.measuring import TRACE_RATIO
 from recoup_local.supervisor import LocalMesh
 
 PROCESSES = ("audit-signer", "audit", "identity", "gateway")
@@ -18,7 +19,7 @@ PROCESSES = ("audit-signer", "audit", "identity", "gateway")
 def running_identity() -> Iterator[LocalMesh]:
     """These processes and what they stand on; everything is taken down at the end."""
     state = Path(tempfile.mkdtemp(prefix="recoup-identity-"))
-    mesh = LocalMesh(state, cloud=False, only=PROCESSES, fsync=True)
+    mesh = LocalMesh(state, cloud=False, only=PROCESSES, fsync=True, trace_ratio=TRACE_RATIO)
     try:
         asyncio.run(mesh.start())
         yield mesh
@@ -29,10 +30,20 @@ def running_identity() -> Iterator[LocalMesh]:
 
 def limit_strangers(mesh: LocalMesh, a_second: float, burst: int) -> None:
     """Have the edge slow down whoever isn't let in like this, and begin anew."""
+    _configure(mesh, {"strangers_a_second": a_second, "stranger_burst": burst})
+
+
+def unlimited(mesh: LocalMesh) -> None:
+    """Have the edge count every request and refuse none for its number."""
+    names = [f"{whose}{what}" for whose in ("", "organization_") for what in ("read", "write")]
+    _configure(mesh, {f"{each}s_a_second": 100_000.0 for each in names} | {f"{each}_burst": 100_000 for each in names})
+
+
+def _configure(mesh: LocalMesh, values: Mapping[str, float]) -> None:
     path = mesh.installation.config_file("gateway")
-    lines = [line for line in path.read_text().splitlines() if "stranger" not in line]
+    lines = [line for line in path.read_text().splitlines() if line.partition(" = ")[0].strip('"') not in values]
     at = lines.index("[gateway]") + 1
-    lines[at:at] = [f"strangers_a_second = {a_second}", f"stranger_burst = {burst}"]
+    lines[at:at] = [f"{name} = {value}" for name, value in values.items()]
     path.write_text("\n".join(lines) + "\n")
     mesh.kill("gateway")
     asyncio.run(mesh.restart("gateway"))

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import rfc8785
 
+from bench.measuring import TRACE_RATIO
 from recoup.audit.v1 import audit_pb2
 from recoup_local.supervisor import LocalMesh
 from services._mesh.ids import uuid7
@@ -24,7 +25,7 @@ PROCESSES = ("audit-signer", "audit-witness", "audit", "identity", "pricing")
 def running_log() -> Iterator[LocalMesh]:
     """These processes and what they stand on; everything is taken down at the end."""
     state = Path(tempfile.mkdtemp(prefix="recoup-log-"))
-    mesh = LocalMesh(state, cloud=False, only=PROCESSES, fsync=True)
+    mesh = LocalMesh(state, cloud=False, only=PROCESSES, fsync=True, trace_ratio=TRACE_RATIO)
     try:
         asyncio.run(mesh.start())
         yield mesh
