@@ -221,8 +221,8 @@ def _engine(settings: DatabaseSettings, user: str, password_file: Path, pool_siz
             "idle_in_transaction_session_timeout": "60000",
         },
     }
-    if not settings.host.startswith("/"):
-        arguments["ssl"] = _tls(settings)
+    if tls := tls_context(settings):
+        arguments["ssl"] = tls
     engine = create_async_engine(
         address(settings, user),
         # We begin and end each transaction ourselves, in fewer round trips than SQLAlchemy would; see `_refuse_open`.
@@ -248,7 +248,10 @@ def _refuse_open(connection: Any, _record: object, _state: object) -> None:
         raise RuntimeError("a connection came back within a transaction")
 
 
-def _tls(settings: DatabaseSettings) -> ssl.SSLContext:
+def tls_context(settings: DatabaseSettings) -> ssl.SSLContext | None:
+    """What a remote server is verified with, its name included; None for a socket. Raises ConfigError without a CA."""
+    if settings.host.startswith("/"):
+        return None
     if settings.ca is None:
         raise ConfigError(
             Path("(database)"), "database.ca", "is missing", "A remote PostgreSQL must offer TLS; name its CA."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,22 @@ def run_env() -> None:
     )
 
 
-async def migrate(service: str, dsn: str, password: str, folder: Path | None = None, version: str = "head") -> None:
-    """Connect as `<service>_migrate` and upgrade. `dsn` is an SQLAlchemy URL without the password."""
+async def migrate(
+    service: str,
+    dsn: str,
+    password: str,
+    folder: Path | None = None,
+    version: str = "head",
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Connect as `<service>_migrate` and upgrade. `dsn` is an SQLAlchemy URL without the password; `tls` is what the
+    server is verified with, where it isn't behind a socket.
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    engine = create_async_engine(make_url(dsn).set(password=password))
+    more = {"ssl": tls} if tls else {}
+    engine = create_async_engine(make_url(dsn).set(password=password), connect_args=more)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(upgrade, service, folder, version)
@@ -71,7 +82,7 @@ async def migrate(service: str, dsn: str, password: str, folder: Path | None = N
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     from services._mesh.config import ConfigError, load_settings
-    from services._mesh.database import address
+    from services._mesh.database import address, tls_context
     from services._mesh.settings import MeshSettings
 
     parser = argparse.ArgumentParser(prog="python -m services._mesh.migrate", description=__doc__)
@@ -84,11 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
         role = settings.database.migrate if settings.database else None
         if settings.database is None or role is None:
             raise ConfigError(given.config, "database.migrate", "is missing", "Name the migration role and its file.")
+        tls = tls_context(settings.database)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     password = role.password_file.read_text().strip()
-    asyncio.run(migrate(given.service, address(settings.database, role.user), password, given.folder))
+    asyncio.run(migrate(given.service, address(settings.database, role.user), password, given.folder, tls=tls))
     return 0
 
 
