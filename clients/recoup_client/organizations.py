@@ -130,6 +130,31 @@ def org_default(session: Session, slug: str) -> None:
     session.show(found, [(slug, "default")], "organization", "")
 
 
+@org.group("origins", cls=Group)
+def origins() -> None:
+    """Web pages of other origins that may call for the organization, with tokens of their own (CORS)."""
+
+
+@origins.command("list")
+@click.pass_obj
+def origins_list(session: Session) -> None:
+    """List the allowed origins."""
+    _show_origins(session, session.call("GET", "/allowedOrigins"))
+
+
+@origins.command("set")
+@click.argument("allowed", nargs=-1, metavar="[ORIGIN]...")
+@click.pass_obj
+def origins_set(session: Session, allowed: tuple[str, ...]) -> None:
+    """Allow each ORIGIN (such as finance.acme.example under https), and no other; without any, none."""
+    body = {"origins": list(allowed), "etag": session.call("GET", "/allowedOrigins")["allowed"]["etag"]}
+    _show_origins(session, session.call("PUT", "/allowedOrigins", body))
+
+
+def _show_origins(session: Session, found: dict[str, Any]) -> None:
+    session.show(found, [(each,) for each in found["allowed"]["origins"]], "origin")
+
+
 def _show(session: Session, found: dict[str, Any]) -> None:
     made = found["organization"]
     row = (

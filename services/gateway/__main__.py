@@ -14,6 +14,7 @@ from services._mesh.listening import listening_socket
 from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings, GatewaySettings
+from services.gateway.origins import Origins
 from services.gateway.pages import pages
 from services.gateway.passports import PassportOffice
 from services.gateway.protocol import EdgeProtocol
@@ -40,6 +41,7 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
         mesh.metrics,
         mesh.revocations.is_fresh,
         pages(),
+        Origins(mesh.channels.to("identity"), edge.dashboard_origins),
     )
     mesh.follow_revocations()
     server = _Server(_configuration(gateway, edge, settings))

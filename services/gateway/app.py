@@ -34,6 +34,7 @@ from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer,
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
 from services.gateway.newcomers import busy
+from services.gateway.origins import Origins
 from services.gateway.pages import Page
 from services.gateway.passports import PassportOffice, organization_of
 from services.gateway.routes import Forwarded, Route, Router
@@ -60,11 +61,13 @@ class Gateway:
         metrics: Metrics,
         ready: Callable[[], bool],
         pages: Mapping[str, Page],
+        origins: Origins | None = None,
     ) -> None:
         self._router, self._office, self._settings = router, office, settings
         self._ready, self._pages = ready, pages
         self._watch = Watch(metrics)
         self._limits = Limits(settings)
+        self._origins = origins or Origins()
         self._running = 0
         self._streams: Counter[str] = Counter()
         self._caller = Caller(router.routes, office, channel, self._limits, settings)
@@ -166,12 +169,13 @@ class Gateway:
             return fixed
         self._shed(self._running > self._settings.concurrent_requests)
         if exchange.method == "OPTIONS":
-            return self._options(exchange)
+            return await self._options(exchange)
         forwarded = self._forwarded(exchange)
         if forwarded is not None:
             return await self._forwarder.serve(forwarded, exchange, receive)
         route, variables = self._route(exchange)
         exchange.answer_headers += route.notices
+        await self._origins.admit(exchange, variables)
         session = self._session(exchange, route)
         organization_id = await self._organization(exchange, route, variables, session)
         body = await self._body(exchange, receive)
@@ -222,12 +226,15 @@ class Gateway:
         self._limits.count_address(exchange, reads=True, prefix="pages")
         return answers.of_page(page, exchange)
 
-    def _options(self, exchange: Exchange) -> tuple[int, str, bytes]:
-        """What the path is for. No page of another origin is let in: nothing is said of that (CORS)."""
+    async def _options(self, exchange: Exchange) -> tuple[int, str, bytes]:
+        """What the path is for, and who may ask it from another origin; to nobody where HTTP is handed on as it is."""
         self._limits.count_address(exchange, reads=True)
-        methods = self._router.find_forward("OPTIONS", exchange.raw_path) or self._found(exchange)
+        handed = self._router.find_forward("OPTIONS", exchange.raw_path)
+        methods = handed or self._found(exchange)
         if not isinstance(methods, list) or not methods:
             raise _nowhere()
+        if not handed:
+            await self._origins.answer_preflight(exchange, self._router, methods)
         exchange.answer_headers.append((b"allow", ", ".join([*methods, "OPTIONS"]).encode()))
         return 204, "", b""
 

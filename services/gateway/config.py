@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from services._mesh.config import Address, Between, Seconds
+from services._mesh.config import Address, Between, Matches, Seconds
 from services._mesh.settings import MeshSettings
 
+_Origin = Annotated[str, Matches(r"https://[a-z0-9.-]+(:[0-9]+)?", "an exact https origin in lower case")]
 _Rate = Annotated[float, Between(0.1, 100_000)]
 
 
@@ -16,10 +17,13 @@ class EdgeSettings:
     """Where REST is served, and what bounds it. Rates are calls a second; bursts are calls.
 
     A stream ends after its seconds, and whoever still wants it asks again: a passport isn't good for longer.
-    Reads and writes are those of one credential, of one actor in an organization, or of one address that needs none.
+    `dashboard_origins` are those of the installation's own frontend, where it isn't served by this host: its pages call
+    with cookies. Reads and writes are those of one credential, of one actor in an organization, or of one address that
+    needs none.
     """
 
     listen: Address
+    dashboard_origins: tuple[_Origin, ...] = ()
     body_bytes: Annotated[int, Between(1024, 16 * 1024 * 1024)] = 256 * 1024
     header_bytes: Annotated[int, Between(1024, 64 * 1024)] = 32 * 1024
     json_depth: Annotated[int, Between(4, 100)] = 32

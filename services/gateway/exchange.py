@@ -34,7 +34,7 @@ _LISTS = frozenset({"accept", "accept-encoding", "if-match", "if-none-match"})
 _SINGLE = frozenset(
     {
         *("authorization", "content-type", "content-length", "content-encoding", "host", "idempotency-key"),
-        *("recoup-organization", "elevation-id"),
+        *("recoup-organization", "elevation-id", "origin", "access-control-request-method"),
     }
 )
 

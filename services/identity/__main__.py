@@ -14,6 +14,7 @@ from recoup.identity.v1 import (
     invitation_service_pb2,
     operator_service_pb2,
     organization_service_pb2,
+    origin_service_pb2,
     person_service_pb2,
     posture_service_pb2,
     review_service_pb2,
@@ -46,6 +47,7 @@ from services.identity.rpc.identity import IdentityRpc
 from services.identity.rpc.invitations import InvitationRpc
 from services.identity.rpc.operators import OperatorRpc
 from services.identity.rpc.organizations import OrganizationRpc
+from services.identity.rpc.origins import OriginRpc
 from services.identity.rpc.persons import PersonRpc
 from services.identity.rpc.posture import PostureRpc
 from services.identity.rpc.reviews import ReviewRpc
@@ -61,6 +63,7 @@ _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
 _CREDENTIALS = credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"]
 _INVITATIONS = invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"]
 _ORGANIZATIONS = organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"]
+_ORIGINS = origin_service_pb2.DESCRIPTOR.services_by_name["OriginService"]
 _PERSONS = person_service_pb2.DESCRIPTOR.services_by_name["PersonService"]
 _OPERATORS = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 _ELEVATIONS = elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"]
@@ -180,6 +183,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
             (_SCIM, ScimRpc(store, mesh.clock, pages, authority.permissions)),
             (_TOKENS, TokenRpc(store, mesh.clock, pages, authority.permissions)),
             (_ORGANIZATIONS, OrganizationRpc(store)),
+            (_ORIGINS, OriginRpc(store, is_local=mesh.profile == "local")),
             (_PERSONS, PersonRpc(store, authority.permissions, pages)),
             (_INVITATIONS, InvitationRpc(store, authority.permissions, mesh.clock, pages)),
             (_SSO, SsoRpc(office, resolver, authority.permissions)),

@@ -18,6 +18,7 @@ from recoup.identity.v1 import identity_service_pb2
 from recoup.identity.v1 import invitation_service_pb2
 from recoup.identity.v1 import operator_service_pb2
 from recoup.identity.v1 import organization_service_pb2
+from recoup.identity.v1 import origin_service_pb2
 from recoup.identity.v1 import person_service_pb2
 from recoup.identity.v1 import posture_service_pb2
 from recoup.identity.v1 import review_service_pb2
@@ -59,6 +60,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"],
         operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
         organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"],
+        origin_service_pb2.DESCRIPTOR.services_by_name["OriginService"],
         person_service_pb2.DESCRIPTOR.services_by_name["PersonService"],
         posture_service_pb2.DESCRIPTOR.services_by_name["PostureService"],
         review_service_pb2.DESCRIPTOR.services_by_name["ReviewService"],
