@@ -13,6 +13,7 @@ import click
 
 from recoup_client import (
     auditing,
+    browsers,
     connecting,
     connections,
     elevating,
@@ -213,6 +214,7 @@ auditing.audit.add_command(erasing.hold)
 for _command in (
     *savings.COMMANDS,
     auditing.audit,
+    browsers.browser,
     connecting.connect,
     connections.connection,
     evidence.evidence,

@@ -106,6 +106,7 @@ def is_revoked(revocations: Revocations, passport: Passport) -> bool:
     organization = passport.organization_id
     return (
         revoked(RevocationKind.SESSION, passport.session_id, *when)
+        or (bool(passport.browser) and revoked(RevocationKind.SESSION, passport.browser, *when))
         or revoked(RevocationKind.ACTOR, passport.actor, *when)
         or revoked(RevocationKind.TOKEN, passport.jti, *when)
         or (

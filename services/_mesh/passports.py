@@ -58,7 +58,8 @@ class Passport:
     permissions that the role holds and the person doesn't yet (`awaits_provider`: because the identity provider of the
     session was changed); `limits` what the role is limited to; `linked` the other users that the responsible person is.
     `email` is an address that the session proves, in passports of no organization for identity alone.
-    `revocations_seen` is the last entry of the revocation feed that all of this takes into account.
+    `revocations_seen` is the last entry of the revocation feed that all of this takes into account. `browser` names the
+    browser session that was shown for it, if one was: it ends with that, besides with the session of the sign-in.
     """
 
     audience: str
@@ -86,6 +87,7 @@ class Passport:
     email: str = ""
     linked: frozenset[UUID] = frozenset()
     revocations_seen: int | None = None
+    browser: str = ""
 
     @property
     def authority(self) -> str:
@@ -131,6 +133,8 @@ def sign_passport(key: SigningKey, passport: Passport) -> str:
         claims["only"] = passport.limits.claim()
     if passport.revocations_seen is not None:
         claims["seen"] = passport.revocations_seen
+    if passport.browser:
+        claims["browser"] = passport.browser
     if passport.email:
         claims["email"] = passport.email
     if passport.act:
@@ -194,6 +198,7 @@ def parse(claims: Mapping[str, Any]) -> Passport:
         limits=_limits(claims.get("only")),
         email=_optional_text(claims, "email"),
         linked=frozenset(_uuid(user) for user in _texts(claims, "also")) if claims.get("also") else frozenset(),
+        browser=_optional_text(claims, "browser"),
         revocations_seen=None if claims.get("seen") is None else tokens.integer(claims, "seen"),
     )
 

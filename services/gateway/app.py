@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
 
 from services._mesh import telemetry
-from services._mesh.descriptors import Effect, Scope
+from services._mesh.descriptors import Scope
 from services._mesh.errors import (
     Internal,
     Invalid,
@@ -26,10 +26,11 @@ from services._mesh.errors import (
 )
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
-from services.gateway import answers, conditions, problems, streaming, templates, transcode
+from services.gateway import answers, conditions, cookies, credentials, problems, streaming, templates, transcode
 from services.gateway.bodies import read_body, require_media_type, require_utf8, too_large_head
 from services.gateway.calling import Caller, Channel
 from services.gateway.config import EdgeSettings
+from services.gateway.credentials import Credentials
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
 from services.gateway.limiting import Limits
@@ -68,6 +69,7 @@ class Gateway:
         self._watch = Watch(metrics)
         self._limits = Limits(settings)
         self._origins = origins or Origins()
+        self._credentials = Credentials(office, self._limits, self._origins)
         self._running = 0
         self._streams: Counter[str] = Counter()
         self._caller = Caller(router.routes, office, channel, self._limits, settings)
@@ -138,7 +140,7 @@ class Gateway:
             return await self._serve(exchange, receive)
         except Problem as problem:
             if isinstance(problem, Unauthenticated):
-                self._limits.count_stranger(exchange, exchange.headers.get("authorization", "").partition(" ")[2])
+                self._limits.count_stranger(exchange, credentials.shown(exchange))
             challenge = problems.challenge(problem)
             if challenge:
                 exchange.answer_headers.append((b"www-authenticate", challenge.encode("ascii")))
@@ -176,13 +178,14 @@ class Gateway:
         route, variables = self._route(exchange)
         exchange.answer_headers += route.notices
         await self._origins.admit(exchange, variables)
-        session = self._session(exchange, route)
+        session = self._credentials.of(exchange, route)
         organization_id = await self._organization(exchange, route, variables, session)
         body = await self._body(exchange, receive)
         request = _build(route, variables, query, exchange, body, self._settings.json_depth)
         if route.rule.response_streaming:
             return 200, "", await self._opened(exchange, route, session, organization_id, request)
         response = await self._caller.call(exchange, route, session, organization_id, request)
+        cookies.keep(exchange, response)
         return answers.of(route, response, exchange, query)
 
     async def _opened(
@@ -255,28 +258,6 @@ class Gateway:
             return self._router.find(exchange.method, exchange.raw_path)
         except ValueError as error:
             raise invalid_field("(path)", str(error)) from error
-
-    def _session(self, exchange: Exchange, route: Route) -> str:
-        """The session token, where the route needs one; counted, before anybody asks what it is worth."""
-        reads = route.rule.effect is Effect.READ
-        if route.rule.scope is Scope.PUBLIC:
-            self._limits.require_patience(exchange)
-            self._limits.count_address(exchange, reads=reads)
-            return ""
-        header = exchange.headers.get("authorization", "")
-        if not header:
-            raise Unauthenticated(
-                Reason.ERROR_REASON_CREDENTIAL_MISSING, "Send a session token: Authorization: Bearer <token>."
-            )
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > 8192:
-            raise Unauthenticated(
-                Reason.ERROR_REASON_CREDENTIAL_INVALID,
-                "The session token can't be accepted. Send one of at most 8192 bytes: Authorization: Bearer <token>.",
-            )
-        self._limits.require_patience(exchange, token, known=self._office.knows(token))
-        self._limits.count_credential(exchange, token, reads=reads)
-        return token
 
     async def _organization(self, exchange: Exchange, route: Route, variables: dict[str, str], session: str) -> str:
         """The organization that the call is about, as path or header names it, else as identity chooses."""

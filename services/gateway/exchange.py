@@ -28,13 +28,14 @@ SECURITY_HEADERS = (
 
 
 # What a caller may say to the edge itself, which hands it on in words of its own.
-_FOR_THE_EDGE = frozenset({"recoup-organization"})
+_FOR_THE_EDGE = frozenset({"recoup-organization", "recoup-csrf"})
 _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 _LISTS = frozenset({"accept", "accept-encoding", "if-match", "if-none-match"})
 _SINGLE = frozenset(
     {
         *("authorization", "content-type", "content-length", "content-encoding", "host", "idempotency-key"),
-        *("recoup-organization", "elevation-id", "origin", "access-control-request-method"),
+        *("recoup-organization", "elevation-id", "origin", "access-control-request-method", "cookie"),
+        *("recoup-csrf", "sec-fetch-site"),
     }
 )
 

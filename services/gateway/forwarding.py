@@ -6,7 +6,6 @@ It limits and authenticates nothing but the shape: what a token is worth is said
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from services._mesh.descriptors import Effect
 from services._mesh.errors import Internal, Reason, Unauthenticated, from_rpc_error, invalid_field
 from services._mesh.limits import BoundedCache
 from services._mesh.telemetry import trace_id
+from services.gateway import cookies
 from services.gateway.bodies import read_body, require_media_type, require_utf8
 from services.gateway.exchange import Exchange, Receive
 from services.gateway.limiting import Limits
@@ -26,7 +26,6 @@ from services.gateway.routes import Forwarded
 
 _KNOWN, _KNOWN_SECONDS = 10_000, 600.0
 _MOST_TOKEN_BYTES = 8192
-_COOKIE_VALUE = re.compile(r"[A-Za-z0-9_-]{0,200}")
 _MOST_PATH_BYTES, _MOST_QUERY_BYTES, _MOST_HEADER_BYTES = 8192, 65536, 8192
 
 
@@ -119,7 +118,7 @@ def _request(forwarded: Forwarded, exchange: Exchange, token: str) -> forward_pb
         query=exchange.query.decode("ascii"),  # parse_query has refused any other.
         client_address=exchange.client,
         bearer_token=token,
-        cookie=_cookie(exchange, forwarded.forward.cookie),
+        cookie=cookies.value_of(exchange, forwarded.forward.cookie),
     )
     for name in forwarded.forward.request_headers:
         value = exchange.headers.get(name)
@@ -129,13 +128,6 @@ def _request(forwarded: Forwarded, exchange: Exchange, token: str) -> forward_pb
             raise invalid_field(name, f"must have at most {_MOST_HEADER_BYTES} bytes.")
         request.headers.add(name=name, value=value)
     return request
-
-
-def _cookie(exchange: Exchange, name: str) -> str:
-    """The value of a cookie that was shown once: nobody else's code can set one whose name begins with __Host-."""
-    shown = [each.strip().partition("=") for each in exchange.headers.get("cookie", "").split(";")]
-    values = [value for key, _, value in shown if name and key == name]
-    return values[0] if len(values) == 1 and _COOKIE_VALUE.fullmatch(values[0]) else ""
 
 
 def _answer(forwarded: Forwarded, exchange: Exchange, answer: forward_pb2.HttpResponse) -> tuple[int, str, bytes]:
@@ -148,8 +140,6 @@ def _answer(forwarded: Forwarded, exchange: Exchange, answer: forward_pb2.HttpRe
             exchange.answer_headers.append((name.encode(), value.encode()))
     name, cookie = forwarded.forward.cookie, answer.cookie
     if name and answer.HasField("cookie"):
-        if not _COOKIE_VALUE.fullmatch(cookie.value):
-            raise Internal(trace_id())
-        kept = f"{name}={cookie.value}; Max-Age={cookie.max_age_seconds}; Path=/; Secure; HttpOnly; SameSite=None"
-        exchange.answer_headers.append((b"set-cookie", kept.encode()))
+        kept = cookies.written(name, cookie.value, cookie.max_age_seconds, "None")
+        exchange.answer_headers.append((b"set-cookie", kept))
     return answer.status, answer.media_type, answer.body

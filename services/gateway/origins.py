@@ -34,8 +34,8 @@ _MOST_ORIGIN = 300
 _PREFLIGHT_SECONDS = 60
 # What scripts may read of an answer besides what every script may.
 _SHOWN = (
-    "deprecation, etag, link, ratelimit, ratelimit-policy, retry-after, sunset, traceresponse, www-authenticate,"
-    " x-request-id"
+    "deprecation, etag, link, ratelimit, ratelimit-policy, recoup-csrf, retry-after, sunset, traceresponse,"
+    " www-authenticate, x-request-id"
 )
 _VARY = (b"vary", b"origin")
 _VARY_PREFLIGHT = (b"vary", b"origin, access-control-request-method, access-control-request-headers")

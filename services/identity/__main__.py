@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from recoup.identity.v1 import (
+    browser_service_pb2,
     credential_service_pb2,
     elevation_service_pb2,
     exception_service_pb2,
@@ -40,6 +41,7 @@ from services.identity.model.api_tokens import TOKEN_AAL
 from services.identity.model.elevations import Reach
 from services.identity.model.permissions import Held, PermissionTable
 from services.identity.model.sso import ServiceProvider
+from services.identity.rpc.browsers import BrowserRpc
 from services.identity.rpc.credentials import CredentialRpc
 from services.identity.rpc.elevations import ElevationRpc
 from services.identity.rpc.exceptions import ExceptionRpc
@@ -60,6 +62,7 @@ from services.identity.usecases.principals import Authority
 from services.identity.usecases.saml_requests import SamlOffice
 
 _IDENTITY = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+_BROWSERS = browser_service_pb2.DESCRIPTOR.services_by_name["BrowserService"]
 _CREDENTIALS = credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"]
 _INVITATIONS = invitation_service_pb2.DESCRIPTOR.services_by_name["InvitationService"]
 _ORGANIZATIONS = organization_service_pb2.DESCRIPTOR.services_by_name["OrganizationService"]
@@ -173,6 +176,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     await mesh.serve(
         [
             (_IDENTITY, IdentityRpc(authority, store, mesh.clock, pages)),
+            (_BROWSERS, BrowserRpc(store, mesh.clock)),
             (_CREDENTIALS, CredentialRpc(store)),
             (_OPERATORS, OperatorRpc(store, mesh.clock, pages)),
             (_ELEVATIONS, ElevationRpc(store, mesh.clock, pages, authority.permissions, authority.reach)),

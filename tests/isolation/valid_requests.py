@@ -196,6 +196,7 @@ _KEKS = "recoup.scanner.v1.KekService"
 _KEYS = "recoup.scanner.v1.KeyService"
 _OPERATORS = "recoup.identity.v1.OperatorService"
 _ORGANIZATIONS = "recoup.identity.v1.OrganizationService"
+_BROWSERS = "recoup.identity.v1.BrowserService"
 _ORIGINS = "recoup.identity.v1.OriginService"
 _PERSONS = "recoup.identity.v1.PersonService"
 _INVITATIONS = "recoup.identity.v1.InvitationService"
@@ -305,6 +306,11 @@ FACTORIES: Mapping[str, Factory] = {
         {}, {"confirmSlug": "another"}, answer=(400, "FIELD_INVALID")
     ),
     f"{_ORGANIZATIONS}/SetDefaultOrganization": lambda made: Case({}, {}),
+    f"{_BROWSERS}/CreateBrowserSession": lambda made: Case({}, {}),
+    f"{_BROWSERS}/ListBrowserSessions": lambda made: Case({}),
+    f"{_BROWSERS}/EndBrowserSession": lambda made: Case(
+        {"session_id": str(uuid4())}, answer=(404, "RESOURCE_NOT_FOUND")
+    ),
     f"{_ORIGINS}/GetAllowedOrigins": lambda made: Case({}),
     f"{_ORIGINS}/SetAllowedOrigins": lambda made: _etag_refused({}, origins=["https://x.acme.example"]),
     f"{_PERSONS}/LinkMember": lambda made: Case(

@@ -11,6 +11,7 @@ from recoup.audit.v1 import evidence_service_pb2
 from recoup.audit.v1 import signer_service_pb2
 from recoup.broker.v1 import broker_service_pb2
 from recoup.broker.v1 import failure_service_pb2
+from recoup.identity.v1 import browser_service_pb2
 from recoup.identity.v1 import credential_service_pb2
 from recoup.identity.v1 import elevation_service_pb2
 from recoup.identity.v1 import exception_service_pb2
@@ -53,6 +54,7 @@ SERVICES: dict[str, tuple[ServiceDescriptor, ...]] = {
         failure_service_pb2.DESCRIPTOR.services_by_name["FailureService"],
     ),
     "identity": (
+        browser_service_pb2.DESCRIPTOR.services_by_name["BrowserService"],
         credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"],
         elevation_service_pb2.DESCRIPTOR.services_by_name["ElevationService"],
         exception_service_pb2.DESCRIPTOR.services_by_name["ExceptionService"],

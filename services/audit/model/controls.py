@@ -184,6 +184,11 @@ SEALED = (
     ("identity.sso_domains", "domain_id", "name,state,missing_since"),
     ("identity.sso_sessions", "session_id", "token_hash,user_id,aal,expires_at,ended_at"),
     ("identity.allowed_origins", "", "origins"),
+    (
+        "identity.browser_sessions",
+        "session_id",
+        "token_sha256,user_id,login_id,provider_id,aal,authenticated_at,expires_at,ended_at",
+    ),
     ("scanner.connections", "connection_id", "accounts,external_id,credential_id,state"),
     ("scanner.keks", "kek_id", "version,provider,key_id,region,key_version,state"),
     ("scanner.organization_keys", "key_id", "purpose,name,state,ends_at"),

@@ -18,7 +18,7 @@ class Principal:
     credential never goes beyond; `limits` the resources that it keeps to. None where the role alone decides.
     `organization_hint`, which a session's claims name, only chooses among memberships. `provider_id` is the identity
     provider that the session is of, if any. `email` is an address that the credential proves to be theirs; empty where
-    it proves none.
+    it proves none. `browser` is the key of the browser session, if the credential is one.
     """
 
     actor: str
@@ -34,3 +34,4 @@ class Principal:
     limits: ResourceLimits | None = None
     email: str = ""
     provider_id: UUID | None = None
+    browser: str = ""

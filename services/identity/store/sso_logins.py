@@ -178,6 +178,13 @@ async def find_session(connection: AsyncConnection, token_hash: bytes) -> SsoSes
     return SsoSession(**row._mapping) if row else None
 
 
+async def find_session_by_id(connection: AsyncConnection, session_id: UUID) -> SsoSession | None:
+    """A session of the transaction's organization, ended or not."""
+    query = select(sso_sessions).where(sso_sessions.c.session_id == session_id)
+    row = (await connection.execute(query)).one_or_none()
+    return SsoSession(**row._mapping) if row else None
+
+
 async def end_sessions(
     connection: AsyncConnection,
     wall_now: datetime,

@@ -18,6 +18,7 @@ from services._mesh.uow import UnitOfWork
 from services.identity.model.membership import Member, Role, require_another_admin
 from services.identity.store import members as store
 from services.identity.store.revocations import insert_revocation
+from services.identity.usecases.browser_sessions import end_browser_sessions
 from services.identity.usecases.elevations import end_elevations
 from services.identity.usecases.enforcement import require_not_break_glass
 from services.identity.usecases.invitations import end_invitations
@@ -49,6 +50,7 @@ ENDINGS: tuple[tuple[str, Ending], ...] = (
     ("scim_tokens", end_scim_tokens),
     ("invitations", end_invitations),
     ("sso_sessions", end_sso_sessions),
+    ("browser_sessions", end_browser_sessions),
 )
 
 

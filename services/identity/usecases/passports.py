@@ -79,6 +79,7 @@ async def issue_passport(
         ceiling=principal.ceiling,
         email=principal.email if organization_id is None and audience == ISSUER else "",
         revocations_seen=place.revocations_seen,
+        browser=principal.browser,
     )
     if elevation_id is not None:
         passport = await _elevated(authority, passport, elevation_id)

@@ -13,12 +13,14 @@ from services._mesh.revocations import RevocationKind, Revocations
 from services._mesh.tokens import SigningKey
 from services._mesh.uow import Store
 from services.identity.clients.jwks import SessionKeys
+from services.identity.model import browser_sessions
 from services.identity.model.api_tokens import PREFIX
 from services.identity.model.elevations import Reach
 from services.identity.model.permissions import PermissionTable
 from services.identity.model.principal import Principal
 from services.identity.model.session import SessionExpired, SessionInvalid, read_claims
 from services.identity.model.sso_tokens import SESSION_PREFIX
+from services.identity.usecases.browser_principals import browser_principal
 from services.identity.usecases.posture import Sightings
 from services.identity.usecases.sso_sessions import find_sso_principal
 from services.identity.usecases.token_principals import token_principal
@@ -103,4 +105,8 @@ async def _sso_session(authority: Authority, token: str) -> Principal:
 
 
 # JWTs begin with "eyJ": no prefix here may.
-_BY_PREFIX: Mapping[str, Resolver] = {PREFIX: token_principal, SESSION_PREFIX: _sso_session}
+_BY_PREFIX: Mapping[str, Resolver] = {
+    PREFIX: token_principal,
+    SESSION_PREFIX: _sso_session,
+    browser_sessions.PREFIX: browser_principal,
+}

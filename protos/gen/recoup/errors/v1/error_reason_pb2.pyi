@@ -236,6 +236,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The Admin who may sign in without single sign-on can't be this member, or must stay one. FAILED_PRECONDITION.
     Metadata: member_id.
     """
+    ERROR_REASON_PAGE_REFUSED: _ErrorReason.ValueType  # 410
+    """A call that shows a browser session's cookie didn't come from a page of ours, or without the session's own
+    `Recoup-Csrf` token: reload the page. PERMISSION_DENIED. Metadata: cause ("origin" or "token").
+    """
+    ERROR_REASON_SIGN_IN_NEEDED: _ErrorReason.ValueType  # 411
+    """A browser session can't do this: it needs the token of a sign-in. PERMISSION_DENIED. Metadata: none."""
     ERROR_REASON_LOGIN_CODE_INVALID: _ErrorReason.ValueType  # 145
     """The code of a sign-in isn't good (any more), or another verifier belongs to it. UNAUTHENTICATED. Metadata: none."""
     ERROR_REASON_PROVIDER_FRESH: _ErrorReason.ValueType  # 146
@@ -473,6 +479,12 @@ ERROR_REASON_BREAK_GLASS_ADMIN: ErrorReason.ValueType  # 144
 """The Admin who may sign in without single sign-on can't be this member, or must stay one. FAILED_PRECONDITION.
 Metadata: member_id.
 """
+ERROR_REASON_PAGE_REFUSED: ErrorReason.ValueType  # 410
+"""A call that shows a browser session's cookie didn't come from a page of ours, or without the session's own
+`Recoup-Csrf` token: reload the page. PERMISSION_DENIED. Metadata: cause ("origin" or "token").
+"""
+ERROR_REASON_SIGN_IN_NEEDED: ErrorReason.ValueType  # 411
+"""A browser session can't do this: it needs the token of a sign-in. PERMISSION_DENIED. Metadata: none."""
 ERROR_REASON_LOGIN_CODE_INVALID: ErrorReason.ValueType  # 145
 """The code of a sign-in isn't good (any more), or another verifier belongs to it. UNAUTHENTICATED. Metadata: none."""
 ERROR_REASON_PROVIDER_FRESH: ErrorReason.ValueType  # 146
