@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -12,30 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.command import DONE, REFUSED, recoup, said
 from tests.support.mesh import Person, TestMesh, until
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-DONE, REFUSED = 0, 1
 RELEASE = "audit.hold.release"
-
-
-def recoup(made: TestMesh, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as somebody of globex."""
-    given = {
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": token,
-        "PATH": os.environ["PATH"],
-        "COLUMNS": "250",
-    }
-    command = [sys.executable, "-m", "recoup_client.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
-
-
-def said(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == DONE, done.stderr
-    return json.loads(done.stdout)
 
 
 def release(person: Person, hold_id: str, elevation_id: str = "") -> tuple[int, str]:
@@ -76,7 +57,7 @@ def test_break_glass_opens_what_the_role_couldnt_until_it_ends_and_somebody_else
     freed = recoup(
         made, token, "--elevation", elevation_id, "audit", "hold", "release", hold_ids[1], "--reason", "over"
     )
-    assert freed.returncode == DONE, freed.stderr
+    assert freed.exit_code == DONE, freed.stderr
 
     def decide(role: str) -> tuple[int, str]:
         given = {"verdict": "REVIEW_VERDICT_JUSTIFIED", "note": "there was nobody else"}
@@ -91,7 +72,7 @@ def test_break_glass_opens_what_the_role_couldnt_until_it_ends_and_somebody_else
     assert ended["state"] == "ELEVATION_STATE_ENDED"
     # What was issued under it is void as soon as the feed has reached the service.
     until(lambda: release(admin, hold_ids[2], elevation_id) == (400, "ELEVATION_OVER") or None)
-    assert recoup(made, token, "review", "decide", review_id, "justified", "--note", "fine").returncode == REFUSED
+    assert recoup(made, token, "review", "decide", review_id, "justified", "--note", "fine").exit_code == REFUSED
     security = made.mesh.token("globex", "Security")
     decided = said(recoup(made, security, "review", "decide", review_id, "justified", "--note", "fine", "--json"))
     assert (decided["review"]["verdict"], decided["review"]["state"]) == (

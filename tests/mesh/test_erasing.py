@@ -5,36 +5,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from recoup_local.issuer import find_person, organization_id
 from recoup_local.supervisor import query
 from tests.support import mesh as support
+from tests.support.command import DONE, REFUSED, recoup, said
 from tests.support.mesh import Person, TestMesh, until
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-DONE, REFUSED = 0, 1
 PRODUCERS = ("identity", "scanner", "pricing", "actions", "audit")
 
 
-def recoup(made: TestMesh, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as somebody of globex."""
-    given = {
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": made.mesh.token("globex", role),
-        "PATH": os.environ["PATH"],
-        "COLUMNS": "250",
-    }
-    command = [sys.executable, "-m", "recoup_client.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
+def by(made: TestMesh, role: str, *arguments: str) -> Result:
+    """A command of somebody of globex."""
+    return recoup(made, made.mesh.token("globex", role), *arguments)
 
 
 def verified(made: TestMesh, person: Person, event: dict[str, Any], folder: Path) -> tuple[int, str]:
@@ -62,23 +54,21 @@ def test_two_people_erase_a_third_and_every_proof_still_stands(made: TestMesh, t
     theirs, hers = sorted(until(connected), key=lambda each: bool(subject in json.dumps(_payload(each))))
     assert until(lambda: verified(made, admin, hers, tmp_path)[0] == 0 or None)
 
-    asked = recoup(made, "Admin", "--json", "audit", "erase", "request", subject, "--reason", "case 7")
-    assert asked.returncode == DONE, asked.stderr
-    erasure_id = json.loads(asked.stdout)["erasure"]["erasureId"]
-    own = recoup(made, "Admin", "audit", "erase", "approve", erasure_id, "--subject", subject)
-    assert (own.returncode, "REQUESTER_IS_APPROVER" in own.stderr) == (REFUSED, True)
-    held = recoup(made, "Admin", "--json", "audit", "hold", "place", "--reason", "case 8")
-    assert held.returncode == DONE, held.stderr
-    blocked = recoup(made, "Security", "audit", "erase", "approve", erasure_id, "--subject", subject)
-    assert (blocked.returncode, "legal hold" in blocked.stderr) == (REFUSED, True)
-    hold_id = json.loads(held.stdout)["legalHold"]["holdId"]
-    assert recoup(made, "Security", "audit", "hold", "release", hold_id, "--reason", "over").returncode == DONE
-    approved = recoup(made, "Security", "audit", "erase", "approve", erasure_id, "--subject", subject)
-    assert approved.returncode == DONE, approved.stderr
+    asked = by(made, "Admin", "--json", "audit", "erase", "request", subject, "--reason", "case 7")
+    erasure_id = said(asked)["erasure"]["erasureId"]
+    own = by(made, "Admin", "audit", "erase", "approve", erasure_id, "--subject", subject)
+    assert (own.exit_code, "REQUESTER_IS_APPROVER" in own.stderr) == (REFUSED, True)
+    held = by(made, "Admin", "--json", "audit", "hold", "place", "--reason", "case 8")
+    hold_id = said(held)["legalHold"]["holdId"]
+    blocked = by(made, "Security", "audit", "erase", "approve", erasure_id, "--subject", subject)
+    assert (blocked.exit_code, "legal hold" in blocked.stderr) == (REFUSED, True)
+    assert by(made, "Security", "audit", "hold", "release", hold_id, "--reason", "over").exit_code == DONE
+    approved = by(made, "Security", "audit", "erase", "approve", erasure_id, "--subject", subject)
+    assert approved.exit_code == DONE, approved.stderr
 
     until(lambda: admin.get("/erasures")["erasures"][0]["state"] == "ERASURE_STATE_DONE" or None)
-    assert " done " in recoup(made, "Auditor", "audit", "erase", "list").stdout
-    assert case_8_is_released(recoup(made, "Auditor", "--json", "audit", "hold", "list").stdout)
+    assert " done " in by(made, "Auditor", "audit", "erase", "list").stdout
+    assert case_8_is_released(by(made, "Auditor", "--json", "audit", "hold", "list").stdout)
     found = admin.get(f"/events/{hers['eventId']}")["event"]
     assert (found["payload"], found["payloadState"]) == ("", "PAYLOAD_STATE_ERASED")
     assert {**found, "payload": "", "payloadState": ""} == {**hers, "payload": "", "payloadState": ""}

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.mesh.test_cli import DONE, REFUSED, Cli
+from tests.mesh.test_cli import Cli
+from tests.support.command import DONE, REFUSED, said
 from tests.support.story import Told
 
 pytestmark = pytest.mark.xdist_group("story")
@@ -48,8 +49,7 @@ def bundle(told: Told, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Bu
     begins, ends = period(told)
     folder = tmp_path_factory.mktemp("evidence") / "bundle"
     done = cli("Auditor", "evidence", "export", "--from", begins, "--to", ends, "-o", str(folder), "--json")
-    assert done.returncode == DONE, done.stderr
-    return Bundle(folder, json.loads(done.stdout)["export"])
+    return Bundle(folder, said(done)["export"])
 
 
 def verify(told: Told, path: Path) -> tuple[int, dict[str, Any]]:
@@ -108,7 +108,7 @@ def test_a_bundle_about_one_action_discloses_nothing_else(told: Told, cli: Cli, 
     file = tmp_path / "one.zip"
     done = cli("Security", "evidence", "export", "--from", begins, "--to", ends, "--scope", f"actions/{action}",
                "-o", str(file))  # fmt: skip
-    assert done.returncode == DONE, done.stderr
+    assert done.exit_code == DONE, done.stderr
     assert verify(told, file)[0] == 0
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(file) as packed:
@@ -129,7 +129,7 @@ def test_exports_are_listed_and_who_may_not_gets_none(cli: Cli, bundle: Bundle, 
         refused = cli(
             role, "evidence", "export", "--from", "2026-01-01", "--to", "2026-01-02", "-o", str(tmp_path / "x")
         )
-        assert (refused.returncode, "PERMISSION_MISSING" in refused.stderr) == (REFUSED, True)
+        assert (refused.exit_code, "PERMISSION_MISSING" in refused.stderr) == (REFUSED, True)
 
 
 def test_the_export_is_in_the_log_itself(cli: Cli, bundle: Bundle) -> None:

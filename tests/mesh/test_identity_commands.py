@@ -4,24 +4,22 @@ finding that is left alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from recoup_client.cli import main
 from recoup_local.issuer import find_person
+from tests.support import command
 from tests.support import mesh as support
+from tests.support.command import REFUSED, WRONG_USE, said
 from tests.support.mesh import Person, TestMesh
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
-DONE, REFUSED, WRONG_USE = 0, 1, 2
 Command = Callable[..., Result]
 
 
@@ -30,21 +28,9 @@ def recoup(made: TestMesh) -> Command:
     """The command line under the session of acme's Admin, or of somebody else."""
 
     def run(*arguments: str, token: str = "") -> Result:
-        given = {
-            "RECOUP_GATEWAY": made.mesh.gateway_url,
-            "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-            "RECOUP_TOKEN": token or made.rest("acme", "Admin").token,
-        }
-        return CliRunner(env=given).invoke(main, list(arguments))
+        return command.recoup(made, token or made.rest("acme", "Admin").token, *arguments)
 
     return run
-
-
-def said(done: Result) -> dict[str, Any]:
-    """The JSON that a command printed, and nothing else."""
-    assert done.exit_code == DONE, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 @contextmanager

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -15,10 +11,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from recoup.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
+from recoup.audit.v1 import audit_service_pb2
 from recoup_client.mesh import PLATFORM_ORGANIZATION_ID, Certificate, MeshClient
 from services.audit.model.notes import VerifierKey, verify
 from services.audit.model.tiles import Tile, read_bundle, tiles_of
+from tests.support.appending import append
+from tests.support.command import DONE, recoup, said
 from tests.support.log import event
 from tests.support.mesh import Person, TestMesh, until
 
@@ -33,24 +31,7 @@ def auditor(made: TestMesh) -> Person:
 async def grown(made: TestMesh, auditor: Person) -> str:
     """A checkpoint over more leaves than a tile is wide."""
     organization = uuid4()
-    events = [event(n + 1, organization) for n in range(300)]
-    async with made.channel("audit", "identity") as channel:
-        stub = audit_service_pb2_grpc.AuditServiceStub(channel)
-        answer = await stub.AppendEvents(
-            audit_service_pb2.AppendEventsRequest(
-                events=[
-                    audit_pb2.ProducedEvent(
-                        event_id=str(each.event_id),
-                        organization_id=str(each.organization_id),
-                        producer_counter=each.producer_counter,
-                        payload=each.payload,
-                    )
-                    for each in events
-                ]
-            ),
-            timeout=10,
-        )
-    last = max(answer.indexes)
+    last = max(await append(made.mesh, [event(n + 1, organization) for n in range(300)], "identity"))
 
     def signed() -> str | None:
         note = auditor.client.get("/log/checkpoint").text
@@ -162,36 +143,26 @@ def test_who_isnt_of_the_platform_is_refused(made: TestMesh) -> None:
         stranger.client.close()
 
 
-def recoup(made: TestMesh, person: Person, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": person.token,
-        "PATH": os.environ["PATH"],
-    }
-    command = [sys.executable, "-m", "recoup_client.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-
-
 async def test_the_command_line_reads_both(made: TestMesh, auditor: Person, tmp_path: Path) -> None:
     await grown(made, auditor)
-    printed = recoup(made, auditor, "log", "checkpoint")
-    assert (printed.returncode, printed.stderr) == (0, "")
+    printed = recoup(made, auditor.token, "log", "checkpoint")
+    assert (printed.exit_code, printed.stderr) == (0, "")
     verify(printed.stdout, VerifierKey.parse(made.mesh.installation.log.verifier_key))
-    told = json.loads(recoup(made, auditor, "--json", "log", "checkpoint", "-o", str(tmp_path / "note")).stdout)
+    told = said(recoup(made, auditor.token, "--json", "log", "checkpoint", "-o", str(tmp_path / "note")))
     assert (tmp_path / "note").read_text() == told["note"]
     full = b"".join(fetched(auditor, Tile(0, 0)))
-    assert recoup(made, auditor, "log", "tile", "0", "0", "--shard", "0", "-o", str(tmp_path / "tile")).returncode == 0
+    whole = recoup(made, auditor.token, "log", "tile", "0", "0", "--shard", "0", "-o", str(tmp_path / "tile"))
+    assert whole.exit_code == DONE, whole.stderr
     assert (tmp_path / "tile").read_bytes() == full
-    assert recoup(made, auditor, "log", "tile", "0", "0", "--width", "1").stdout == f"{full[:32].hex()}\n"
+    assert recoup(made, auditor.token, "log", "tile", "0", "0", "--width", "1").stdout == f"{full[:32].hex()}\n"
     # A tile that isn't full is asked for in the width that the newest checkpoint gives it.
-    partial = json.loads(recoup(made, auditor, "log", "tile", "1", "0", "--json").stdout)
+    partial = said(recoup(made, auditor.token, "log", "tile", "1", "0", "--json"))
     assert partial["tile"] == f"1/000.p/{len(partial['hashes'])}"
     assert base64.b64decode(partial["hashes"][0]) == mth([full[place : place + 32] for place in range(0, 8192, 32)])
-    missing = recoup(made, auditor, "log", "tile", "7", "0")
-    assert (missing.returncode, "doesn't have it" in missing.stderr) == (1, True)
-    refused = recoup(made, made.rest("acme", "Admin"), "log", "checkpoint")
-    assert (refused.returncode, "PERMISSION_MISSING" in refused.stderr) == (1, True)
+    missing = recoup(made, auditor.token, "log", "tile", "7", "0")
+    assert (missing.exit_code, "doesn't have it" in missing.stderr) == (1, True)
+    refused = recoup(made, made.rest("acme", "Admin").token, "log", "checkpoint")
+    assert (refused.exit_code, "PERMISSION_MISSING" in refused.stderr) == (1, True)
 
 
 async def test_the_typed_client_reads_both(made: TestMesh, auditor: Person) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -13,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from recoup_local.issuer import find_person
+from tests.support.command import recoup, said
 from tests.support.mesh import Person, TestMesh, until
 
 pytestmark = pytest.mark.xdist_group("mesh")
@@ -99,53 +97,38 @@ def test_a_customer_begins_rests_and_goes_on(made: TestMesh, somebody: Any) -> N
     slug = f"initech-{uuid4().hex[:6]}"
     done = recoup(made, made.mesh.token("platform", "Admin"), "org", "create", slug, "--name", "Initech", "--admin",
                   "bill@initech.example.com", "--json")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    created = json.loads(done.stdout)
+    created = said(done)
     organization_id = created["organization"]["organizationId"]
     bill = somebody("bill@initech.example.com")
     weak = made.mesh.installation.issuer.token(
         find_person("acme", "Viewer"), aal=1, sub=str(uuid4()), email="bill@initech.example.com"
     )
     done = recoup(made, weak, "member", "accept", RECOUP_INVITATION=created["secret"])
-    assert (done.returncode, "second factor" in done.stderr) == (1, True)
+    assert (done.exit_code, "second factor" in done.stderr) == (1, True)
     done = recoup(made, bill.token, "member", "accept", RECOUP_INVITATION=created["secret"])
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "ADMIN" in done.stdout
-    shown = json.loads(recoup(made, bill.token, "org", "show", "--json").stdout)["organization"]
+    shown = said(recoup(made, bill.token, "org", "show", "--json"))["organization"]
     assert (shown["slug"], bool(shown["ownerMemberId"])) == (slug, True)
     listed = recoup(made, bill.token, "member", "list").stdout
     assert "ADMIN, owner" in listed
     for command in (("org", "leave", slug), ("member", "remove", "bill@initech.example.com")):
         done = recoup(made, bill.token, *command)
-        assert (done.returncode, "last Admin" in done.stderr) == (1, True), done.stderr
+        assert (done.exit_code, "last Admin" in done.stderr) == (1, True), done.stderr
     # Nobody of a customer's suspends anybody.
     done = recoup(made, made.mesh.token("acme", "Admin"), "org", "suspend", organization_id, "--reason", "x")
-    assert (done.returncode, "PERMISSION_MISSING" in done.stderr) == (1, True)
+    assert (done.exit_code, "PERMISSION_MISSING" in done.stderr) == (1, True)
 
     platform = made.mesh.token("platform", "Admin")
     path = f"/v1/organizations/{organization_id}"
     assert bill.client.get(path).status_code == 200
-    assert recoup(made, platform, "org", "suspend", organization_id, "--reason", "unpaid").returncode == 0
+    assert recoup(made, platform, "org", "suspend", organization_id, "--reason", "unpaid").exit_code == 0
     until(lambda: bill.client.get(path).status_code == 404 or None)
-    assert recoup(made, platform, "org", "resume", organization_id, "--reason", "paid").returncode == 0
+    assert recoup(made, platform, "org", "resume", organization_id, "--reason", "paid").exit_code == 0
     until(lambda: bill.client.get(path).status_code == 200 or None)
     done = recoup(made, bill.token, "member", "invite", "m@initech.example.com", "--role", "approver", "--json")
-    secret = json.loads(done.stdout)["secret"]
+    secret = said(done)["secret"]
     milton = somebody("M@initech.example.com")
-    assert recoup(made, milton.token, "member", "accept", RECOUP_INVITATION=secret).returncode == 0
-    assert recoup(made, milton.token, "org", "default", slug).returncode == 0
-    assert recoup(made, milton.token, "org", "leave", slug).returncode == 0
-
-
-def recoup(made: TestMesh, token: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """The command line under a session."""
-    given = {
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": token,
-        "PATH": os.environ["PATH"],
-        "COLUMNS": "250",
-        **more,
-    }
-    command = [sys.executable, "-m", "recoup_client.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
+    assert recoup(made, milton.token, "member", "accept", RECOUP_INVITATION=secret).exit_code == 0
+    assert recoup(made, milton.token, "org", "default", slug).exit_code == 0
+    assert recoup(made, milton.token, "org", "leave", slug).exit_code == 0

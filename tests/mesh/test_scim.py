@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,27 +13,17 @@ import httpx
 import pytest
 
 from services.gateway.exchange import SECURITY_HEADERS
+from tests.support.command import recoup, said
 from tests.support.mesh import TestMesh, until
 
 pytestmark = pytest.mark.xdist_group("mesh")
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
-def recoup(made: TestMesh, organization: str, *arguments: str) -> dict[str, Any]:
-    """What a command of an Admin's prints as JSON."""
-    environment = {
-        **os.environ,
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": made.rest(organization, "Admin").token,
-    }
-    program = Path(sys.executable).with_name("recoup")
-    done = subprocess.run(
-        [program, "scim", *arguments, "--org", organization, "--json"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def scim(made: TestMesh, organization: str, *arguments: str) -> dict[str, Any]:
+    """What `recoup scim …` of an Admin prints as JSON."""
+    token = made.rest(organization, "Admin").token
+    return said(recoup(made, token, "scim", *arguments, "--org", organization, "--json"))
 
 
 @contextmanager
@@ -49,7 +35,7 @@ def directory(made: TestMesh, token: str) -> Iterator[httpx.Client]:
 
 
 def test_a_directory_provisions_with_a_token_from_the_command_line(made: TestMesh) -> None:
-    acme, globex = (recoup(made, each, "token", "create", "--name", "mesh") for each in ("acme", "globex"))
+    acme, globex = (scim(made, each, "token", "create", "--name", "mesh") for each in ("acme", "globex"))
     name = f"{uuid4()}@acme.example"
     with directory(made, acme["token"]) as ours, directory(made, globex["token"]) as theirs:
         answer = ours.post("/Users", content=json.dumps({"schemas": [USER], "userName": name}))
@@ -73,9 +59,9 @@ def test_a_directory_provisions_with_a_token_from_the_command_line(made: TestMes
         organization = made.rest("acme", "Admin").organization_id
         other = ours.get(f"{made.mesh.gateway_url}/v1/organizations/{organization}/members")
         assert other.status_code == 401
-        status = recoup(made, "acme", "status")
+        status = scim(made, "acme", "status")
         assert status["lastSyncAt"]
-        recoup(made, "acme", "token", "revoke", acme["scimToken"]["tokenId"])
+        scim(made, "acme", "token", "revoke", acme["scimToken"]["tokenId"])
         refused = ours.get("/Users")
         assert (refused.status_code, refused.json()["status"]) == (401, "401")
     auditor = made.rest("acme", "Auditor")

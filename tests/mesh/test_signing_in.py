@@ -15,6 +15,8 @@ import pytest
 from recoup_local.issuer import organization_id
 from services.identity.model.sso_tokens import challenge_of
 from tests.support import mesh as support
+from tests.support.command import recoup
+from tests.support.command import said as printed
 from tests.support.mesh import Person, TestMesh
 from tests.support.saml_idp import MFA, Said, TestIdp
 
@@ -24,19 +26,9 @@ VERIFIER, BACK = "v" * 43, "http://127.0.0.1:49152/back"
 DOMAIN = "globex.example.com"
 
 
-def recoup(made: TestMesh, *arguments: str) -> dict[str, Any]:
-    """The command line, as globex' Admin uses it."""
-    given = {
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": made.mesh.token("globex", "Admin"),
-        "PATH": os.environ["PATH"],
-    }
-    command = [sys.executable, "-m", "recoup_client.cli", "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def sso(made: TestMesh, *arguments: str) -> dict[str, Any]:
+    """What `recoup sso …` of globex' Admin prints as JSON."""
+    return printed(recoup(made, made.mesh.token("globex", "Admin"), "--json", "sso", *arguments))
 
 
 def path_of(url: str) -> str:
@@ -57,22 +49,22 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
     admin, viewer = made.rest("globex", "Admin"), made.rest("globex", "Viewer")
     browser, idp = Person(made.mesh, "globex", ""), TestIdp()
     # Onboarding, by the command line.
-    provider = recoup(made, "sso", "create", "--name", "Test")["provider"]
+    provider = sso(made, "create", "--name", "Test")["provider"]
     (tmp_path / "idp.xml").write_bytes(idp.metadata())
-    recoup(made, "sso", "import-metadata", str(tmp_path / "idp.xml"))
-    domain = recoup(made, "sso", "domain", "add", DOMAIN)["domain"]
+    sso(made, "import-metadata", str(tmp_path / "idp.xml"))
+    domain = sso(made, "domain", "add", DOMAIN)["domain"]
     assert reason(admin.call("POST", f"/domains/{domain['domainId']}:verify", json={})) == (400, "DOMAIN_NOT_PROVEN")
     made.mesh.dns.records[domain["recordName"]] = [domain["recordValue"]]
-    assert recoup(made, "sso", "domain", "verify", DOMAIN)["domain"]["state"] == "DOMAIN_STATE_VERIFIED"
-    recoup(made, "sso", "set", "--email-attribute", "email", "--groups-attribute", "groups", "--mfa-context", MFA)
-    recoup(made, "sso", "map", "engineers=finops")
+    assert sso(made, "domain", "verify", DOMAIN)["domain"]["state"] == "DOMAIN_STATE_VERIFIED"
+    sso(made, "set", "--email-attribute", "email", "--groups-attribute", "groups", "--mfa-context", MFA)
+    sso(made, "map", "engineers=finops")
     # A test sign-in, then the real thing.
-    test = recoup(made, "sso", "test")
+    test = sso(made, "test")
     answer = browser.client.post(path_of(provider["acsUrl"]), data=idp.answer(test["loginUrl"], said(provider)))
     assert (answer.status_code, "passed" in answer.text) == (200, True), answer.text
-    result = recoup(made, "sso", "test", "--result", test["test"]["testId"])["test"]
+    result = sso(made, "test", "--result", test["test"]["testId"])["test"]
     assert (result["state"], result["role"], result["aal"]) == ("TEST_STATE_PASSED", "ROLE_FINOPS", 2)
-    assert recoup(made, "sso", "enable")["provider"]["state"] == "PROVIDER_STATE_ACTIVE"
+    assert sso(made, "enable")["provider"]["state"] == "PROVIDER_STATE_ACTIVE"
     eve = signed_in(made, browser, idp, provider)
     assert eve.get("/findings")["findings"] == []
     acme = organization_id("acme")
@@ -82,7 +74,7 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
         below_acme = f"/saml/{acme}/{provider['providerId']}/{what}"
         assert reason(browser.client.get(below_acme)) == (404, "RESOURCE_NOT_FOUND")
     # Whoever set the provider up doesn't confirm it: sessions that it makes approve tomorrow.
-    known = recoup(made, "sso", "status")["providers"][0]
+    known = sso(made, "status")["providers"][0]
     assert known["approvesFrom"] > known["createdAt"]
     path = f"/identityProviders/{provider['providerId']}:confirm"
     answer = admin.call("POST", path, json={"etag": known["etag"]})
@@ -90,7 +82,7 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
     # Enforced: members in the domain come by the provider, but for the one named Admin.
     member = next(each for each in admin.get("/members", pageSize=500)["members"] if each["role"] == "ROLE_ADMIN")
     assert viewer.call("GET", "/findings").status_code == 200
-    recoup(made, "sso", "enforce", "--break-glass", member["memberId"])
+    sso(made, "enforce", "--break-glass", member["memberId"])
     support.until(lambda: reason(viewer.call("GET", "/findings")) == (403, "SSO_REQUIRED") or None)
     # All others' passports were voided as well, and are issued anew: nobody else notices.
     for allowed, path in ((admin, "/members"), (eve, "/findings")):
@@ -98,11 +90,11 @@ def test_a_sign_in_goes_from_the_browser_to_a_call_and_ends(made: TestMesh, tmp_
     # Disabled: its sessions are over, in every process, and the demand with them.
     again = signed_in_by_command(made, browser, idp, provider)
     assert again.get("/findings")["findings"] == []
-    assert recoup(made, "sso", "disable")["sessionsEnded"] == 2
+    assert sso(made, "disable")["sessionsEnded"] == 2
     support.until(lambda: reason(eve.call("GET", "/findings")) == (401, "CREDENTIAL_REVOKED") or None)
     assert reason(again.call("GET", "/findings")) == (401, "CREDENTIAL_REVOKED")
     support.until(lambda: viewer.call("GET", "/findings").status_code == 200 or None)
-    assert recoup(made, "sso", "status")["providers"][0]["state"] == "PROVIDER_STATE_DISABLED"
+    assert sso(made, "status")["providers"][0]["state"] == "PROVIDER_STATE_DISABLED"
 
 
 def signed_in_by_command(made: TestMesh, browser: Person, idp: TestIdp, provider: dict[str, Any]) -> Person:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,11 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import Result
 
 from recoup.scanner.v1 import scanner_service_pb2
 from recoup_client.errors import Denied, SignInNeeded
 from recoup_local.issuer import find_person, organization_id
 from tests.mesh.test_client import client
+from tests.support.command import DONE, recoup, said
 from tests.support.mesh import Person, TestMesh, soon, until
 
 pytestmark = pytest.mark.xdist_group("mesh")
@@ -145,27 +145,20 @@ def test_the_command_line_makes_lists_rotates_and_revokes(
 ) -> None:
     person, _ = newcomer
 
-    def run(token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        given = {
-            "RECOUP_GATEWAY": made.mesh.gateway_url,
-            "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-            "RECOUP_TOKEN": token,
-            "PATH": os.environ["PATH"],
-        }
-        command = [sys.executable, "-m", "recoup_client.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=given)
-        assert done.returncode == 0, done.stderr
+    def run(token: str, *arguments: str) -> Result:
+        done = recoup(made, token, *arguments)
+        assert done.exit_code == DONE, done.stderr
         return done
 
     first = run(
         person.token, "token", "create", "ci", "--permission", "scanner.finding.read", "--days", "365", "--json"
     )
-    made_token = json.loads(first.stdout)
+    made_token = said(first)
     assert set(made_token) >= {"token", "tokenId", "expiresAt"}
     assert "shown this once" in first.stderr
     assert made_token["token"] not in first.stderr
     # A token is enough to name the organization: there is but one.
-    assert "findings" in json.loads(run(made_token["token"], "findings", "--json").stdout)
+    assert "findings" in said(run(made_token["token"], "findings", "--json"))
     second = run(person.token, "token", "rotate", made_token["tokenId"], "--overlap-hours", "1")
     assert second.stdout.startswith("rcp_")
     listed = run(person.token, "token", "list").stdout
@@ -173,7 +166,7 @@ def test_the_command_line_makes_lists_rotates_and_revokes(
     assert made_token["token"][:8] in listed
     assert "revoked" in run(person.token, "token", "revoke", made_token["tokenId"]).stdout
     admin = made.rest("acme", "Admin").token
-    account = json.loads(run(admin, "service-account", "create", "nightly", "--json").stdout)["serviceAccount"]
+    account = said(run(admin, "service-account", "create", "nightly", "--json"))["serviceAccount"]
     run(admin, "service-account", "update", account["serviceAccountId"], "--name", "nightly scan")
     assert "nightly scan" in run(admin, "service-account", "list").stdout
     assert "disabled" in run(admin, "service-account", "disable", account["serviceAccountId"]).stdout

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
 
+from tests.support.command import recoup
 from tests.support.mesh import TestMesh
 
 pytestmark = pytest.mark.xdist_group("mesh")
@@ -32,21 +30,7 @@ def test_a_scan_is_followed_as_events_until_it_is_over(made: TestMesh) -> None:
     lines = person.client.get(path)
     assert lines.headers["content-type"] == "application/x-ndjson"
     assert json.loads(lines.text)["scan"] == seen[-1]
-    shown = cli(made, person.token, "scan", "watch", scan_id)
-    assert (shown.returncode, shown.stdout) == (0, f"{states[-1]} {seen[-1]['resourcesSeen']} resources\n"), (
-        shown.stderr
-    )
-    refused = cli(made, person.token, "action", "watch", scan_id)
-    assert (refused.returncode, "RESOURCE_NOT_FOUND" in refused.stderr) == (1, True)
-
-
-def cli(made: TestMesh, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line as one person uses it."""
-    given = {
-        "RECOUP_GATEWAY": made.mesh.gateway_url,
-        "RECOUP_CA": str(made.mesh.installation.ca.cert_file),
-        "RECOUP_TOKEN": token,
-        "PATH": os.environ["PATH"],
-    }
-    command = [sys.executable, "-m", "recoup_client.cli", "--org", "acme", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=given, check=False)
+    shown = recoup(made, person.token, "--org", "acme", "scan", "watch", scan_id)
+    assert (shown.exit_code, shown.stdout) == (0, f"{states[-1]} {seen[-1]['resourcesSeen']} resources\n"), shown.stderr
+    refused = recoup(made, person.token, "--org", "acme", "action", "watch", scan_id)
+    assert (refused.exit_code, "RESOURCE_NOT_FOUND" in refused.stderr) == (1, True)
