@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
 import grpc
@@ -19,7 +16,7 @@ from recoup_local.supervisor import LocalMesh, query
 from services.audit.model.events import Produced
 from tests.support.appending import append
 from tests.support.log import event
-from tests.support.mesh import until
+from tests.support.mesh import small_mesh, until
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -31,14 +28,8 @@ ACME = UUID(str(organization_id("acme")))
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalMesh]:
     """The log and its signer, with failpoints."""
-    state = Path(tempfile.mkdtemp(prefix="recoup-alarms-"))
-    made = LocalMesh(state, cloud=False, only=("audit-signer", "audit", "identity"), fsync=False, failpoints=True)
-    try:
-        asyncio.run(made.start())
+    with small_mesh("audit-signer", "audit", "identity", failpoints=True) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def killed(mesh: LocalMesh, place: str, events: list[Produced]) -> None:

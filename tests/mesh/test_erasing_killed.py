@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +15,7 @@ from recoup_local.issuer import find_person, organization_id
 from recoup_local.supervisor import LocalMesh, query
 from tests.support.appending import append
 from tests.support.log import event
-from tests.support.mesh import until
+from tests.support.mesh import small_mesh, until
 
 pytestmark = pytest.mark.xdist_group("erasing")
 
@@ -29,15 +26,8 @@ GLOBEX = organization_id("globex")
 @pytest.fixture
 def mesh() -> Iterator[LocalMesh]:
     """What an erasure goes through, with failpoints."""
-    state = Path(tempfile.mkdtemp(prefix="recoup-erasing-"))
-    processes = ("audit-signer", "audit", "identity", "gateway")
-    made = LocalMesh(state, cloud=False, only=processes, fsync=False, failpoints=True)
-    try:
-        asyncio.run(made.start())
+    with small_mesh("audit-signer", "audit", "identity", "gateway", failpoints=True) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def test_a_kill_anywhere_within_an_erasure_is_finished_by_the_next_process(mesh: LocalMesh) -> None:

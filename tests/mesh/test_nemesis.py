@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random, SystemRandom
 
 import grpc.aio
@@ -27,7 +24,7 @@ from services._mesh.config import load_settings
 from services._mesh.database import Database
 from services._mesh.uow import Store
 from services.pricing.config import PricingSettings
-from tests.support.mesh import channel_of, soon
+from tests.support.mesh import channel_of, small_mesh, soon
 from tests.support.nemesis.checker import check
 from tests.support.nemesis.collecting import collect
 from tests.support.nemesis.faults import Nemesis, twin_port
@@ -44,14 +41,8 @@ SETTLE_SECONDS = 60.0
 @pytest.fixture
 def mesh() -> Iterator[LocalMesh]:
     """The processes that an event goes through, on a disk that is written to, and with failpoints."""
-    state = Path(tempfile.mkdtemp(prefix="recoup-nemesis-"))
-    made = LocalMesh(state, cloud=False, only=PROCESSES, fsync=True, failpoints=True)
-    try:
-        asyncio.run(made.start())
+    with small_mesh(*PROCESSES, fsync=True, failpoints=True) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def test_whatever_ends_hangs_or_is_lost_the_log_keeps_its_word(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +21,7 @@ from recoup_local.supervisor import LocalMesh, query
 from services.audit.model.notes import Signer
 from tests.support.appending import append
 from tests.support.log import event
-from tests.support.mesh import until
+from tests.support.mesh import small_mesh, until
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -34,14 +32,8 @@ SOUND, BAD, UNKNOWN = 0, 1, 2
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalMesh]:
     """The log, its signer, and a producer."""
-    state = Path(tempfile.mkdtemp(prefix="recoup-operator-"))
-    made = LocalMesh(state, cloud=False, only=("audit-signer", "audit", "identity"), fsync=False)
-    try:
-        asyncio.run(made.start())
+    with small_mesh("audit-signer", "audit", "identity") as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def command(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:

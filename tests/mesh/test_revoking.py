@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import ssl
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -38,7 +36,7 @@ from recoup_local.supervisor import LocalMesh
 from services._mesh.passports import glance
 from services._mesh.tokens import peek
 from services.identity import rotate
-from tests.support.mesh import channel_of, soon
+from tests.support.mesh import channel_of, small_mesh, soon
 
 pytestmark = pytest.mark.xdist_group("nemesis")
 SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
@@ -71,14 +69,8 @@ REFUSALS = (SignInNeeded, Denied, NotFound)
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalMesh]:
-    state = Path(tempfile.mkdtemp(prefix="recoup-revoking-"))
-    made = LocalMesh(state, cloud=False, only=PROCESSES, fsync=False)
-    try:
-        asyncio.run(made.start())
+    with small_mesh(*PROCESSES) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def client(mesh: LocalMesh, token: str) -> MeshClient:

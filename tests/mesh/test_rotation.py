@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -18,7 +15,7 @@ from recoup_verify.keys import read_manifest
 from recoup_verify.log import Head, parse_key, verified_head
 from services.audit.model.notes import Note
 from services.audit.model.rotation import OVERLAP, CannotRotate
-from tests.support.mesh import Person, until
+from tests.support.mesh import Person, small_mesh, until
 
 # Not beside the nemesis, which leaves the machine little to do it in time.
 pytestmark = pytest.mark.xdist_group("nemesis")
@@ -29,14 +26,8 @@ ROTATIONS = "SELECT target FROM audit.entries WHERE action = 'audit.key.rotate' 
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalMesh]:
-    state = Path(tempfile.mkdtemp(prefix="recoup-rotation-"))
-    made = LocalMesh(state, cloud=False, only=PROCESSES, fsync=False)
-    try:
-        asyncio.run(made.start())
+    with small_mesh(*PROCESSES) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def test_the_key_is_rotated_while_everything_runs(mesh: LocalMesh) -> None:

@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,7 +27,11 @@ from recoup_client.mesh import Certificate, MeshClient
 from recoup_local.cli import local
 from recoup_local.issuer import organization_id
 from recoup_local.supervisor import LocalMesh, query
-from tests.support.mesh import Person, until
+from services._mesh.config import ConfigError, load_settings
+from services._mesh.tls import CertificateFiles
+from services._mesh.tokens import SigningKey
+from services.scanner.config import ScannerSettings
+from tests.support.mesh import Person, small_mesh, until
 
 pytestmark = pytest.mark.xdist_group("starting")
 
@@ -39,14 +43,8 @@ EXIT_OK, EXIT_CONFIG, EXIT_ADDRESS, EXIT_NOT_RUNNING = 0, 2, 3, 3
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[LocalMesh]:
     """A small mesh without a cloud, which every test leaves as it found it: complete and serving."""
-    state = Path(tempfile.mkdtemp(prefix="recoup-starting-"))
-    made = LocalMesh(state, cloud=False, only=PROCESSES, fsync=False)
-    try:
-        asyncio.run(made.start())
+    with small_mesh(*PROCESSES) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 @pytest.fixture
@@ -348,20 +346,38 @@ BROKEN: Mapping[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_configuration_ends_with_one_line_that_says_what_to_do(mesh: LocalMesh, broken: str) -> None:
+@contextmanager
+def spoiled(mesh: LocalMesh, broken: str) -> Iterator[Path]:
+    """The scanner's folder, with something of it broken."""
     folder = mesh.state / "processes" / "broken"
     shutil.copytree(mesh.installation.folder("scanner"), folder)
-    spoil, words = BROKEN[broken]
     try:
-        spoil(folder)
-        command = [sys.executable, "-m", "services.scanner", "--config", str(folder / "config.toml")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        BROKEN[broken][0](folder)
+        yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_is_broken_in_a_configuration_is_one_line_that_says_what_to_do(mesh: LocalMesh, broken: str) -> None:
+    with spoiled(mesh, broken) as folder, pytest.raises(ConfigError) as refused:
+        settings = load_settings(ScannerSettings, folder / "config.toml")
+        CertificateFiles(settings.tls)
+        assert settings.signing is not None
+        SigningKey.load(settings.signing.key, settings.process.profile)
+    line = str(refused.value)
+    assert "\n" not in line
+    assert all(word in line for word in (str(folder), *BROKEN[broken][1])), line
+
+
+@pytest.mark.parametrize("broken", ["unknown key", "another's key"])  # Before its parts are made, and while they are.
+def test_a_process_with_a_broken_configuration_says_that_line_and_ends(mesh: LocalMesh, broken: str) -> None:
+    with spoiled(mesh, broken) as folder:
+        command = [sys.executable, "-m", "services.scanner", "--config", str(folder / "config.toml")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == EXIT_CONFIG, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
-    assert all(word in done.stderr for word in (str(folder), *words)), done.stderr
+    assert all(word in done.stderr for word in (str(folder), *BROKEN[broken][1])), done.stderr
 
 
 def recoup_local(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

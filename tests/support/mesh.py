@@ -135,11 +135,24 @@ class Person:
 @contextmanager
 def running_mesh(*, fsync: bool = False, trace_ratio: float = 1.0) -> Iterator[TestMesh]:
     """A mesh with a seeded estate, connected and ready to scan; taken down at the end."""
+    with _started(fsync=fsync, trace_ratio=trace_ratio) as mesh:
+        yield _seeded(mesh)
+
+
+@contextmanager
+def small_mesh(*processes: str, fsync: bool = False, failpoints: bool = False) -> Iterator[LocalMesh]:
+    """A mesh of these processes alone, without a cloud; taken down at the end."""
+    with _started(cloud=False, only=processes, fsync=fsync, failpoints=failpoints) as mesh:
+        yield mesh
+
+
+@contextmanager
+def _started(**settings: Any) -> Iterator[LocalMesh]:
     state = Path(tempfile.mkdtemp(prefix="recoup-mesh-"))
-    mesh = LocalMesh(state, fsync=fsync, trace_ratio=trace_ratio)
+    mesh = LocalMesh(state, **settings)
     try:
         asyncio.run(mesh.start())
-        yield _seeded(mesh)
+        yield mesh
     finally:
         close_people(mesh)
         mesh.stop()
