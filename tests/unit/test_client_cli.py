@@ -176,10 +176,8 @@ def run(*arguments: str, url: str = NOWHERE, **more: str) -> Result:
 
 def test_a_pipe_gets_whole_rows(gateway: tuple[str, list[str]]) -> None:
     for arguments, wanted in ((("action", "show", ACTION), (ACTION, HASH)), (("action", "list"), (ACTION,))):
-        done = subprocess.run(
-            [*COMMAND, *arguments], env=environment(gateway[0], COLUMNS="40"), capture_output=True, text=True
-        )
-        assert done.returncode == DONE, done.stderr
+        done = run(*arguments, url=gateway[0], COLUMNS="40")
+        assert done.exit_code == DONE, done.stderr
         assert all(text in done.stdout for text in wanted)
         assert "…" not in done.stdout
 
@@ -247,6 +245,9 @@ def test_a_generated_key_is_on_stdout_alone_and_a_given_one_comes_from_stdin(
     done = CliRunner().invoke(cli.main, ["key", "create", "ai", "x"], env=told, input=typed)
     assert done.exit_code == DONE, done.output
     assert sent == [{"purpose": "KEY_PURPOSE_AI", "name": "x", "secret": "sk-1234567"}]
+    for wrong, why in ((b"\xff" * 20, "isn't text"), (b"k" * 70_000, "is larger than")):  # And isn't sent in part.
+        done = CliRunner().invoke(cli.main, ["key", "create", "ai", "x"], env=told, input=wrong)
+        assert (done.exit_code, why in done.stderr, len(sent)) == (WRONG_USE, True, 1), done.output
     assert "sk-1234567" not in done.output
 
 
@@ -583,17 +584,25 @@ def ended(url: str, *arguments: str, stdout: Any = None, closed: str = "") -> tu
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("action", "show", ACTION), ("--json", "action", "show", "many"), ("--help",)])
-def test_a_full_or_closed_stdout_is_one_line(arguments: tuple[str, ...], gateway: tuple[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("action", "show", ACTION), ("--json", "action", "show", "many"), ("action", "--help")]
+)
+def test_a_full_stdout_is_one_line(arguments: tuple[str, ...], gateway: tuple[str, list[str]]) -> None:
     with Path("/dev/full").open("wb") as full:
         code, told = ended(gateway[0], *arguments, stdout=full)
     assert (code, len(told.splitlines())) == (REFUSED, 1)
     assert "can't be written: No space left on device" in told
-    code, told = ended(gateway[0], *arguments, closed=">&-")
+
+
+def test_a_closed_stdout_is_one_line_whatever_would_be_printed(gateway: tuple[str, list[str]]) -> None:
+    code, told = ended(gateway[0], "action", "show", ACTION, closed=">&-")
     assert (code, told) == (REFUSED, "recoup: stdout is closed; send what isn't wanted to /dev/null\n")
+    assert gateway[1] == []
 
 
-@pytest.mark.parametrize("arguments", [("action", "show", "many"), ("--json", "action", "show", ACTION), ("--help",)])
+@pytest.mark.parametrize(
+    "arguments", [("action", "show", "many"), ("--json", "action", "show", ACTION), ("action", "--help")]
+)
 def test_a_reader_who_went_away_is_silence(arguments: tuple[str, ...], gateway: tuple[str, list[str]]) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
