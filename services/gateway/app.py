@@ -269,7 +269,6 @@ class Gateway:
         if not found and session:
             found = await self._caller.counted(exchange, session, self._office.choose(session, route.service))
         variables["organization_id"] = found
-        telemetry.belongs_to(found)
         return found
 
     async def _body(self, exchange: Exchange, receive: Receive) -> bytes:

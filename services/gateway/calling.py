@@ -10,6 +10,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from services._mesh import passports as mesh_passports
+from services._mesh import telemetry
 from services._mesh.channel import REQUEST_ID_KEY
 from services._mesh.descriptors import Effect, Scope
 from services._mesh.errors import NotFound, Reason, Unauthenticated, from_rpc_error
@@ -81,6 +82,8 @@ class Caller:
             return await make(())
         elevation_id = elevation_of(exchange.headers) if organization_id else ""
         issued = await self._passport(exchange, route, session, organization_id, elevation_id)
+        if organization_id:  # From here on it is more than what the caller says.
+            telemetry.belongs_to(organization_id)
         self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
         try:
             return await make(mesh_passports.bearer(issued.token))

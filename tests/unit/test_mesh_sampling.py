@@ -188,7 +188,7 @@ def sender(receiver: Receiver) -> Iterator[span_sending.SpanSender]:
 
 
 def spans(count: int, name: str = "x") -> list[ReadableSpan]:
-    return [ReadableSpan(name) for _ in range(count)]
+    return [ReadableSpan(name)] * count
 
 
 def test_spans_are_sent_in_batches_and_the_rest_at_the_end() -> None:
