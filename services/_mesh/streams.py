@@ -25,6 +25,7 @@ from services._mesh.settings import NatsSettings, TlsSettings
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
+_AGAIN_SECONDS = 0.1
 PUBLISH_SECONDS = 5.0
 ACK_WAIT_SECONDS = 30.0
 MAX_MESSAGES = 1_000_000
@@ -98,8 +99,16 @@ class Link:
 
     async def run(self) -> None:
         """Connect, and stay so until cancelled."""
-        await self.connect()
-        await asyncio.Event().wait()
+        connecting = asyncio.create_task(self.connect())
+        try:
+            await asyncio.wait({connecting})
+            connecting.result()
+            await asyncio.Event().wait()
+        finally:
+            # With Python 3.11's wait_for nats-py loses a cancellation that comes just as one of its attempts fails.
+            while not connecting.done():
+                connecting.cancel()
+                await asyncio.wait({connecting}, timeout=_AGAIN_SECONDS)
 
     async def connect(self) -> None:
         """Connect, however long it takes; later losses of the server are made good by the client itself."""
