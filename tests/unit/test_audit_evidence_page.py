@@ -229,7 +229,7 @@ def test_records_by_action() -> None:
 
 
 # How somebody signed in, or what they chose for themselves alone.
-NOT_WHO_MAY_WHAT = frozenset({"session", "saml_response", "test_login", "default_organization"})
+NOT_WHO_MAY_WHAT = frozenset({"session", "browser_session", "saml_response", "test_login", "default_organization"})
 
 
 def test_what_identity_decides_is_in_a_list_for_people_and_the_verifier_demands_it() -> None:

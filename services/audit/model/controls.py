@@ -193,7 +193,7 @@ SEALED = (
     ("scanner.keks", "kek_id", "version,provider,key_id,region,key_version,state"),
     ("scanner.organization_keys", "key_id", "purpose,name,state,ends_at"),
     ("scanner.rotations", "rotation_id", "connection_id,candidate_id,replaced_id,state"),
-    ("scanner.rotation_rules", "", "remind_after_days,rotate_within_days,enforced_from"),
+    ("scanner.rotation_rules", "", "remind_after_days,rotate_within_days,enforced_from,limits"),
     ("scanner.external_ids", "", "external_id"),
     ("scanner.static_keys", "", "allowed"),
     ("pricing.bill_sources", "bill_source_id", "connection_id,credential_id,account,bucket,prefix,state"),

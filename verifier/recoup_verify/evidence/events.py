@@ -26,7 +26,7 @@ RECORDS: Mapping[str, frozenset[str]] = {
             *("member", "membership", "invitation", "ownership", "organization", "platform", "operatoraccess"),
             *("installation", "role", "approver", "permission", "policy", "person", "login", "token"),
             *("service_account", "sso", "identity_provider", "metadata", "domain", "enforcement", "group_role"),
-            *("scim", "scim_token", "scim_roles"),
+            *("scim", "scim_token", "scim_roles", "allowed_origins"),
         )
     ),
     "break_glass.json": frozenset({"elevation", "break_glass", "alarm", "bypass", "control"}),

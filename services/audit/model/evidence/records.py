@@ -19,7 +19,7 @@ _CHANGED = (
     *("member", "membership", "invitation", "ownership", "organization", "platform", "operatoraccess", "installation"),
     *("role", "approver", "permission", "policy", "person", "login", "token", "service_account"),
     *("sso", "identity_provider", "metadata", "domain", "enforcement", "group_role"),
-    *("scim", "scim_token", "scim_roles"),
+    *("scim", "scim_token", "scim_roles", "allowed_origins"),
 )
 _NOUNS = {
     **dict.fromkeys(_CHANGED, "changes"),
