@@ -245,6 +245,8 @@ class Installation:
                     "write_burst": 500,
                     "strangers_a_second": 500.0,
                     "stranger_burst": 5000,
+                    "shared": "nats",
+                    "leaving_seconds": 0.5,
                 }
             },
         }

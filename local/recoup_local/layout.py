@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services._mesh.streams import api_permissions, stream_name, worker_permissions
+from services.gateway import bucket
 
 LOGINS: Mapping[str, tuple[str, ...]] = {
     "identity": ("migrate", "api", "relay", "dispatcher"),
@@ -77,6 +78,12 @@ PROCESSES: tuple[ProcessSpec, ...] = (
     _worker("pricing", peers=("pricing", "scanner", "broker")),
     _worker("actions", peers=("actions", "pricing", "scanner", "broker")),
     _worker("audit", peers=("audit", "actions", "scanner")),
-    ProcessSpec("gateway", "services.gateway", peers=("identity", "scanner", "pricing", "actions", "audit")),
+    ProcessSpec(
+        "gateway",
+        "services.gateway",
+        peers=("identity", "scanner", "pricing", "actions", "audit"),
+        nats=True,
+        publishes=bucket.permissions(),
+    ),
     ProcessSpec("audit-witness", "services.audit.witness"),
 )

@@ -84,7 +84,7 @@ class Caller:
         issued = await self._passport(exchange, route, session, organization_id, elevation_id)
         if organization_id:  # From here on it is more than what the caller says.
             telemetry.belongs_to(organization_id)
-        self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
+        await self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
         try:
             return await make(mesh_passports.bearer(issued.token))
         except Unauthenticated as problem:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from services._mesh.config import Address, Between, Matches, Seconds
 from services._mesh.settings import MeshSettings
+from services.gateway.bucket import KEEP_SECONDS
 
 _Origin = Annotated[str, Matches(r"https://[a-z0-9.-]+(:[0-9]+)?", "an exact https origin in lower case")]
 _Rate = Annotated[float, Between(0.1, 100_000)]
@@ -16,16 +17,22 @@ _Rate = Annotated[float, Between(0.1, 100_000)]
 class EdgeSettings:
     """Where REST is served, and what bounds it. Rates are calls a second; bursts are calls.
 
+    A request's path and headers come within `head_seconds`, its body within `call_seconds`. A process that is to end
+    goes on for `leaving_seconds`, unready, and ends each connection with its next answer.
     A stream ends after its seconds, and whoever still wants it asks again: a passport isn't good for longer.
     `dashboard_origins` are those of the installation's own frontend, where it isn't served by this host: its pages call
-    with cookies. Reads and writes are those of one credential, of one actor in an organization, or of one address that
-    needs none.
+    with cookies.
+    Reads and writes are those of one credential, of one actor in an organization, or of one address that needs none.
+    With `shared = "nats"`, all `gateways` of the installation spend the budgets of actors and organizations together.
     """
 
     listen: Address
     dashboard_origins: tuple[_Origin, ...] = ()
     body_bytes: Annotated[int, Between(1024, 16 * 1024 * 1024)] = 256 * 1024
     header_bytes: Annotated[int, Between(1024, 64 * 1024)] = 32 * 1024
+    header_count: Annotated[int, Between(10, 1000)] = 100
+    head_seconds: Annotated[float, Between(0.1, 120)] = 10.0
+    leaving_seconds: Annotated[float, Between(0, 60)] = 2.0
     json_depth: Annotated[int, Between(4, 100)] = 32
     concurrent_requests: Annotated[int, Between(1, 10_000)] = 256
     connections: Annotated[int, Between(1, 100_000)] = 5000
@@ -43,6 +50,18 @@ class EdgeSettings:
     organization_write_burst: Annotated[int, Between(1, 100_000)] = 500
     strangers_a_second: _Rate = 2.0
     stranger_burst: Annotated[int, Between(1, 100_000)] = 30
+    shared: Literal["none", "nats"] = "none"
+    gateways: Annotated[int, Between(1, 1000)] = 1
+
+    def __post_init__(self) -> None:
+        for burst, rate in (
+            ("read_burst", "reads_a_second"),
+            ("write_burst", "writes_a_second"),
+            ("organization_read_burst", "organization_reads_a_second"),
+            ("organization_write_burst", "organization_writes_a_second"),
+        ):
+            if self.shared != "none" and getattr(self, burst) / getattr(self, rate) > KEEP_SECONDS:
+                raise ValueError(f"a shared {burst} must be whole again within {KEEP_SECONDS:.0f} s at {rate}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +69,10 @@ class GatewaySettings(MeshSettings):
     """The gateway process."""
 
     gateway: EdgeSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gateway.shared == "nats" and self.nats is None:
+            raise ValueError(
+                '[gateway] shared = "nats" needs [nats] with url, user and password_file; or set it to "none"'
+            )

@@ -7,29 +7,42 @@ Whoever makes up credentials, or organizations to ask for, to be counted anew is
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address, ip_address, ip_network
 from math import ceil
 
+from services._mesh.clock import Clock
 from services._mesh.errors import Exhausted, Reason
 from services._mesh.passports import Passport
+from services.gateway.bucket import Bucket
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange
 from services.gateway.ratelimit import Limiter, Verdict
+from services.gateway.sharing import SharedLimiter
+
+# Counts a call under a key, if it may go on.
+_Count = Callable[[str], Awaitable[Verdict]]
 
 
 class Limits:
-    """The rate limits of one edge; reads and writes have budgets of their own."""
+    """The rate limits of one edge; reads and writes have budgets of their own.
 
-    def __init__(self, settings: EdgeSettings) -> None:
+    With a bucket, those of verified actors and organizations are shared with the other gateways. What comes before
+    anybody is verified isn't: whoever makes up credentials would fill the bucket with them.
+    """
+
+    def __init__(self, settings: EdgeSettings, bucket: Bucket | None = None) -> None:
         # By whether it reads: of one credential, actor or address; and of a whole organization.
         self._own = {
             True: Limiter(settings.reads_a_second, settings.read_burst),
             False: Limiter(settings.writes_a_second, settings.write_burst),
         }
-        self._organizations = {
+        organizations = {
             True: Limiter(settings.organization_reads_a_second, settings.organization_read_burst),
             False: Limiter(settings.organization_writes_a_second, settings.organization_write_burst),
         }
+        self._actors = _counts("actors", self._own, bucket, settings.gateways)
+        self._organizations = _counts("organizations", organizations, bucket, settings.gateways)
         self._strangers = Limiter(settings.strangers_a_second, settings.stranger_burst)
 
     def count_credential(self, exchange: Exchange, credential: str, *, reads: bool) -> None:
@@ -40,15 +53,15 @@ class Limits:
         """Count a call that needs no credential; below each `prefix` by itself. Raises Exhausted."""
         _charge(exchange, "address", self._own[reads].take(f"address {prefix} {_place(exchange)}"))
 
-    def count_verified(self, exchange: Exchange, passport: Passport, *, reads: bool) -> None:
+    async def count_verified(self, exchange: Exchange, passport: Passport, *, reads: bool) -> None:
         """Count a call of whoever identity says it is, however many credentials they have, and of their organization.
 
         Raises Exhausted.
         """
         organization_id = passport.organization_id
-        _charge(exchange, "actor", self._own[reads].take(f"actor {organization_id} {passport.actor}"))
+        _charge(exchange, "actor", await self._actors[reads](f"actor {organization_id} {passport.actor}"))
         if organization_id is not None:
-            _charge(exchange, "organization", self._organizations[reads].take(str(organization_id)))
+            _charge(exchange, "organization", await self._organizations[reads](str(organization_id)))
 
     def count_stranger(self, exchange: Exchange, credential: str = "") -> None:
         """Count an attempt that wasn't let in: against the credential that tried it, and once against its address.
@@ -71,6 +84,26 @@ class Limits:
         for verdict in map(self._strangers.look, keys):
             if not verdict.allowed:
                 _charge(exchange, "attempts", verdict)
+
+
+def _counts(name: str, alone: Mapping[bool, Limiter], bucket: Bucket | None, gateways: int) -> Mapping[bool, _Count]:
+    """How reads and writes are counted: by these limiters, or by what all gateways share of the same rate and burst."""
+    if bucket is None:
+        return {reads: _counted_by(limiter) for reads, limiter in alone.items()}
+    wall = Clock().wall_seconds
+    return {
+        reads: SharedLimiter(
+            bucket, f"{name}.{'reads' if reads else 'writes'}", limiter.rate, limiter.burst, gateways, wall
+        ).take
+        for reads, limiter in alone.items()
+    }
+
+
+def _counted_by(limiter: Limiter) -> _Count:
+    async def count(key: str) -> Verdict:
+        return limiter.take(key)
+
+    return count
 
 
 def _digest(credential: str) -> str:

@@ -36,7 +36,8 @@ class Limiter:
     """Lets `rate` calls a second through for each key, and `burst` at once; keeps `keys` of them apart."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = monotonic, keys: int = _KEYS) -> None:
-        self._interval, self._burst, self._clock, self._keys = 1.0 / rate, burst, clock, keys
+        self.rate, self.burst = rate, burst
+        self._interval, self._clock, self._keys = 1.0 / rate, clock, keys
         self._whole_at: dict[str, float] = {}
         # Each key once, with a moment no later than the one at which its budget is whole.
         self._due: list[tuple[float, str]] = []
@@ -55,17 +56,17 @@ class Limiter:
         if key not in self._whole_at and len(self._whole_at) >= self._keys:
             key = _EVERYBODY_ELSE
         before = max(self._whole_at.get(key, now), now)
-        window = self._interval * self._burst
+        window = self._interval * self.burst
         after = before + self._interval
         if after - now > window + 1e-9:
-            return Verdict(False, self._burst, window, 0, after - now - window, before - now)
+            return Verdict(False, self.burst, window, 0, after - now - window, before - now)
         if counts:
             if key not in self._whole_at:
                 heapq.heappush(self._due, (after, key))
             self._whole_at[key] = after
         whole_at = after if counts else before
         remaining = int((window - (whole_at - now)) / self._interval + 1e-9)
-        return Verdict(True, self._burst, window, remaining, 0.0, whole_at - now)
+        return Verdict(True, self.burst, window, remaining, 0.0, whole_at - now)
 
     def _forget(self, now: float) -> None:
         """Drop keys whose budgets are whole."""

@@ -163,7 +163,13 @@ async def attempt_all(made: TestMesh, login: str, statements: list[str]) -> list
 def subjects_of(user: str) -> dict[str, bool]:
     """Subjects with whether a user may publish to them: its own, and all others of the same kind."""
     service, worker = user.removesuffix("-worker"), user.endswith("-worker")
-    found = {}
+    found = {
+        "$KV.gateway-limits.key": user == "gateway",
+        "$JS.API.STREAM.CREATE.KV_gateway-limits": user == "gateway",
+        "$JS.API.STREAM.DELETE.KV_gateway-limits": False,
+        "$JS.API.STREAM.PURGE.KV_gateway-limits": False,
+        "$KV.others.key": False,
+    }
     for other in OWNERS_OF_JOBS:
         own = other == service
         found[f"jobs.{other}.kind.id"] = own and not worker

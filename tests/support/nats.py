@@ -11,12 +11,16 @@ from nats.aio.client import Client
 from recoup_local.embedded.nats import EmbeddedNats, NatsHandle, NatsUser
 from services._mesh import streams
 from services._mesh.settings import NatsSettings
+from services.gateway import bucket
 
 PASSWORD = "for-tests-only"
 
 
 class TestNats:
-    """A server with two users of one service: `<service>` (its API) and `<service>-worker`. Plain text on loopback."""
+    """A server with two users of one service, `<service>` (its API) and `<service>-worker`, and with the gateways'.
+
+    Plain text on loopback.
+    """
 
     __test__ = False
 
@@ -29,6 +33,7 @@ class TestNats:
         users = [
             NatsUser(service, PASSWORD, publish=streams.api_permissions(service)),
             NatsUser(f"{service}-worker", PASSWORD, publish=streams.worker_permissions(service)),
+            NatsUser("gateway", PASSWORD, publish=bucket.permissions()),
         ]
         self._server = EmbeddedNats(self._folder, users)
         self.handle: NatsHandle = self._server.start()
@@ -36,10 +41,14 @@ class TestNats:
 
     async def connect(self, user: str) -> Client:
         """A connection as one of the users; closed with the server."""
+        return (await self.link(user)).client
+
+    async def link(self, user: str) -> streams.Link:
+        """The same, as a process holds it."""
         link = streams.Link(NatsSettings(url=self.handle.url, user=user, password_file=self._password_file), user, None)
         await link.connect()
         self._clients.append(link.client)
-        return link.client
+        return link
 
     def restart(self, *, lose_everything: bool = False) -> None:
         """Stop and start the server, on the same port; with or without what JetStream held."""

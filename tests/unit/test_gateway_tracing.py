@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +19,7 @@ from services.gateway.exchange import blank
 from tests.support.things import ACME
 
 ROUTE = SimpleNamespace(service="scanner", rule=SimpleNamespace(scope=Scope.ORGANIZATION, effect=Effect.READ))
-COUNTING = SimpleNamespace(count_verified=lambda *_, **__: None, count_stranger=lambda *_: None)
+COUNTING = SimpleNamespace(count_verified=AsyncMock(), count_stranger=lambda *_: None)
 
 
 class Office:
