@@ -127,6 +127,7 @@ class Link:
             allow_reconnect=True,
             error_cb=self._noticed,
             reconnected_cb=self._returned,
+            disconnected_cb=self._dropped,
         )
         self._connected.set()
         await self._returned()
@@ -139,9 +140,19 @@ class Link:
     async def _noticed(self, error: Exception) -> None:
         if self.client.is_connected:
             log.warning("NATS: %s", error)  # Permission violations arrive nowhere else.
-        elif type(error).__name__ != self._trouble:  # Said once, not at each of five attempts a second.
+            return
+        await self._dropped()
+        if type(error).__name__ != self._trouble:  # Said once, not at each of five attempts a second.
             self._trouble = type(error).__name__
             log.warning("NATS can't be reached, and is tried until it can be: %s", error or self._trouble)
+
+    async def _dropped(self) -> None:
+        """Come back with the certificate that is in force then, which needn't be the one of before."""
+        if self.client.options.get("tls") is not None and self._tls is not None:
+            try:
+                self.client.options["tls"] = _context(self._tls)
+            except (OSError, ssl.SSLError) as error:
+                log.warning("the new certificate can't be used for NATS yet: %s", error)
 
     async def _returned(self) -> None:
         self._trouble = ""

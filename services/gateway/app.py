@@ -5,6 +5,7 @@ It authenticates and limits; whether a caller may do what they ask is the called
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -27,7 +28,8 @@ from services._mesh.errors import (
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
 from services.gateway import answers, conditions, cookies, credentials, problems, streaming, templates, transcode
-from services.gateway.bodies import read_body, require_media_type, require_utf8, too_large_head
+from services.gateway.bodies import read_body, require_media_type, require_utf8
+from services.gateway.bucket import Bucket
 from services.gateway.calling import Caller, Channel
 from services.gateway.config import EdgeSettings
 from services.gateway.credentials import Credentials
@@ -63,13 +65,15 @@ class Gateway:
         ready: Callable[[], bool],
         pages: Mapping[str, Page],
         origins: Origins | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
         self._router, self._office, self._settings = router, office, settings
         self._ready, self._pages = ready, pages
         self._watch = Watch(metrics)
-        self._limits = Limits(settings)
+        self._limits = Limits(settings, bucket)
         self._origins = origins or Origins()
         self._credentials = Credentials(office, self._limits, self._origins)
+        self.leaving = asyncio.Event()
         self._running = 0
         self._streams: Counter[str] = Counter()
         self._caller = Caller(router.routes, office, channel, self._limits, settings)
@@ -101,7 +105,8 @@ class Gateway:
     async def _stream(self, exchange: Exchange, receive: Receive, send: Send, body: Pieces) -> None:
         """Send what `_opened` opened, and count it no more."""
         try:
-            await streaming.answer(send, receive, exchange, body, self._settings.stream_seconds + _LAST_WORDS_SECONDS)
+            seconds = self._settings.stream_seconds + _LAST_WORDS_SECONDS
+            await streaming.answer(send, receive, exchange, body, seconds, self.leaving)
         finally:
             self._closed(exchange)
 
@@ -116,22 +121,21 @@ class Gateway:
             await answer(send, exchange, status, problems.MEDIA_TYPE, body)
 
     @property
-    def header_bytes(self) -> int:
-        """How large a request may be before its body."""
-        return self._settings.header_bytes
+    def settings(self) -> EdgeSettings:
+        """What bounds a request."""
+        return self._settings
 
-    def unreadable(self, *, too_large: bool = False) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Headers and document, with the status 400 or 413, for bytes that aren't read as a request."""
-        with telemetry.active().span("unreadable (edge)", kind=SpanKind.SERVER):
+    def leave(self) -> None:
+        """The process is to end: be unready, and end streams and connections, each with a whole answer."""
+        self.leaving.set()
+
+    def refused(self, problem: Problem) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and document for what isn't read as a request, or isn't served at all."""
+        with telemetry.active().span("refused (edge)", kind=SpanKind.SERVER):
             exchange = blank("")
-            problem: Problem = invalid_field(
-                "(request)", "must be HTTP/1.1, with its path and the names of headers in ASCII."
-            )
-            if too_large:
-                problem = too_large_head(self.header_bytes)
-            status, body = problems.render(problem, exchange.request_id, telemetry.trace_id())
+            status, _, body = self._refusal(exchange, problem, telemetry.trace_id())
             self._watch.count(status)
-            return head(exchange, problems.MEDIA_TYPE, body), body
+            return status, head(exchange, problems.MEDIA_TYPE, body), body
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
         trace_id = telemetry.trace_id()
@@ -222,7 +226,8 @@ class Gateway:
         if exchange.raw_path == "/healthz":
             return 200, _JSON, b'{"status":"ok"}'
         if exchange.raw_path == "/readyz":
-            return (200, _JSON, b'{"status":"ready"}') if self._ready() else (503, _JSON, b'{"status":"not ready"}')
+            is_ready = self._ready() and not self.leaving.is_set()
+            return (200, _JSON, b'{"status":"ready"}') if is_ready else (503, _JSON, b'{"status":"not ready"}')
         page = self._pages.get(exchange.raw_path)
         if page is None:
             return None

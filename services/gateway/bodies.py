@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from services._mesh.errors import DeadlinePassed, Exhausted, FieldViolation, Invalid, Reason
+from services._mesh.errors import DeadlinePassed, Exhausted, FieldViolation, Invalid, Reason, invalid_field
 from services.gateway import coding
 from services.gateway.exchange import Exchange, Receive
 
@@ -34,7 +34,7 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int, seconds: f
                     break
     except TimeoutError as error:
         raise DeadlinePassed(
-            Reason.ERROR_REASON_DEADLINE_TOO_SHORT, "The body didn't arrive within the time of a call."
+            Reason.ERROR_REASON_REQUEST_TOO_SLOW, "The body didn't arrive within the time of a call."
         ) from error
     given = exchange.headers.get("content-encoding", "")
     if not body or not given:
@@ -71,11 +71,24 @@ def _too_large(limit: int) -> Exhausted:
     return Exhausted(Reason.ERROR_REASON_TOO_LARGE, f"The body is larger than {limit} bytes.", {"limit": str(limit)})
 
 
-def too_large_head(limit: int) -> Invalid:
-    """What is said of a request whose path and headers go beyond `limit` bytes."""
+def unreadable() -> Invalid:
+    """What is said of bytes that are no request."""
+    return invalid_field("(request)", "must be HTTP/1.1, with its path and the names of headers in ASCII.")
+
+
+def too_large_head(limit: int, count: int) -> Invalid:
+    """What is said of a request whose path and headers go beyond `limit` bytes, or of more than `count` headers."""
+    rule = f"must have at most {limit} bytes together with the path, and be at most {count}"
     return Invalid(
-        Reason.ERROR_REASON_TOO_LARGE,
-        f"The path and headers are larger than {limit} bytes.",
+        Reason.ERROR_REASON_HEADERS_TOO_LARGE,
+        f"The path and headers are larger than {limit} bytes, or there are more than {count} headers.",
         {"limit": str(limit)},
-        [FieldViolation("(headers)", f"must have at most {limit} bytes together with the path")],
+        [FieldViolation("(headers)", rule)],
+    )
+
+
+def too_slow_head(seconds: float) -> DeadlinePassed:
+    """What is said of a request whose path and headers didn't come within their time."""
+    return DeadlinePassed(
+        Reason.ERROR_REASON_REQUEST_TOO_SLOW, f"The path and headers didn't arrive within {seconds:g} s."
     )

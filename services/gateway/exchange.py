@@ -24,6 +24,17 @@ SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
+    # For who reads neither frame-ancestors nor a content type, and for pages that would embed an answer as their own.
+    (b"x-frame-options", b"DENY"),
+    (b"x-permitted-cross-domain-policies", b"none"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+# Besides, of an answer with a policy of its own, which is a page for people: it shares no process with another origin's
+# pages, embeds nothing of theirs, and may use no device.
+PAGE_HEADERS = (
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
 
 
@@ -122,6 +133,7 @@ def head(exchange: Exchange, media_type: str, body: bytes | None) -> list[tuple[
             (name, exchange.policy if exchange.policy and name == _POLICY else value)
             for name, value in SECURITY_HEADERS
         ),
+        *(PAGE_HEADERS if exchange.policy else ()),
         *exchange.answer_headers,
     ]
     parent = telemetry.trace_parent()

@@ -47,3 +47,12 @@ def busy() -> Unavailable:
         "The gateway is busy. Try again in a moment.",
         {"dependency": "gateway"},
     )
+
+
+def going() -> Unavailable:
+    """What is said where this gateway ends and another one goes on."""
+    return Unavailable(
+        Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE,
+        "This gateway is being ended. Ask again: another one goes on.",
+        {"dependency": "gateway"},
+    )

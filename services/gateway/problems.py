@@ -33,6 +33,8 @@ _BY_REASON = {
     Reason.ERROR_REASON_TOO_LARGE: 413,
     Reason.ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: 415,
     Reason.ERROR_REASON_REQUEST_ID_REUSED: 422,
+    Reason.ERROR_REASON_REQUEST_TOO_SLOW: 408,
+    Reason.ERROR_REASON_HEADERS_TOO_LARGE: 431,
 }
 _SCIM_TYPES = {
     Reason.ERROR_REASON_FIELD_INVALID: "invalidValue",
@@ -47,12 +49,14 @@ _TITLES = {
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Conflict",
     412: "Changed in between",
     413: "Too large",
     415: "Unsupported media type",
     422: "Not the request of that key",
     429: "Too many requests",
+    431: "Headers too large",
     500: "Something went wrong on our side",
     503: "Not available right now",
     504: "It took too long",

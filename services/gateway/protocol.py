@@ -1,30 +1,72 @@
-"""uvicorn's HTTP protocol, which answers in our terms where a request doesn't even reach the application."""
+"""uvicorn's HTTP protocol, which answers in our terms where a request doesn't even reach the application.
+
+It gives a request's head its time, too: uvicorn waits for one for ever.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from services._mesh.errors import Problem
 from services.gateway.app import Gateway
+from services.gateway.bodies import too_large_head, too_slow_head, unreadable
+from services.gateway.config import EdgeSettings
+from services.gateway.newcomers import busy
 
 
 class EdgeProtocol(HttpToolsProtocol):
     """Serves a `Gateway`. Its parser bounds nothing: a request's head is counted here, and a body's trailers."""
 
     _in_head, _in_trailers, _came, _named = False, False, 0, 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Whoever comes asks for something within the time of a head."""
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is waited for."""
+        super().connection_lost(exc)
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head that goes on and on are counted before they are parsed, since the parser keeps them."""
         self._came += len(data)
-        if self._in_head and self._came > self._gateway.header_bytes:
-            self._refuse(too_large=True)
+        if self._in_head and self._came > self._settings.header_bytes:
+            self._refuse(self._too_large())
             return
         super().data_received(data)
         # Behind a chunk's size comes its body, which is known once it is parsed: then this is over.
-        if self._in_trailers and self._came > self._gateway.header_bytes and not self.transport.is_closing():
+        if self._in_trailers and self._came > self._settings.header_bytes and not self.transport.is_closing():
             if self.cycle.response_started:  # There is nothing more to say of this request.
                 self.transport.close()
             else:
-                self._refuse(too_large=True)
+                self._refuse(self._too_large())
+        self._watch()
+
+    def _watch(self) -> None:
+        """See that what somebody began to send ends: a head, or what is left of a body that was answered already. No
+        byte that comes in between makes its time longer.
+        """
+        is_owed = self._in_head or self.cycle is None or self.cycle.response_complete
+        if self._deadline is not None and (self.transport.is_closing() or not is_owed):
+            self._deadline.cancel()
+            self._deadline = None
+        elif is_owed and self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(self._settings.head_seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            self._refuse(too_slow_head(self._settings.head_seconds))
+        elif not self.transport.is_closing():
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -40,13 +82,14 @@ class EdgeProtocol(HttpToolsProtocol):
         """One header."""
         self._named += len(name) + len(value)
         super().on_header(name, value)
-        if self._named > self._gateway.header_bytes:
+        if self._is_too_large():
             raise ValueError("the head is too large")  # The parser makes it one of its own, and nothing is served.
 
     def on_headers_complete(self) -> None:
         """The head is over."""
         self._in_head = False
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not self._gateway.leaving.is_set()
 
     def on_chunk_header(self) -> None:
         """The size of a chunk. The last one has no body, and trailers may follow it."""
@@ -64,7 +107,22 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """A problem document in the place of uvicorn's plain text; nothing that follows on the connection is read."""
-        self._refuse(too_large=self._named > self._gateway.header_bytes)
+        self._refuse(self._too_large() if self._is_too_large() else unreadable())
+
+    def leave(self) -> None:
+        """The process is to end: the answer that is worked on is the last one here, and says so."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Beyond the number of connections, uvicorn would answer in plain text."""
+        super()._start_asgi_task(cycle, app if app is self.app else self._full)
+
+    async def _full(self, _scope: Any, _receive: Any, send: Any) -> None:
+        status, headers, body = self._gateway.refused(busy())
+        headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     @property
     def _gateway(self) -> Gateway:
@@ -72,9 +130,19 @@ class EdgeProtocol(HttpToolsProtocol):
         assert isinstance(gateway, Gateway)
         return gateway
 
-    def _refuse(self, *, too_large: bool) -> None:
-        headers, body = self._gateway.unreadable(too_large=too_large)
-        status = b"413 Content Too Large" if too_large else b"400 Bad Request"
+    @property
+    def _settings(self) -> EdgeSettings:
+        return self._gateway.settings
+
+    def _is_too_large(self) -> bool:
+        return self._named > self._settings.header_bytes or len(self.headers or ()) > self._settings.header_count
+
+    def _too_large(self) -> Problem:
+        return too_large_head(self._settings.header_bytes, self._settings.header_count)
+
+    def _refuse(self, problem: Problem) -> None:
+        status, headers, body = self._gateway.refused(problem)
+        said = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
         lines = [name + b": " + value + b"\r\n" for name, value in (*headers, (b"connection", b"close"))]
-        self.transport.write(b"".join((b"HTTP/1.1 ", status, b"\r\n", *lines, b"\r\n", body)))
+        self.transport.write(b"".join((said, *lines, b"\r\n", body)))
         self.transport.close()

@@ -12,6 +12,7 @@ from services._mesh.telemetry import trace_id
 from services.gateway import problems, transcode
 from services.gateway.bindings import Route
 from services.gateway.exchange import Exchange, Receive, Send, head
+from services.gateway.newcomers import going
 
 LINES, EVENTS = "application/x-ndjson", "text/event-stream"
 
@@ -32,27 +33,43 @@ async def pieces(
             content = transcode.render(route, answer)
             yield b"data: %b\n\n" % content if is_events else content + b"\n"
     except Exception as error:
-        problem = error if isinstance(error, Problem) else Internal(trace_id())
-        _, document = problems.render(problem, exchange.request_id, trace_id())
-        yield b"event: problem\ndata: %b\n\n" % document if is_events else b'{"error":%b}\n' % document
+        yield _last_words(exchange, error if isinstance(error, Problem) else Internal(trace_id()))
     finally:
         await answers.aclose()
 
 
+def _last_words(exchange: Exchange, problem: Problem) -> bytes:
+    _, document = problems.render(problem, exchange.request_id, trace_id())
+    if media_type(exchange) == EVENTS:
+        return b"event: problem\ndata: %b\n\n" % document
+    return b'{"error":%b}\n' % document
+
+
 async def answer(
-    send: Send, receive: Receive, exchange: Exchange, body: AsyncGenerator[bytes, None], seconds: float
+    send: Send,
+    receive: Receive,
+    exchange: Exchange,
+    body: AsyncGenerator[bytes, None],
+    seconds: float,
+    ending: asyncio.Event,
 ) -> None:
-    """Send the body while the caller is there, and reads it, for at most so many seconds."""
+    """Send the body while the caller is there, and reads it, for at most so many seconds, and until the process ends:
+    then its last words say so.
+    """
     await send({"type": "http.response.start", "status": 200, "headers": head(exchange, media_type(exchange), None)})
     sending = asyncio.create_task(_send_all(send, body, is_empty=exchange.method == "HEAD"))
-    leaving = asyncio.create_task(_left(receive))
+    others = (asyncio.create_task(_left(receive)), asyncio.create_task(ending.wait()))
     try:
-        await asyncio.wait({sending, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({sending, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (sending, leaving):
+        has_to_end = ending.is_set() and not sending.done() and not others[0].done()
+        for task in (sending, *others):
             task.cancel()
-        results = await asyncio.gather(sending, leaving, return_exceptions=True)
-    if isinstance(results[0], Exception):
+        results = await asyncio.gather(sending, *others, return_exceptions=True)
+    if has_to_end:
+        piece = b"" if exchange.method == "HEAD" else _last_words(exchange, going())
+        await send({"type": "http.response.body", "body": piece, "more_body": False})
+    elif isinstance(results[0], Exception):
         raise results[0]
 
 

@@ -8,8 +8,11 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
 
 from recoup.identity.v1 import identity_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
@@ -311,6 +315,69 @@ def test_a_process_whose_port_is_taken_ends_and_says_which(mesh: LocalMesh, name
         f" End what listens there, or choose another address for {key}."
     ]
     assert "Traceback" not in log.text()
+
+
+class Callers:
+    """A few people who read all the time, and come no more once their connection is ended with an answer."""
+
+    def __init__(self, mesh: LocalMesh, count: int) -> None:
+        self.statuses: list[int] = []
+        self.failures: list[Exception] = []
+        self._people = [Person(mesh, "acme", mesh.token("acme", "Admin")) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._read, args=[each]) for each in self._people]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, person: Person) -> None:
+        try:
+            while True:
+                answer = person.call("GET", "/members")
+                self.statuses.append(answer.status_code)
+                if answer.headers.get("connection") == "close":
+                    return
+                time.sleep(0.01)
+        except Exception as error:
+            self.failures.append(error)
+
+    def ended(self) -> None:
+        """Wait until all of them were told to go."""
+        for thread, person in zip(self._threads, self._people, strict=True):
+            thread.join(60)
+            assert not thread.is_alive()
+            person.client.close()
+
+
+def shown(mesh: LocalMesh, port: int) -> int:
+    """The serial number of the certificate that new connections are shown."""
+    folder = mesh.state / "clients" / "tests"
+    trust = ssl.create_default_context(cafile=str(mesh.installation.ca.cert_file))
+    trust.load_cert_chain(folder / "tls.pem", folder / "tls.key")
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        trust.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        found = connection.getpeercert(binary_form=True)
+    assert found
+    return x509.load_der_x509_certificate(found).serial_number
+
+
+def test_new_certificates_and_the_end_of_a_gateway_fail_nobodys_call(mesh: LocalMesh) -> None:
+    callers, ports = Callers(mesh, 4), mesh.installation.ports
+    until(lambda: len(callers.statuses) > 20 or None)
+    wanted = {}
+    for name in ("gateway", "identity"):
+        issued = mesh.installation.ca.issue(name, mesh.installation.folder(name), dns=(name,))
+        wanted[name] = x509.load_pem_x509_certificate(issued.cert.read_bytes()).serial_number
+    wanted["gateway-rest"] = wanted["gateway"]
+    until(lambda: all(shown(mesh, ports[port]) == serial for port, serial in wanted.items()) or None)
+    before = len(callers.statuses)
+    until(lambda: len(callers.statuses) > before + 50 or None)
+    os.kill(mesh.pid("gateway"), signal.SIGTERM)
+    callers.ended()
+    assert (callers.failures, set(callers.statuses)) == ([], {200})
+    assert ended(mesh, "gateway") == EXIT_OK
+    asyncio.run(mesh.restart("gateway"))
 
 
 def _unknown_key(folder: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_declared_length_of_any_size_is_too_large(length: bytes) -> None:
 
 
 def test_a_body_that_does_not_arrive_ends_with_the_time_of_a_call() -> None:
-    Answers(call_seconds=0.05).refused(504, "DEADLINE_TOO_SHORT", method="POST", body=None)
+    Answers(call_seconds=0.05).refused(408, "REQUEST_TOO_SLOW", method="POST", body=None)
 
 
 def test_the_key_of_a_repeated_request_is_the_same_in_upper_case() -> None:
@@ -191,13 +191,13 @@ TRAILER = b"\r\n0\r\na: "
     ("pieces", "status", "field"),
     [
         *(([raw], 400, "(request)") for raw in NO_REQUEST),
-        ([b"GET / HTTP/1.1\r\na: " + LARGE + b"\r\n\r\n"], 413, "(headers)"),
-        ([b"GET / HTTP/1.1\r\n", *[b"a: b\r\n"] * 3000], 413, "(headers)"),
-        ([b"GET /" + LARGE + b" HTTP/1.1\r\na: b\r\n\r\n"], 413, "(headers)"),
+        ([b"GET / HTTP/1.1\r\na: " + LARGE + b"\r\n\r\n"], 431, "(headers)"),
+        ([b"GET / HTTP/1.1\r\n", *[b"a: b\r\n"] * 3000], 431, "(headers)"),
+        ([b"GET /" + LARGE + b" HTTP/1.1\r\na: b\r\n\r\n"], 431, "(headers)"),
         # One that never ends: it is refused before all of it came.
-        ([b"GET / HTTP/1.1\r\na: ", LARGE, LARGE], 413, "(headers)"),
+        ([b"GET / HTTP/1.1\r\na: ", LARGE, LARGE], 431, "(headers)"),
         # The same behind a body; what a chunk brings is none of it, be it alone in its packet.
-        ([CHUNKED, b"bb8\r\n", LARGE, TRAILER, LARGE], 413, "(headers)"),
+        ([CHUNKED, b"bb8\r\n", LARGE, TRAILER, LARGE], 431, "(headers)"),
     ],
     ids=["nonsense", "path", "name", "header", "headers", "url", "endless", "trailers"],
 )
@@ -223,7 +223,7 @@ def test_bytes_that_are_no_request_or_too_many_get_a_problem_too(pieces: list[by
     headers = {tuple(line.split(b": ", 1)) for line in lines}
     assert {*SECURITY_HEADERS, (b"content-type", b"application/problem+json")} <= headers
     document = json.loads(body)
-    reason = {400: "FIELD_INVALID", 413: "TOO_LARGE"}[status]
+    reason = {400: "FIELD_INVALID", 431: "HEADERS_TOO_LARGE"}[status]
     assert (document["reason"], document["violations"][0]["field"]) == (reason, field)
     assert f'recoup_http_total{{status="{status}"}} 1' in answers.metrics.render()
 

@@ -261,6 +261,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """There are no detections for the connection's cloud yet, so that nothing would be scanned. FAILED_PRECONDITION.
     Metadata: provider.
     """
+    ERROR_REASON_HEADERS_TOO_LARGE: _ErrorReason.ValueType  # 430
+    """The path and headers of a request are too large, or too many. INVALID_ARGUMENT (HTTP 431). Metadata: limit."""
+    ERROR_REASON_REQUEST_TOO_SLOW: _ErrorReason.ValueType  # 431
+    """A request didn't arrive within its time. DEADLINE_EXCEEDED (HTTP 408). Metadata: none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Each reason says when it is used, an example, and the metadata keys that come with it."""
@@ -504,4 +508,8 @@ ERROR_REASON_CLOUD_NOT_SCANNED: ErrorReason.ValueType  # 340
 """There are no detections for the connection's cloud yet, so that nothing would be scanned. FAILED_PRECONDITION.
 Metadata: provider.
 """
+ERROR_REASON_HEADERS_TOO_LARGE: ErrorReason.ValueType  # 430
+"""The path and headers of a request are too large, or too many. INVALID_ARGUMENT (HTTP 431). Metadata: limit."""
+ERROR_REASON_REQUEST_TOO_SLOW: ErrorReason.ValueType  # 431
+"""A request didn't arrive within its time. DEADLINE_EXCEEDED (HTTP 408). Metadata: none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

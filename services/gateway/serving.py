@@ -1,0 +1,108 @@
+"""Serves the edge over TLS: with the certificate that is in force, and to the end, without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Iterator
+
+import uvicorn
+
+from services._mesh.settings import TlsSettings
+from services._mesh.tls import CertificateFiles
+from services.gateway.app import Gateway
+from services.gateway.config import EdgeSettings
+from services.gateway.protocol import EdgeProtocol
+
+log = logging.getLogger(__name__)
+
+
+class EdgeServer(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has its own. Plain text without `tls`, which tests use."""
+
+    def __init__(
+        self, gateway: Gateway, settings: EdgeSettings, drain_seconds: float, tls: EdgeTls | None = None
+    ) -> None:
+        super().__init__(_configuration(gateway, settings, drain_seconds, tls))
+        self._gateway, self._leaving_seconds = gateway, settings.leaving_seconds
+        self._ended = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until `leave` has ended."""
+        try:
+            await self.serve([listener])
+        finally:
+            self._ended.set()
+        if self._gateway.leaving.is_set():
+            await asyncio.Event().wait()  # A task that ends by itself is one that failed.
+
+    async def leave(self) -> None:
+        """End, and lose nobody's request. First everybody is still let in, so that whoever spreads the load sees that
+        this one isn't ready any more; each connection ends with its next answer, and says so. Then nobody is let in,
+        and what runs is answered.
+        """
+        self._gateway.leave()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, EdgeProtocol):
+                connection.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._leaving_seconds):
+                await self._ended.wait()
+        self.should_exit = True
+        await self._ended.wait()
+
+
+class EdgeTls:
+    """What callers are shown. New connections get the newest pair of certificate and key that was found whole."""
+
+    def __init__(self, files: CertificateFiles, settings: TlsSettings) -> None:
+        self._files, self._settings = files, settings
+        self._current, self._generation = self._made(), files.generation
+
+    def context(self) -> ssl.SSLContext:
+        """The context of a listener, which looks for the pair in force at each handshake."""
+        context = self._made()
+        context.sni_callback = self._choose  # Called without a name as well.
+        return context
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        generation = self._files.refresh()
+        if generation != self._generation:
+            try:
+                self._current, self._generation = self._made(), generation
+            except (OSError, ssl.SSLError) as error:  # They were changed again just now: the next look finds them.
+                log.warning("the new certificate can't be used yet: %s", error)
+        connection.context = self._current
+
+    def _made(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._settings.cert, self._settings.key)
+        return context
+
+
+def _configuration(gateway: Gateway, edge: EdgeSettings, drain_seconds: float, tls: EdgeTls | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway,
+        loop="none",
+        http=EdgeProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Who a caller is, is said by the connection: nobody names another address to be counted by.
+        proxy_headers=False,
+        limit_concurrency=edge.connections,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=max(1, int(drain_seconds)),
+        ssl_context_factory=(lambda _config, _default: tls.context()) if tls else None,
+    )
