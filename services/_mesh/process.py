@@ -97,7 +97,7 @@ class Mesh:
 
     def exchange(self) -> Exchange:
         """Passports for calls on behalf of the caller."""
-        return Exchange(self.channels.to("identity"), self.revocations, self.clock)
+        return Exchange(self.channels.to("identity"), self.revocations, self.clock, self.files.refresh)
 
     def nats(self) -> Link:
         """The process's NATS connection. It is made in the background: a server that is away holds up nothing."""

@@ -25,12 +25,13 @@ T = TypeVar("T")
 # What makes a call, given the metadata that says on whose behalf.
 _Made = Callable[[Iterable[tuple[str, str]]], Awaitable[T]]
 
-# Of a passport that identity has issued, the last one means that its key is trusted no more.
+# Of a passport that identity has issued: its key is trusted no more, or our certificate is another one by now.
 _STALE_PASSPORT = frozenset(
     {
         Reason.ERROR_REASON_CREDENTIAL_REVOKED,
         Reason.ERROR_REASON_CREDENTIAL_EXPIRED,
         Reason.ERROR_REASON_CREDENTIAL_INVALID,
+        Reason.ERROR_REASON_PRESENTER_MISMATCH,
     }
 )
 
