@@ -45,7 +45,7 @@ PRIVATE = (
 _JOBS = {"api.password", "relay.password", "dispatcher.password", "nats.password", "signing.key", "page.key"}
 _WORKER = {"worker.password", "nats.password"}
 HELD = {
-    "gateway": set(),
+    "gateway": {"nats.password"},
     "identity": {"api.password", "relay.password", "dispatcher.password", "signing.key", "page.key"},
     "scanner": _JOBS | {"kek.public.json"},
     "pricing": _JOBS,

@@ -88,8 +88,15 @@ class _WithoutWitness(Teller):
     async def live_through(self, day: int, *, billed: bool = True) -> None:
         """One day."""
         if day == WITNESS_DIES:
+            await self.until(self._is_seven_days_receipt_final, "the witness to cosign what was issued before it dies")
             self.mesh.kill("audit-witness")
         await super().live_through(day, billed=billed)
+
+    async def _is_seven_days_receipt_final(self) -> bool | None:
+        finance = self.person("acme", "Finance")
+        newest = next(each for each in await finance.all("/receipts", "receipts") if each["days"] == 7)
+        found = await finance.get(f"/receipts/{newest['receiptId']}")
+        return True if found["state"] == "RECEIPT_STATE_FINAL" else None
 
 
 async def _look(teller: Teller, meanwhile: Meanwhile) -> None:
