@@ -161,45 +161,39 @@ _FREE = """
 UPDATE {schema}.jobs SET status = 'READY', failures = failures + 1, published_at = NULL
 WHERE status = 'LEASED' AND lease_until < :wall
 """
-# Whether any lease has lapsed, or any job is due that isn't announced; found as below.
-_ANY = """
+# Organizations are found by skipping through the index, not by reading all rows.
+_ORGANIZATIONS = """
 WITH RECURSIVE organizations AS (
   (SELECT organization_id FROM {schema}.jobs WHERE status = 'READY' ORDER BY organization_id LIMIT 1)
   UNION ALL
   SELECT (SELECT j.organization_id FROM {schema}.jobs AS j
           WHERE j.status = 'READY' AND j.organization_id > o.organization_id ORDER BY j.organization_id LIMIT 1)
   FROM organizations AS o WHERE o.organization_id IS NOT NULL
-)
-SELECT EXISTS (SELECT FROM {schema}.jobs WHERE status = 'LEASED' AND lease_until < $1)
-  OR EXISTS (SELECT FROM organizations AS o JOIN {schema}.jobs AS j ON j.organization_id = o.organization_id
+)"""
+# Whether any lease has lapsed, or any job is due that isn't announced.
+_ANY = f"""{_ORGANIZATIONS}
+SELECT EXISTS (SELECT FROM {{schema}}.jobs WHERE status = 'LEASED' AND lease_until < $1)
+  OR EXISTS (SELECT FROM organizations AS o JOIN {{schema}}.jobs AS j ON j.organization_id = o.organization_id
              WHERE j.status = 'READY' AND j.due_at <= $2 AND (j.published_at IS NULL OR j.published_at < $3))
 """
-# Organizations are found by skipping through the index, not by reading all rows; each one's n-th job comes before
-# anybody's n+1-th. SKIP LOCKED lets several dispatchers work side by side.
-_TAKE = """
-WITH RECURSIVE organizations AS (
-  (SELECT organization_id FROM {schema}.jobs WHERE status = 'READY' ORDER BY organization_id LIMIT 1)
-  UNION ALL
-  SELECT (SELECT j.organization_id FROM {schema}.jobs AS j
-          WHERE j.status = 'READY' AND j.organization_id > o.organization_id ORDER BY j.organization_id LIMIT 1)
-  FROM organizations AS o WHERE o.organization_id IS NOT NULL
-), shares AS (
+# Each organization's n-th job comes before anybody's n+1-th. SKIP LOCKED lets several dispatchers work side by side.
+_TAKE = f"""{_ORGANIZATIONS}, shares AS (
   SELECT o.organization_id, :share
-    - (SELECT count(*) FROM {schema}.jobs AS l WHERE l.organization_id = o.organization_id AND l.status = 'LEASED')
-    - (SELECT count(*) FROM {schema}.jobs AS p WHERE p.organization_id = o.organization_id AND p.status = 'READY'
+    - (SELECT count(*) FROM {{schema}}.jobs AS l WHERE l.organization_id = o.organization_id AND l.status = 'LEASED')
+    - (SELECT count(*) FROM {{schema}}.jobs AS p WHERE p.organization_id = o.organization_id AND p.status = 'READY'
          AND p.due_at <= :now AND p.published_at >= :before) AS free
   FROM organizations AS o WHERE o.organization_id IS NOT NULL
 ), due AS (
   SELECT s.organization_id, d.job_id, d.due_at, row_number() OVER (PARTITION BY s.organization_id) AS turn
   FROM shares AS s CROSS JOIN LATERAL (
-    SELECT j.job_id, j.due_at FROM {schema}.jobs AS j
+    SELECT j.job_id, j.due_at FROM {{schema}}.jobs AS j
     WHERE j.organization_id = s.organization_id AND j.status = 'READY' AND j.due_at <= :now
       AND (j.published_at IS NULL OR j.published_at < :before)
     ORDER BY j.due_at LIMIT greatest(s.free, 0) FOR UPDATE SKIP LOCKED
   ) AS d
   ORDER BY turn, d.due_at LIMIT :limit
 )
-UPDATE {schema}.jobs AS j SET published_at = :wall
+UPDATE {{schema}}.jobs AS j SET published_at = :wall
 FROM due WHERE j.organization_id = due.organization_id AND j.job_id = due.job_id
 RETURNING j.job_id, j.organization_id, j.kind, j.trace_parent, due.turn, due.due_at
 """
