@@ -34,7 +34,7 @@ async def test_a_client_that_loses_a_cancellation_ends_all_the_same(
     running = asyncio.create_task(link.run())
     await trying.wait()
     running.cancel()
-    async with asyncio.timeout(30):
-        with pytest.raises(asyncio.CancelledError):
-            await running
+    done, _ = await asyncio.wait({running}, timeout=10)  # Awaiting it with a time limit would cancel it once more.
     assert lost
+    assert done
+    assert running.cancelled()
