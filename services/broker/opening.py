@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from services._mesh.envelope import Envelope, derive_keys, open_with, parse
 from services._mesh.errors import Problem
-from services._mesh.kms.interface import EnvelopeBroken, Kms, SecretContext
+from services._mesh.kms.interface import EnvelopeBroken, Kms, SecretContext, waited_for
 from services._mesh.revocations import Revocation, RevocationKind
 from services.broker.model.key_cache import KeyCache, KeyName
 
@@ -48,8 +48,8 @@ class Opener:
         self._unwrappings: WeakSet[Unwrapping] = WeakSet()
 
     async def open(self, sealed: bytes, context: SecretContext) -> bytearray:
-        """The plaintext, for the caller to overwrite. Raises EnvelopeBroken, Problem (KMS_UNAVAILABLE,
-        KMS_KEY_UNUSABLE).
+        """The plaintext, for the caller to overwrite. Raises EnvelopeBroken, Unavailable (KMS_UNAVAILABLE,
+        KMS_KEY_UNUSABLE): whatever the key service says, the same may open once it says otherwise.
         """
         try:
             return await self._open(sealed, context)
@@ -58,7 +58,7 @@ class Opener:
             raise
         except Problem as problem:
             self.on_failure(context.organization_id, problem.reason_name)
-            raise
+            raise waited_for(problem) from None
 
     async def _open(self, sealed: bytes, context: SecretContext) -> bytearray:
         parts = parse(sealed)

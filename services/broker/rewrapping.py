@@ -13,7 +13,7 @@ from services._mesh.clock import Clock
 from services._mesh.context import current
 from services._mesh.envelope import VERSION, rewrap
 from services._mesh.errors import Denied, Problem, Reason
-from services._mesh.kms.interface import Binding, EnvelopeBroken, Kek, Kms, KmsCause, SecretContext, failure
+from services._mesh.kms.interface import Binding, EnvelopeBroken, Kek, Kms, KmsCause, SecretContext, failure, waited_for
 from services.broker.model import base_key
 from services.broker.model.replay import UsedGrants
 
@@ -40,7 +40,7 @@ class Rewrapper:
     async def rewrap_credentials(self, kek: Kek, given: Sequence[tuple[UUID, bytes, str]]) -> list[Rewrapped]:
         """Wrap each (id, envelope, purpose) under the KEK. One that can't be unwrapped doesn't hold up the others.
 
-        Raises Denied (GRANT_INVALID), and Problem where the KEK itself can't be used, or a key service is away.
+        Raises Denied (GRANT_INVALID), and Unavailable where the KEK itself can't be used, or a key service is away.
         """
         grant = current().grant
         if grant is None or grant.kind != REWRAP or not hmac.compare_digest(grant.plan, plan_of(kek)):
@@ -69,7 +69,7 @@ class Rewrapper:
             return Rewrapped(credential_id, b"", "it doesn't open; connect again, or make the key anew")
         except Problem as problem:
             if problem.reason != Reason.ERROR_REASON_KMS_KEY_UNUSABLE or problem.metadata.get("kek") == kek.reference:
-                raise
+                raise waited_for(problem) from None
             return Rewrapped(credential_id, b"", f"its key is {problem.metadata.get('cause', 'unusable')}")
 
     async def prove_kek(self, context: SecretContext, kek: Kek, wrapped: bytes, digest: bytes) -> None:

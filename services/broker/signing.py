@@ -40,8 +40,8 @@ class Signer:
     async def sign_webhook(self, sealed: bytes, message: Message) -> str:
         """The signature as webhook-signature lists it.
 
-        Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), Invalid, WrongState (CREDENTIAL_UNOPENABLE,
-        KMS_KEY_UNUSABLE), Unavailable (KMS_UNAVAILABLE, KMS_KEY_UNUSABLE).
+        Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), Invalid, WrongState (CREDENTIAL_UNOPENABLE),
+        Unavailable (KMS_UNAVAILABLE, KMS_KEY_UNUSABLE).
         """
         grant = current().grant
         if grant is None or grant.kind != DELIVER or grant.credential is None or grant.credential.purpose != SIGN:

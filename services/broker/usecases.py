@@ -65,9 +65,8 @@ class Opened:
 async def open_credential(desk: Desk, sealed: bytes) -> Opened | CloudToken:
     """Open the grant's credential and assume its role under its session policy; or get Azure's or Google's token.
 
-    Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE,
-    KMS_KEY_UNUSABLE, CLOUD_REFUSED), Unavailable (CREDENTIAL_TOO_OLD, KMS_UNAVAILABLE, KMS_KEY_UNUSABLE,
-    CLOUD_THROTTLED, CLOUD_UNREACHABLE).
+    Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE, CLOUD_REFUSED),
+    Unavailable (CREDENTIAL_TOO_OLD, KMS_UNAVAILABLE, KMS_KEY_UNUSABLE, CLOUD_THROTTLED, CLOUD_UNREACHABLE).
     """
     grant, scope = _take_grant(desk)
     if scope.purpose in SEALED_FOR:

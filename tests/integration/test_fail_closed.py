@@ -60,7 +60,10 @@ ACCOUNT = "1" * 12
 ROLES = {ACCOUNT: {use: f"arn:aws:iam::{ACCOUNT}:role/{use}" for use in ("scan", "act")}}
 STATEMENTS = ({"actions": ["ec2:DescribeVolumes"], "resources": ["*"]},)
 # What the KMS says, or what was done to the row; and what everybody is told of it.
-AWAY = (("UNREACHABLE", "KMS_UNAVAILABLE"), ("TIMEOUT", "KMS_UNAVAILABLE"), ("DISABLED", "KMS_KEY_UNUSABLE"))
+AWAY = (
+    *((state, "KMS_UNAVAILABLE") for state in ("UNREACHABLE", "TIMEOUT", "THROTTLED")),
+    *((state, "KMS_KEY_UNUSABLE") for state in ("DISABLED", "DENIED", "MISSING", "RETIRED")),
+)
 BROKEN = ("another organization's", "another credential's", "corrupted")
 
 
@@ -262,13 +265,13 @@ KINDS = pytest.mark.parametrize("kind", [a_scan, an_action], ids=["scan", "act"]
 async def test_a_key_service_that_is_away_is_waited_for_and_the_work_goes_on_by_itself(
     kind: Any, database: TestDatabase, tmp_path: Path, counter: Counter, channel: grpc.aio.Channel
 ) -> None:
-    """Down, slow, disabled, one after the other; each tried twice."""
+    """Each cause, one after the other, the last one for longer than a job may fail."""
     async with kind(database, tmp_path, counter, channel) as scene:
         counter.sealed = await content(counter.ring, ACME, counter.credential_id)
         events = None
         for number, (state, reason) in enumerate(AWAY, start=1):
             counter.ring.set_states({KEK.reference: state})
-            for _ in range(2):
+            for _ in range(2 if number < len(AWAY) else MAX_FAILURES + 1):
                 await scene.attempt()
             assert await scene.job() == ("READY", 0, f"{reason} ({state})")
             before, events = events, await scene.one(f"SELECT count(*) FROM {scene.schema}.outbox")

@@ -178,14 +178,15 @@ async def test_a_key_is_retired_only_when_nothing_is_under_it_and_the_error_name
         await parts.connect(kek=first)
 
 
-async def test_a_key_service_that_is_away_is_waited_for(parts: Sealing) -> None:
+@pytest.mark.parametrize("state", ["TIMEOUT", "DENIED", "MISSING"])
+async def test_a_key_service_that_is_away_is_waited_for(parts: Sealing, state: str) -> None:
     made = await parts.connect()
     await parts.register(1)
     await parts.rotate()
     (job_id,) = await parts.jobs(REWRAP)
-    parts.ring.set_states({f"{RING}/acme/1": "TIMEOUT"})
+    parts.ring.set_states({f"{RING}/acme/1": state})
     claimed = await parts.claim(job_id)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable):  # Of which no job dies.
         await parts.rewrap(claimed)
     assert await keks_of(parts, [made]) == {f"{RING}/by-rule/1"}
 

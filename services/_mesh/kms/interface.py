@@ -133,3 +133,12 @@ def failure(cause: KmsCause, kek: Kek) -> Problem:
     if cause is KmsCause.DISABLED:
         return Unavailable(Reason.ERROR_REASON_KMS_KEY_UNUSABLE, _SAYS[cause], metadata)
     return WrongState(Reason.ERROR_REASON_KMS_KEY_UNUSABLE, _SAYS[cause], metadata)
+
+
+def waited_for(problem: Problem) -> Problem:
+    """The problem as work that goes on by itself has it: a right, a key or a version may be given back at any time, and
+    nobody should have to ask for the work again. Who asks in person is told what is wrong instead (`failure`).
+    """
+    if problem.reason != Reason.ERROR_REASON_KMS_KEY_UNUSABLE:
+        return problem
+    return Unavailable(problem.reason, problem.message, problem.metadata)

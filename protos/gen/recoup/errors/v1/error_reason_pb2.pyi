@@ -127,8 +127,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     TIMEOUT, UNREACHABLE), kek.
     """
     ERROR_REASON_KMS_KEY_UNUSABLE: _ErrorReason.ValueType  # 66
-    """The KEK can't be used: it is disabled (UNAVAILABLE: goes on by itself once it is enabled), or missing, retired, refused
-    to us or elsewhere (FAILED_PRECONDITION). Metadata: cause (DISABLED, MISSING, RETIRED, DENIED, WRONG_REGION), kek.
+    """The KEK can't be used: it is disabled, missing, retired, refused to us or elsewhere. To work under a grant UNAVAILABLE: it
+    goes on by itself once the key can be used. To people FAILED_PRECONDITION, but for a disabled one. Metadata: cause
+    (DISABLED, MISSING, RETIRED, DENIED, WRONG_REGION), kek.
     """
     ERROR_REASON_BILL_MALFORMED: _ErrorReason.ValueType  # 70
     """A bill row breaks the format; the whole batch was refused. INVALID_ARGUMENT. Metadata: row, column, rule."""
@@ -374,8 +375,9 @@ ERROR_REASON_KMS_UNAVAILABLE: ErrorReason.ValueType  # 65
 TIMEOUT, UNREACHABLE), kek.
 """
 ERROR_REASON_KMS_KEY_UNUSABLE: ErrorReason.ValueType  # 66
-"""The KEK can't be used: it is disabled (UNAVAILABLE: goes on by itself once it is enabled), or missing, retired, refused
-to us or elsewhere (FAILED_PRECONDITION). Metadata: cause (DISABLED, MISSING, RETIRED, DENIED, WRONG_REGION), kek.
+"""The KEK can't be used: it is disabled, missing, retired, refused to us or elsewhere. To work under a grant UNAVAILABLE: it
+goes on by itself once the key can be used. To people FAILED_PRECONDITION, but for a disabled one. Metadata: cause
+(DISABLED, MISSING, RETIRED, DENIED, WRONG_REGION), kek.
 """
 ERROR_REASON_BILL_MALFORMED: ErrorReason.ValueType  # 70
 """A bill row breaks the format; the whole batch was refused. INVALID_ARGUMENT. Metadata: row, column, rule."""
