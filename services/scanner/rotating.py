@@ -19,7 +19,6 @@ from services._mesh.grants import read_own_grant
 from services._mesh.jobs import Job
 from services._mesh.uow import UnitOfWork
 from services.scanner import checking
-from services.scanner.clients.aws import RegionReader
 from services.scanner.clients.feed import Feed
 from services.scanner.model.cloud import Provider
 from services.scanner.model.connection import Account, Connection, ConnectionState, PermissionCheck, RoleCheck
@@ -40,7 +39,7 @@ from services.scanner.model.rotation import (
 from services.scanner.store import connections
 from services.scanner.store import rotations as store
 from services.scanner.usecases.credentials import end_rotation, names_of
-from services.scanner.working import Tools
+from services.scanner.working import Tools, open_sessions, read_units
 
 # Accounts that are read at once.
 _AT_ONCE = 4
@@ -227,16 +226,15 @@ class TryingClouds:
         return [c for found in await asyncio.gather(*(account(each) for each in of.accounts)) for c in found]
 
     async def _account(self, job: ClaimedJob, account: Account, region: str) -> list[Coverage]:
-        tools, credential = self._tools, job.credential("scan", account.account_id)
         try:
-            opened = await tools.desk.open(credential.grant, credential.credential_id)
+            sessions = await open_sessions(self._tools, job, account.account_id)
         except Problem as problem:
             if problem.reason != Reason.ERROR_REASON_CLOUD_REFUSED:
                 raise
             unit = Unit(account.account_id, region, "sts:AssumeRole")
             return [Coverage(unit, Outcome.DENIED, error_code=str(problem.metadata.get("code", "")))]
-        reader = RegionReader(tools.threads, tools.aws, opened, account.account_id, region)
-        return [unit.coverage for unit in await reader.read(_unrecorded)]
+        units = await read_units(self._tools, sessions, account.account_id, region, _unrecorded)
+        return [unit.coverage for unit in units]
 
 
 def _listed(entry: RoleCheck) -> Coverage:

@@ -27,6 +27,8 @@ from services.scanner.model.resource import Resource
 from services.scanner.store import connections, scans
 
 Record = Callable[[UnitReading], Awaitable[None]]
+# What is signed with, and the actions that it may do.
+Session = tuple[AwsCredentials, frozenset[str]]
 # The cloud's own refusals of a whole account: the scan goes on with the others, and says so.
 _ACCOUNT_PROBLEMS = {
     Reason.ERROR_REASON_CLOUD_REFUSED: Outcome.DENIED,
@@ -83,21 +85,41 @@ async def _read_all(tools: Tools, job: ClaimedJob, connection: Connection) -> li
         async with job.begin() as work:
             await scans.insert_unit(work.connection, job.organization_id, job.subject_id, reading)
 
-    async def region(credentials: AwsCredentials, account: str, name: str) -> RegionReading:
-        reader = RegionReader(tools.threads, tools.aws, credentials, account, name)
-        units = await reader.read(record)
+    async def region(sessions: Sequence[Session], account: str, name: str) -> RegionReading:
+        units = await read_units(tools, sessions, account, name, record)
         return RegionReading(account, name, units, resources_of(account, name, units))
 
     async def account(account_id: str) -> list[RegionReading]:
-        credential = job.credential("scan", account_id)
         try:
-            opened = await tools.desk.open(credential.grant, credential.credential_id)
+            sessions = await open_sessions(tools, job, account_id)
         except Problem as problem:
             return [await _closed(account_id, name, problem, record) for name in connection.regions]
-        return list(await asyncio.gather(*(region(opened, account_id, name) for name in connection.regions)))
+        return list(await asyncio.gather(*(region(sessions, account_id, name) for name in connection.regions)))
 
     found = await asyncio.gather(*(account(each.account_id) for each in connection.accounts))
     return [reading for each in found for reading in each]
+
+
+async def open_sessions(tools: Tools, job: ClaimedJob, account: str) -> list[Session]:
+    """The sessions to scan an account with: one, or several where the policy of one would be too long.
+
+    Raises Problem.
+    """
+    grants = job.credentials_for("scan", account)
+    return [(await tools.desk.open(each.grant, each.credential_id), each.actions) for each in grants]
+
+
+async def read_units(
+    tools: Tools, sessions: Sequence[Session], account: str, region: str, record: Record
+) -> list[UnitReading]:
+    """All units of a region, each with the session that allows its API."""
+    readers = [
+        RegionReader(tools.threads, tools.aws, opened, account, region).read(
+            record, [api for api in APIS if api in actions]
+        )
+        for opened, actions in sessions
+    ]
+    return [unit for units in await asyncio.gather(*readers) for unit in units]
 
 
 async def _closed(account: str, region: str, problem: Problem, record: Record) -> RegionReading:

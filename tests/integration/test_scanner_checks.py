@@ -16,12 +16,14 @@ from services._mesh import aws, session_policies
 from services._mesh.context import entered
 from services._mesh.errors import Denied, Invalid, NotFound, Unavailable, WrongState
 from services._mesh.grants import Grant
+from services.scanner import working
 from services.scanner.model.connection import Account, ConnectionState
+from services.scanner.model.reading import APIS, Outcome
 from services.scanner.policies.aws import READS, RESOURCES, act_permissions, trust_policy
 from services.scanner.store import connections as store
-from services.scanner.usecases import connections
+from services.scanner.usecases import connections, scanning
 from services.scanner.usecases.connecting import KeyRules
-from services.scanner.usecases.kinds import CHECK, VERIFY
+from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.usecases.rotation_rules import set_rotation_rules
 from tests.support.connecting import ACT_ARN, SCAN_ARN, Cloud, Office, of, opened, refused
 from tests.support.postgres import TestDatabase
@@ -80,6 +82,29 @@ async def test_what_is_too_much_for_one_session_is_probed_in_several(
     assert sorted(changes) == sorted(RESOURCES)  # Each in one session, and nothing beside.
     lines = [line for line in office.cloud.control.log(since) if line["principal"] == "session"]
     assert len(lines) == len(found.permission_checks)  # Each asked once.
+
+
+async def test_what_is_too_much_for_one_session_is_scanned_in_several(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await office.connect(act=False)
+    office.cloud.install(made.external_id)
+    await office.verify(made)
+    monkeypatch.setattr(session_policies, "MAX_POLICY_CHARACTERS", 200)
+    with entered(context(ACME, "scanner.scan.start")) as call:
+        async with office.api.begin(ACME, call) as work:
+            scan = await scanning.start_scan(work, office.planner, made.connection_id)
+    since = len(office.cloud.control.log())
+    job = await office.claim(scan.scan_id, SCAN)
+    (reading,) = await working._read_all(office.tools, job, await office.get(made))
+    assert {unit.coverage.unit.api: unit.coverage.outcome for unit in reading.units} == dict.fromkeys(
+        APIS, Outcome.COMPLETE
+    )
+    lines = office.cloud.control.log(since)
+    policies = [line["params"]["Policy"] for line in lines if line["action"] == "AssumeRole"]
+    assert len(policies) == len(set(policies)) > 1
+    assert max(map(len, policies)) <= 200
+    assert sorted(f"ec2:{line['action']}" for line in lines if line["service"] == "ec2") == sorted(APIS)  # Each once.
 
 
 @pytest.mark.parametrize("permission", ["ec2:DescribeVolumes", "ec2:DescribeImages"])

@@ -43,7 +43,7 @@ from services.scanner.policies.aws import plan_roles
 from services.scanner.store import connections as store
 from services.scanner.usecases import connections
 from services.scanner.usecases.connecting import KeyRules
-from services.scanner.usecases.kinds import CHECK, VERIFY
+from services.scanner.usecases.kinds import CHECK, SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
 from services.scanner.usecases.rotating import RotationPolicies
 from services.scanner.working import Tools
@@ -184,16 +184,18 @@ class Office:
 
     async def run(self, made: Connection, kind: str = CHECK) -> Connection:
         """Run the connection's job of a kind, as it is due now."""
-        jobs = await self.fetch(
-            "SELECT job_id FROM scanner.jobs WHERE subject_id = $1 AND kind = $2 AND status = 'READY'",
-            made.connection_id, kind,
-        )  # fmt: skip
-        with entered(context(None, peer="scanner-worker", peer_thumbprint="x5t")):
-            job = ClaimedJob(leased(await self.desk.claim(jobs[0])), self.worker, "scanner-worker")
+        job = await self.claim(made.connection_id, kind)
         handler = checking.verify if kind == VERIFY else checking.check
         with entered(job.context()):
             await handler(self.tools, job)
         return await self.get(made)
+
+    async def claim(self, subject_id: UUID, kind: str) -> ClaimedJob:
+        """Lease a subject's job of a kind to the worker."""
+        ready = "SELECT job_id FROM scanner.jobs WHERE subject_id = $1 AND kind = $2 AND status = 'READY'"
+        job_id, *_ = await self.fetch(ready, subject_id, kind)
+        with entered(context(None, peer="scanner-worker", peer_thumbprint="x5t")):
+            return ClaimedJob(leased(await self.desk.claim(job_id)), self.worker, "scanner-worker")
 
     async def get(self, made: Connection) -> Connection:
         async with self.api.read(ACME) as connection:
@@ -234,7 +236,7 @@ async def opened(
     store_of_api = Store(api, "scanner", clock)
     policies = Policies(store_of_api, Active())  # type: ignore[arg-type]  # It stands in.
     rotate = RotationPolicies(store_of_api, Active()).rotate  # type: ignore[arg-type]
-    kinds = {VERIFY: policies.verify, CHECK: policies.check, ROTATE: rotate}
+    kinds = {VERIFY: policies.verify, CHECK: policies.check, SCAN: policies.scan, ROTATE: rotate}
     desk = JobDesk(store_of_api, dispatch, key, trust, clock, kinds, issuer="scanner", profile="local")
     settings, (tokens, clouds) = AwsSettings(cloud.endpoints.url if cloud else ""), others(threads)
     opener = Opener(kms, KeyCache(monotonic))

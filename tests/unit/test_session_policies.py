@@ -10,7 +10,8 @@ import pytest
 from services._mesh.errors import Denied
 from services._mesh.grants import CredentialScope
 from services._mesh.session_policies import MAX_POLICY_CHARACTERS, divide, policy_text
-from services.actions.model.kinds import READS
+from services.actions.model.kinds import KINDS, READS, ActionKind, step_statements
+from services.actions.model.plan import ResourceKey
 from services.broker.model.purposes import session_policy
 
 READ = {"actions": list(READS.actions), "resources": ["*"]}
@@ -28,6 +29,18 @@ def named(part: CredentialScope) -> list[str]:
 
 def test_what_fits_stays_one() -> None:
     for given in (scope(), scope(READ), scope(READ, {"actions": ["ec2:DeleteVolume"], "resources": VOLUMES[:20]})):
+        assert divide(given) == (given,)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_step_of_the_catalogue_is_one_session(kind: ActionKind) -> None:
+    """An action's step is carried out with one; reading and probing may be divided."""
+    resource = ResourceKey("aws", "aws-us-gov", "1" * 12, "us-gov-east-1", kind.resource_type, "eipalloc-" + "f" * 17)
+    for step in kind.steps:
+        statements = [
+            {"actions": list(s.actions), "resources": list(s.resources)} for s in step_statements(kind, step, resource)
+        ]
+        given = scope(*statements)
         assert divide(given) == (given,)
 
 

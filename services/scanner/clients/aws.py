@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,15 +84,15 @@ class RegionReader:
         self._client: Any = None
         self._building = threading.Lock()
 
-    async def read(self, done: Callable[[UnitReading], Any]) -> list[UnitReading]:
-        """Read every unit, concurrently within the pool; `done` is awaited for each as it finishes."""
+    async def read(self, done: Callable[[UnitReading], Any], apis: Sequence[str] = APIS) -> list[UnitReading]:
+        """Read every unit of these APIs, concurrently within the pool; `done` is awaited for each as it finishes."""
 
         async def one(api: str) -> UnitReading:
             reading = await self.read_unit(api)
             await done(reading)
             return reading
 
-        return list(await asyncio.gather(*(one(api) for api in APIS)))
+        return list(await asyncio.gather(*(one(api) for api in apis)))
 
     async def read_unit(self, api: str) -> UnitReading:
         """Read one API to its end, or say why not."""
