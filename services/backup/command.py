@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
@@ -28,6 +29,7 @@ from services.backup.model.parts import PartBroken
 from services.backup.store.source import SourceUnusable
 from services.backup.store.target import Differs, TargetUnusable
 from services.backup.usecases.keeping import BackupUnusable
+from services.backup.usecases.pruning import Rule
 from services.backup.usecases.restoring import KeksLost
 from services.backup.usecases.verifying import LogUnsound
 
@@ -48,7 +50,7 @@ _backup_id = click.option("--backup", "backup_id", type=click.UUID, help="which 
 
 @click.group()
 def backup() -> None:
-    """Make, verify and restore backups: both databases, the log's head, the keys that secrets are under."""
+    """Make, verify, restore and prune backups: both databases, the log's head, the keys that secrets are under."""
 
 
 @backup.command()
@@ -128,6 +130,34 @@ def forget(config: Path, as_json: bool, backup_id: UUID) -> None:
         return await desk.forget(backup_id)
 
     _show(_run(config, run), as_json, "backup {backup_id} is forgotten")
+
+
+@backup.command()
+@_config
+@_json
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="keep the N newest")
+@click.option("--older-than", "days", type=click.IntRange(0), metavar="DAYS", help="delete none that is younger")
+@click.option("--dry-run", is_flag=True, help="only say what would be deleted")
+def prune(config: Path, as_json: bool, keep: int | None, days: int | None, dry_run: bool) -> None:
+    """Delete old backups, and let KEKs be retired that only these needed. With both rules, one goes that both let go.
+
+    Never deleted are the newest one, the newest that was verified, and what isn't on record here.
+    """
+    if keep is None and days is None:
+        raise click.UsageError("say which may go: --keep N, --older-than DAYS, or both")
+    rule = Rule(keep or 1, timedelta(days=days or 0))
+
+    async def run(desk: Desk) -> dict[str, Any]:
+        return await desk.prune(rule, dry_run=dry_run)
+
+    found = _run(config, run)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for each in found["deleted"]:
+        click.echo(f"{each['backup_id']}  {'would be ' if dry_run else ''}deleted")
+    for each in found["kept"]:
+        click.echo(f"{each['backup_id']}  kept: {each['why']}")
 
 
 def _show(found: dict[str, Any], as_json: bool, line: str) -> None:

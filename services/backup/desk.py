@@ -6,6 +6,7 @@ import importlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from services.backup.store.registry import Registry
 from services.backup.store.source import Source, list_organizations
 from services.backup.usecases.creating import Maker, Tell, signer_of
 from services.backup.usecases.keeping import BackupUnusable, Keep
+from services.backup.usecases.pruning import Pruner, Rule
 from services.backup.usecases.restoring import Restorer, require_keks
 from services.backup.usecases.verifying import LogCheck, verify
 
@@ -117,6 +119,20 @@ class Desk:
         if not await registry.forget(backup_id, organizations):
             raise BackupUnusable(f"there is no backup {backup_id} on record, or it was forgotten before.")
         return {"backup_id": str(backup_id), "organizations": len(organizations)}
+
+    async def prune(self, rule: Rule, *, dry_run: bool) -> dict[str, Any]:
+        """Delete the backups that a rule lets go, and what attempts left behind, and let their KEKs go."""
+        settings = self._source()
+        registry = self._registry(settings.main, settings.recorder)
+
+        async def forget(backup_id: UUID) -> None:
+            await registry.forget(backup_id, await list_organizations(settings.main, backup_id))
+
+        source, now = Source(settings.main, settings.keys), self._clock.wall_now()
+        async with source.alone() as beside:
+            known = await registry.list_known()
+            pruner = Pruner(self._keep, known, await source.name(beside), forget, self._tell)
+            return await pruner.prune(rule, now, timedelta(hours=self._settings.manifest.resume_hours), dry_run=dry_run)
 
     def _signer(self) -> Ed25519PrivateKey | None:
         key = self._settings.manifest.key

@@ -24,6 +24,10 @@ class Missing(Exception):
     """Nothing lies under the name."""
 
 
+class StorageLocked(StorageFailed):
+    """The storage keeps an object: its lock isn't over yet, or this identity may not delete. Says which."""
+
+
 class Storage(Protocol):
     """Write-once objects by name: segments of letters, digits and "._-%", with slashes between."""
 
@@ -44,3 +48,13 @@ class Storage(Protocol):
         """The names of at most `count` objects right below a folder, the first in the order of octets; of those after a
         name, where one is given. Raises StorageFailed.
         """
+
+
+class PrunedStorage(Storage, Protocol):
+    """A storage that things are taken out of again. What was deleted is gone, in all of its versions."""
+
+    async def delete(self, name: str) -> None:
+        """Delete an object; nothing where there is none. Raises StorageLocked, StorageFailed."""
+
+    async def delete_below(self, folder: str) -> int:
+        """Delete all objects below a folder, at any depth; returns how many. Raises StorageLocked, StorageFailed."""

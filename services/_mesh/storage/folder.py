@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
+from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed, StorageLocked
 from services._mesh.threads import BoundedThreads
 
 R = TypeVar("R")
@@ -48,11 +48,21 @@ class FolderStorage:
             return []
         return [f"{folder}/{name}" for name in found]
 
+    async def delete(self, name: str) -> None:
+        """See PrunedStorage."""
+        await self._run(name, _delete, self._path(name))
+
+    async def delete_below(self, folder: str) -> int:
+        """See PrunedStorage."""
+        return await self._run(folder, _delete_below, self._path(folder))
+
     async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
         try:
             return await self._threads.run(CALL_SECONDS, call, *arguments)
         except FileNotFoundError as error:
             raise Missing(name) from error
+        except PermissionError as error:
+            raise StorageLocked(f"{name} in {self.where}: {error.strerror}") from error
         except (OSError, TimeoutError) as error:
             raise StorageFailed(f"{name} in {self.where}: {type(error).__name__}: {error}") from error
 
@@ -92,6 +102,25 @@ def _first(folder: Path, count: int, after: str) -> list[str]:
     with os.scandir(folder) as entries:
         names = (entry.name for entry in entries if not entry.name.endswith(_UNFINISHED))
         return nsmallest(count, (name for name in names if name > after))
+
+
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        _sync_folder(path.parent)
+
+
+def _delete_below(folder: Path) -> int:
+    """The files first, from the deepest folder up; no link is followed."""
+    deleted = 0
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            Path(place, name).unlink(missing_ok=True)
+            deleted += not name.endswith(_UNFINISHED)
+        Path(place).rmdir()
+    if deleted:
+        _sync_folder(folder.parent)
+    return deleted
 
 
 def _sync_folder(folder: Path) -> None:

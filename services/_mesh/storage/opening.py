@@ -9,7 +9,7 @@ from typing import Annotated
 from services._mesh.aws import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.config import Between, Matches, SecretFile
-from services._mesh.storage import Storage
+from services._mesh.storage import PrunedStorage
 from services._mesh.storage.folder import FolderStorage
 from services._mesh.storage.s3 import Bucket, S3Storage
 from services._mesh.threads import BoundedThreads
@@ -37,7 +37,7 @@ class BucketSettings:
             raise ValueError("access_key_id and secret_access_key_file go together")
 
 
-def open_storage(folder: Path | None, bucket: BucketSettings | None, clock: Clock) -> Storage:
+def open_storage(folder: Path | None, bucket: BucketSettings | None, clock: Clock) -> PrunedStorage:
     """The storage in the folder or in the bucket; nothing is reached for yet."""
     threads = BoundedThreads(_THREADS, "storage")
     if folder is not None:

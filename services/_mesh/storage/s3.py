@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, classify, client
-from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed
+from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, Failure, classify, client
+from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed, StorageLocked
 from services._mesh.threads import BoundedThreads
 
 R = TypeVar("R")
+_PAGE = 500
 _THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
@@ -72,11 +73,28 @@ class S3Storage:
         keys = await self._run(folder, self._first, self._key(f"{folder}/"), count, after and self._key(after))
         return [key.removeprefix(self._bucket.prefix) for key in keys]
 
+    async def delete(self, name: str) -> None:
+        """See PrunedStorage."""
+        await self._emptied(name, exact=True)
+
+    async def delete_below(self, folder: str) -> int:
+        """See PrunedStorage."""
+        return await self._emptied(f"{folder}/", exact=False)
+
+    async def _emptied(self, name: str, *, exact: bool) -> int:
+        """Delete page by page, each call within its deadline; returns how many versions and marks were deleted."""
+        deleted = 0
+        while done := await self._run(name, self._delete_page, self._key(name), exact):
+            deleted += done
+        return deleted
+
     async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
         try:
             return await self._threads.run(CALL_DEADLINE_SECONDS, call, *arguments)
         except Exception as error:
             failure, code = classify(error)  # Raises again what isn't the cloud's.
+            if failure is Failure.DENIED:
+                raise StorageLocked(f"{self.where}{name}: {failure} ({code})") from error
             raise StorageFailed(f"{self.where}{name}: {failure} ({code})") from error
 
     def _key(self, name: str) -> str:
@@ -121,6 +139,22 @@ class S3Storage:
         beyond = {"StartAfter": after} if after else {}
         found = self._client().list_objects_v2(Bucket=self._bucket.name, Prefix=prefix, MaxKeys=count, **beyond)
         return [str(each["Key"]) for each in found.get("Contents", [])]
+
+    def _delete_page(self, prefix: str, exact: bool) -> int:
+        """Every version by its own name: without one, a bucket with versions only hides what it keeps."""
+        found = self._client().list_object_versions(Bucket=self._bucket.name, Prefix=prefix, MaxKeys=_PAGE)
+        versions = [
+            {"Key": str(each["Key"]), "VersionId": str(each["VersionId"])}
+            for each in (*found.get("Versions", ()), *found.get("DeleteMarkers", ()))
+            if not exact or each["Key"] == prefix
+        ]
+        if versions:
+            answer = self._client().delete_objects(
+                Bucket=self._bucket.name, Delete={"Objects": versions, "Quiet": True}, ChecksumAlgorithm="SHA256"
+            )
+            for refused in answer.get("Errors", ()):
+                raise StorageLocked(f"{self.where}: {refused['Key']} stays ({refused['Code']})")
+        return len(versions)
 
     def _client(self) -> Any:
         if self._made is None:

@@ -7,6 +7,7 @@ its own, with their event.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -24,9 +25,22 @@ SELECT count(*) FROM scanner.keks k WHERE k.state = 'RETIRED' AND :kek IN (k.key
   k.key_id || '/cryptoKeyVersions/' || k.key_version)
 """)
 _VERIFIED = text("UPDATE scanner.backups SET verified_at = :now WHERE backup_id = :backup_id AND kek = ''")
+_KNOWN = text(
+    "SELECT backup_id, taken_at, verified_at FROM scanner.backups WHERE kek = '' AND forgotten_at IS NULL"
+    " ORDER BY taken_at DESC, backup_id DESC"
+)
 _FORGOTTEN = text(
     "UPDATE scanner.backups SET forgotten_at = :now WHERE backup_id = :backup_id AND forgotten_at IS NULL RETURNING kek"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A whole backup on record; `verified_at` is None for one that was never verified."""
+
+    backup_id: UUID
+    taken_at: datetime
+    verified_at: datetime | None
 
 
 class Registry:
@@ -62,6 +76,12 @@ class Registry:
             said = {"keks": [{"kek": use.kek, "secrets": str(use.secrets)} for use in new]}
             work.emit("scanner.backup.record", f"backups/{backup_id}", said)
         return [use for use in uses if (await work.execute(_RETIRED, {"kek": use.kek})).scalar_one()]
+
+    async def list_known(self) -> list[Known]:
+        """The backups that there are, as far as is on record, the newest first."""
+        async with self._store.read(PLATFORM) as connection:
+            rows = await connection.execute(_KNOWN)
+            return [Known(UUID(str(row.backup_id)), row.taken_at, row.verified_at) for row in rows]
 
     async def verified(self, backup_id: UUID) -> None:
         """Note that a backup was verified."""

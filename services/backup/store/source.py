@@ -101,6 +101,15 @@ class Source:
     keys: DatabaseSettings
 
     @asynccontextmanager
+    async def alone(self) -> AsyncIterator[Connection]:
+        """A connection, while no backup is made or pruned but by us. Raises SourceUnusable."""
+        async with connected(self.main) as beside:
+            await _require_reader(beside)
+            if not await beside.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", _LOCK):
+                raise SourceUnusable("another backup is being made or pruned. Wait for it, or end it.")
+            yield beside
+
+    @asynccontextmanager
     async def snapshots(self) -> AsyncIterator[Snapshots]:
         """The log's database first, then the keys', with no erasure decided in between.
 
@@ -108,10 +117,7 @@ class Source:
         erased, but for an erasure that is under way there, which a restored audit process finishes. Raises
         SourceUnusable.
         """
-        async with connected(self.main) as beside:
-            await _require_reader(beside)
-            if not await beside.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", _LOCK):
-                raise SourceUnusable("another backup is being made. Wait for it, or end it.")
+        async with self.alone() as beside:
             for _ in range(_ATTEMPTS):
                 async with AsyncExitStack() as stack:
                     main = await stack.enter_async_context(connected(self.main))
@@ -121,10 +127,14 @@ class Source:
                     await _require_reader(keys)
                     await _begin(keys, KEYS)
                     if await beside.fetchval(_DECIDED) == decided:
-                        system = await main.fetchval("SELECT system_identifier FROM pg_control_system()")
-                        yield Snapshots({MAIN: main, KEYS: keys}, f"{system}/{self.main.dbname}")
+                        yield Snapshots({MAIN: main, KEYS: keys}, await self.name(main))
                         return
             raise SourceUnusable("erasures are being executed at this very moment. Try again in a minute.")
+
+    async def name(self, main: Connection) -> str:
+        """What attempts call these databases."""
+        system = await main.fetchval("SELECT system_identifier FROM pg_control_system()")
+        return f"{system}/{self.main.dbname}"
 
 
 async def _begin(connection: Connection, database: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,7 +19,7 @@ from services._mesh.errors import Problem
 from services._mesh.ids import uuid7
 from services._mesh.kms.interface import EnvelopeBroken, Kek, Kms, SecretContext
 from services._mesh.outbox import PLATFORM
-from services._mesh.storage import Missing, Storage, StorageFailed
+from services._mesh.storage import Missing, PrunedStorage, StorageFailed, StorageLocked
 from services.backup.model.manifest import (
     KEYS,
     MAIN,
@@ -61,7 +62,9 @@ class Kept:
 class Keep:
     """The storage of backups. `keys_storage` has the parts of the keys' database; it may be the same."""
 
-    def __init__(self, storage: Storage, keys_storage: Storage, kms: Kms, kek: Kek, verifiers: Sequence[bytes]) -> None:
+    def __init__(
+        self, storage: PrunedStorage, keys_storage: PrunedStorage, kms: Kms, kek: Kek, verifiers: Sequence[bytes]
+    ) -> None:
         self._storage, self._keys_storage, self._kms, self._kek = storage, keys_storage, kms, kek
         self._verifiers = verifiers
 
@@ -118,9 +121,38 @@ class Keep:
 
     async def list_names(self) -> list[str]:
         """Names of whole backups, the newest first. Raises StorageFailed."""
+        return await self._list("manifests")
+
+    async def list_unfinished(self) -> list[Header]:
+        """Attempts of ours that never became a backup, or whose manifest is deleted. Raises StorageFailed."""
+        whole, found = set(await self.list_names()), list[Header]()
+        for name in await self._list("begun"):
+            if name not in whole:
+                with suppress(ManifestBroken, Missing):  # Nobody's, or another installation's: not ours to delete.
+                    header, _ = split_manifest(await self._storage.get(f"begun/{name}"), self._verifiers)
+                    found += [header] if header.name == name else []
+        return found
+
+    async def delete_manifest(self, name: str) -> None:
+        """Make a whole backup none: the first of its objects to go. Raises StorageLocked, StorageFailed."""
+        await insisting(lambda: self._storage.delete(f"manifests/{name}"))
+
+    async def delete_rest(self, name: str) -> int:
+        """Delete what is left of a backup without its manifest; returns how many parts there were.
+
+        Its beginning goes last, so that a kill at any moment leaves what names it. Raises StorageLocked, StorageFailed.
+        """
+        backup_id, _ = Header.of_name(name)
+        deleted = 0
+        for storage in {id(each): each for each in (self._storage, self._keys_storage)}.values():
+            deleted += await insisting(partial(storage.delete_below, f"parts/{UUID(backup_id)}"))
+        await insisting(lambda: self._storage.delete(f"begun/{name}"))
+        return deleted
+
+    async def _list(self, folder: str) -> list[str]:
         found: list[str] = []
         for _ in range(_MOST_LISTS):
-            more = await insisting(partial(self._storage.first, "manifests", _LISTED, found[-1] if found else ""))
+            more = await insisting(partial(self._storage.first, folder, _LISTED, found[-1] if found else ""))
             found += more
             if len(more) < _LISTED:
                 break
@@ -148,7 +180,7 @@ class Keep:
         contexts = {name: _context(header.backup_id, name) for name in (MAIN, KEYS)}
         return {n: await open_envelope(header.keys[n], context, self._kms) for n, context in contexts.items()}
 
-    def _of(self, database: str) -> Storage:
+    def _of(self, database: str) -> PrunedStorage:
         return self._keys_storage if database == KEYS else self._storage
 
 
@@ -161,6 +193,8 @@ async def insisting(call: Callable[[], Awaitable[R]]) -> R:
     for attempt in range(_TRIES - 1):
         try:
             return await call()
+        except StorageLocked:
+            raise
         except StorageFailed:
             await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     return await call()
