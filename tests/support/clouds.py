@@ -89,7 +89,9 @@ def service_account_key(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class FakeAzure:
-    """Entra and the management API of one directory. `roles` are permission sets by subscription, which it names."""
+    """Entra and the management API of one directory. `roles` are permission sets by subscription, which it names;
+    `signed_in` says what each token was given for.
+    """
 
     folder: Path
     roles: dict[str, list[dict[str, list[str]]]] = field(default_factory=dict)
@@ -99,14 +101,15 @@ class FakeAzure:
     elsewhere: str = ""
     trusts: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
+    signed_in: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         ca = LocalCa(self.folder / "azure")
         ca.issue("azure", self.folder / "azure-leaf", dns=("azure",))
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(self.folder / "azure-leaf" / "tls.pem", self.folder / "azure-leaf" / "tls.key")
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(self.folder / "azure-leaf" / "tls.pem", self.folder / "azure-leaf" / "tls.key")
         self.ca = str(ca.cert_file)
-        self.server = Server(self._answer, tls)
+        self.server = Server(self._answer, self.tls)
         self.url = f"https://localhost:{self.server.server_port}"
 
     def _answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
@@ -154,12 +157,13 @@ class FakeAzure:
         elif form.get("client_secret") != CLIENT_SECRET:
             sent = form.get("client_secret", "")
             return 401, {}, _oauth("invalid_client", f"AADSTS7000215: Invalid client secret provided: {sent}.")
+        self.signed_in.append("secret" if "client_secret" in form else "assertion")
         return 200, {}, {"token_type": "Bearer", "expires_in": 3599, "access_token": "azure-token"}
 
 
 @dataclass
 class FakeGoogle:
-    """Google's token service and the Resource Manager. `held` are permissions by project."""
+    """Google's token service and the Resource Manager, over https with `tls`. `held` are permissions by project."""
 
     held: dict[str, list[str]] = field(default_factory=dict)
     accepts: Any = None
@@ -167,10 +171,11 @@ class FakeGoogle:
     trusts: str = ""
     may_act: bool = True
     asked: list[tuple[str, str]] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
-        self.server = Server(self._answer, None)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.server = Server(self._answer, self.tls)
+        self.url = f"{'https' if self.tls else 'http'}://localhost:{self.server.server_port}"
         self.accepts = self.accepts or private_key().public_key()
 
     def _answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
