@@ -41,7 +41,7 @@ from services.audit.reading_back import read_back
 log = logging.getLogger(__name__)
 
 # More than the log takes in, so that what is behind is caught up with, and few enough that appends hardly notice.
-LEAVES_A_SECOND = 20_000
+LEAVES_A_SECOND = 10_000
 # So many objects are written at once.
 _AT_ONCE = 4
 

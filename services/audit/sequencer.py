@@ -20,7 +20,7 @@ from services._mesh.failpoints import reach
 from services.audit import store
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, broken_key, only_log
-from services.audit.model.batch import Batch, Gap, Submission, split_known, touched
+from services.audit.model.batch import Batch, Gap, Submission, organizations_of, split_known
 from services.audit.model.leaf import parse_payload
 from services.audit.model.merkle import Frontier
 from services.audit.model.openings import PRODUCER, YEARLY
@@ -226,7 +226,7 @@ class Sequencer:
         """Close the shard under the locked head; what is appended from here on goes to the next."""
         opened = store.OpenShard(YEARLY, self._clock.now())
         async with self._database.unscoped() as connection:
-            await self._hold_head(connection)
+            self._require_own(*await store.lock_head(connection))
             closes = self._shard, self._frontier.size
             await store.turn(connection, self._name, closes, self._shard + 1, opened)
         self._shard, self._frontier, self._opened = self._shard + 1, Frontier(), opened
@@ -236,17 +236,18 @@ class Sequencer:
         everything = [submission for waiting in group for submission in waiting.submissions]
         sealed = await self._sealer.seal(everything)
         async with self._database.unscoped() as connection:
-            erasures = await self._hold_head(connection)
-            if not self._sealer.sealed_after(erasures):  # One of the keys may be among the erased.
-                sealed = await self._sealer.seal(everything, erasures)
+            held = await store.hold_head(connection, [s.event_id for s in everything], organizations_of(everything))
+            self._require_own(held.epoch, held.place)
+            known = held.known
+            if not self._sealer.sealed_after(held.erasures):  # One of the keys may be among the erased.
+                sealed = await self._sealer.seal(everything, held.erasures)
             # By the object: a group can hold two events with one id, of which one is refused.
             sealed_of = {id(submission): each for submission, each in zip(everything, sealed, strict=True)}
-            known = await store.find_known(connection, [submission.event_id for submission in everything])
             writable, unsealed = _without_unsealed(group, known, sealed_of)
             sound, conflicts = self._without_conflicts(writable, known)
             fresh, _, _ = split_known([s for w in sound for s in w.submissions], known)
             places = {event_id: place for event_id, (_, place) in known.items()}
-            batch = await self._batch(connection, frontier, fresh)
+            batch = Batch(self._shard, frontier, held.chains, held.counters, self._clock.wall_now(), self._actors)
             for submission in fresh:
                 places[submission.event_id] = place_of(
                     self._shard, batch.add(submission, _whole(sealed_of[id(submission)]), opens=opens)
@@ -269,18 +270,13 @@ class Sequencer:
         if fresh:
             self.grown.set()
 
-    async def _hold_head(self, connection: store.Connection) -> int:
-        """Lock the head, and see that it is where this sequencer left it; returns how often was erased.
-
-        Raises Conflict where another took over.
-        """
-        epoch, place, erasures = await store.lock_head(connection)
+    def _require_own(self, epoch: int, place: int) -> None:
+        """See that the locked head is where this sequencer left it. Raises Conflict where another took over."""
         if epoch != self._epoch:
             self._epoch = None
             raise _fenced(epoch)
         if place != place_of(self._shard, self._frontier.size):
             raise RuntimeError("the head isn't where this sequencer left it")
-        return erasures
 
     async def _reused(self, batch: Batch) -> list[Alarm]:
         """Events under counters that are taken. They are appended: the log keeps what is claimed, and says so."""
@@ -316,17 +312,6 @@ class Sequencer:
             sound.append(waiting)
             seen |= {s.event_id: (s.payload.digest, -1) for s in fresh}
         return sound, found
-
-    async def _batch(self, connection: store.Connection, frontier: Frontier, fresh: Sequence[Submission]) -> Batch:
-        organizations, _ = touched(fresh)
-        return Batch(
-            self._shard,
-            frontier,
-            await store.read_chains(connection, organizations),
-            await store.read_counters(connection, organizations),
-            self._clock.wall_now(),
-            self._actors,
-        )
 
     def _refuse(self, group: Sequence[_Waiting], problem: Problem) -> None:
         for waiting in group:

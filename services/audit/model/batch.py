@@ -105,12 +105,9 @@ class Batch:
         self.counters[key] = max(last, submission.producer_counter)
 
 
-def touched(submissions: Sequence[Submission]) -> tuple[set[UUID], set[tuple[UUID, str]]]:
-    """The organizations and (organization, producer) pairs of some submissions."""
-    return (
-        {s.organization_id for s in submissions},
-        {(s.organization_id, s.producer) for s in submissions},
-    )
+def organizations_of(submissions: Sequence[Submission]) -> set[UUID]:
+    """The organizations of some submissions."""
+    return {submission.organization_id for submission in submissions}
 
 
 def split_known(

@@ -25,6 +25,26 @@ _LOCK = """
 SELECT epoch, size, erasures, set_config('idle_in_transaction_session_timeout', :milliseconds, true)
 FROM audit.head FOR UPDATE
 """
+# Rows of three tables as arrays of their columns, so that they come with the lock in one round trip. What the statement
+# sees may be older than the lock that it waited for; but whoever moved the head since took it over, and is noticed by
+# the epoch, which is read of the locked row as it is now.
+_HOLD = f"""
+WITH held AS MATERIALIZED ({_LOCK})
+SELECT held.epoch, held.size, held.erasures, known.*, chained.*, counted.*
+FROM held
+CROSS JOIN (
+  SELECT array_agg(event_id) AS event_ids, array_agg(payload_sha256) AS digests, array_agg(idx) AS places
+  FROM audit.dedup WHERE event_id = ANY(CAST(:event_ids AS uuid[]))
+) AS known
+CROSS JOIN (
+  SELECT array_agg(organization_id) AS chained, array_agg(seq) AS seqs, array_agg(leaf_hash) AS hashes
+  FROM audit.chains WHERE organization_id = ANY(CAST(:organizations AS uuid[]))
+) AS chained
+CROSS JOIN (
+  SELECT array_agg(organization_id) AS counted, array_agg(producer) AS producers, array_agg(counter) AS counters
+  FROM audit.producers WHERE organization_id = ANY(CAST(:organizations AS uuid[]))
+) AS counted
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +74,50 @@ async def take_over(connection: AsyncConnection) -> Head:
     return Head(row.epoch, shard, Frontier.at(size, await read_nodes(connection, shard, peaks(size))))
 
 
-async def lock_head(connection: AsyncConnection) -> tuple[int, int, int]:
-    """Lock the head for this transaction; returns its epoch, the place of the next leaf, and how often was erased.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The locked head: its epoch, the place of the next leaf, how often was erased, and what a flush starts from.
+
+    `known` gives events that the log has already (their payload's digest and their place), `chains` the last sequence
+    and leaf hash of organizations, `counters` the last counter of each producer in them.
+    """
+
+    epoch: int
+    place: int
+    erasures: int
+    known: dict[UUID, tuple[bytes, int]]
+    chains: dict[UUID, tuple[int, bytes]]
+    counters: dict[tuple[UUID, str], int]
+
+
+async def lock_head(connection: AsyncConnection) -> tuple[int, int]:
+    """Lock the head for this transaction; returns its epoch and the place of the next leaf.
 
     A process that is paused here loses the lock after a moment, so that another sequencer can take over.
     """
     row = (await connection.execute(text(_LOCK), {"milliseconds": str(LOCK_MILLISECONDS)})).one()
-    return row.epoch, row.size, row.erasures
+    return row.epoch, row.size
+
+
+async def hold_head(connection: AsyncConnection, event_ids: Sequence[UUID], organizations: Iterable[UUID]) -> Held:
+    """Lock the head as `lock_head` does, and read in the same round trip what a flush of these events starts from."""
+    given = {
+        "milliseconds": str(LOCK_MILLISECONDS),
+        "event_ids": list(event_ids),
+        "organizations": list(organizations),
+    }
+    row = (await connection.execute(text(_HOLD), given)).one()
+    known = zip(row.event_ids or (), row.digests or (), row.places or (), strict=True)
+    chains = zip(row.chained or (), row.seqs or (), row.hashes or (), strict=True)
+    counters = zip(row.counted or (), row.producers or (), row.counters or (), strict=True)
+    return Held(
+        row.epoch,
+        row.size,
+        row.erasures,
+        {event_id: (bytes(digest), place) for event_id, digest, place in known},
+        {organization_id: (seq, bytes(leaf_hash)) for organization_id, seq, leaf_hash in chains},
+        {(organization_id, producer): counter for organization_id, producer, counter in counters},
+    )
 
 
 async def find_known(connection: AsyncConnection, event_ids: Sequence[UUID]) -> dict[UUID, tuple[bytes, int]]:
@@ -70,29 +127,6 @@ async def find_known(connection: AsyncConnection, event_ids: Sequence[UUID]) -> 
         {"ids": list(event_ids)},
     )
     return {row.event_id: (bytes(row.payload_sha256), row.idx) for row in rows}
-
-
-async def read_chains(connection: AsyncConnection, organizations: Iterable[UUID]) -> dict[UUID, tuple[int, bytes]]:
-    """The last sequence and leaf hash of organizations."""
-    rows = await connection.execute(
-        text(
-            "SELECT organization_id, seq, leaf_hash FROM audit.chains WHERE organization_id = ANY(CAST(:o AS uuid[]))"
-        ),
-        {"o": list(organizations)},
-    )
-    return {row.organization_id: (row.seq, bytes(row.leaf_hash)) for row in rows}
-
-
-async def read_counters(connection: AsyncConnection, organizations: Iterable[UUID]) -> dict[tuple[UUID, str], int]:
-    """The last counter of each producer in organizations."""
-    rows = await connection.execute(
-        text(
-            "SELECT organization_id, producer, counter FROM audit.producers"
-            " WHERE organization_id = ANY(CAST(:o AS uuid[]))"
-        ),
-        {"o": list(organizations)},
-    )
-    return {(row.organization_id, row.producer): row.counter for row in rows}
 
 
 async def write_batch(connection: AsyncConnection, batch: Batch) -> None:
