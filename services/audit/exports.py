@@ -42,8 +42,8 @@ from services.audit.model.heads import PublishedHead
 from services.audit.model.merkle import consistency_ranges, hash_ranges, inclusion_ranges, leaf_hash
 from services.audit.model.shards import place_of, split
 from services.audit.opener import Opener
+from services.audit.proving import get_organization_head, prove_events, require_payloads
 from services.audit.store import chain, exports
-from services.audit.usecases import get_organization_head, prove_events, require_payloads
 
 # What a page of events has at most, so that its answer stays below what a channel takes.
 PAGE_EVENTS, PAGE_BYTES = 200, 3 * 1024 * 1024

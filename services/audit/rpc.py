@@ -12,7 +12,7 @@ from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import moment
 from services._mesh.uow import Store
-from services.audit import usecases, wire
+from services.audit import proving, usecases, wire
 from services.audit.checkpointer import Checkpointer
 from services.audit.cosigners import Cosigners
 from services.audit.erased import ErasedEvents
@@ -87,9 +87,8 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         return pb.GetEventResponse(event=wire.event(found))
 
     async def GetEventProof(self, request: pb.GetEventProofRequest, context: Context) -> pb.GetEventProofResponse:
-        seen = await usecases.get_event(self._reader, self._opener, UUID(request.event_id), _view())
-        ids = [seen.event_id]
-        (found,), head = await usecases.prove_events(self._reader, self._opener, self._checkpointer, ids)
+        ids, view = [UUID(request.event_id)], _view()
+        (found,), head = await proving.prove_events(self._reader, self._opener, self._checkpointer, ids, view=view)
         return pb.GetEventProofResponse(event=wire.proven(found), checkpoint=wire.checkpoint(head))
 
     async def ProveEvents(self, request: pb.ProveEventsRequest, context: Context) -> pb.ProveEventsResponse:
@@ -98,9 +97,9 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         quorum = None
         if request.cosigned:
             assert self._cosigners is not None
-            quorum = usecases.Quorum.of(manifest, self._cosigners)
-        found, head = await usecases.prove_events(self._reader, self._opener, self._checkpointer, ids, quorum=quorum)
-        usecases.require_payloads([each.event for each in found])
+            quorum = proving.Quorum.of(manifest, self._cosigners)
+        found, head = await proving.prove_events(self._reader, self._opener, self._checkpointer, ids, quorum=quorum)
+        proving.require_payloads([each.event for each in found])
         return pb.ProveEventsResponse(
             events=[wire.proven(each) for each in found],
             checkpoint=wire.checkpoint(head),
@@ -115,7 +114,7 @@ class AuditRpc(audit_service_pb2_grpc.AuditServiceServicer):
         self, request: pb.GetOrganizationHeadRequest, context: Context
     ) -> pb.GetOrganizationHeadResponse:
         return wire.organization_head(
-            *await usecases.get_organization_head(self._reader, self._opener, self._checkpointer)
+            *await proving.get_organization_head(self._reader, self._opener, self._checkpointer)
         )
 
     async def GetConsistencyProof(

@@ -22,7 +22,7 @@ from services.audit.cosigners import Cosigners
 from services.audit.evidence_files import EvidenceFolder
 from services.audit.evidence_key import EvidenceKey
 from services.audit.opener import Opener
-from services.audit.usecases import Quorum, prove_events, require_payloads
+from services.audit.proving import Quorum, prove_events, require_payloads
 
 Context = Any
 Manifest = Callable[[], Awaitable[str]]

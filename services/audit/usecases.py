@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
-from services._mesh.clock import monotonic
 from services._mesh.context import current
-from services._mesh.errors import Denied, Invalid, NotFound, Reason, Unavailable, WrongState, invalid_field
+from services._mesh.errors import Denied, Invalid, NotFound, Reason, WrongState, invalid_field
 from services._mesh.failpoints import reach
-from services._mesh.uow import PLATFORM, Store
+from services._mesh.uow import Store
 from services.audit import store
-from services.audit.checkpointer import Checkpointer
-from services.audit.cosigners import Cosigners
 from services.audit.model.actors import ActorHash
 from services.audit.model.alarms import Alarm, AlarmKind, Note, only_log
 from services.audit.model.batch import Submission
 from services.audit.model.canonical import MAX_INTEGER
-from services.audit.model.cosigning import WitnessKey
-from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
-from services.audit.model.heads import PublishedHead
+from services.audit.model.events import Checkpoint, EventFilter, Position, Produced, Recorded
 from services.audit.model.leaf import PayloadInvalid, parse_payload
-from services.audit.model.manifest import find_policy
 from services.audit.model.merkle import (
-    ProofInvalid,
     consistency_ranges,
     hash_ranges,
-    inclusion_ranges,
-    leaf_hash,
-    verify_inclusion,
 )
 from services.audit.model.notes import TreeHead
 from services.audit.model.signing import Inconsistent, SignedHead, check_continues
@@ -45,8 +34,6 @@ from services.audit.signer_state import SignerState
 # Which processes may append, each under its own prefix "<process>." and no other.
 PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions", "audit"})
 MAX_SUMMARY = 10_000
-CHECKPOINT_WAIT_SECONDS = 5.0
-COSIGNED_WAIT_SECONDS = 3.0
 
 
 async def append_events(
@@ -137,125 +124,6 @@ async def list_events(
     async with reader.read() as connection:
         found = await store.list_events(connection, chosen, actions, actor_hash, after, limit + 1)
     return await opener.open(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Quorum:
-    """How many of which witnesses must have cosigned a checkpoint, and who asks them."""
-
-    witnesses: Sequence[WitnessKey]
-    count: int
-    cosigners: Cosigners
-
-    @classmethod
-    def of(cls, manifest: str, cosigners: Cosigners) -> Quorum:
-        """What the key manifest says."""
-        return cls(*find_policy(manifest), cosigners)
-
-
-async def prove_events(
-    reader: Store,
-    opener: Opener,
-    checkpointer: Checkpointer,
-    event_ids: Sequence[UUID],
-    organization_id: UUID | None = None,
-    quorum: Quorum | None = None,
-) -> tuple[list[Proven], Checkpoint]:
-    """Events of the caller's organization, or of one, with proofs under the newest checkpoint, which covers them all.
-
-    With a quorum it is the newest that so many witnesses cosigned. Waits a moment for the next one. Raises NotFound,
-    Unavailable (CHECKPOINT_PENDING, which says how many have cosigned).
-    """
-    async with reader.read(organization_id) as connection:
-        found = await store.get_events(connection, event_ids)
-    events = await opener.open(found)
-    newest = max(events, key=lambda event: event.place)
-    try:
-        async with asyncio.timeout(CHECKPOINT_WAIT_SECONDS):
-            await checkpointer.wait_for(newest.place)
-    except TimeoutError:
-        raise Unavailable(
-            Reason.ERROR_REASON_CHECKPOINT_PENDING,
-            "The event isn't under a signed checkpoint yet. Try again in a moment.",
-            {"index": str(newest.index)},
-        ) from None
-    # An event of an earlier shard is proven under the newest head of that one.
-    last = {event.shard: event for event in sorted(events, key=lambda event: event.place)}
-    heads = dict[int, Checkpoint]()
-    if quorum and quorum.count:
-        heads = {shard: await _cosigned(reader, event, quorum) for shard, event in last.items()}
-    async with reader.read(organization_id) as connection:
-        for shard, event in last.items():
-            head = heads.get(shard) or await store.find_checkpoint(connection, shard, covering=event.index)
-            if head is None:
-                raise NotFound("checkpoint")
-            heads[shard] = head
-        checkpoint = heads[newest.shard]
-        return [await _prove(connection, event, heads[event.shard]) for event in events], checkpoint
-
-
-async def _prove(connection: store.Connection, event: Recorded, head: Checkpoint) -> Proven:
-    ranges = inclusion_ranges(event.index, head.size)
-    try:
-        proof = hash_ranges(ranges, await store.read_ranges(connection, head.shard, ranges))
-        verify_inclusion(leaf_hash(event.leaf), event.index, head.size, proof, head.root)
-    except (ProofInvalid, KeyError):
-        raise WrongState(
-            Reason.ERROR_REASON_LOG_INCONSISTENT,
-            "The event isn't the one that was signed: it can't be proven.",
-            {"size": str(head.size)},
-        ) from None
-    return Proven(event, proof, head)
-
-
-def require_payloads(events: Sequence[Recorded]) -> None:
-    """Raises WrongState (PAYLOAD_ERASED) where one of the events can't be disclosed any more."""
-    for event in events:
-        if event.state is not PayloadState.PRESENT:
-            raise WrongState(
-                Reason.ERROR_REASON_PAYLOAD_ERASED,
-                "An event's payload was erased, or can't be read: only what was issued before still proves it.",
-                {"event_id": str(event.event_id), "payload_state": event.state},
-            )
-
-
-async def get_organization_head(
-    reader: Store, opener: Opener, checkpointer: Checkpointer
-) -> tuple[PublishedHead, Proven, Checkpoint]:
-    """The caller's organization's newest published head, and the event that published its root, proven.
-
-    Raises NotFound while none was published, Unavailable (CHECKPOINT_PENDING).
-    """
-    async with reader.read() as connection:
-        head = await store.find_head_entry(connection)
-    if head is None:
-        raise NotFound("head", "No head of this organization was published yet. Try again in a minute.")
-    (publication,), checkpoint = await prove_events(reader, opener, checkpointer, [head.publish_event_id], PLATFORM)
-    return head, publication, checkpoint
-
-
-async def _cosigned(reader: Store, event: Recorded, quorum: Quorum) -> Checkpoint:
-    """The newest checkpoint over an event that the quorum cosigned. Raises Unavailable (CHECKPOINT_PENDING)."""
-    witnesses = [witness.text() for witness in quorum.witnesses]
-    deadline = monotonic() + COSIGNED_WAIT_SECONDS
-    while True:
-        # Whoever is to wake us is listened to before we look, so that nothing is missed in between.
-        woken = asyncio.ensure_future(quorum.cosigners.wait())
-        try:
-            async with reader.read() as connection:
-                found = await store.find_cosigned(connection, event.shard, event.index, witnesses, quorum.count)
-                if found is not None:
-                    return found
-                count = await store.count_cosigned(connection, event.shard, event.index, witnesses)
-            await asyncio.wait_for(woken, deadline - monotonic())
-        except TimeoutError:
-            raise Unavailable(
-                Reason.ERROR_REASON_CHECKPOINT_PENDING,
-                f"{count} of {quorum.count} witnesses have cosigned the event's checkpoint. Try again in a moment.",
-                {"index": str(event.index), "cosigned": str(count), "quorum": str(quorum.count)},
-            ) from None
-        finally:
-            woken.cancel()
 
 
 async def get_checkpoint(reader: Store, shard: int | None = None) -> Checkpoint:

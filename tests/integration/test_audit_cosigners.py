@@ -20,7 +20,7 @@ from services._mesh.errors import Reason, Unavailable
 from services._mesh.metrics import Metrics
 from services._mesh.relay import Relay
 from services._mesh.uow import PLATFORM, Store
-from services.audit import store, usecases
+from services.audit import proving, store, usecases
 from services.audit.alarms import Alarms
 from services.audit.checkpointer import Checkpointer
 from services.audit.cosigners import Cosigners, _Follower
@@ -33,9 +33,9 @@ from services.audit.model.shards import place_of
 from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.opener import Opener
 from services.audit.own_log import OwnLog
+from services.audit.proving import Quorum
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
-from services.audit.usecases import Quorum
 from services.audit.witness_client import WitnessClient
 from tests.support.log import ACME, LOG, event, one_shard, opener, recorded, sequencer
 from tests.support.mesh import soon
@@ -71,7 +71,7 @@ class Running:
     async def note(self, event_id: UUID, quorum: int = 0, witnesses: Sequence[WitnessKey] = ()) -> str:
         """The checkpoint that an event is proved under."""
         wanted = Quorum(witnesses, quorum, self.cosigners)
-        _, head = await usecases.prove_events(
+        _, head = await proving.prove_events(
             Reading(self.reader),  # type: ignore[arg-type]
             self.opener,
             self.checkpointer,

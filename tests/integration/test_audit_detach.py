@@ -22,7 +22,7 @@ from services._mesh.errors import NotFound
 from services._mesh.metrics import Metrics
 from services._mesh.reconcile import Reconciler
 from services._mesh.uow import PLATFORM
-from services.audit import usecases
+from services.audit import proving, usecases
 from services.audit.control_watch import ControlWatch
 from services.audit.model import merkle
 from services.audit.model.alarms import Alarm
@@ -123,7 +123,7 @@ async def prove(audit: Vault, log: ShardedLog, organization: UUID, *ids: UUID) -
     async with checkpointer(log.database, audit.log, log.folder, ROOT.verifier_key) as signing:
         await signing.sign_now()
         with entered(context(organization)):
-            found, _ = await usecases.prove_events(audit.store, audit.opener, signing, ids)
+            found, _ = await proving.prove_events(audit.store, audit.opener, signing, ids)
     for each in found:
         assert each.head is not None
         head = TreeHead.parse(verify(each.head.note, Signer(origin_of(LOG, each.event.shard), KEY).verifier_key))

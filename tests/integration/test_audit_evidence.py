@@ -19,7 +19,7 @@ import pytest
 from services._mesh.context import entered
 from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, Reason, Unavailable, WrongState, dependency_down
 from services._mesh.jobs import Job
-from services.audit import exports, usecases
+from services.audit import exports, proving
 from services.audit.model.evidence.documents import Counts, Head, Scope, digest
 from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.merkle import leaf_hash
@@ -315,7 +315,7 @@ async def test_an_export_waits_while_nothing_is_signed_and_an_attempt_that_can_n
     evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signer is away: CHECKPOINT_PENDING is what the job waits for, or is given back for, and never fails by."""
-    monkeypatch.setattr(usecases, "CHECKPOINT_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(proving, "CHECKPOINT_WAIT_SECONDS", 0.1)
     monkeypatch.setattr(exporting, "_AGAIN_SECONDS", 0.05)
 
     async def away() -> None:

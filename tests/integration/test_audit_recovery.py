@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services._mesh.clock import Clock
 from services._mesh.errors import Problem
 from services._mesh.uow import PLATFORM, Store
-from services.audit import store, usecases
+from services.audit import proving, store, usecases
 from services.audit.model import merkle
 from services.audit.model.alarms import Alarm, AlarmKind
 from services.audit.model.notes import Signer, TreeHead, verify
@@ -119,7 +119,7 @@ async def test_a_restored_log_is_refused_and_goes_on_in_a_new_shard(database: Te
         said = json.loads(first.payload)["metadata"]
         assert (said["kind"], said["restored_size"], said["previous_size"]) == ("RECOVERY", "3", "5")
         assert said["statement"] == statement
-        (found,), head = await usecases.prove_events(reader, opening, signing, [again.event_id], support.ACME)
+        (found,), head = await proving.prove_events(reader, opening, signing, [again.event_id], support.ACME)
         tree = TreeHead.parse(verify(head.note, Signer(origin_of(LOG, 1), KEY).verifier_key))
         merkle.verify_inclusion(merkle.leaf_hash(found.event.leaf), 1, tree.size, found.proof, tree.root)
     with pytest.raises(CannotRecover, match="was signed last"):
@@ -254,7 +254,7 @@ async def _recovered(log: ShardedLog, last: SignedHead, common: int, size: int, 
         await signing.sign_now()
         reader = Store(api, "audit", Clock())
         with pytest.raises(Problem, match=refused):
-            await usecases.prove_events(reader, opening, signing, [event_id], support.ACME)
+            await proving.prove_events(reader, opening, signing, [event_id], support.ACME)
     # What was given up is stated, and no fault; every other row is still held against what was signed.
     async with log.checker() as checker:
         assert (await checker.check(Scope.FULL, keep=False)).faults == ()

@@ -16,7 +16,7 @@ from services._mesh.errors import Unavailable, WrongState
 from services._mesh.reconcile import Reconciler
 from services._mesh.relay import Relay
 from services._mesh.uow import PLATFORM, Store
-from services.audit import store, usecases
+from services.audit import proving, store, usecases
 from services.audit.checkpointer import Checkpointer
 from services.audit.model import merkle
 from services.audit.model.alarms import Alarm
@@ -55,7 +55,7 @@ class Turned:
         """Events of Acme's, proven, and each proof checked against its own shard's checkpoint."""
         with entered(context(ACME)):
             ids = [each.event_id for each in events]
-            found, _ = await usecases.prove_events(self.reader, self.opener, self.checkpointer, ids)
+            found, _ = await proving.prove_events(self.reader, self.opener, self.checkpointer, ids)
         for each in found:
             assert each.head is not None
             key = Signer(origin_of(LOG, each.event.shard), KEY).verifier_key

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 # The empty beginning is that of every action.
+EVERYTHING = ("",)
 VIEWS: Mapping[str, tuple[str, ...]] = {
-    "audit.event.read_all": ("",),
+    "audit.event.read_all": EVERYTHING,
     "audit.event.read_scanner": ("scanner.",),
     "audit.event.read_pricing": ("pricing.",),
     "audit.event.read_actions": ("actions.",),
