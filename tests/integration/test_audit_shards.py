@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 
 from services._mesh.clock import Clock
 from services._mesh.context import entered
-from services._mesh.errors import Unavailable, WrongState
+from services._mesh.errors import NotFound, Unavailable, WrongState
 from services._mesh.reconcile import Reconciler
 from services._mesh.relay import Relay
 from services._mesh.uow import PLATFORM, Store
@@ -25,6 +25,7 @@ from services.audit.model.notes import Signer, TreeHead, verify
 from services.audit.model.openings import checkpoint_sha256
 from services.audit.model.shards import origin_of, place_of
 from services.audit.model.signing import OfferedHead, Opening, SignedHead
+from services.audit.model.visibility import EVERYTHING
 from services.audit.opener import Opener
 from services.audit.own_log import OwnLog
 from services.audit.sequencer import Sequencer
@@ -51,11 +52,11 @@ class Turned:
     alarms: list[Alarm]
     folder: Path
 
-    async def prove(self, *events: Produced) -> list[Proven]:
+    async def prove(self, *events: Produced, view: Collection[str] = EVERYTHING) -> list[Proven]:
         """Events of Acme's, proven, and each proof checked against its own shard's checkpoint."""
         with entered(context(ACME)):
             ids = [each.event_id for each in events]
-            found, _ = await proving.prove_events(self.reader, self.opener, self.checkpointer, ids)
+            found, _ = await proving.prove_events(self.reader, self.opener, self.checkpointer, ids, view=view)
         for each in found:
             assert each.head is not None
             key = Signer(origin_of(LOG, each.event.shard), KEY).verifier_key
@@ -89,6 +90,16 @@ async def turned(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Turned
         )
     for role in (api, relaying):
         await role.close()
+
+
+async def test_only_what_is_in_the_view_is_proved(turned: Turned) -> None:
+    both = [event(1, action="identity.role.create"), event(2)]
+    await usecases.append_events(turned.log, "identity", both)
+    assert len(await turned.prove(*both)) == 2
+    assert len(await turned.prove(both[1], view=("identity.member.",))) == 1
+    for hidden in both, both[:1]:
+        with pytest.raises(NotFound):
+            await turned.prove(*hidden, view=("identity.member.",))
 
 
 async def test_at_the_years_turn_a_new_shard_continues_the_old_one(turned: Turned, database: TestDatabase) -> None:
