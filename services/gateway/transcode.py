@@ -6,7 +6,6 @@ means.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from services._mesh.errors import FieldViolation, Invalid, Reason, invalid_field
-from services.gateway import json_text
+from services.gateway import json_text, writing
 from services.gateway.bindings import EVERYTHING, Route
 from services.gateway.shapes import Shapes, find_field, has_text, printable, require_allowed, unknown, wrapped
 
@@ -146,10 +145,7 @@ def render(route: Route, response: Message) -> bytes:
     """
     if route.any_types:
         require_allowed(response, route.any_types)
-    document = json_format.MessageToDict(response, always_print_fields_with_no_presence=True)
-    content: Any = document
-    if route.response_body:
-        field = route.rule.descriptor.output_type.fields_by_name[route.response_body]
-        empty: Any = {} if field.message_type is not None else None
-        content = document.get(field.json_name, empty)
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    if not route.response_body:
+        return writing.text(writing.document(response))
+    field = route.rule.descriptor.output_type.fields_by_name[route.response_body]
+    return writing.text(writing.of_field(field, response))

@@ -7,10 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import google.api
+import google.api.annotations_pb2
+import google.api.httpbody_pb2
 import grpc_tools
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_tools import protoc
+
+import recoup.mesh.v1.access_pb2  # noqa: F401 - what the protos import stands in the pool in its own words.
 
 HERE = Path(__file__).parent
 
