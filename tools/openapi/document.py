@@ -57,6 +57,8 @@ def document(comments: Mapping[str, str]) -> Schema:
         operation = _operation(route, schemas, comments)
         operation["operationId"] = name if counted[name] == 1 else f"{name}{counted[name]}"
         paths.setdefault(_path(route), {})[route.http_method.lower()] = operation
+    bodies = [each.get("requestBody", {}) for operations in paths.values() for each in operations.values()]
+    schemas.require_what_answers_have({"bodies": bodies})
     return {
         "openapi": "3.1.0",
         "info": {"title": "Recoup", "version": "1", "description": _ABOUT},

@@ -41,6 +41,7 @@ _KNOWN: Mapping[str, Schema] = {
     "Value": {},
     "Empty": {"type": "object", "maxProperties": 0},
 }
+_COMPONENTS = "#/components/schemas/"
 _LENGTHS = (("min_len", "minLength"), ("max_len", "maxLength"))
 _BOUNDS = (("gte", "minimum"), ("lte", "maximum"), ("gt", "exclusiveMinimum"), ("lt", "exclusiveMaximum"))
 
@@ -51,15 +52,18 @@ class Schemas:
     def __init__(self, comments: Mapping[str, str]) -> None:
         self._comments = comments
         self.components: dict[str, Schema] = {}
+        self._messages: dict[str, Descriptor] = {}
 
     def reference(self, descriptor: Descriptor | EnumDescriptor) -> Schema:
         """A reference to the schema of a message or enum, which is among the components then."""
         name = descriptor.full_name.removeprefix("recoup.")
         if name not in self.components:
             self.components[name] = {}  # A message may hold messages of its own kind.
+            if isinstance(descriptor, Descriptor):
+                self._messages[name] = descriptor
             made = self._enum(descriptor) if isinstance(descriptor, EnumDescriptor) else self.object(descriptor)
             self.components[name] = made
-        return {"$ref": f"#/components/schemas/{name}"}
+        return {"$ref": f"{_COMPONENTS}{name}"}
 
     def object(self, descriptor: Descriptor, without: frozenset[str] = frozenset()) -> Schema:
         """The schema of a message, but for some of its fields."""
@@ -71,6 +75,32 @@ class Schemas:
         if required:
             made["required"] = required
         return {**made, "additionalProperties": False}
+
+    def require_what_answers_have(self, asked: Schema) -> None:
+        """Say of messages that are only answered, and nowhere in the requests of these paths, that no field is left out
+        but one that can be absent.
+        """
+        in_requests = self._within(asked)
+        for name, descriptor in self._messages.items():
+            always = [field.json_name for field in descriptor.fields if not field.has_presence]
+            if always and name not in in_requests:
+                self.components[name]["required"] = always
+
+    def _within(self, schema: Any) -> set[str]:
+        """The components that a schema refers to, and those that they refer to."""
+        found: set[str] = set()
+        waiting = [schema]
+        while waiting:
+            match waiting.pop():
+                case {"$ref": str(reference)} if reference.startswith(_COMPONENTS):
+                    name = reference.removeprefix(_COMPONENTS)
+                    waiting += [] if name in found else [self.components[name]]
+                    found.add(name)
+                case dict(members):
+                    waiting += members.values()
+                case list(items):
+                    waiting += items
+        return found
 
     def field(self, field: FieldDescriptor) -> Schema:
         """The schema of a field, with what its comment and its rules say."""
