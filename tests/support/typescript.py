@@ -1,0 +1,37 @@
+"""The TypeScript client in tests: Node from its locked package, the client compiled as it would be handed out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.typescript import CLIENT, NODE
+
+
+def node(*arguments: str | Path, env: Mapping[str, str] | None = None, seconds: float = 60) -> str:
+    """What a program said. Fails the test with all of it where it didn't end well."""
+    done = run(*arguments, env=env, seconds=seconds)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """A program of Node's in the client's folder, run to its end."""
+    return subprocess.run(
+        [NODE, *arguments],
+        cwd=CLIENT,
+        env={**os.environ, "NO_COLOR": "1", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def compile_client() -> None:
+    """Into the folder that `@recoup/client` names. Its types are checked by `make lint`, and not here again."""
+    node(CLIENT / "node_modules" / "typescript" / "bin" / "tsc", "--project", "tsconfig.build.json", "--noCheck")
