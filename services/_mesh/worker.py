@@ -75,8 +75,13 @@ class JobRunner:
 
     async def run(self) -> None:
         """Fetch and run until cancelled; then give running jobs a moment to end."""
+        me = asyncio.current_task()
         try:
             while True:
+                # With Python 3.11's wait_for a fetch loses a cancellation that comes just as its time is over: a worker
+                # that was told to end would fetch for ever.
+                if me is not None and me.cancelling():
+                    raise asyncio.CancelledError
                 await self._places.acquire()
                 messages: list[Msg] = []
                 try:
