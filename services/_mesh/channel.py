@@ -158,7 +158,7 @@ class _Unary(_Late):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         span = telemetry.active().start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes)
-        call = self._begun(telemetry.format_parent(span.context), arguments, options)
+        call = self._begun(telemetry.format_parent(span.get_span_context()), arguments, options)
         call.add_done_callback(lambda _: span.end())
         return call
 

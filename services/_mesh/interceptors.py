@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from services._mesh import telemetry
 from services._mesh.access import Gate
@@ -33,7 +33,6 @@ from services._mesh.errors import (
 )
 from services._mesh.metrics import Counter, Metrics
 from services._mesh.peers import Peer
-from services._mesh.spans import Span
 
 Wire = Any  # grpc.aio.ServicerContext with raw bytes on both sides
 Unary = Callable[[Any, Wire], Awaitable[Any]]

@@ -12,16 +12,49 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, StatusCode, TraceState
+from opentelemetry.util.types import Attributes
 
 from services._mesh.settings import OtlpSettings
-from services._mesh.spans import Span
 
+_LOW_BITS = (1 << 64) - 1
 MAX_WAITING = 16_384  # Spans, of all traces together.
 MAX_OF_ONE = 1_024  # Spans that wait of one local trace; what comes after them is left out.
 MAX_OPEN = 65_536  # Spans that have begun and not ended.
 
-Keep = Callable[[Sequence[Span]], None]
+Keep = Callable[[Sequence[ReadableSpan]], None]
+
+
+class ByTraceId(Sampler):
+    """Records everything, and marks as sampled what its trace id chooses.
+
+    What the caller's flag says is of no account: nobody else decides how much we keep. The id's low 64 bits are random
+    (W3C trace context, level 2), and are what OpenTelemetry's own ratio sampler compares.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._bound = round(ratio * (_LOW_BITS + 1))
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """The choice; it depends on `trace_id` alone."""
+        is_chosen = trace_id & _LOW_BITS < self._bound
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if is_chosen else Decision.RECORD_ONLY, attributes)
+
+    def get_description(self) -> str:
+        """As OpenTelemetry wants it."""
+        return f"ByTraceId{{{self._bound / (_LOW_BITS + 1)}}}"
 
 
 @dataclass(eq=False)
@@ -32,10 +65,10 @@ class _Part:
     running: int = 0
     is_worth: bool = False
     is_dropped: bool = False
-    spans: list[Span] = field(default_factory=list)
+    spans: list[ReadableSpan] = field(default_factory=list)
 
 
-class KeepWorth:
+class KeepWorth(SpanProcessor):
     """Gives `keep` the spans of chosen traces as they end, and those of a local part that is worth it when it is over.
 
     Called from any thread. Beyond its bounds the oldest part is given up: of it, only spans are kept that end badly
@@ -56,10 +89,10 @@ class KeepWorth:
         """How many spans wait for the end of their part."""
         return self._count
 
-    def on_start(self, span: Span) -> None:
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Notes of what part the span is."""
         context = span.context
-        if context.trace_flags.sampled:
+        if context is None or context.trace_flags.sampled:
             return
         with self._lock:
             if len(self._part_of) >= MAX_OPEN:
@@ -71,9 +104,11 @@ class KeepWorth:
             part.running += 1
             self._part_of[context.span_id] = part
 
-    def on_end(self, span: Span) -> None:
+    def on_end(self, span: ReadableSpan) -> None:
         """Keeps the span, or has it wait for those around it."""
         context = span.context
+        if context is None:
+            return
         if context.trace_flags.sampled:
             self._keep((span,))
             return
@@ -82,7 +117,7 @@ class KeepWorth:
         if worth:
             self._keep(worth)
 
-    def _ended(self, span: Span, part: _Part | None) -> Sequence[Span]:
+    def _ended(self, span: ReadableSpan, part: _Part | None) -> Sequence[ReadableSpan]:
         """What is to be kept now."""
         if part is None:
             return (span,) if _is_worth(span, self._slow_ns) else ()
@@ -109,7 +144,7 @@ class KeepWorth:
             self._count -= len(part.spans)
 
 
-def _is_worth(span: Span, slow_ns: float) -> bool:
+def _is_worth(span: ReadableSpan, slow_ns: float) -> bool:
     if span.status.status_code is StatusCode.ERROR:
         return True
-    return span.end_time is not None and span.end_time - span.start_time >= slow_ns
+    return span.start_time is not None and span.end_time is not None and span.end_time - span.start_time >= slow_ns

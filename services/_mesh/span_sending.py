@@ -19,10 +19,11 @@ from services._mesh.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from services._mesh.settings import OtlpSettings
-    from services._mesh.spans import Span
+    from opentelemetry.sdk.trace import ReadableSpan
 
-    Encode = Callable[[Sequence[Span]], bytes]
+    from services._mesh.settings import OtlpSettings
+
+    Encode = Callable[[Sequence[ReadableSpan]], bytes]
     Post = Callable[[bytes], bool]
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class SpanSender:
     ) -> None:
         metrics = metrics or Metrics()
         self._connect, self._every = connect, every_seconds
-        self._queue: deque[Span] = deque(maxlen=QUEUE)
+        self._queue: deque[ReadableSpan] = deque(maxlen=QUEUE)
         self._wake = threading.Event()
         self._is_over = False
         self._sent = metrics.counter("recoup_spans_sent", "Spans that the receiver of traces has taken.")
@@ -51,7 +52,7 @@ class SpanSender:
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
-    def put(self, spans: Sequence[Span]) -> None:
+    def put(self, spans: Sequence[ReadableSpan]) -> None:
         """Take spans that have ended. Called from any thread; never waits."""
         over = len(self._queue) + len(spans) - QUEUE
         if over > 0:

@@ -8,24 +8,26 @@ The contrib instrumentation for grpc.aio isn't used: it can hang a call and lose
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags
-
-from services._mesh.spans import Span, Tracer, new_span_id, new_trace_id
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from services._mesh.metrics import Metrics
     from services._mesh.settings import OtlpSettings
     from services._mesh.span_sending import SpanSender
 
 TRACE_PARENT = "traceparent"
 ORGANIZATION = "recoup.organization_id"
-_current: ContextVar[Span | None] = ContextVar("span", default=None)
 # Whom the current request or job is about, for the spans of all that it does.
 _organization: ContextVar[str] = ContextVar("organization", default="")
 _SHAPE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -35,16 +37,17 @@ class Telemetry:
     """The process's tracing. Made once, closed last, so that the spans of the shutdown still arrive."""
 
     def __init__(self, process: str, otlp: OtlpSettings | None, metrics: Metrics | None = None) -> None:
-        self._tracer: Tracer | None = None
+        self._provider: TracerProvider | None = None
         self._sender: SpanSender | None = None
         self._slow_seconds = otlp.slow_seconds if otlp else 0.0
         if otlp is not None:
-            self._tracer, self._sender = _tracer(process, otlp, metrics)
+            self._provider, self._sender = _provider(process, otlp, metrics)
+        self.tracer = trace.get_tracer("recoup", tracer_provider=self._provider)
 
     @property
     def recording(self) -> bool:
         """Whether spans go anywhere."""
-        return self._tracer is not None
+        return self._provider is not None
 
     def start_span(
         self,
@@ -61,16 +64,15 @@ class Telemetry:
         delivery of a message that comes again.
         """
         parent = _remote(trace_parent) if trace_parent else None
-        if parent is None:
-            current = _current.get()
-            parent = current.context if current is not None else None
-        if self._tracer is None:
-            return Span(parent or SpanContext(new_trace_id(), new_span_id(), is_remote=False), tracer=None)
+        if self._provider is None:
+            known = parent or trace.get_current_span().get_span_context()
+            return NonRecordingSpan(known if known.is_valid else _new_root())
         about = _organization.get()
         if about:
             attributes = {**(attributes or {}), ORGANIZATION: about}
+        within = None if parent is None else trace.set_span_in_context(NonRecordingSpan(parent))
         linked = [Link(each) for text in links if (each := _remote(text)) is not None]
-        return self._tracer.begin(name, kind, parent, linked, attributes)
+        return self.tracer.start_span(name, within, kind, attributes, linked or None)
 
     @contextmanager
     def span(
@@ -97,13 +99,15 @@ class Telemetry:
 
     def exemplar(self, span: Span, seconds: float, *, failed: bool) -> str:
         """The trace id of a request that can be looked at, in hex; empty where its spans aren't sent."""
-        context = span.context
-        if self._tracer is None or not (context.trace_flags.sampled or failed or seconds >= self._slow_seconds):
+        context = span.get_span_context()
+        if self._provider is None or not (context.trace_flags.sampled or failed or seconds >= self._slow_seconds):
             return ""
         return f"{context.trace_id:032x}"
 
     def close(self) -> None:
         """Sends what is left; blocks for some seconds at most, so call it off the event loop."""
+        if self._provider is not None:
+            self._provider.shutdown()
         if self._sender is not None:
             self._sender.close()
 
@@ -123,46 +127,43 @@ def active() -> Telemetry:
     return _active
 
 
-def enter(span: Span) -> Token[Span | None]:
+def enter(span: Span) -> Any:
     """Makes `span` current; the result goes to `leave`."""
-    return _current.set(span)
+    return otel_context.attach(trace.set_span_in_context(span))
 
 
-def leave(token: Token[Span | None]) -> None:
+def leave(token: Any) -> None:
     """Undoes `enter`."""
-    _current.reset(token)
+    otel_context.detach(token)
 
 
 def belongs_to(organization_id: UUID | str) -> None:
     """Whom the current span is about, and all that begin within this task from now on."""
     _organization.set(str(organization_id))
-    span = _current.get()
-    if span is not None:
-        span.set_attribute(ORGANIZATION, str(organization_id))
+    trace.get_current_span().set_attribute(ORGANIZATION, str(organization_id))
 
 
 def fail(reason: str) -> None:
     """Marks the current span as failed, by a word that holds nothing of what a customer wrote."""
-    span = _current.get()
-    if span is not None:
-        span.set_status(StatusCode.ERROR, reason)
+    trace.get_current_span().set_status(StatusCode.ERROR, reason)
 
 
 def trace_parent() -> str:
     """The current span as W3C traceparent; empty where there is none."""
-    span = _current.get()
-    return "" if span is None else format_parent(span.context)
+    return format_parent(trace.get_current_span().get_span_context())
 
 
 def format_parent(context: SpanContext) -> str:
-    """A span's W3C traceparent."""
+    """A span's W3C traceparent; empty for an invalid one."""
+    if not context.is_valid:
+        return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
 def trace_id() -> str:
     """The current trace id in hex; empty where there is none."""
-    span = _current.get()
-    return "" if span is None else f"{span.context.trace_id:032x}"
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
 
 
 def instrument_engine(engine: Any) -> None:
@@ -230,11 +231,19 @@ def _remote(text: str) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def _tracer(process: str, otlp: OtlpSettings, metrics: Metrics | None) -> tuple[Tracer, SpanSender]:
+def _new_root() -> SpanContext:
+    return SpanContext(secrets.randbits(128) | 1, secrets.randbits(64) | 1, is_remote=False)
+
+
+def _provider(process: str, otlp: OtlpSettings, metrics: Metrics | None) -> tuple[TracerProvider, SpanSender]:
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
 
     from services._mesh import span_sending
-    from services._mesh.sampling import KeepWorth
+    from services._mesh.sampling import ByTraceId, KeepWorth
 
     sender = span_sending.SpanSender(lambda: span_sending.otlp(otlp), otlp.every_seconds, metrics)
-    return Tracer(Resource({"service.name": process}), otlp.ratio, KeepWorth(sender.put, otlp)), sender
+    resource = Resource({"service.name": process})
+    provider = TracerProvider(ByTraceId(otlp.ratio), resource, shutdown_on_exit=False)
+    provider.add_span_processor(KeepWorth(sender.put, otlp))
+    return provider, sender

@@ -10,6 +10,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from recoup.mesh.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from services._mesh import dispatcher as dispatching
@@ -26,7 +29,6 @@ from services._mesh.worker import JobRunner
 from tests.support.nats import TestNats
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, SERVICE, add_thing, context, install, keys, serving
-from tests.support.tracing import Ended, recording
 
 PAST = Clock().now()
 
@@ -373,15 +375,18 @@ async def test_stopping_a_worker_lets_running_jobs_end(plant: Plant) -> None:
 async def test_the_trace_goes_through_jetstream_and_a_redelivery_is_only_linked(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = Ended()
-    tracing = recording(ended)
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = telemetry.Telemetry("test", None)
+    tracing._provider, tracing.tracer = provider, provider.get_tracer("test")
     monkeypatch.setattr(telemetry, "_active", tracing)
     stream = JobStream(await plant.nats.connect(SERVICE), SERVICE)
     await stream.ensure()
     async with plant.dispatching():
         with tracing.span("request") as request:
             await plant.plan(1)
-        asked = request.context
+        asked = request.get_span_context()
         messages = JobMessages(await plant.nats.connect(f"{SERVICE}-worker"), SERVICE)
         (message,) = await messages.fetch(1, 5.0)
         announced = (message.headers or {})[streams.TRACE_HEADER]
@@ -391,7 +396,7 @@ async def test_the_trace_goes_through_jetstream_and_a_redelivery_is_only_linked(
             await eventually(lambda: plant.done(1))
             await plant.plan(1)
             await eventually(lambda: plant.done(2))
-    found = list(ended.spans)
+    found: list[ReadableSpan] = list(exporter.get_finished_spans())
     publishes = [s for s in found if s.name == "publish jobs.pricing.weigh"]
     assert publishes[0].parent is not None
     assert publishes[0].parent.span_id == asked.span_id
@@ -399,5 +404,6 @@ async def test_the_trace_goes_through_jetstream_and_a_redelivery_is_only_linked(
     again = consumers[0]
     assert again.parent is None
     assert [telemetry.format_parent(link.context) for link in again.links] == [announced]
-    assert announced == telemetry.format_parent(publishes[0].context)
+    assert announced == telemetry.format_parent(publishes[0].get_span_context())
     assert len(consumers) == 2
+    provider.shutdown()

@@ -7,6 +7,9 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services._mesh import telemetry
 from services._mesh.descriptors import Effect, Scope
@@ -14,7 +17,6 @@ from services._mesh.errors import NotFound
 from services.gateway.calling import Caller
 from services.gateway.exchange import blank
 from tests.support.things import ACME
-from tests.support.tracing import Ended, recording
 
 ROUTE = SimpleNamespace(service="scanner", rule=SimpleNamespace(scope=Scope.ORGANIZATION, effect=Effect.READ))
 COUNTING = SimpleNamespace(count_verified=AsyncMock(), count_stranger=lambda *_: None)
@@ -36,8 +38,10 @@ class Office:
 async def test_a_trace_names_an_organization_once_it_has_let_the_caller_in(
     monkeypatch: pytest.MonkeyPatch, lets_in: bool
 ) -> None:
-    ended = Ended()
-    tracing = recording(ended)
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = telemetry.Telemetry("test", None)
+    tracing._provider, tracing.tracer = provider, provider.get_tracer("test")
     monkeypatch.setattr(telemetry, "_active", tracing)
     office: Any = Office(lets_in=lets_in)
     route: Any = ROUTE
@@ -52,5 +56,5 @@ async def test_a_trace_names_an_organization_once_it_has_let_the_caller_in(
             await caller._made(blank("GET"), route, "session", str(ACME), make)
         except NotFound:
             assert not lets_in
-    said = {span.name: span.attributes.get(telemetry.ORGANIZATION) for span in ended.spans}
+    said = {span.name: (span.attributes or {}).get(telemetry.ORGANIZATION) for span in exporter.get_finished_spans()}
     assert said == ({"call": str(ACME), "edge": str(ACME)} if lets_in else {"edge": None})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from services._mesh.metrics import Metrics, _wants_open
 from services._mesh.settings import OtlpSettings
-from services._mesh.spans import Span
 from services._mesh.telemetry import Telemetry
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -71,11 +70,11 @@ def test_openmetrics_is_for_whoever_asks_for_it(accept: str, wanted: bool) -> No
 )
 def test_an_exemplar_is_a_trace_that_can_be_looked_at(sampled: bool, seconds: float, failed: bool, shown: bool) -> None:
     tracing = Telemetry("test", OtlpSettings(endpoint="http://127.0.0.1:1"))
-    span = Span(SpanContext(int(TRACE, 16), 1, is_remote=False, trace_flags=TraceFlags(int(sampled))))
+    span = NonRecordingSpan(SpanContext(int(TRACE, 16), 1, is_remote=False, trace_flags=TraceFlags(int(sampled))))
     assert tracing.exemplar(span, seconds, failed=failed) == (TRACE if shown else "")
     tracing.close()
 
 
 def test_without_a_receiver_nothing_can_be_looked_at() -> None:
-    span = Span(SpanContext(int(TRACE, 16), 1, is_remote=False, trace_flags=TraceFlags(1)))
+    span = NonRecordingSpan(SpanContext(int(TRACE, 16), 1, is_remote=False, trace_flags=TraceFlags(1)))
     assert Telemetry("test", None).exemplar(span, 9.0, failed=True) == ""

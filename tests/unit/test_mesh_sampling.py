@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
 from services._mesh import sampling, span_sending, telemetry
-from services._mesh.sampling import KeepWorth
+from services._mesh.sampling import ByTraceId, KeepWorth
 from services._mesh.settings import OtlpSettings
-from services._mesh.spans import Span
-from tests.support.tracing import recording
 
 OTLP = OtlpSettings(endpoint="http://127.0.0.1:1", ratio=0.5, slow_seconds=1.0, slow_job_seconds=60.0)
 SECOND = 10**9
@@ -25,16 +24,15 @@ class Kept:
     def __init__(self, settings: OtlpSettings = OTLP, max_waiting: int = sampling.MAX_WAITING) -> None:
         self.names: list[str] = []
         self.processor = KeepWorth(lambda spans: self.names.extend(s.name for s in spans), settings, max_waiting)
-        self.tracing = recording(self.processor, settings.ratio)
+        self.provider = TracerProvider(ByTraceId(settings.ratio), shutdown_on_exit=False)
+        self.provider.add_span_processor(self.processor)
+        self.tracing = telemetry.Telemetry("test", None)
+        self.tracing._provider, self.tracing.tracer = self.provider, self.provider.get_tracer("test")
 
-    def begin(self, name: str, parent: str | Span = "", kind: SpanKind = SpanKind.SERVER) -> Span:
+    def begin(self, name: str, parent: str | Span, kind: SpanKind = SpanKind.SERVER) -> Span:
         if isinstance(parent, str):
             return self.tracing.start_span(name, kind=kind, trace_parent=parent)
-        token = telemetry.enter(parent)
-        try:
-            return self.tracing.start_span(name, kind=kind)
-        finally:
-            telemetry.leave(token)
+        return self.tracing.tracer.start_span(name, set_span_in_context(parent), kind)
 
 
 def caller(number: int, *, chosen: bool, flag: int = 1) -> str:
@@ -44,6 +42,8 @@ def caller(number: int, *, chosen: bool, flag: int = 1) -> str:
 
 
 def end(span: Span, *, seconds: float = 0.0, failed: bool = False) -> None:
+    assert isinstance(span, ReadableSpan)
+    assert span.start_time is not None
     if failed:
         span.set_status(StatusCode.ERROR, "X")
     span.end(span.start_time + int(seconds * SECOND))
@@ -56,7 +56,7 @@ def test_the_trace_id_alone_chooses_and_the_flag_says_so_to_whoever_comes_after(
         root = kept.begin(f"root {chosen}", caller(number, chosen=chosen, flag=flag))
         child = kept.begin(f"child {chosen}", root)
         for span in (child, root):
-            assert telemetry.format_parent(span.context)[-2:] == ("01" if chosen else "00")
+            assert telemetry.format_parent(span.get_span_context())[-2:] == ("01" if chosen else "00")
             end(span)
     assert kept.names == ["child True", "root True"]
 
@@ -65,7 +65,7 @@ def test_the_trace_id_alone_chooses_and_the_flag_says_so_to_whoever_comes_after(
 def test_the_share_of_new_traces_is_the_configured_one(ratio: float, low: int, high: int) -> None:
     kept = Kept(OtlpSettings(endpoint=OTLP.endpoint, ratio=ratio))
     for _ in range(1000):
-        kept.begin("x").end()
+        kept.tracing.tracer.start_span("x").end()
     assert low <= len(kept.names) <= high
     assert kept.processor.waiting == 0
 
@@ -167,7 +167,7 @@ class Receiver:
     def connect(self) -> tuple[span_sending.Encode, span_sending.Post]:
         return self.encode, self.post
 
-    def encode(self, spans: Sequence[Span]) -> bytes:
+    def encode(self, spans: Sequence[ReadableSpan]) -> bytes:
         return b"".join(span.name.encode() for span in spans)
 
     def post(self, body: bytes) -> bool:
@@ -187,8 +187,8 @@ def sender(receiver: Receiver) -> Iterator[span_sending.SpanSender]:
         made.close()
 
 
-def spans(count: int, name: str = "x") -> list[Span]:
-    return [Span(SpanContext(1, 1, False), name)] * count
+def spans(count: int, name: str = "x") -> list[ReadableSpan]:
+    return [ReadableSpan(name)] * count
 
 
 def test_spans_are_sent_in_batches_and_the_rest_at_the_end() -> None:
