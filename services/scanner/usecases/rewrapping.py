@@ -83,7 +83,7 @@ async def _kept_by_backups(work: UnitOfWork, kek: Kek, count: int) -> str:
     more = f", and {count - len(oldest)} more" if count > len(oldest) else ""
     return (
         f"{count} backups hold secrets under it: {named}{more}. Retire it when they are gone: the operator deletes"
-        " them, or lets their time run out, and then says so (recoup backup forget)."
+        " them (recoup backup prune), or lets their time run out and then says so (forget)."
     )
 
 
