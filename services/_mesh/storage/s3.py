@@ -16,7 +16,8 @@ from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageF
 from services._mesh.threads import BoundedThreads
 
 R = TypeVar("R")
-_PAGE = 500
+# 16 TiB of parts, which no backup of ours has.
+_PAGE, _MOST_PAGES = 500, 4000
 _THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
@@ -84,9 +85,12 @@ class S3Storage:
     async def _emptied(self, name: str, *, exact: bool) -> int:
         """Delete page by page, each call within its deadline; returns how many versions and marks were deleted."""
         deleted = 0
-        while done := await self._run(name, self._delete_page, self._key(name), exact):
+        for _ in range(_MOST_PAGES):
+            done = await self._run(name, self._delete_page, self._key(name), exact)
             deleted += done
-        return deleted
+            if not done:
+                return deleted
+        raise StorageFailed(f"{self.where}{name}: there is more each time that it is deleted")
 
     async def _run(self, name: str, call: Callable[..., R], *arguments: Any) -> R:
         try:
