@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
 from services._mesh import failpoints
 from services._mesh.context import entered
@@ -19,6 +20,7 @@ from services.scanner.model.given import NewSecret
 from services.scanner.model.reading import Outcome
 from services.scanner.model.rotation import DRAIN, PATIENCE, PAUSE, RotationState
 from services.scanner.store.connections import get_envelope
+from services.scanner.store.rotations import destroy_credential
 from services.scanner.usecases import rotating, scanning
 from services.scanner.usecases.kinds import SCAN
 from tests.support.postgres import TestDatabase
@@ -313,3 +315,32 @@ async def test_the_feed_takes_a_rotations_two_credentials_and_no_other(parts: Ro
     assert not publishing._allows(grant, kind, [begun.replaced_id, begun.candidate_id])
     with entered(context(ACME, grant=grant)), pytest.raises(Denied):
         await publishing.publish_credentials(parts.api, kind, [other.credential_id])
+
+
+async def test_the_worker_itself_drops_only_what_a_rotation_put_out_of_use(parts: Rotations) -> None:
+    """Whoever has the worker's login can't take the credentials of others from their connections."""
+    made, other = await parts.connect(), await parts.connect()
+
+    async def drops(credential_id: UUID) -> bool:
+        """Whether the database lets the worker drop it, by the refusal's own words."""
+        said = ""
+        with entered(context(ACME, "scanner.credential.revoke")):
+            try:
+                async with parts.worker.begin() as work:
+                    await destroy_credential(work.connection, credential_id)
+                    work.emit("scanner.credential.revoke", "connections/x")
+            except ProgrammingError as refused:
+                said = str(refused.orig)
+        assert not said or "the worker drops only what is out of use" in said
+        return not said
+
+    assert not await drops(other.credential_id)
+    begun = await parts.rotate(made)
+    for each in (begun.replaced_id, begun.candidate_id):
+        assert not await drops(each)
+    await parts.step()
+    await parts.step()
+    assert not await drops(begun.candidate_id)  # In use.
+    assert not await drops(other.credential_id)
+    assert await parts.sealed() == {begun.replaced_id, begun.candidate_id, other.credential_id}
+    assert await drops(begun.replaced_id)

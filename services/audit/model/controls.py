@@ -65,6 +65,7 @@ TRIGGERS = (
     ("renewed_by_review", "require_renewal"),
     ("settle_once", "settle_once"),
     ("keep_admin", "keep_admin"),
+    ("refuses_drop", "refuse_drop"),
 )
 # Further triggers, each with its table, type (pg_trigger.tgtype), state and function; and constraints.
 GUARDS = (
@@ -78,6 +79,7 @@ GUARDS = (
     ("identity.reviews", "other_person", 1 + 2 + 4 + 16, "O", "require_other_person"),
     ("identity.invitations", "settle_once", 1 + 2 + 16, "O", "settle_once"),
     ("identity.members", "keep_admin", 1 + 8 + 16, "O", "keep_admin"),
+    ("scanner.credentials", "refuses_drop", 1 + 2 + 8, "O", "refuse_drop"),
 )
 _UNDECIDED = "(state <> ALL (ARRAY['APPROVED'::text, 'DONE'::text]))"
 CONSTRAINTS = (
