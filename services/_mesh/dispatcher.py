@@ -57,6 +57,9 @@ class Dispatcher:
         self._announced = metrics.counter("recoup_jobs_announced", "Announcements of jobs.", service=schema)
         self._lapsed = metrics.counter("recoup_job_leases_lapsed", "Leases that ran out.", service=schema)
         self._overdue = metrics.gauge("recoup_jobs_overdue", "Jobs that are over five minutes late.", service=schema)
+        self._due = metrics.gauge("recoup_jobs_due", "Jobs that are due and wait for a worker.", service=schema)
+        text = "For how long the job has been due that waits longest."
+        self._oldest = metrics.gauge("recoup_jobs_oldest_seconds", text, service=schema)
         self._wake = asyncio.Event()
         self._watched_at = float("-inf")
 
@@ -132,16 +135,19 @@ class Dispatcher:
             await connection.execute(text(_UNMARK.format(schema=self._schema)), {"ids": job_ids})
 
     async def _watch(self) -> None:
-        """Have a lost stream made again, and all that it held announced again; count what is late."""
+        """Have a lost stream made again, and all that it held announced again; count what is due and late."""
         made = await self._stream.ensure()
         async with self._database.unscoped() as connection:
             if made:
                 await connection.execute(text(_UNMARK_ALL.format(schema=self._schema)))
-            late = await connection.execute(
-                text(_LATE.format(schema=self._schema)), {"before": self._clock.now() - OVERDUE_AFTER}
+            now = self._clock.now()
+            waiting = await connection.execute(
+                text(_WAITING.format(schema=self._schema)), {"now": now, "before": now - OVERDUE_AFTER}
             )
-            count, since = late.one()
-        self._note_overdue(count, since)
+            due, late, since = waiting.one()
+        self._due.set(due)
+        self._oldest.set(0.0 if since is None else (now - since).total_seconds())
+        self._note_overdue(late, since)
 
     def _note_overdue(self, count: int, since: datetime | None) -> None:
         if count and not self._overdue.value:
@@ -199,4 +205,7 @@ RETURNING j.job_id, j.organization_id, j.kind, j.trace_parent, due.turn, due.due
 """
 _UNMARK = "UPDATE {schema}.jobs SET published_at = NULL WHERE job_id = ANY(CAST(:ids AS uuid[])) AND status = 'READY'"
 _UNMARK_ALL = "UPDATE {schema}.jobs SET published_at = NULL WHERE status = 'READY' AND published_at IS NOT NULL"
-_LATE = "SELECT count(*), min(due_at) FROM {schema}.jobs WHERE status = 'READY' AND due_at < :before"
+_WAITING = """
+SELECT count(*), count(*) FILTER (WHERE due_at < :before), min(due_at)
+FROM {schema}.jobs WHERE status = 'READY' AND due_at <= :now
+"""

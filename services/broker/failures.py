@@ -9,9 +9,11 @@ from datetime import datetime
 from uuid import UUID
 
 from services._mesh.clock import Clock
-from services._mesh.metrics import Metrics
+from services._mesh.metrics import Counter, Metrics
 
 MAX_ORGANIZATIONS = 1000
+# Why secrets don't open. Shown as zero from the start: of a count that appears as one, Prometheus sees no increase.
+REASONS = ("CREDENTIAL_UNOPENABLE", "CREDENTIAL_TOO_OLD", "KMS_UNAVAILABLE", "KMS_KEY_UNUSABLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,12 @@ class Failures:
         self._clock, self._metrics = clock, metrics
         self.since = clock.wall_now()
         self._of: OrderedDict[UUID, dict[str, Failed]] = OrderedDict()
+        for reason in REASONS:
+            self._counter(reason)
 
     def add(self, organization_id: UUID, reason: str) -> None:
         """Count one. `reason` is one of our own words, never a caller's."""
-        self._metrics.counter("recoup_broker_decrypt_failures", "Secrets that didn't open.", reason=reason).add()
+        self._counter(reason).add()
         counts = self._of.setdefault(organization_id, {})
         self._of.move_to_end(organization_id)
         before = counts[reason].count if reason in counts else 0
@@ -43,3 +47,6 @@ class Failures:
     def of(self, organization_id: UUID) -> Mapping[str, Failed]:
         """The counts of an organization, by reason."""
         return dict(self._of.get(organization_id, {}))
+
+    def _counter(self, reason: str) -> Counter:
+        return self._metrics.counter("recoup_broker_decrypt_failures", "Secrets that didn't open.", reason=reason)

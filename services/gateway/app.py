@@ -172,14 +172,17 @@ class Gateway:
             raise invalid_field(exchange.twice, "must be sent once.")
         fixed = self._fixed(exchange)
         if fixed is not None:
+            exchange.route = f"GET {exchange.raw_path}"  # One of a few.
             return fixed
-        self._shed(self._running > self._settings.concurrent_requests)
+        self._shed(exchange, "requests", is_full=self._running > self._settings.concurrent_requests)
         if exchange.method == "OPTIONS":
             return await self._options(exchange)
         forwarded = self._forwarded(exchange)
         if forwarded is not None:
+            exchange.route = forwarded.forward.prefix
             return await self._forwarder.serve(forwarded, exchange, receive)
         route, variables = self._route(exchange)
+        exchange.route = route.name
         exchange.answer_headers += route.notices
         await self._origins.admit(exchange, variables)
         session = self._credentials.of(exchange, route)
@@ -199,8 +202,9 @@ class Gateway:
         needs none, each address.
         """
         exchange.streams_for = organization_id or exchange.client
-        self._shed(self._streams.total() >= self._settings.concurrent_streams)
-        self._shed(self._streams[exchange.streams_for] >= self._settings.organization_streams)
+        of_theirs, settings = self._streams[exchange.streams_for], self._settings
+        self._shed(exchange, "streams", is_full=self._streams.total() >= settings.concurrent_streams)
+        self._shed(exchange, "organization_streams", is_full=of_theirs >= settings.organization_streams)
         self._streams[exchange.streams_for] += 1
         try:
             answered = await self._caller.stream(exchange, route, session, organization_id, request)
@@ -214,9 +218,10 @@ class Gateway:
         self._streams += Counter()  # Keeps those that are open.
 
     @staticmethod
-    def _shed(is_full: bool) -> None:
+    def _shed(exchange: Exchange, limit: str, *, is_full: bool) -> None:
         """Refuse what would only wait."""
         if is_full:
+            exchange.refused_by = limit
             raise busy()
 
     def _fixed(self, exchange: Exchange) -> tuple[int, str, bytes] | None:

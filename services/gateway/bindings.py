@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from google.api import annotations_pb2
@@ -44,6 +45,11 @@ class Route:
     def template(self) -> str:
         """The template as the proto has it."""
         return self.pattern.text
+
+    @cached_property
+    def name(self) -> str:
+        """What measurements call it."""
+        return f"{self.http_method} {self.template}"
 
     @property
     def variables(self) -> tuple[str, ...]:

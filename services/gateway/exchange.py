@@ -74,6 +74,10 @@ class Exchange:
     twice: str = ""
     # Whether an etag came by If-Match: then 412 says that it isn't the current one.
     is_conditional: bool = False
+    # The method and the template that serve it, where any do.
+    route: str = ""
+    # The limit that was reached, where one refuses it.
+    refused_by: str = ""
 
 
 def read(scope: Mapping[str, Any]) -> Exchange:

@@ -125,6 +125,7 @@ def _place(exchange: Exchange) -> str:
 def _charge(exchange: Exchange, policy: str, verdict: Verdict) -> None:
     _say(exchange, policy, verdict)
     if not verdict.allowed:
+        exchange.refused_by = policy
         raise _limited(exchange, verdict)
 
 

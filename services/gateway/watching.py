@@ -8,33 +8,55 @@ from opentelemetry.trace import SpanKind
 
 from services._mesh import telemetry
 from services._mesh.clock import monotonic
-from services._mesh.metrics import Metrics
+from services._mesh.metrics import Counter, Histogram, Metrics
 from services.gateway.exchange import Exchange
+
+# Of what is asked for at a path that nothing is served at, or that can't be read.
+NO_ROUTE = "none"
+# What can be full: budgets of calls (the policies of `RateLimit`), and places for what runs.
+LIMITS = ("credential", "actor", "organization", "address", "attempts", "requests", "streams", "organization_streams")
 
 
 class Watch:
-    """The edge's own metrics and spans of requests."""
+    """The edge's own metrics and spans of requests. A route's label is its template: callers can't make up any."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.seconds = metrics.histogram("recoup_http_seconds", "Duration of requests served, streams apart.")
+        self._seconds: dict[str, Histogram] = {}
+        self._counts: dict[tuple[str, int], Counter] = {}
+        text = "Requests refused because a limit was reached, by the limit."
+        self._refused = {limit: metrics.counter("recoup_http_refused", text, limit=limit) for limit in LIMITS}
 
     def request(self, exchange: Exchange) -> Seen:
         """To be entered for as long as the request is served."""
         return Seen(self, exchange)
 
-    def count(self, status: int) -> None:
+    def count(self, status: int, route: str = NO_ROUTE, refused_by: str = "") -> None:
         """Another answer; one of 5xx makes the current span a failed one."""
-        self._metrics.counter("recoup_http_total", "Requests served.", status=str(status)).add()
+        counter = self._counts.get((route, status))
+        if counter is None:
+            counter = self._metrics.counter("recoup_http_total", "Requests served.", status=str(status), route=route)
+            self._counts[route, status] = counter
+        counter.add()
+        if refused_by:
+            self._refused[refused_by].add()
         if status >= 500:
             telemetry.fail(str(status))
+
+    def time(self, route: str, seconds: float, trace_id: str) -> None:
+        """How long an answer took; `trace_id` is that of a trace which can be looked at."""
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            text = "Duration of requests served, streams apart."
+            histogram = self._seconds[route] = self._metrics.histogram("recoup_http_seconds", text, route=route)
+        histogram.observe(seconds, trace_id)
 
 
 class Seen:
     """One request: its span is current within, and says how it was answered."""
 
     def __init__(self, watch: Watch, exchange: Exchange) -> None:
-        self._watch, self._began = watch, monotonic()
+        self._watch, self._exchange, self._began = watch, exchange, monotonic()
         self._status, self._is_stream = 0, False
         self._span = telemetry.active().start_span(
             f"{exchange.method} (edge)",
@@ -51,7 +73,7 @@ class Seen:
         """How it is answered; the answer itself is still to be sent."""
         self._status, self._is_stream = status, is_stream
         self._span.set_attribute("http.response.status_code", status)
-        self._watch.count(status)
+        self._watch.count(status, self._exchange.route or NO_ROUTE, self._exchange.refused_by)
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
         if kind is not None and issubclass(kind, Exception):
@@ -59,5 +81,6 @@ class Seen:
         telemetry.leave(self._token)
         if self._status and not self._is_stream:
             seconds, failed = monotonic() - self._began, self._status >= 500
-            self._watch.seconds.observe(seconds, telemetry.active().exemplar(self._span, seconds, failed=failed))
+            trace_id = telemetry.active().exemplar(self._span, seconds, failed=failed)
+            self._watch.time(self._exchange.route or NO_ROUTE, seconds, trace_id)
         self._span.end()

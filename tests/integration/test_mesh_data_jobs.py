@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from services._mesh.errors import Conflict, Denied, NotFound, Unavailable, Wrong
 from services._mesh.grants import CredentialScope, read_own_grant
 from services._mesh.job_rpc import leased
 from services._mesh.jobs import MAX_FAILURES, WARRANT_PERIOD, Authority, Job, JobDesk, Lease, Planner
+from services._mesh.metrics import Metrics
 from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.uow import Store, UnitOfWork
 from tests.support.postgres import TestDatabase
@@ -64,6 +66,7 @@ class Office:
     authority: Authority
     revocations: Revocations
     dead: list[UUID]
+    metrics: Metrics
 
     async def plan(self, due_at: datetime = PAST, organization: UUID = ACME, subject: UUID | None = None) -> UUID:
         job = self.planner.plan(organization, "weigh", subject or uuid4(), due_at, plan=self.authority.plan)
@@ -106,6 +109,7 @@ async def office(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Office
     revocations = Revocations(clock)
     revocations.apply([], 0)
     dead: list[UUID] = []
+    metrics = Metrics()
     made = Office(
         database,
         clock,
@@ -113,11 +117,12 @@ async def office(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Office
         Store(worker, "pricing", clock),
         Planner(key, "pricing", clock),
         None,  # type: ignore[arg-type]
-        Dispatcher(dispatch, "pricing", clock, heard),
+        Dispatcher(dispatch, "pricing", clock, heard, metrics),
         heard,
         Authority(),
         revocations,
         dead,
+        metrics,
     )
 
     async def policy(job: Job) -> Authority:
@@ -219,8 +224,13 @@ async def test_overdue_jobs_are_counted(office: Office, monkeypatch: pytest.Monk
     await office.dispatcher.round()
     assert office.dispatcher.overdue == 0
     office.clock.ahead = timedelta(hours=1)
+    await office.plan(office.clock.now() - timedelta(minutes=1))
+    await office.plan(office.clock.now() + timedelta(hours=1))
     await office.dispatcher.round()
     assert office.dispatcher.overdue == 1
+    shown = dict(re.findall(r'^(recoup_jobs_\w+){service="pricing"} (\S+)$', office.metrics.render(), re.MULTILINE))
+    assert (shown["recoup_jobs_due"], shown["recoup_jobs_overdue"]) == ("2", "1")
+    assert 3600 <= float(shown["recoup_jobs_oldest_seconds"]) < 3700
 
 
 async def test_a_lease_excludes_others_until_it_runs_out_by_the_wall_clock(office: Office) -> None:

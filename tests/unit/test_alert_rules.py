@@ -1,60 +1,50 @@
-"""The alert rules: well-formed, of metrics that the code exports, each with a section in the runbook."""
+"""The alert rules and dashboards: such as Prometheus and Grafana take, of metrics that the code exports, each alert
+with a section in the runbook. tests/mesh/test_metrics.py looks for the same metrics in a live mesh.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.support.promql import PARTS, Asked, asked, dashboards, exported, family, panels, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = ROOT / "docs" / "RUNBOOK.md"
 DURATION = re.compile(r"\d+[smhd]")
-SERIES = re.compile(r"\b(recoup_[a-z_]+)\b(?:\{([^}]*)\})?")
-FUNCTIONS = {
-    "max",
-    "min",
-    "sum",
-    "increase",
-    "time",
-    "absent",
-    "by",
-    "or",
-    "scope",
-    "service",
-    "kind",
-    "witness",
-    "reason",
-    "rate",
-    "and",
+# What the dashboard must show besides: what an operator looks at first (docs/SLO.md).
+SHOWN = {
+    "rates of calls": "recoup_rpc_total",
+    "durations of calls": "recoup_rpc_seconds",
+    "rates at the edge": "recoup_http_total",
+    "durations at the edge": "recoup_http_seconds",
+    "depths of queues": "recoup_jobs_due",
+    "ages of queues": "recoup_jobs_oldest_seconds",
+    "overdue timers of jobs": "recoup_jobs_overdue",
+    "overdue timers of identity": "recoup_identity_due_late",
+    "ages of outboxes": "recoup_outbox_age_seconds",
+    "log lag": "recoup_log_unsigned_seconds",
+    "age of the checkpoint": "recoup_log_checkpoint_age_seconds",
+    "failures of key services": "recoup_broker_decrypt_failures",
+    "limits of organizations": "recoup_http_refused",
 }
-# What a histogram is shown as.
-PARTS = ("_bucket", "_count", "_sum")
 
 
-def rules() -> list[dict[str, Any]]:
-    found = []
+def test_the_files_hold_groups_of_rules_and_nothing_else() -> None:
     for path in sorted((ROOT / "deploy" / "alerts").glob("*.yml")):
         document = yaml.safe_load(path.read_text())
         assert list(document) == ["groups"]
         assert all(set(group) == {"name", "rules"} for group in document["groups"])
-        found += [rule for group in document["groups"] for rule in group["rules"]]
-    return found
-
-
-@cache
-def exported() -> dict[str, str]:
-    """The metrics that the services make, with the lines that make them."""
-    found: dict[str, str] = {}
-    for path in (ROOT / "services").rglob("*.py"):
-        source = path.read_text()
-        for match in re.finditer(r'\b(?:counter|gauge|histogram)\(\s*"(recoup_[a-z_]+)"', source):
-            found[match[1]] = source[match.start() : match.start() + 300]
-    return found
+    names = [rule["alert"] for rule in rules()]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
@@ -67,39 +57,40 @@ def test_a_rule_is_whole(rule: dict[str, Any]) -> None:
     anchor = rule["annotations"]["runbook"].removeprefix("docs/RUNBOOK.md#")
     assert anchor == rule["alert"].lower()
     assert f"\n## {rule['alert']}\n" in RUNBOOK.read_text()
+    assert rule["annotations"]["summary"].count("{{") == rule["annotations"]["summary"].count("}}")
+
+
+def require_exported(expression: str) -> list[Asked]:
+    """Every series of an expression, each of a metric that the code exports, with labels that it has."""
+    metrics = exported()
+    found = asked(expression)
+    assert found, expression
+    for each in found:
+        name = family(each.name, metrics)
+        assert name in metrics, f"nothing exports {each.name}"
+        is_part = name != each.name
+        assert not is_part or metrics[name].startswith("histogram"), f"{name} is no histogram"
+        assert is_part or not metrics[name].startswith("histogram"), f"{name} is shown by its parts: {PARTS}"
+        for label in each.labels - ({"le"} if each.name.endswith("_bucket") else set()):
+            assert f"{label}=" in metrics[name], f"{name} has no label {label}"
+    return found
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_an_expression_is_of_metrics_that_there_are(rule: dict[str, Any]) -> None:
-    expression, metrics = rule["expr"], exported()
-    for opening, closing in ("()", "{}", "[]"):
-        assert expression.count(opening) == expression.count(closing)
-    used = SERIES.findall(expression)
-    assert used
-    for name, selector in used:
-        part = next((each for each in PARTS if name.endswith(each) and name not in metrics), "")
-        name = name.removesuffix(part)
-        assert name in metrics, f"nothing exports {name}"
-        assert not part or metrics[name].startswith("histogram"), f"{name} is no histogram"
-        for label in set(re.findall(r"(\w+)(?:=|!~)", selector)) - ({"le"} if part == "_bucket" else set()):
-            assert f"{label}=" in metrics[name], f"{name} has no label {label}"
-    words = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|recoup_\w+', "", expression)
-    assert set(re.findall(r"[a-z_]+", words)) <= FUNCTIONS
-
-
-def dashboards() -> list[Path]:
-    return sorted((ROOT / "deploy" / "dashboards").glob("*.json"))
+    found = require_exported(rule["expr"])
+    for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
+        assert any(label in each.labels for each in found), f"the summary names {label}, by which nothing is grouped"
 
 
 @pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
-def test_a_dashboard_shows_metrics_that_there_are_and_every_panel_fits(path: Path) -> None:
-    board, metrics = json.loads(path.read_text()), exported()
+def test_every_panel_shows_metrics_that_there_are_and_fits(path: Path) -> None:
+    board = json.loads(path.read_text())
     assert (board["uid"], board["editable"]) == (path.stem, True)
     assert board["title"]
     taken: set[tuple[int, int]] = set()
-    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    for panel in panels:
+    for panel in panels(path):
         place = panel["gridPos"]
         cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
         assert not cells & taken, panel["title"]
@@ -109,13 +100,58 @@ def test_a_dashboard_shows_metrics_that_there_are_and_every_panel_fits(path: Pat
         assert panel["description"]
         assert panel["datasource"] == {"type": "prometheus", "uid": "${source}"}
         for target in panel["targets"]:
-            expression = target["expr"]
-            assert expression.count("(") == expression.count(")")
-            names = [name for name, _ in SERIES.findall(expression)]
-            assert names, panel["title"]
-            for name in names:
-                whole = name if name in metrics else re.sub(r"_(bucket|count|sum)$", "", name)
-                assert whole in metrics, f"{panel['title']}: nothing exports {name}"
+            found = require_exported(target["expr"])
+            # Each bucket has a trace as its exemplar.
+            assert target.get("exemplar", False) == any(each.name.endswith("_bucket") for each in found), panel["title"]
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert any(label in each.labels for each in found), f"{panel['title']}: nothing is grouped by {label}"
+    for variable in board["templating"]["list"][1:]:
+        name, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+        assert f"{label}=" in exported()[name]
+
+
+@pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
+def test_a_dashboard_says_nothing_that_grafana_doesnt_know(path: Path) -> None:
+    """Grafana's own models read it, and what they write has all that was read: a misspelled field would be gone."""
+    register_default_plugins()
+    board = json.loads(path.read_text())
+    known = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(board)))
+    assert not list(unknown(board, known, ""))
+
+
+def unknown(said: Any, known: Any, at: str) -> list[str]:
+    """What is said and not known, by its place."""
+    if isinstance(said, dict) and isinstance(known, dict):
+        return [line for name in said for line in unknown(said[name], known.get(name), f"{at}/{name}")]
+    if isinstance(said, list) and isinstance(known, list) and len(said) == len(known):
+        return [line for place, each in enumerate(said) for line in unknown(each, known[place], f"{at}/{place}")]
+    return [] if said == known else [f"{at}: {said!r} is {known!r}"]
+
+
+def test_the_dashboard_shows_what_operators_look_at_first() -> None:
+    shown = {
+        family(each.name, exported())
+        for path in dashboards()
+        for panel in panels(path)
+        for target in panel["targets"]
+        for each in asked(target["expr"])
+    }
+    assert not {what: name for what, name in SHOWN.items() if name not in shown}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "rate(recoup_http_total)",
+        "sum(recoup_http_total[5m])",
+        "nothing(recoup_http_total)",
+        "sum(rate(recoup_http_total[5m])",
+        "recoup_http_total{status=~5}",
+    ],
+)
+def test_what_prometheus_wouldnt_take_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        asked(wrong)
 
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:

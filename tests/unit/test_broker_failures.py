@@ -29,6 +29,7 @@ async def test_each_failure_is_counted_by_its_reason_for_its_organization(tmp_pa
     sealed = await seal(b"secret", whole, KEK, ring.sealing)
     await opener.open(sealed, whole)
     assert failures.of(whole.organization_id) == {}
+    assert 'recoup_broker_decrypt_failures{reason="CREDENTIAL_UNOPENABLE"} 0' in metrics.render()
     for _ in range(2):
         with pytest.raises(EnvelopeBroken):
             await opener.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), whole)

@@ -73,7 +73,8 @@ class Edge:
     def __init__(self, **settings: Any) -> None:
         self.behind: Any = Behind()
         given = EdgeSettings(listen="127.0.0.1:0", **{**SLOW, **settings})
-        self.gateway = Gateway(ROUTER, self.behind, lambda _: self.behind, given, Metrics(), lambda: True, {})
+        self.metrics = Metrics()
+        self.gateway = Gateway(ROUTER, self.behind, lambda _: self.behind, given, self.metrics, lambda: True, {})
 
     def ask(self, session: str = "ann:1", organization: UUID | str = ACME, method: str = "GET", **more: Any) -> int:
         return self.answer(session, organization, method, **more)[0]
@@ -226,3 +227,20 @@ def test_looking_counts_nothing(calls: int) -> None:
         limiter.take("a")
     assert [limiter.look("a").remaining for _ in range(3)] == [2 - calls] * 3
     assert limiter.look("a").allowed is (calls < 2)
+
+
+def test_who_is_refused_is_counted_by_the_limit_and_everything_by_its_route() -> None:
+    edge = Edge(read_burst=3, organization_read_burst=2)
+    assert [edge.ask(f"{user}:1") for user in ("ann", "bob", "cid")] == [200, 200, 429]
+    assert edge.ask(path=f"/v1/{uuid4()}") == 404
+    shown = edge.metrics.render()
+    assert 'recoup_http_refused{limit="organization"} 1\n' in shown
+    assert 'recoup_http_refused{limit="actor"} 0\n' in shown
+    route = "GET /v1/organizations/{organization_id}/scans"
+    for said in (
+        f'route="{route}",status="200"}} 2',
+        f'route="{route}",status="429"}} 1',
+        'route="none",status="404"} 1',
+    ):
+        assert f"recoup_http_total{{{said}\n" in shown
+    assert f'recoup_http_seconds_count{{route="{route}"}} 3\n' in shown
