@@ -9,13 +9,14 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services._mesh.errors import Problem
 from services.gateway.app import Gateway
 from services.gateway.bodies import too_large_head, too_slow_head, unreadable
 from services.gateway.config import EdgeSettings
 from services.gateway.newcomers import busy
+from services.gateway.whole import Whole
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -116,7 +117,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Beyond the number of connections, uvicorn would answer in plain text."""
-        super()._start_asgi_task(cycle, app if app is self.app else self._full)
+        super()._start_asgi_task(cycle, self._served(cycle) if app is self.app else self._full)
+
+    def _served(self, cycle: RequestResponseCycle) -> Any:
+        gateway, send = self._gateway, Whole(cycle)
+        return lambda scope, receive, _: gateway(scope, receive, send)
 
     async def _full(self, _scope: Any, _receive: Any, send: Any) -> None:
         status, headers, body = self._gateway.refused(busy())
