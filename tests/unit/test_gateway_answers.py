@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -92,7 +93,7 @@ class Answers:
         assert headers[b"content-type"] == b"application/problem+json"
         assert set(SECURITY_HEADERS) <= set(headers.items())
         assert headers[b"x-request-id"].decode() == document["requestId"]
-        assert f'recoup_http_total{{status="{status}"}} 1' in self.metrics.render()
+        assert re.search(rf'recoup_http_total\{{route="[^"]+",status="{status}"\}} 1\n', self.metrics.render())
         found: dict[str, Any] = document
         return found
 
@@ -225,7 +226,7 @@ def test_bytes_that_are_no_request_or_too_many_get_a_problem_too(pieces: list[by
     document = json.loads(body)
     reason = {400: "FIELD_INVALID", 431: "HEADERS_TOO_LARGE"}[status]
     assert (document["reason"], document["violations"][0]["field"]) == (reason, field)
-    assert f'recoup_http_total{{status="{status}"}} 1' in answers.metrics.render()
+    assert f'recoup_http_total{{route="none",status="{status}"}} 1' in answers.metrics.render()
 
 
 @pytest.mark.parametrize(
