@@ -33,7 +33,8 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
         Bucket(mesh.nats(), edge.gateways, mesh.metrics) if edge.shared == "nats" else None,
     )
     mesh.follow_revocations()
-    server = EdgeServer(gateway, edge, settings.limits.drain_seconds, EdgeTls(mesh.files, settings.tls))
+    tls = EdgeTls(mesh.files, settings.tls, http2=edge.http2)
+    server = EdgeServer(gateway, edge, settings.limits.drain_seconds, tls)
     mesh.task(server.run_on(listener), "rest")
     try:
         await mesh.serve([])

@@ -19,6 +19,7 @@ class EdgeSettings:
 
     A request's path and headers come within `head_seconds`, its body within `call_seconds`. A process that is to end
     goes on for `leaving_seconds`, unready, and ends each connection with its next answer.
+    HTTP/2 is offered with `http2`; a connection of it has `connection_streams` requests at a time.
     A stream ends after its seconds, and whoever still wants it asks again: a passport isn't good for longer.
     `dashboard_origins` are those of the installation's own frontend, where it isn't served by this host: its pages call
     with cookies.
@@ -36,6 +37,8 @@ class EdgeSettings:
     json_depth: Annotated[int, Between(4, 100)] = 32
     concurrent_requests: Annotated[int, Between(1, 10_000)] = 256
     connections: Annotated[int, Between(1, 100_000)] = 5000
+    http2: bool = True
+    connection_streams: Annotated[int, Between(1, 1000)] = 100
     call_seconds: Seconds = 30.0
     stream_seconds: Annotated[float, Between(1, 300)] = 120.0
     concurrent_streams: Annotated[int, Between(1, 10_000)] = 500

@@ -8,16 +8,22 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from services._mesh.settings import TlsSettings
 from services._mesh.tls import CertificateFiles
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
+from services.gateway.http2.connection import Http2Protocol
 from services.gateway.protocol import EdgeProtocol
 
 log = logging.getLogger(__name__)
+_HTTP2 = "h2"
+# Of TLS 1.2, those that HTTP/2 allows (RFC 9113, appendix A): with forward secrecy, and authenticated.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class EdgeServer(uvicorn.Server):
@@ -59,11 +65,27 @@ class EdgeServer(uvicorn.Server):
         await self._ended.wait()
 
 
+class AgreedProtocol(asyncio.Protocol):
+    """A connection until TLS says what is spoken on it (RFC 7301): HTTP/1.1, where nothing was agreed."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], **_: Any) -> None:
+        self._made_of = (config, server_state, app_state)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Hands it on: the other protocol has the connection from here."""
+        tls = transport.get_extra_info("ssl_object")
+        is_http2 = tls is not None and tls.selected_alpn_protocol() == _HTTP2
+        protocol = (Http2Protocol if is_http2 else EdgeProtocol)(*self._made_of)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
 class EdgeTls:
     """What callers are shown. New connections get the newest pair of certificate and key that was found whole."""
 
-    def __init__(self, files: CertificateFiles, settings: TlsSettings) -> None:
+    def __init__(self, files: CertificateFiles, settings: TlsSettings, *, http2: bool = True) -> None:
         self._files, self._settings = files, settings
+        self._spoken = [_HTTP2, "http/1.1"] if http2 else ["http/1.1"]
         self._current, self._generation = self._made(), files.generation
 
     def context(self) -> ssl.SSLContext:
@@ -84,6 +106,8 @@ class EdgeTls:
     def _made(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(_CIPHERS)
+        context.set_alpn_protocols(self._spoken)
         context.load_cert_chain(self._settings.cert, self._settings.key)
         return context
 
@@ -92,7 +116,7 @@ def _configuration(gateway: Gateway, edge: EdgeSettings, drain_seconds: float, t
     return uvicorn.Config(
         gateway,
         loop="none",
-        http=EdgeProtocol,
+        http=AgreedProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
