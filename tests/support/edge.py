@@ -31,6 +31,7 @@ _ROUTER = Router(
         ("test", descriptors("everything.proto").services_by_name["EchoService"]),
     ]
 )
+_PAGES = pages()
 
 
 class Behind:
@@ -74,7 +75,7 @@ class Behind:
 def gateway(behind: Behind, settings: EdgeSettings) -> Gateway:
     """A gateway before them."""
     here: Any = behind
-    return Gateway(_ROUTER, here, lambda _: here, settings, Metrics(), lambda: True, pages())
+    return Gateway(_ROUTER, here, lambda _: here, settings, Metrics(), lambda: True, _PAGES)
 
 
 @asynccontextmanager
