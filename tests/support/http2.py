@@ -93,7 +93,7 @@ class Peer:
 
     def __init__(self, gateway: Gateway, state: ServerState | None = None, *, begins: bool = True) -> None:
         config = uvicorn.Config(gateway, ws="none", lifespan="off", log_config=None)
-        self.state = state or ServerState()
+        self.gateway, self.state = gateway, state or ServerState()
         self.wire = Wire()
         self.wire.protocol = self.server = Http2Protocol(config, self.state, {})
         self.h2 = H2Connection(

@@ -299,6 +299,67 @@ async def test_who_says_goodbye_is_answered_first() -> None:
         await until_closed(one)
 
 
+HIGHEST = 2**31 - 1
+
+
+async def test_a_connection_ends_with_what_runs_when_the_process_is_to_end() -> None:
+    behind = Behind()
+    behind.go.clear()
+    async with peer(behind) as one, peer() as idle:
+        both = [one.ask(SCANS, headers=WHO) for _ in range(2)]
+        await one.settle()
+        one.gateway.leave()
+        assert (await one.answer(one.ask("/readyz"))).status == 503  # Who has something to wait for may still ask.
+        assert one.farewells == []
+        behind.go.set()
+        assert [(await one.answer(each)).status for each in both] == [200, 200]
+        assert one.farewells == [(HIGHEST, 0, b""), (5, 0, b""), (5, 0, b"")]
+        assert one.wire.closed
+        idle.server.shutdown()
+        await idle.settle()
+        assert idle.farewells[0] == (HIGHEST, 0, b"")
+        assert idle.wire.closed
+
+
+async def test_what_was_sent_before_the_end_was_heard_of_is_answered() -> None:
+    behind = Behind()
+    behind.go.clear()
+    async with peer(behind) as one:
+        first = one.ask(SCANS, headers=WHO)
+        await one.settle()
+        one.server.shutdown()
+        one.reads = False
+        behind.go.set()
+        await one.settle()
+        assert b"\x7f\xff\xff\xff\x00\x00\x00\x00" in one.wire.written  # It is said, and isn't heard yet.
+        behind.go.clear()
+        second = one.ask(SCANS, headers=WHO)
+        await one.settle()
+        one.reads = True
+        await one.settle()
+        late = one.ask(SCANS, headers=WHO)
+        assert (await one.answer(late)).reset == ErrorCodes.REFUSED_STREAM  # It may be asked elsewhere.
+        behind.go.set()
+        assert [(await one.answer(each)).status for each in (first, second)] == [200, 200]
+        assert (second, 0, b"") in one.farewells
+        assert one.wire.closed
+
+
+async def test_who_does_not_answer_is_not_waited_for_when_the_process_ends() -> None:
+    behind = Behind()
+    behind.go.clear()
+    async with peer(behind) as one, peer() as idle:
+        one.ask(SCANS, headers=WHO)
+        await one.settle()
+        one.reads = idle.reads = False
+        one.server.shutdown()
+        idle.server.shutdown()
+        await until(lambda: idle.wire.closed and one.wire.written.count(bytes((0, 0, 8, GOAWAY))) == 2, one)
+        assert not one.wire.closed
+        behind.go.set()
+        await until_closed(one)
+
+
 async def until_closed(one: Peer) -> None:
     await until(lambda: one.wire.closed, one)
 

@@ -116,6 +116,17 @@ async def test_resets_that_the_edge_is_made_to_send_count_as_well() -> None:
             assert CALM.to_bytes(4, "big") + b"too many resets" in one.wire.written
 
 
+async def test_a_body_that_goes_on_after_its_stream_was_reset_counts_as_well() -> None:
+    async with peer() as one:
+        one.tell(head(1, SCANS.encode(), ends=False) + frame(RST_STREAM, 1, bytes(4)))
+        for _ in range(1500):
+            one.tell(frame(DATA, 1, bytes(300)))  # Each is answered with another reset.
+            if not one.wire.closed:
+                one.wire.taken()
+        assert one.wire.closed
+        assert CALM.to_bytes(4, "big") + b"too many frames" in one.wire.written
+
+
 @pytest.mark.parametrize("flood", ["bad heads", "refused streams"])
 async def test_requests_that_are_none_count_as_well(flood: str) -> None:
     behind = Behind()

@@ -1,0 +1,161 @@
+"""HTTP/2 over TLS on the edge's real server, beside HTTP/1.1, on the event loop that it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from cryptography import x509
+
+from recoup_local.ca import LocalCa
+from services._mesh.settings import TlsSettings
+from services._mesh.tls import CertificateFiles
+from services.gateway.serving import EdgeTls
+from tests.support.edge import SCANS, STREAM, Behind, served
+
+WHO = {"authorization": "Bearer x"}
+
+
+def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """The same test on the processes' event loop, whose transports are others than asyncio's."""
+
+    @functools.wraps(test)
+    def run(**given: Any) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(test(**given))
+
+    return run
+
+
+class Place:
+    """A certificate, those who believe it, and the folder of both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._ca = folder, LocalCa(folder / "ca")
+        self.issue()
+        self.settings = TlsSettings(ca=self._ca.cert_file, cert=self.cert, key=self.key, check_seconds=0.001)
+
+    def issue(self) -> None:
+        """A new pair, in the place of the old one."""
+        issued = self._ca.issue("gateway", self.folder)
+        self.cert, self.key = issued.cert, issued.key
+
+    def tls(self, **how: Any) -> EdgeTls:
+        return EdgeTls(CertificateFiles(self.settings), self.settings, **how)
+
+    def trust(self, *spoken: str) -> ssl.SSLContext:
+        made = ssl.create_default_context(cafile=str(self._ca.cert_file))
+        if spoken:
+            made.set_alpn_protocols(spoken)
+        return made
+
+    def client(self, port: int, *, http2: bool = True) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"https://localhost:{port}", verify=self.trust(), http2=http2, timeout=20)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@on_uvloop
+@pytest.mark.parametrize("http2", [True, False], ids=["offered", "turned off"])
+async def test_what_is_spoken_is_agreed_on_by_tls(place: Place, http2: bool) -> None:
+    async with served(Behind(), place.tls(http2=http2)) as (_, port):
+
+        async def agreed(*spoken: str) -> str | None:
+            _, writer = await asyncio.open_connection("localhost", port, ssl=place.trust(*spoken))
+            found: str | None = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+            writer.close()
+            return found
+
+        assert await agreed() is None
+        assert await agreed("spdy/3") is None
+        assert await agreed("http/1.1") == "http/1.1"
+        assert await agreed("http/1.1", "h2") == ("h2" if http2 else "http/1.1")
+        answers = []
+        for wants in (True, False):
+            async with place.client(port, http2=wants) as client:
+                answer = await client.get(SCANS, headers=WHO)
+                answers.append((answer.http_version, answer.status_code, answer.content, sorted(answer.headers)))
+        assert [version for version, *_ in answers] == ["HTTP/2" if http2 else "HTTP/1.1", "HTTP/1.1"]
+        assert answers[0][1:] == answers[1][1:]
+
+
+@on_uvloop
+async def test_a_server_that_ends_under_load_answers_everybody_over_http_2(place: Place) -> None:
+    behind, statuses, moved = Behind(), [0] * 0, 0
+    async with served(behind, place.tls(), leaving_seconds=60.0) as (server, port):
+
+        async def caller() -> None:
+            nonlocal moved
+            async with place.client(port) as client:
+                before = after = None
+                while after is before:
+                    answer = await client.get(SCANS, headers=WHO)
+                    assert answer.http_version == "HTTP/2"
+                    statuses.append(answer.status_code)
+                    after = answer.extensions["network_stream"].get_extra_info("ssl_object")
+                    before = before or after
+                moved += 1  # The connection was at its end, and another one was made: who comes anew is still let in,
+                assert (await client.get("/readyz")).status_code == 503
+
+        async def stream() -> httpx.Response:
+            async with place.client(port) as client:
+                return await client.get(STREAM)
+
+        callers = [asyncio.create_task(caller()) for _ in range(8)]
+        await until(lambda: len(statuses) > 50)
+        behind.go.clear()
+        streaming = asyncio.create_task(stream())
+        await until(lambda: behind.running == 8)
+        leaving = asyncio.create_task(server.leave())
+        await asyncio.sleep(0)
+        behind.go.set()
+        await asyncio.wait_for(asyncio.gather(*callers), 20)
+        server.should_exit = True  # As if its time had come.
+        answer = await streaming
+        await asyncio.wait_for(leaving, 20)
+        assert (set(statuses), moved) == ({200}, 8)
+        assert (answer.status_code, b"is being ended" in answer.content) == (200, True)
+        with pytest.raises(OSError):
+            await asyncio.open_connection("localhost", port)
+
+
+@on_uvloop
+async def test_a_new_certificate_is_shown_over_http_2_without_a_failed_call(place: Place) -> None:
+    serials: list[int] = []
+    done = asyncio.Event()
+    async with served(Behind(), place.tls()) as (_, port):
+
+        async def caller() -> None:
+            while not done.is_set():
+                async with place.client(port) as client:
+                    answer = await client.get("/healthz")
+                    shown = answer.extensions["network_stream"].get_extra_info("ssl_object")
+                    assert (answer.status_code, shown.selected_alpn_protocol()) == (200, "h2")
+                    pem = shown.getpeercert(binary_form=True)
+                    serials.append(x509.load_der_x509_certificate(pem).serial_number)
+
+        calling = [asyncio.create_task(caller()) for _ in range(2)]
+        wanted = []
+        for _ in range(3):
+            wanted.append(x509.load_pem_x509_certificate(place.cert.read_bytes()).serial_number)
+            await until(lambda: wanted[-1] in serials)
+            await asyncio.to_thread(place.issue)
+        done.set()
+        await asyncio.gather(*calling)
+    assert list(dict.fromkeys(serials))[:3] == wanted
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
