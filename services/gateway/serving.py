@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from services.gateway.protocol import EdgeProtocol
 
 log = logging.getLogger(__name__)
 _HTTP2 = "h2"
+# Besides connections: what the process itself has open.
+_OTHER_FILES = 256
 # Of TLS 1.2, those that HTTP/2 allows (RFC 9113, appendix A): with forward secrecy, and authenticated.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -42,6 +45,7 @@ class EdgeServer(uvicorn.Server):
 
     async def run_on(self, listener: socket.socket) -> None:
         """Serve until `leave` has ended."""
+        _make_room(self._gateway.settings.connections)
         try:
             await self.serve([listener])
         finally:
@@ -110,6 +114,17 @@ class EdgeTls:
         context.set_alpn_protocols(self._spoken)
         context.load_cert_chain(self._settings.cert, self._settings.key)
         return context
+
+
+def _make_room(connections: int) -> None:
+    """Each connection is an open file, of which a process may have 1024 where nobody asked for more."""
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < wanted:
+            log.warning("%d connections need %d open files; the machine allows %d", connections, wanted, most)
 
 
 def _configuration(gateway: Gateway, edge: EdgeSettings, drain_seconds: float, tls: EdgeTls | None) -> uvicorn.Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import resource
 import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -153,6 +154,16 @@ async def test_a_new_certificate_is_shown_over_http_2_without_a_failed_call(plac
         done.set()
         await asyncio.gather(*calling)
     assert list(dict.fromkeys(serials))[:3] == wanted
+
+
+async def test_a_server_has_room_for_as_many_connections_as_it_takes() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        async with served(Behind(), connections=1000):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -73,6 +73,10 @@ async def test_a_body_in_pieces_is_read_and_its_trailers_say_nothing() -> None:
         one.h2.send_headers(number, [(b"recoup-passport", b"x"), (b"idempotency-key", b"y")], end_stream=True)
         one.say()
         assert (await one.answer(number)).status == 200
+        number = one.ask(SCANS, "POST", WHO, body=b"")  # All at once, before anybody looked at its head.
+        one.h2.send_headers(number, [(b"authorization", b"Bearer of somebody else")], end_stream=True)
+        one.say()
+        assert (await one.answer(number)).status == 200
     assert [name for name, _ in behind.metadata] == ["authorization", "recoup-request-id"]
 
 
@@ -95,13 +99,17 @@ async def test_a_body_that_never_ends_has_its_time() -> None:
         problem(await one.answer(number), 408, "REQUEST_TOO_SLOW")
 
 
-@pytest.mark.parametrize(("said", "sent"), [(b"3", b"{}"), (b"1", b"{}")], ids=["shorter", "longer"])
-async def test_a_body_of_another_length_than_was_said_ends_its_stream_alone(said: bytes, sent: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "ends"), [(b"3", True), (b"1", True), (b"1", False)], ids=["less", "more", "more yet"]
+)
+async def test_a_body_of_another_length_than_was_said_ends_its_stream_alone(said: bytes, ends: bool) -> None:
     behind = Behind()
     behind.go.clear()
     async with peer(behind) as one:
         other = one.ask(SCANS, headers=WHO)
-        number = one.ask(SCANS, "POST", (*WHO, (b"content-length", said)), body=sent)
+        number = one.ask(SCANS, "POST", (*WHO, (b"content-length", said)), body=b"")
+        one.h2.send_data(number, b"{}", end_stream=ends)
+        one.say()
         answer = await one.answer(number)
         assert (answer.status, answer.reset) == (0, ErrorCodes.PROTOCOL_ERROR)
         behind.go.set()
@@ -130,9 +138,11 @@ async def test_beyond_the_number_of_connections_nobody_is_served() -> None:
     async with peer(state=state, connections=2) as one:
         assert (await one.answer(one.ask())).status == 200
         async with peer(state=state, connections=2) as other:
-            answer = await other.answer(other.ask())
+            both = [other.ask(), other.ask(method="HEAD")]
+            answer, head = [await other.answer(each) for each in both]
             problem(answer, 503, "DEPENDENCY_UNAVAILABLE")
             assert answer.headers[b"retry-after"] == b"1"
+            assert (head.status, head.body, head.is_whole) == (503, b"", True)
             await until_closed(other)
         assert (await one.answer(one.ask())).status == 200
 

@@ -196,6 +196,7 @@ async def test_nothing_is_pushed_upgraded_or_spoken_before_the_preface() -> None
     for wrong in (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", PREFACE[:-2] + b"xx"):
         made = Peer(gateway(Behind(), EdgeSettings(listen="127.0.0.1:0")), begins=False)
         made.tell(wrong[:10])
+        assert made.wire.closed is not PREFACE.startswith(wrong[:10])
         made.tell(wrong[10:])
         assert made.wire.closed
         await made.end()
