@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import ssl
 import subprocess
 import sys
@@ -66,7 +67,9 @@ class Edges:
 
 @contextmanager
 def running_edges(mesh: LocalMesh) -> Iterator[Edges]:
-    """Both, before one server."""
+    """Both, before one server, and allowed as many files as the machine allows: each connection is one."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     unlimited(mesh)
     config = str(mesh.installation.config_file("scanner"))
     behind = subprocess.Popen([sys.executable, "-m", "bench.fixed_server", config])

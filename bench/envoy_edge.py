@@ -74,7 +74,7 @@ def _configuration(mesh: LocalMesh, folder: Path, port: int) -> dict[str, Any]:
     pair = {"certificate_chain": _file(own / "tls.pem"), "private_key": _file(own / "tls.key")}
     served = {
         "@type": f"{_TYPES}.transport_sockets.tls.v3.DownstreamTlsContext",
-        "common_tls_context": {"tls_certificates": [pair], "alpn_protocols": ["http/1.1"]},
+        "common_tls_context": {"tls_certificates": [pair], "alpn_protocols": ["h2", "http/1.1"]},
     }
     listener = {
         "name": "https",
@@ -94,7 +94,7 @@ def _manager(mesh: LocalMesh, folder: Path) -> dict[str, Any]:
         {"header": {"key": name.decode(), "value": value.decode()}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
         for name, value in SECURITY_HEADERS
     ]
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "scanner", "timeout": "30s"}}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "scanner", "timeout": "0s"}}
     return {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",
@@ -116,7 +116,7 @@ def _transcoder(folder: Path) -> dict[str, Any]:
         "@type": f"{_FILTERS}.grpc_json_transcoder.v3.GrpcJsonTranscoder",
         "proto_descriptor": str(folder / "set.binpb"),
         "services": [SERVICE],
-        "print_options": {"always_print_primitive_fields": True},
+        "print_options": {"always_print_primitive_fields": True, "stream_newline_delimited": True},
         "convert_grpc_status": True,
         "request_validation_options": {"reject_unknown_method": True, "reject_unknown_query_parameters": True},
     }

@@ -1,4 +1,5 @@
-"""What stands behind both edges: mTLS as the mesh has it, and the same answer to each call of a method.
+"""What stands behind both edges: mTLS as the mesh has it, and the same answer to each call of a method; a stream gives
+it once a second.
 
 `python -m bench.fixed_server CONFIG`, with the configuration of the scanner, in whose place it stands.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -24,11 +26,12 @@ from services.scanner.config import ScannerSettings
 
 SERVICE = "recoup.scanner.v1.ScannerService"
 LISTED = 50
+STREAMS, EVENT_SECONDS = ("WatchScan",), 1.0
 _ID = str(UUID(int=7))
 
 
 def answers() -> dict[str, Message]:
-    """What each method answers: a scan, the scan that was started, and a page of findings."""
+    """What each method answers: a scan, also as a stream, the scan that was started, and a page of findings."""
     at = Timestamp()
     at.FromDatetime(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     scan = scanner_pb2.Scan(
@@ -46,6 +49,7 @@ def answers() -> dict[str, Message]:
     return {
         "GetScan": scanner_service_pb2.GetScanResponse(scan=scan),
         "StartScan": scanner_service_pb2.StartScanResponse(scan=scan),
+        "WatchScan": scanner_service_pb2.WatchScanResponse(scan=scan),
         "ListFindings": scanner_service_pb2.ListFindingsResponse(findings=findings, next_page_token="x" * 80),
     }
 
@@ -81,7 +85,7 @@ async def main(config: Path) -> None:
     settings = load_settings(ScannerSettings, config)
     assert settings.process.listen is not None
     server = grpc.aio.server()
-    handlers = {name: _handler(message.SerializeToString()) for name, message in answers().items()}
+    handlers = {name: _handler(name, message.SerializeToString()) for name, message in answers().items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     credentials = grpc.ssl_server_credentials(
         [(settings.tls.key.read_bytes(), settings.tls.cert.read_bytes())],
@@ -93,10 +97,17 @@ async def main(config: Path) -> None:
     await server.wait_for_termination()
 
 
-def _handler(answer: bytes) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _handler(name: str, answer: bytes) -> grpc.RpcMethodHandler[bytes, bytes]:
     async def handle(_request: bytes, _context: object) -> bytes:
         return answer
 
+    async def watch(_request: bytes, _context: object) -> AsyncIterator[bytes]:
+        while True:
+            yield answer
+            await asyncio.sleep(EVENT_SECONDS)
+
+    if name in STREAMS:
+        return grpc.unary_stream_rpc_method_handler(watch)
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
