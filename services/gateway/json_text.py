@@ -20,7 +20,7 @@ def read(body: bytes, max_depth: int) -> Any:
     try:
         text = body.decode("utf-8")
         _require_depth(text, max_depth)
-        return json.loads(text, object_pairs_hook=_no_twins, parse_int=_number, parse_constant=_no_constant)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise Invalid(
             Reason.ERROR_REASON_BODY_MALFORMED,
@@ -44,6 +44,8 @@ def _no_constant(name: str) -> Any:
 
 def _require_depth(text: str, max_depth: int) -> None:
     """Refuse nesting before a parser recurses into it."""
+    if text.count("{") + text.count("[") <= max_depth:
+        return
     depth = 0
     for found in _BRACKETS.finditer(text):
         if found.group(1):
@@ -65,3 +67,6 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise unknown(key, "it is given twice")
         found[key] = value
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_twins, parse_int=_number, parse_constant=_no_constant)

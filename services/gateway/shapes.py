@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from services._mesh.errors import FieldViolation, Invalid, Reason, invalid_field
 
@@ -98,16 +98,18 @@ class Shapes:
             if field.name in seen:
                 raise unknown(prefix + key, "it is given in its other spelling already")
             seen.add(field.name)
-            if value is not None or _takes_null(field):  # JSON's null is a field that wasn't given.
+            if value is not None or takes_null(field):  # JSON's null is a field that wasn't given.
                 document[key] = self.check_field(field, value, prefix + key)
         self.check_choices(document, descriptor, prefix.removesuffix("."))
 
     def check_choices(self, document: Mapping[str, Any], descriptor: Descriptor, path: str) -> None:
         """Raises Invalid where two fields are given of which there can be only one."""
-        for choice in descriptor.oneofs:
-            given = [key for key, value in document.items() if value is not None and _is_of(choice, descriptor, key)]
-            if len(given) > 1:
-                raise invalid_field(".".join(filter(None, (path, given[1]))), f"can't be given beside {given[0]}.")
+        choices = _choices(descriptor)
+        given: dict[str, str] = {}
+        for key, value in document.items() if choices else ():
+            choice = choices.get(key) if value is not None else None
+            if choice is not None and given.setdefault(choice, key) != key:
+                raise invalid_field(".".join(filter(None, (path, key))), f"can't be given beside {given[choice]}.")
 
     def check_field(self, field: FieldDescriptor, value: Any, path: str) -> Any:
         """The value as protobuf's parser takes it. Raises Invalid unless the field can hold it: a list where it is
@@ -168,12 +170,14 @@ class Shapes:
             self.check_object({key: item for key, item in value.items() if key != "@type"}, held, f"{path}.")
 
 
-def _is_of(choice: OneofDescriptor, descriptor: Descriptor, key: str) -> bool:
-    field = find_field(descriptor, key)
-    return field is not None and field.containing_oneof is choice
+@cache
+def _choices(descriptor: Descriptor) -> Mapping[str, str]:
+    """Of what each field is one of several, by either of its spellings."""
+    oneofs = [(name, field.containing_oneof) for name, field in _names(descriptor).items()]
+    return {name: choice.name for name, choice in oneofs if choice is not None and len(choice.fields) > 1}
 
 
-def _takes_null(field: FieldDescriptor) -> bool:
+def takes_null(field: FieldDescriptor) -> bool:
     """Whether null is a value of the field, and not its absence."""
     if field.is_repeated:
         return False

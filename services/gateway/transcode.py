@@ -16,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from services._mesh.errors import FieldViolation, Invalid, Reason, invalid_field
-from services.gateway import json_text, writing
+from services.gateway import filling, json_text, writing
 from services.gateway.bindings import EVERYTHING, Route
 from services.gateway.shapes import Shapes, find_field, has_text, printable, require_allowed, unknown, wrapped
 
@@ -56,8 +56,8 @@ def build_request(
     _take_query(placing, route, variables, query)
     request = route.rule.request()
     try:
-        json_format.ParseDict(document, request, max_recursion_depth=max_depth + 1)
-    except json_format.ParseError as error:
+        filling.fill(request, document)
+    except (ValueError, TypeError, json_format.ParseError) as error:
         raise invalid_field("(request)", f"doesn't fit {descriptor.name}.") from error
     return request
 
@@ -78,6 +78,8 @@ def _document(route: Route, body: bytes, max_depth: int) -> dict[str, Any]:
 def _take_query(
     placing: _Placing, route: Route, variables: Mapping[str, str], query: Sequence[tuple[str, str]]
 ) -> None:
+    if not query:
+        return
     grouped: dict[str, list[str]] = {}
     for name, value in query:
         grouped.setdefault(name, []).append(value)
@@ -104,8 +106,8 @@ class _Placing:
         if len(values) > 1 and not field.is_repeated:
             raise invalid_field(printable(path), "must be given once.")
         converted = [_convert(field, value) for value in values]
-        document[field.name] = converted if field.is_repeated else converted[0]
-        document[field.name] = self._shapes.check_field(field, document[field.name], printable(path))
+        given = converted if field.is_repeated else converted[0]
+        document[field.name] = self._shapes.check_field(field, given, printable(path))
         self._shapes.check_choices(document, descriptor, printable(path.rpartition(".")[0]))
 
     def _at(self, path: str) -> tuple[dict[str, Any], Descriptor, FieldDescriptor]:
