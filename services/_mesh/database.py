@@ -249,13 +249,19 @@ def _refuse_open(connection: Any, _record: object, _state: object) -> None:
 
 
 def tls_context(settings: DatabaseSettings) -> ssl.SSLContext | None:
-    """What a remote server is verified with, its name included; None for a socket. Raises ConfigError without a CA."""
+    """What a remote server is verified with, its name included; None for a socket. Raises ConfigError without a CA, or
+    with a file that is none.
+    """
     if settings.host.startswith("/"):
         return None
     if settings.ca is None:
         raise ConfigError(
             Path("(database)"), "database.ca", "is missing", "A remote PostgreSQL must offer TLS; name its CA."
         )
-    context = ssl.create_default_context(cafile=str(settings.ca))
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca))
+    except OSError as error:  # ssl.SSLError is one.
+        why = error.strerror if error.filename else "holds no certificate"
+        raise ConfigError(settings.ca, "database.ca", why or "can't be read", "It must be a CA's in PEM.") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -100,7 +100,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     password = role.password_file.read_text().strip()
-    asyncio.run(migrate(given.service, address(settings.database, role.user), password, given.folder, tls=tls))
+    try:
+        asyncio.run(migrate(given.service, address(settings.database, role.user), password, given.folder, tls=tls))
+    except ssl.SSLCertVerificationError as error:
+        print(
+            f"{given.config}: the database isn't who database.ca vouches for: {error.verify_message}", file=sys.stderr
+        )
+        return 1
+    except OSError as error:
+        print(f"{given.config}: the database can't be reached: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

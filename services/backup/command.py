@@ -6,36 +6,19 @@ storage can't be reached: the same command goes on where it was.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-import asyncpg
 import click
 
-from services._mesh.config import ConfigError, load_settings
-from services._mesh.database import problem_of
-from services._mesh.errors import Problem, Reason, Unavailable
-from services._mesh.failpoints import open_failpoints
-from services._mesh.storage import Occupied, StorageFailed
-from services.backup.config import BackupSettings
-from services.backup.desk import Desk
-from services.backup.model.parts import PartBroken
-from services.backup.store.source import SourceUnusable
-from services.backup.store.target import Differs, TargetUnusable
-from services.backup.usecases.keeping import BackupUnusable
-from services.backup.usecases.pruning import Rule
-from services.backup.usecases.restoring import KeksLost
-from services.backup.usecases.verifying import LogUnsound
+if TYPE_CHECKING:
+    from services.backup.desk import Desk
 
 R = TypeVar("R")
-EXIT_REFUSED, EXIT_WRONG_USE, EXIT_UNREACHABLE = 1, 2, 3
-_REFUSED = (BackupUnusable, SourceUnusable, TargetUnusable, PartBroken, Differs, LogUnsound, Occupied)
 _config = click.option(
     "--config",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -145,10 +128,11 @@ def prune(config: Path, as_json: bool, keep: int | None, days: int | None, dry_r
     """
     if keep is None and days is None:
         raise click.UsageError("say which may go: --keep N, --older-than DAYS, or both")
-    rule = Rule(keep or 1, timedelta(days=days or 0))
 
     async def run(desk: Desk) -> dict[str, Any]:
-        return await desk.prune(rule, dry_run=dry_run)
+        from services.backup.usecases.pruning import Rule
+
+        return await desk.prune(Rule(keep or 1, timedelta(days=days or 0)), dry_run=dry_run)
 
     found = _run(config, run)
     if as_json:
@@ -170,52 +154,6 @@ def _tell(line: str) -> None:
 
 def _run(config: Path, call: Callable[[Desk], Coroutine[Any, Any, R]]) -> R:
     """Run a command's work. Ends the process with the exit code of what went wrong."""
+    from services.backup.running import run  # Drivers of databases and storage, which no help needs.
 
-    async def work(settings: BackupSettings) -> R:
-        desk = Desk(settings, config, _tell)
-        try:
-            return await call(desk)
-        finally:
-            await desk.close()
-
-    try:
-        settings = load_settings(BackupSettings, config)
-        folder = settings.failpoints.folder if settings.failpoints else None
-        open_failpoints(settings.process.profile, folder, settings.process.name)
-        return asyncio.run(work(settings))
-    except ConfigError as error:
-        _end(EXIT_WRONG_USE, str(error))
-    except KeksLost as error:
-        _end(EXIT_REFUSED, _lost(error))
-    except _REFUSED as error:
-        _end(EXIT_REFUSED, str(error))
-    except Problem as problem:
-        passes = isinstance(problem, Unavailable) and problem.reason != Reason.ERROR_REASON_KMS_KEY_UNUSABLE
-        _end(EXIT_UNREACHABLE if passes else EXIT_REFUSED, _of(problem))
-    except (StorageFailed, OSError) as error:
-        _end(EXIT_UNREACHABLE, f"{error}. Run the same command again: it goes on where it was.")
-    except asyncpg.PostgresError as error:
-        away = problem_of(error)
-        _end(EXIT_UNREACHABLE if away else EXIT_REFUSED, f"the database says: {type(error).__name__}: {error}")
-    except Exception as error:
-        if (away := problem_of(error)) is None:
-            raise
-        _end(EXIT_UNREACHABLE, _of(away))
-
-
-def _lost(error: KeksLost) -> str:
-    lines = "\n".join(f"  {each}" for each in error.lost)
-    return (
-        f"nothing was restored: these KEKs can't be used, and what is sealed under them would be lost:\n{lines}\n"
-        "Enable them again in their key service. Where a KEK is gone for good, give it up by name (--give-up-kek)."
-    )
-
-
-def _of(problem: Problem) -> str:
-    kek = problem.metadata.get("kek", "")
-    return f"{problem.message} (reason {problem.reason_name}{f', KEK {kek}' if kek else ''})"
-
-
-def _end(code: int, why: str) -> NoReturn:
-    click.echo(f"recoup backup: {why}", err=True)
-    sys.exit(code)
+    return run(config, call)

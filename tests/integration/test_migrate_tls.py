@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -98,14 +99,37 @@ async def test_a_remote_database_without_a_ca_is_refused_by_the_command(
     assert not server.heard
 
 
+async def test_a_ca_that_is_none_is_refused_by_the_command(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    assert await run(config(tmp_path, server, tmp_path / "ca.pem")) == 2
+    assert "ca.pem: database.ca: holds no certificate. It must be a CA's in PEM." in capsys.readouterr().err
+    assert not server.heard
+
+
 async def test_migrations_speak_only_to_the_host_whose_certificate_the_ca_signed(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = LocalCa(tmp_path / "other").cert_file
-    for ca, host in ((other, "127.0.0.1"), (server.ca, UNNAMED)):
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await run(config(tmp_path, server, ca, host))
+    for ca, host, why in (
+        (other, "127.0.0.1", "certificate"),
+        (server.ca, UNNAMED, "IP address mismatch"),
+    ):
+        assert await run(config(tmp_path, server, ca, host)) == 1
+        said = capsys.readouterr().err
+        assert "the database isn't who database.ca vouches for" in said
+        assert why in said
     assert server.heard == [_SSL_REQUEST] * 2
     with pytest.raises(DBAPIError):  # It is who it should be; it only doesn't go on.
         await run(config(tmp_path, server, server.ca))
     assert b"scanner_migrate" in server.heard[-1]
+
+
+async def test_a_database_that_nobody_serves_is_said_to_be_away(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server.port = taken.getsockname()[1]
+    assert await run(config(tmp_path, server, server.ca)) == 1
+    assert "the database can't be reached" in capsys.readouterr().err

@@ -659,3 +659,12 @@ def test_an_answer_that_leaves_out_a_field_is_no_gateways() -> None:
         Answer()["memberships"]
     assert Answer().get("memberships") is None
     assert program.EXIT_UNREACHABLE == UNREACHABLE
+
+
+def test_the_help_loads_no_driver() -> None:
+    """Whoever asks what there is waits for nothing that a command of another wheel will need."""
+    program = "import sys, recoup_client.cli as c; c.main(['--help'], standalone_mode=False)"
+    program += "; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"backup", "local", "trace"} <= set(done.stdout.split())
+    assert not {"sqlalchemy", "asyncpg", "grpc", "boto3", "moto"} & set(done.stderr.split())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from services._mesh.config import ConfigError
-from services._mesh.database import CONNECT_SECONDS
+from services._mesh.database import CONNECT_SECONDS, tls_context
 from services._mesh.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -39,19 +37,13 @@ _SAME_EVERYWHERE = {
 @asynccontextmanager
 async def connected(settings: DatabaseSettings, dbname: str = "") -> AsyncIterator[Connection]:
     """A connection, closed at the end. Raises OSError, asyncpg.PostgresError, ConfigError."""
-    local = settings.host.startswith("/")
-    if not local and settings.ca is None:
-        raise ConfigError(
-            settings.password_file, "ca", "is missing", "A remote PostgreSQL must offer TLS; name its CA."
-        )
-    tls = None if local else ssl.create_default_context(cafile=str(settings.ca))
     connection: Connection = await asyncpg.connect(
         host=settings.host,
         port=settings.port,
         user=settings.user,
         password=settings.password_file.read_text("utf-8").strip(),
         database=dbname or settings.dbname,
-        ssl=tls,
+        ssl=tls_context(settings),
         timeout=CONNECT_SECONDS,
         command_timeout=STATEMENT_SECONDS,
         server_settings={**_SAME_EVERYWHERE, "application_name": "recoup-backup"},
