@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services._mesh.clock import monotonic
 
@@ -18,8 +18,7 @@ _MOST_FORGOTTEN = 100
 _EVERYBODY_ELSE = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a call may go on; what is left of how much in how long, and when it may be tried again or is whole again,
     in seconds.
     """

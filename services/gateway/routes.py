@@ -6,7 +6,7 @@ on how many routes there are. Only verbs that some route registers are split off
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -69,11 +69,9 @@ class Router:
         wanted = "GET" if http_method == "HEAD" else http_method
         segments, verb = self._split(path)
         allowed: set[str] = set()
-        for ends in _fitting(self._root, segments, 0, verb):
-            route = ends.get(wanted)
-            if route is not None:
-                return route, _values(route, segments)
-            allowed |= ends.keys()
+        route = _sought(self._root, segments, 0, verb, wanted, allowed)
+        if route is not None:
+            return route, _values(route, segments)
         return sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
 
     def _split(self, path: str) -> tuple[list[str], str]:
@@ -112,18 +110,27 @@ def _values(route: Route, segments: Sequence[str]) -> dict[str, str]:
         raise ValueError("must be percent-encoded UTF-8.") from error
 
 
-def _fitting(node: _Node, segments: Sequence[str], place: int, verb: str) -> Iterator[dict[str, Route]]:
-    """The ends that a path fits, the most specific first; no deeper than the deepest template."""
+def _sought(
+    node: _Node, segments: Sequence[str], place: int, verb: str, method: str, allowed: set[str]
+) -> Route | None:
+    """The most specific route that the path fits; no deeper than the deepest template. `allowed` gets the methods of
+    what fits but for the method.
+    """
     if place == len(segments):
         if verb in node.ends:
-            yield node.ends[verb]
+            allowed.update(node.ends[verb])
+            if method in node.ends[verb]:
+                return node.ends[verb][method]
     elif segments[place]:  # An empty segment fits nothing: one resource has one address.
         for after in (node.literals.get(segments[place]), node.wild.get(ONE)):
-            if after is not None:
-                yield from _fitting(after, segments, place + 1, verb)
+            found = after and _sought(after, segments, place + 1, verb, method, allowed)
+            if found:
+                return found
     rest = node.wild.get(MANY)
-    if rest is not None and verb in rest.ends and all(segments[place:]):
-        yield rest.ends[verb]
+    if rest is None or verb not in rest.ends or not all(segments[place:]):
+        return None
+    allowed.update(rest.ends[verb])
+    return rest.ends[verb].get(method)
 
 
 def _plant(root: _Node, route: Route) -> None:

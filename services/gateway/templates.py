@@ -17,6 +17,7 @@ _PART = re.compile(r"\{[^{}]*\}|[^{}/]+")
 _ENCODED_SLASH = re.compile("%(2f)", re.IGNORECASE)
 _NOT_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 _STEPS = frozenset({".", ".."})
+_MAYBE_STEP = re.compile("/(\\.|%2e)", re.IGNORECASE)
 
 
 class RouteError(Exception):
@@ -34,7 +35,9 @@ class Variable:
 
     def value(self, segments: Sequence[str]) -> str:
         """The decoded text. Raises UnicodeDecodeError where it isn't UTF-8."""
-        raw = "/".join(segments[self.start : self.end])
+        raw = segments[self.start] if self.is_single else "/".join(segments[self.start : self.end])
+        if "%" not in raw:
+            return raw
         return unquote(raw if self.is_single else _ENCODED_SLASH.sub(r"%25\1", raw), errors="strict")
 
 
@@ -109,6 +112,6 @@ def split(path: str) -> list[str]:
     if _NOT_ENCODED.search(path):
         raise ValueError("must be percent-encoded: % is followed by two hexadecimal digits.")
     segments = path[1:].split("/")
-    if any(unquote(each, errors="replace") in _STEPS for each in segments):
+    if _MAYBE_STEP.search(path) and any(unquote(each, errors="replace") in _STEPS for each in segments):
         raise ValueError("must not have . or .. as a segment.")
     return segments
