@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
 
+import uvloop
 from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from bench.edges import GET, Edge, Edges
+from bench.edges import GET, Edge, running_edges
 from bench.fixed_server import EVENT_SECONDS
 from bench.measuring import Result, resident_mib
+from recoup_local.supervisor import LocalMesh
 
 IDLE, STREAMS, HELD_SECONDS, GETS_A_SECOND = 1000, 200, 15.0, 20
 _WATCH = ("GET", f"{GET[1]}:watch", b"")
@@ -68,11 +70,10 @@ class _Way:
     streams: int
 
 
-async def run(edges: Edges) -> Result:
+def run(mesh: LocalMesh) -> Result:
     """KiB that an idle connection of HTTP/1.1 costs; the same of HTTP/2, and of streams, beside it."""
-    one, two = _Way(_OverHttp1.connected, 1), _Way(_OverHttp2.connected, _A_CONNECTION)
-    ours, envoys = await _held(edges.ours, one), await _held(edges.envoys, one)
-    ours2, envoys2 = await _held(edges.ours, two), await _held(edges.envoys, two)
+    ours, envoys = _both(mesh, _Way(_OverHttp1.connected, 1))
+    ours2, envoys2 = _both(mesh, _Way(_OverHttp2.connected, _A_CONNECTION))
     facts = {
         "resident before, MiB": ours.before,
         f"with {IDLE} idle connections, MiB": ours.idle,
@@ -85,7 +86,7 @@ async def run(edges: Edges) -> Result:
         "Envoy's of HTTP/2": round(envoys2.of_one, 1),
         "KiB of an open stream of HTTP/2": round(ours2.of_a_stream, 1),
         "Envoy's of a stream of HTTP/2": round(envoys2.of_a_stream, 1),
-        "resident in the end, MiB": ours2.all,
+        "resident with both of HTTP/2, MiB": ours2.all,
         "a GET beside them, median ms": round(ours.answer_ms, 2),
         "a GET beside them over HTTP/2, median ms": round(ours2.answer_ms, 2),
         "Envoy's GET, median ms": round(envoys.answer_ms, 2),
@@ -94,6 +95,12 @@ async def run(edges: Edges) -> Result:
     measured = [{"subject": round(ours.of_one, 1), "floor": round(envoys.of_one, 1)}]
     name = "KiB of one at Envoy's edge"
     return Result("gateway.connections", ours.of_one, "KiB", name, envoys.of_one, ratio, measured, facts)
+
+
+def _both(mesh: LocalMesh, over: _Way) -> tuple[Held, Held]:
+    """Ours and Envoy's, in processes that held nothing before."""
+    with running_edges(mesh) as edges, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_held(edges.ours, over)), runner.run(_held(edges.envoys, over))
 
 
 async def _held(edge: Edge, over: _Way) -> Held:
