@@ -60,6 +60,14 @@ async def test_requests_are_answered_side_by_side() -> None:
         assert (await one.answer(one.ask(SCANS, "OPTIONS"))).status == 204
 
 
+async def test_no_log_however_fine_has_what_a_caller_shows(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    async with peer() as one:
+        answer = await one.answer(one.ask(SCANS, headers=((b"authorization", b"Bearer somebodys-secret"),)))
+        assert answer.status == 200
+    assert "somebodys-secret" not in caplog.text
+
+
 async def test_a_body_in_pieces_is_read_and_its_trailers_say_nothing() -> None:
     behind = Behind()
     async with peer(behind) as one:

@@ -37,9 +37,12 @@ async def peer(behind: Behind | None = None, **limits: Any) -> AsyncIterator[Pee
         await made.end()
 
 
-def head(number: int, path: bytes = b"/healthz", *, ends: bool = True, ends_head: bool = True) -> bytes:
+def head(
+    number: int, path: bytes = b"/healthz", *, ends: bool = True, ends_head: bool = True, repeated: int = 0
+) -> bytes:
     """A request that no table is needed for."""
     fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", path), WHO[0]]
+    fields += [(b"x", path)] * repeated
     content = b"".join(bytes((0, len(name))) + name + bytes((len(value),)) + value for name, value in fields)
     return frame(HEADERS, number, content, ends * END_STREAM | ends_head * END_HEADERS)
 
@@ -127,13 +130,13 @@ async def test_a_body_that_goes_on_after_its_stream_was_reset_counts_as_well() -
         assert CALM.to_bytes(4, "big") + b"too many frames" in one.wire.written
 
 
-@pytest.mark.parametrize("flood", ["bad heads", "refused streams"])
-async def test_requests_that_are_none_count_as_well(flood: str) -> None:
+@pytest.mark.parametrize("path", [b"no path", b"/" + b"x" * 125, SCANS.encode()], ids=["bad", "large", "refused"])
+async def test_requests_that_are_none_count_as_well(path: bytes) -> None:
     behind = Behind()
     behind.go.clear()
-    async with peer(behind, connection_streams=2) as one:
+    async with peer(behind, connection_streams=2, header_bytes=1024, header_count=10) as one:
         for number in range(1, 1001, 2):
-            one.tell(head(number, b"no path" if flood == "bad heads" else SCANS.encode()))
+            one.tell(head(number, path, repeated=9 if len(path) > 120 else 1))
             await one.settle()
             if one.wire.closed:
                 break

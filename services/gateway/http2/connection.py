@@ -170,7 +170,7 @@ class Http2Protocol(asyncio.Protocol):
             return
         is_full = self._is_full()
         found = asked(self._gateway, event, self._about, is_full=is_full)
-        if found.is_malformed:
+        if found.is_none:
             self._resets.take("malformed requests")
         self._is_last = self._is_last or is_full
         stream = Stream(self, event.stream_id, found, self._settings.call_seconds)

@@ -22,12 +22,12 @@ _NONE = heads.Head(b"GET", b"/", b"", [])
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, and who answers it; `length` is what it says that its body has."""
+    """A request, or what is none, and who answers it; `length` is what it says that its body has."""
 
     app: App
     scope: dict[str, Any]
     length: int | None = None
-    is_malformed: bool = False
+    is_none: bool = False
 
 
 def asked(gateway: Gateway, event: RequestReceived, about: Mapping[str, Any], *, is_full: bool) -> Asked:
@@ -37,9 +37,9 @@ def asked(gateway: Gateway, event: RequestReceived, about: Mapping[str, Any], *,
     try:
         head = heads.read(event.headers, has_body=has_body, most_bytes=most_bytes, most_headers=most_headers)
     except heads.TooLarge:
-        return Asked(_answering(gateway, too_large_head(most_bytes, most_headers)), _scope(_NONE, about))
+        return Asked(_answering(gateway, too_large_head(most_bytes, most_headers)), _scope(_NONE, about), is_none=True)
     except heads.Malformed:
-        return Asked(_answering(gateway, unreadable()), _scope(_NONE, about), is_malformed=True)
+        return Asked(_answering(gateway, unreadable()), _scope(_NONE, about), is_none=True)
     return Asked(_answering(gateway, busy()) if is_full else gateway, _scope(head, about), head.length)
 
 
