@@ -80,9 +80,10 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header. A trailer is counted and says nothing: a head was checked before it came (RFC 9110, 6.5.1)."""
         self._named += len(name) + len(value)
-        super().on_header(name, value)
+        if self._in_head:
+            super().on_header(name, value)
         if self._is_too_large():
             raise ValueError("the head is too large")  # The parser makes it one of its own, and nothing is served.
 

@@ -131,5 +131,11 @@ def test_a_chunk_that_can_be_read_in_two_ways_ends_the_connection(body: bytes) -
     assert ended
 
 
+def test_a_trailer_is_no_header() -> None:
+    get = b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CHUNKED + b"\r\n0\r\n%b\r\n"
+    assert answered(get % b"") == answered(get % b"host: y\r\n") == ([200], False)
+    assert answered(get.replace(b"host: x", b"host: x\r\nhost: y") % b"") == ([400], False)
+
+
 def test_a_head_that_comes_in_pieces_is_read_as_one() -> None:
     assert answered(*(HIDDEN[place : place + 1] for place in range(len(HIDDEN)))) == ([200], False)
