@@ -22,7 +22,7 @@ from services.broker.model import base_key, cloud_key
 from services.broker.model.ages import require_young
 from services.broker.model.base_key import BaseKey
 from services.broker.model.cloud_key import ALL, AZURE_PURPOSE, GCP_PURPOSE, SEALED_FOR, CloudKey
-from services.broker.model.purposes import ROLE_OF, session_policy
+from services.broker.model.purposes import OPENED_FOR, ROLE_OF, TRIED_FOR, session_policy
 from services.broker.model.replay import UsedGrants
 from services.broker.opening import Opener
 
@@ -68,7 +68,7 @@ async def open_credential(desk: Desk, sealed: bytes) -> Opened | CloudToken:
     Raises Denied (GRANT_INVALID), Conflict (GRANT_PREDATES_BROKER), WrongState (CREDENTIAL_UNOPENABLE, CLOUD_REFUSED),
     Unavailable (CREDENTIAL_TOO_OLD, KMS_UNAVAILABLE, KMS_KEY_UNUSABLE, CLOUD_THROTTLED, CLOUD_UNREACHABLE).
     """
-    grant, scope = _take_grant(desk)
+    grant, scope = _take_grant(desk, OPENED_FOR)
     if scope.purpose in SEALED_FOR:
         return await _open_token(desk, sealed, grant, scope)
     policy = session_policy(scope.purpose, scope.statements)
@@ -128,9 +128,7 @@ class Probe:
 
 async def probe_credential(desk: Desk, sealed: bytes) -> Probe:
     """Try the grant's role without an external id, with a wrong one, and with the right one."""
-    grant, scope = _take_grant(desk)
-    if scope.purpose not in ROLE_OF:
-        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant's purpose has no role.")
+    grant, scope = _take_grant(desk, TRIED_FOR)
     base = await _open(desk, sealed, grant.organization_id, scope.credential_id)
     role_arn = base.role(scope.account, ROLE_OF[scope.purpose])
     identity = f"probe-{grant.subject}"
@@ -149,13 +147,13 @@ async def _attempt(desk: Desk, base: BaseKey, role_arn: str, external_id: str | 
     return "ALLOWED", ""
 
 
-def _take_grant(desk: Desk) -> tuple[Grant, CredentialScope]:
-    """The call's grant, used up by this call, and the credential that it names."""
+def _take_grant(desk: Desk, allowed: Mapping[str, frozenset[str]]) -> tuple[Grant, CredentialScope]:
+    """The call's grant, used up by this call, and the credential that it names. `allowed`: purposes by kind of work."""
     grant = current().grant
     if grant is None or grant.credential is None:
         raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names no credential.")
-    if grant.credential.purpose not in ROLE_OF and grant.credential.purpose not in SEALED_FOR:
-        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant names an unknown purpose.")
+    if grant.credential.purpose not in allowed.get(grant.kind, ()):
+        raise Denied(Reason.ERROR_REASON_GRANT_INVALID, "The grant's work has no such purpose.")
     desk.used.use(grant.jti, grant.issued_at, desk.clock.wall_seconds())
     try:
         require_young(grant.credential, desk.clock.now())

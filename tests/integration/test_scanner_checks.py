@@ -123,6 +123,17 @@ async def test_without_a_permission_to_read_it_isnt_accepted(office: Office, per
     assert (await office.verify(made)).state is ConnectionState.ACTIVE
 
 
+async def test_a_role_with_another_external_id_is_told_from_where_to_take_ours(office: Office) -> None:
+    made = await office.connect(act=False)
+    office.cloud.install(f"{made.external_id}x")
+    found = await office.verify(made)
+    assert found.state is ConnectionState.FAILED
+    assert found.problem.startswith(f"{SCAN_ARN} refuses us (AccessDenied). Let the base user assume it, with the ")
+    assert "external id that recoup connect aws --print-policy shows and no other, in its trust policy" in found.problem
+    office.cloud.install(made.external_id)
+    assert (await office.verify(made)).state is ConnectionState.ACTIVE
+
+
 async def test_writing_that_was_never_allowed_is_no_fault(office: Office) -> None:
     made = await office.connect()
     office.cloud.install(made.external_id, "aws.ebs.convert_gp3")

@@ -23,7 +23,7 @@ from services.scanner.model.given import NewSecret
 from services.scanner.store.rotation_rules import find_deadlines
 from services.scanner.usecases import scanning
 from services.scanner.usecases.connecting import KeyRules
-from services.scanner.usecases.kinds import VERIFY
+from services.scanner.usecases.kinds import SCAN, VERIFY
 from services.scanner.usecases.policies import Policies
 from services.scanner.usecases.rotating import seal_candidate
 from services.scanner.usecases.rotation_rules import set_rotation_rules
@@ -271,7 +271,8 @@ async def test_a_token_is_for_the_connections_scopes_and_the_grants_own_purpose(
             credential_id=made.credential_id, purpose=purpose, account=account, statements=statements
         )
         grant = Grant(
-            issuer="scanner", audience=("broker",), presenter="x5t", organization_id=ACME, kind=VERIFY, subject="s",
+            issuer="scanner", audience=("broker",), presenter="x5t", organization_id=ACME,
+            kind=SCAN if purpose == "scan" else VERIFY, subject="s",
             job_id=UUID(int=1), fence=1, number=len(desk.used._used) + 1, credential=scope, issued_at=1, expires_at=2,
         )  # fmt: skip
         with entered(context(None, grant=grant)):

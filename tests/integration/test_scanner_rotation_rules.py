@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ async def test_the_broker_refuses_a_key_past_its_limit_whatever_goes_on_and_open
         assert await opens(parts, desk, before_the_limit) == "CREDENTIAL_TOO_OLD"
         assert await opens(parts, desk, await renewed()) == "CREDENTIAL_TOO_OLD"
         with pytest.raises(Unavailable) as refused:
-            with entered(context(None, grant=read_own_grant((await renewed()).credentials[0].grant))):
+            grant = replace(read_own_grant((await renewed()).credentials[0].grant), kind=CHECK)
+            with entered(context(None, grant=grant)):
                 await broker.probe_credential(desk, b"")
         assert refused.value.reason == Reason.ERROR_REASON_CREDENTIAL_TOO_OLD
         # Jobs wait for it, told once, and go on when it was rotated.

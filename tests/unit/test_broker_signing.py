@@ -55,7 +55,7 @@ class Counter:
         self.revocations = Revocations(self.clock)
         self.verifier = GrantVerifier(
             trust, self.revocations, self.clock, audience="broker", profile="local",
-            issuers={"scanner": ["deliver_webhook", "scan", "execute"]},
+            issuers={"scanner": ["deliver_webhook", "scan", "execute", "check_connection"]},
         )  # fmt: skip
         used = UsedGrants(self.clock.wall_seconds() - 5)
         opener = Opener(self.ring.whole, KeyCache(monotonic))
@@ -125,12 +125,12 @@ SWAPS: tuple[tuple[str, Callable[[Counter], Any], type[Problem]], ...] = (
     ("an Azure credential signs", lambda c: _signed(c, "azure.credential"), WrongState),
     (
         "a webhook key is an Azure credential",
-        lambda c: _opened(c, "webhook.key", kind="scan", purpose="azure.check", statements=()),
+        lambda c: _opened(c, "webhook.key", kind="check_connection", purpose="azure.check", statements=()),
         WrongState,
     ),
     (
         "a base key is an Azure credential",
-        lambda c: _opened(c, "aws.base_key", kind="scan", purpose="azure.check", statements=()),
+        lambda c: _opened(c, "aws.base_key", kind="check_connection", purpose="azure.check", statements=()),
         WrongState,
     ),
     ("a delivery's grant opens", lambda c: _opened(c, "aws.base_key"), Denied),

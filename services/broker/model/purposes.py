@@ -31,6 +31,22 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "act": _ACT,
     "probe": _ACT,
 }
+# What work may have opened, by the kind in its grant. Which process grants which kinds stands in deploy/config, so that
+# who may have bills read can't have anything changed, whatever else it signs.
+_LOOKED_AT = frozenset({"verify", "probe", "azure.check", "gcp.check"})
+OPENED_FOR: Mapping[str, frozenset[str]] = {
+    "verify_connection": _LOOKED_AT,
+    "check_connection": _LOOKED_AT,
+    "rotate_credential": _LOOKED_AT | {"scan"},
+    "scan": frozenset({"scan"}),
+    "import_bill": frozenset({"bill"}),
+    "execute": frozenset({"act"}),
+    "checkpoint": frozenset({"verify"}),
+}
+# What work may have its roles tried, which gives nobody a session.
+TRIED_FOR: Mapping[str, frozenset[str]] = {
+    kind: frozenset({"scan", "act"}) for kind in ("verify_connection", "check_connection", "rotate_credential")
+}
 # Which of an account's two roles a purpose assumes: reading and acting are different roles.
 ROLE_OF: Mapping[str, str] = {"scan": "scan", "verify": "scan", "bill": "scan", "act": "act", "probe": "act"}
 # What a probe of the role for acting may name: ids that no resource has, so that its session can't change anything.
@@ -38,7 +54,12 @@ ROLE_OF: Mapping[str, str] = {"scan": "scan", "verify": "scan", "bill": "scan", 
 _NOTHING = re.compile(
     r"arn:aws[a-z-]*:ec2:\*:[0-9]{12}:(volume/vol-0{17}|elastic-ip/eipalloc-0{17})|arn:aws[a-z-]*:ec2:\*::snapshot/\*"
 )
-# A change names its resource; "*" as a whole is for calls that have no resource-level permissions.
+# What a change or a read of data may name: one resource, or what lies below one prefix; snapshots stand for those that
+# a call makes. No other pattern: a grant is for what was planned.
+_ONE = re.compile(
+    r"arn:aws[a-z-]*:ec2:[a-z0-9-]+:[0-9]{12}:(volume|elastic-ip)/[A-Za-z0-9-]+|arn:aws[a-z-]*:ec2:[a-z0-9-]+::snapshot/\*"
+    r"|arn:aws[a-z-]*:s3:::[a-z0-9.-]{3,63}(/[^*?$]+/\*)?"
+)
 _NEEDS_RESOURCE = frozenset(
     {"ec2:DeleteVolume", "ec2:ModifyVolume", "ec2:ReleaseAddress", "ec2:CreateSnapshot", "ec2:CreateTags"}
 ) | frozenset({"s3:GetObject", "s3:ListBucket"})
@@ -68,10 +89,12 @@ def _check(purpose: str, allowed: frozenset[str], statement: Mapping[str, Sequen
     outside = sorted(set(actions) - allowed)
     if outside or not actions or not resources:
         raise _refused(f"purpose {purpose} doesn't allow {', '.join(outside) or 'an empty statement'}")
-    if set(actions) & _NEEDS_RESOURCE and any(r in ("*", "arn:aws:s3:::*") for r in resources):
-        raise _refused("a change must name its resource")
-    if purpose == "probe" and set(actions) & _NEEDS_RESOURCE and not all(map(_NOTHING.fullmatch, resources)):
+    if not set(actions) & _NEEDS_RESOURCE:
+        return
+    if purpose == "probe" and not all(map(_NOTHING.fullmatch, resources)):
         raise _refused("a probe may name no resource that there could be")
+    if purpose != "probe" and not all(map(_ONE.fullmatch, resources)):
+        raise _refused("a change must name its resource")
 
 
 def _refused(why: str) -> Denied:
