@@ -257,15 +257,15 @@ async def test_what_cannot_be_rotated_is_refused_and_leaves_nothing(parts: Rotat
     await parts.disable(made)
     with pytest.raises(WrongState, match="DISABLED"):
         await parts.rotate(made, OLD)
-    assert len(await parts.sealed()) == 1
+    assert await parts.sealed() == set()
 
 
-async def test_disabling_the_connection_gives_it_up(parts: Rotations) -> None:
-    made = await parts.connect()
+async def test_disabling_the_connection_gives_it_up_and_destroys_what_was_sealed(parts: Rotations) -> None:
+    made, other = await parts.connect(), await parts.connect()
     begun = await parts.rotate(made)
     await parts.disable(made)
     assert (await parts.newest(made)).state is RotationState.CANCELLED
-    assert begun.candidate_id not in await parts.sealed()
+    assert await parts.sealed() == {other.credential_id}
     await parts.step()
     assert parts.feed.told == [begun.candidate_id]
 

@@ -80,6 +80,11 @@ class Clouds:
 
         return support.until(ended)
 
+    def remove(self, connection_id: str) -> None:
+        """Remove a connection, for good."""
+        assert self.run("connection", "remove", connection_id).exit_code == DONE
+        assert self.sealed(connection_id) == 0
+
     def sealed(self, connection_id: str) -> int:
         """How many secrets of a connection are kept."""
         of = f"SELECT count(*) AS n FROM scanner.credentials WHERE connection_id = '{connection_id}'"
@@ -176,7 +181,7 @@ def test_azure_is_connected_checked_rotated_and_removed(clouds: Clouds) -> None:
     assert set(azure.signed_in) == {"assertion"}
     events = {f"scanner.{each}" for each in ("connection.activate", "connection.drift", "credential.promote")}
     assert events <= clouds.told(connection_id)
-    assert clouds.run("connection", "remove", connection_id).exit_code == DONE
+    clouds.remove(connection_id)
     state = clouds.made.mesh.state
     assert Canary(CLIENT_SECRET).found_below(state, except_in=frozenset({state / "cloud"})) == {}
 
@@ -206,7 +211,7 @@ def test_google_cloud_is_connected_checked_rotated_and_removed(clouds: Clouds) -
     google.accepts = private_key(2).public_key()
     assert clouds.rotate(connection_id, "--key-file", newer)["state"] == "ROTATION_STATE_DRAINING"
     assert not clouds.connection(clouds.run("connection", "check", connection_id))["problem"]
-    assert clouds.run("connection", "remove", connection_id).exit_code == DONE
+    clouds.remove(connection_id)
     line = service_account_key()["private_key"].splitlines()[5]
     state = clouds.made.mesh.state
     assert Canary(line).found_below(state, except_in=frozenset({state / "cloud"})) == {}
@@ -233,4 +238,4 @@ def test_without_a_secret_each_cloud_trusts_the_broker_for_one_connection(clouds
         server.trusts = made["federation"]["subject"]
         assert not clouds.connection(clouds.run("connection", "check", connection_id))["problem"]
         server.trusts = ""
-        assert clouds.run("connection", "remove", connection_id).exit_code == DONE
+        clouds.remove(connection_id)

@@ -186,13 +186,15 @@ async def expire_connection(work: UnitOfWork, planner: Planner) -> None:
 
 
 async def _switch_off(work: UnitOfWork, planner: Planner, found: Connection, problem: str) -> Connection:
-    """Nobody uses it any more, and everybody is told of its credential; one that was never accepted leaves none."""
+    """Nobody uses it any more, everybody is told of its credential, and what was sealed of it is destroyed.
+
+    Switching off is for good. Who was granted the credential before is refused it by its keeper from here on.
+    """
     marked = await connections.mark_connection(
         work.connection, found.connection_id, state=ConnectionState.DISABLED.value, problem=problem
     )
     await end_with_connection(work, found.connection_id)
-    if found.verified_at is None:
-        await connections.delete_credentials(work.connection, found.connection_id)
+    await connections.delete_credentials(work.connection, found.connection_id)
     await revoke_credential(work, planner, found.credential_id)
     return marked
 
