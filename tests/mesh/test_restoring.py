@@ -52,7 +52,7 @@ def test_the_key_is_in_no_backup(told: Told, made: dict[str, object]) -> None:
     assert len(content["scanner.credentials"]) > 100
     assert {name: canary.writings_in(text) for name, text in content.items() if canary.writings_in(text)} == {}
     # What does stand in a table is found in it: a secret that was kept there by mistake would be.
-    assert Canary(told.made.base_user.access_key_id).writings_in(content["scanner.connections"]) == ["raw"]
+    assert "raw" in Canary(told.made.base_user.access_key_id).writings_in(content["scanner.connections"])
     # Nothing else that is sealed or named in the databases stands in the backup's files in the clear.
     assert Canary("created_at").found_below(mesh.state / "backups") == {}
 
