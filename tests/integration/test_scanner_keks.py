@@ -22,7 +22,7 @@ from services._mesh.envelope import open_envelope, parse
 from services._mesh.errors import AlreadyExists, Invalid, Problem
 from services._mesh.jobs import Planner
 from services._mesh.kms.interface import Kek, KeyService, SecretContext
-from services._mesh.kms.opening import Sealer
+from services._mesh.kms.opening import KmsSettings, Sealer
 from services._mesh.outbox import EventOwed
 from services._mesh.pages import PageTokens
 from services._mesh.uow import Store
@@ -30,6 +30,7 @@ from services.broker.model.replay import UsedGrants
 from services.broker.rewrapping import Rewrapper
 from services.broker.rpc import BrokerRpc
 from services.scanner.clients.rewrapping import Wrapper
+from services.scanner.model.kek import NamedKek
 from services.scanner.rpc.keks import KekRpc
 from services.scanner.usecases.keks import Keks
 from tests.support.kms import RING, Ring
@@ -162,6 +163,17 @@ async def test_a_name_that_is_none_says_which_field(
     with pytest.raises(Invalid) as refused:
         await registered.register(key_id, version, provider=provider, region=region)
     assert [each.field for each in refused.value.field_violations] == [field]
+
+
+async def test_a_key_that_is_kept_for_another_organization_is_not_taken(registered: Registered) -> None:
+    rule = KmsSettings(services=("file",), kek=f"{RING}/{{organization_id}}/1", file=registered.ring.whole_file)
+    keks = Keks(registered.store, registered.ring.sealing, rule.own_kek, registered.keks._wrapper)
+    with entered(context(ACME, rpc="scanner/RegisterKek")):
+        for version in ("1", "2"):
+            with pytest.raises(Invalid, match="kept for another organization; make one"):
+                await keks.probe(NamedKek(KeyService.FILE, f"{RING}/{GLOBEX}", "local", version))
+        for own in (str(ACME), "acme", f"{GLOBEX}"[:-1]):
+            await keks.probe(NamedKek(KeyService.FILE, f"{RING}/{own}", "local", "2"))
 
 
 async def test_one_registration_at_a_time_decides(registered: Registered) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from services._mesh.context import current
 from services._mesh.envelope import VERSION
-from services._mesh.errors import AlreadyExists, Exhausted, Reason, invalid_field
+from services._mesh.errors import AlreadyExists, Exhausted, Reason, WrongState, invalid_field
 from services._mesh.ids import uuid7
 from services._mesh.kms.interface import Binding, Kek, Kms, SecretContext
 from services._mesh.uow import Store, UnitOfWork
@@ -41,11 +41,34 @@ class Keks:
             kek = named.kek()
         except KekInvalid as error:
             raise invalid_field(error.field, error.rule) from None
+        await self._require_not_anothers(kek)
         context = SecretContext(current().organization(), uuid7(), PROBE_PURPOSE)
         material = os.urandom(32)
         wrapped = await self._kms.wrap(kek, material, Binding(context.canonical(VERSION), context, kek))
         digest = hashlib.sha256(material).digest()
         await self._wrapper.prove(context.organization_id, context.credential_id, kek, wrapped, digest)
+
+    async def _require_not_anothers(self, kek: Kek) -> None:
+        """Raises Invalid for a key that the installation's rule gives to another organization.
+
+        Whoever knows its id could seal under it, and lose everything with that organization's key.
+        """
+        own = str(current().organization())
+        try:
+            mine = await self._own_kek(current().organization())
+        except WrongState:  # There is no rule.
+            return
+        before, found, _ = mine.reference.partition(own)
+        named = kek.reference.removeprefix(before)[: len(own)]
+        if found and kek.service is mine.service and kek.reference.startswith(before) and _is_another(named, own):
+            raise invalid_field("key_id", "must be a key of your own, and is kept for another organization; make one")
+
+
+def _is_another(named: str, own: str) -> bool:
+    try:
+        return UUID(named) != UUID(own)
+    except ValueError:
+        return False
 
 
 async def register_kek(work: UnitOfWork, named: NamedKek) -> RegisteredKek:
