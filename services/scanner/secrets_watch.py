@@ -34,6 +34,9 @@ class SecretsWatch:
         }
         self._oldest = metrics.gauge("recoup_secrets_oldest_days", "Age of the oldest secret that could be rotated.")
         self._rotating = metrics.gauge("recoup_secrets_rotation_open_seconds", "Age of the oldest open rotation.")
+        self._drifted = metrics.gauge(
+            "recoup_connections_drifted", "Connections that were accepted, and lost a role or a permission since."
+        )
         self._looked = metrics.gauge("recoup_secrets_looked_timestamp_seconds", "When all of it was last summed up.")
         self._looked.set(clock.wall_seconds())
 
@@ -50,13 +53,14 @@ class SecretsWatch:
     async def look(self) -> None:
         """Sum up once. Raises Problem."""
         now, after = self._clock.now(), None
-        counts, oldest_days, rotating_seconds = dict.fromkeys(self._counts, 0), 0.0, 0.0
+        counts, oldest_days, rotating_seconds, drifted = dict.fromkeys(self._counts, 0), 0.0, 0.0, 0
         while organizations := await self._organizations(after):
             for organization_id in organizations:
                 async with self._reader.read(organization_id) as connection:
                     rules = await rotation_rules.find_rules(connection)
                     remind_days = rules.remind_after_days or REMIND_AFTER_DAYS
                     row = await store.measure(connection, rules, remind_days, now)
+                    drifted += await store.count_drifted(connection)
                 for state in counts:
                     counts[state] += getattr(row, state)
                 if row.oldest_at is not None:
@@ -67,6 +71,7 @@ class SecretsWatch:
             after = organizations[-1]
         for state, count in counts.items():
             self._counts[state].set(count)
+        self._drifted.set(drifted)
         self._oldest.set(oldest_days)
         self._rotating.set(rotating_seconds)
         self._looked.set(self._clock.wall_seconds())

@@ -17,6 +17,7 @@ from services.scanner.model.connection import Connection
 from services.scanner.model.posture import DecryptFailure, DecryptFailures
 from services.scanner.rpc.secrets_posture import SecretsRpc
 from services.scanner.secrets_watch import SecretsWatch
+from services.scanner.store import connections as store
 from services.scanner.usecases import connections, rotation_rules
 from tests.support.postgres import TestDatabase
 from tests.support.rotating import Rotations, rotations_on
@@ -106,7 +107,7 @@ async def test_each_credential_shows_its_age_use_rotation_and_limit_and_nothing_
 
 async def test_all_organizations_are_summed_up_and_none_is_named(parts: Rotations, database: TestDatabase) -> None:
     mine = await parts.connect()
-    await parts.connect(GLOBEX)
+    theirs = await parts.connect(GLOBEX)
     await parts.connect(GLOBEX, key="")
     metrics, relay = Metrics(), database.role("scanner_relay")
     watch = SecretsWatch(relay, parts.api, parts.clock, metrics)
@@ -137,5 +138,13 @@ async def test_all_organizations_are_summed_up_and_none_is_named(parts: Rotation
     assert 86_400 <= found["rotation_open_seconds"] < 86_500
     await parts.disable(mine)
     assert counts(2, 1, 0).items() <= (await shown()).items()
+    # What was accepted and has something wrong since; what is switched off has not.
+    assert "recoup_connections_drifted 0" in metrics.render()
+    with entered(context(GLOBEX, "scanner.connection.drift", rpc="scanner/CheckConnection")):
+        async with parts.api.begin() as work:
+            await store.mark_connection(work.connection, theirs.connection_id, problem="it lacks a permission")
+            work.emit("scanner.connection.drift", f"connections/{theirs.connection_id}")
+    await shown()
+    assert "recoup_connections_drifted 1" in metrics.render()
     assert str(GLOBEX) not in metrics.render()
     await relay.close()

@@ -89,6 +89,15 @@ async def measure(connection: AsyncConnection, rules: RotationRules, remind_days
     return (await connection.execute(query.where(in_use))).one()
 
 
+async def count_drifted(connection: AsyncConnection) -> int:
+    """How many connections were accepted, aren't switched off, and have something wrong by their last check."""
+    found = select(func.count()).select_from(connections)
+    query = found.where(
+        connections.c.verified_at.is_not(None), connections.c.state != "DISABLED", connections.c.problem != ""
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
 async def list_organizations(connection: AsyncConnection, after: UUID | None, limit: int) -> list[UUID]:
     """Every organization that ever changed anything here, for the one role that sees them all."""
     values = {"after": after or UUID(int=0), "first": after is None, "limit": limit}
