@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from services.gateway.config import EdgeSettings
 from services.gateway.http2.frames import PREFACE, Budget, Excess, Meter
-from tests.support.edge import SCANS, Behind, gateway
+from tests.support.edge import SCANS, STREAM, Behind, gateway
 from tests.support.http2 import Peer, frame
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -142,6 +142,55 @@ async def test_requests_that_are_none_count_as_well(path: bytes) -> None:
                 break
         assert number < 2 * 220
         assert [code for _, code, _ in one.farewells] == [CALM]
+
+
+async def test_a_window_that_opens_by_a_byte_at_a_time_ends_the_connection() -> None:
+    async with peer() as one:
+        one.tell(frame(SETTINGS, content=b"\x00\x04\x00\x00\x00\x00"))
+        number = one.ask("/openapi.json")
+        await one.settle()
+        for _ in range(3000):
+            one.tell(FLOODS["windows of a stream"](0))
+            await asyncio.sleep(0)
+            if one.wire.closed:
+                break
+            one.wire.taken()
+        assert one.wire.closed
+        assert one.answers[number].body == b""
+        assert CALM.to_bytes(4, "big") + b"too many frames" in one.wire.written
+
+
+async def test_who_opens_windows_for_each_of_many_events_goes_on() -> None:
+    class Events(Behind):
+        """A stream of many answers."""
+
+        def unary_stream(self, _name: str, response_deserializer: Any, **_codecs: Any) -> Any:
+            class Call:
+                async def __aiter__(_self) -> AsyncIterator[Any]:
+                    for _ in range(1500):
+                        yield response_deserializer(b"")
+                        await asyncio.sleep(0)
+
+                def cancel(_self) -> None:
+                    """Nothing runs behind it."""
+
+            return lambda *_request, **_how: Call()
+
+    async with peer(Events()) as one:
+        one.takes = False
+        number = one.ask(STREAM)
+        answered = 0
+        async with asyncio.timeout(20):
+            while not one.answers[number].is_whole and not one.wire.closed:
+                came = one.heard.count((DATA, number)) - answered
+                for _ in range(came if not one.answers[number].is_whole else 0):
+                    one.h2.increment_flow_control_window(300)
+                    one.h2.increment_flow_control_window(300, number)
+                    one.say()
+                answered += came
+                await one.settle()
+        assert one.answers[number].body.count(b"\n") == 1500
+        assert not one.wire.closed
 
 
 async def test_a_page_that_is_left_may_give_up_what_it_asked_for() -> None:

@@ -247,6 +247,10 @@ class Http2Protocol(asyncio.Protocol):
             self._is_flushing = True
             self._loop.call_soon(self.flush)
 
+    def expect(self, size: int) -> None:
+        """A piece of an answer will go out."""
+        self._meter.expect(size)
+
     def room(self, stream: Stream, wanted: int) -> int | None:
         """How many bytes may be sent now; None while the peer, or the network, takes no more."""
         if self._is_paused:
@@ -261,7 +265,6 @@ class Http2Protocol(asyncio.Protocol):
         for an answer, or understands a reset, before it has sent all.
         """
         self._h2.send_data(stream.number, piece, end_stream=is_last)
-        self._meter.sent(len(piece))
         if is_last:
             if not stream.has_whole_request:
                 self._unread.add(stream.number)

@@ -25,9 +25,10 @@ _MOST_CONTINUATIONS = 16
 _SMALL_BYTES = 256
 # So many frames at once that aren't a request or its body, and so many a second. Firefox says its priorities in six.
 _FRAMES, _FRAMES_A_SECOND = 1000, 50.0
-# What each request may bring along (a priority, windows), and what every so many bytes of an answer are worth: clients
-# open a window for each frame that they got, that of the stream and that of the connection.
-_OF_A_REQUEST, _BYTES_OF_ONE = 6, 2048
+# What each request may bring along (a priority, windows), and what each piece of an answer is worth, and so many bytes
+# of it: some clients open a window for each frame that they got, that of the stream and that of the connection. Not by
+# the frames that we send: who opens a window by one byte at a time would be paid for each.
+_OF_A_REQUEST, _OF_A_PIECE, _BYTES_OF_ONE = 6, 2, 2048
 
 
 class Excess(Exception):
@@ -117,9 +118,9 @@ class Meter:
         """Count a frame that was for nothing, since its stream was over."""
         self._frames.take("frames")
 
-    def sent(self, size: int) -> None:
-        """So much of an answer went out, and the peer will say that it got it."""
-        self._frames.earn(size / _BYTES_OF_ONE)
+    def expect(self, size: int) -> None:
+        """A piece of an answer goes out, and the peer will say that it got it."""
+        self._frames.earn(_OF_A_PIECE + size / _BYTES_OF_ONE)
 
     def _look(self, kind: int, flags: int, length: int) -> None:
         if length > MOST_FRAME_BYTES:

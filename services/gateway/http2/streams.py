@@ -18,6 +18,9 @@ class Connection(Protocol):
     def begin(self, stream: Stream, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of an answer."""
 
+    def expect(self, size: int) -> None:
+        """A piece of the answer, of so many bytes, will be sent."""
+
     def room(self, stream: Stream, wanted: int) -> int | None:
         """How many bytes may be sent now; None where it has to wait."""
 
@@ -118,6 +121,7 @@ class Stream:
 
     async def _send_body(self, body: bytes, *, is_last: bool) -> None:
         at, until = 0, 0.0
+        self._connection.expect(len(body))
         while not self.is_gone and (at < len(body) or is_last):
             room = self._connection.room(self, len(body) - at)
             if room is None:

@@ -25,7 +25,7 @@ class _Connection(H2Connection):
     other bound. And it would end the connection over a body of another length than was announced.
     """
 
-    MAX_CLOSED_STREAMS = 1000
+    MAX_CLOSED_STREAMS = 300
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
