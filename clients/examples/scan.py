@@ -15,21 +15,19 @@ from recoup.scanner.v1.scanner_service_pb2 import StartScanRequest
 from recoup.scanner.v1.scanner_service_pb2_grpc import ScannerServiceStub
 from recoup_client.blocking import BlockingMeshClient
 from recoup_client.calling import read_installation
-from recoup_client.errors import NotAvailable, RecoupError
+from recoup_client.errors import RecoupError
 
 
 def main(settings: Path, organization_id: str, connection_id: str) -> int:
     """The exit code."""
     addresses, certificate = read_installation(settings)
     with BlockingMeshClient(addresses, certificate, os.environ["RECOUP_TOKEN"], organization_id) as mesh:
-        # The same request id again starts no second scan: keep it for as long as you try.
+        # With a request id it is repeated when its answer was lost, and starts no second scan.
         request = StartScanRequest(
             organization_id=organization_id, connection_id=connection_id, request_id=str(uuid4())
         )
         scanner = mesh.stub(ScannerServiceStub)
         try:
-            started = scanner.StartScan(request)
-        except NotAvailable:
             started = scanner.StartScan(request)
         except RecoupError as error:
             print(f"{error.reason}: {error.message}", file=sys.stderr)

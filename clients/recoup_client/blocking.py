@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -21,12 +21,14 @@ from recoup.actions.v1 import actions_pb2, actions_service_pb2, actions_service_
 from recoup.audit.v1 import evidence_service_pb2, evidence_service_pb2_grpc
 from recoup.identity.v1 import identity_service_pb2_grpc
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client.attempts import Attempts
 from recoup_client.calling import (
     CALL_SECONDS,
     PLATFORM_ORGANIZATION_ID,
-    STALE,
+    STREAM_SECONDS,
     Certificate,
     Passports,
+    Token,
     action_is_over,
     channel_options,
     export_is_over,
@@ -49,7 +51,7 @@ class BlockingMeshClient:
     """
 
     def __init__(
-        self, addresses: Mapping[str, str], certificate: Certificate, session_token: str, organization_id: str
+        self, addresses: Mapping[str, str], certificate: Certificate, session_token: Token, organization_id: str
     ) -> None:
         """Raises ValueError where `addresses` can't be used, OSError where a file of the certificate can't be read."""
         require_addresses(addresses)
@@ -118,33 +120,54 @@ class BlockingMeshClient:
 _Details = namedtuple("_Details", "method timeout metadata credentials wait_for_ready compression")
 
 
-class _Authorized(grpc.UnaryUnaryClientInterceptor):
-    """Adds the passport and a deadline, asks for a new passport once when the old one is void, types errors."""
+class _Authorized(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Adds the passport and a deadline, repeats a call that may be, types errors. A stream that has begun isn't opened
+    again: whoever reads it knows what they have.
+    """
 
     def __init__(self, client: BlockingMeshClient, service: str) -> None:
         self._client, self._service = client, service
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        call = self._call(continuation, client_call_details, request, fresh=False)
-        error = call.exception()
-        # It was refused before it reached its handler, so calling again is safe.
-        if isinstance(error, grpc.RpcError) and typed(error).reason in STALE:
-            call = self._call(continuation, client_call_details, request, fresh=True)
+        attempts = Attempts(request, client_call_details.timeout or CALL_SECONDS)
+        while True:
+            call = continuation(self._details(client_call_details, attempts), request)
             error = call.exception()
-        if error is not None:
-            raise typed(error) from None
-        return call
+            if error is None:
+                return call
+            found = typed(error)
+            pause = attempts.pause(found)
+            if pause is None:
+                raise found from None
+            time.sleep(pause)
 
-    def _call(self, continuation: Any, details: Any, request: Any, *, fresh: bool) -> Any:
-        bearer = ("authorization", f"Bearer {self._client.passport(self._service, fresh=fresh)}")
-        timeout = CALL_SECONDS if details.timeout is None else details.timeout
-        metadata = [*(details.metadata or ()), bearer]
-        return continuation(
-            _Details(
-                details.method, timeout, metadata, details.credentials, details.wait_for_ready, details.compression
-            ),
-            request,
-        )
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._answers(continuation, client_call_details, request)
+
+    def _answers(self, continuation: Any, details: Any, request: Any) -> Iterator[Any]:
+        attempts = Attempts(request, details.timeout or STREAM_SECONDS, is_stream=True)
+        has_begun = False
+        while True:
+            call = continuation(self._details(details, attempts), request)
+            try:
+                for answer in call:
+                    has_begun = True
+                    yield answer
+                return
+            except grpc.RpcError as error:
+                found = typed(error)
+                pause = None if has_begun else attempts.pause(found)
+                if pause is None:
+                    raise found from None
+            finally:
+                call.cancel()
+            time.sleep(pause)
+
+    def _details(self, given: Any, attempts: Attempts) -> _Details:
+        passport = self._client.passport(self._service, fresh=attempts.is_fresh)
+        metadata = [*(given.metadata or ()), ("authorization", f"Bearer {passport}")]
+        more = (given.credentials, given.wait_for_ready, given.compression)
+        return _Details(given.method, attempts.left, metadata, *more)
 
 
 __all__ = ["PLATFORM_ORGANIZATION_ID", "BlockingMeshClient", "Certificate", "pages"]

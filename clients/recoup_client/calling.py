@@ -20,10 +20,12 @@ from recoup.scanner.v1 import scanner_pb2
 from recoup.services import SERVICES
 
 CALL_SECONDS = 30.0
+# A stream is ended by its service after about as long, and may be opened again.
+STREAM_SECONDS = 300.0
+# A session, or the API token of a service account; or what gives the one that is good now, such as a file's text.
+Token = str | Callable[[], str]
 # Whose passport opens what is about the whole installation, such as the log's checkpoints and tiles.
 PLATFORM_ORGANIZATION_ID = "00000000-0000-0000-0000-000000000000"
-# Of a passport; the last one where its key is trusted no more.
-STALE = frozenset({"CREDENTIAL_EXPIRED", "CREDENTIAL_REVOKED", "CREDENTIAL_INVALID"})
 _MARGIN_SECONDS = 30.0
 _SCAN_OVER = frozenset({scanner_pb2.SCAN_STATE_COMPLETE, scanner_pb2.SCAN_STATE_PARTIAL, scanner_pb2.SCAN_STATE_FAILED})
 # Nothing more happens to an action in these but its checkpoints.
@@ -72,7 +74,7 @@ def read_installation(path: Path) -> tuple[dict[str, str], Certificate]:
 class Passports:
     """The passports of one session in one organization, each kept until shortly before it ends."""
 
-    session: str
+    session: Token
     organization_id: str
     kept: dict[str, tuple[str, float]]
 
@@ -83,8 +85,9 @@ class Passports:
 
     def request(self, service: str) -> identity_service_pb2.IssuePassportRequest:
         """What asks for one."""
+        token = self.session if isinstance(self.session, str) else self.session()
         return identity_service_pb2.IssuePassportRequest(
-            session_token=self.session, audience=service, organization_id=self.organization_id
+            session_token=token, audience=service, organization_id=self.organization_id
         )
 
     def keep(self, service: str, answer: identity_service_pb2.IssuePassportResponse) -> str:

@@ -6,14 +6,16 @@
             ...
         scan = await mesh.scan(scan_id)
 
-Every call has a deadline. Reads are repeated when a part was away; changes are repeated by you, with the same
-`request_id`. `recoup_client.blocking` has the same for programs without an event loop.
+Every call has a deadline. Within it, reads and changes with a `request_id` are repeated when a part was away; without
+an answer in the end, you may repeat a change yourself, with the same `request_id`. `recoup_client.blocking` has the
+same for programs without an event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -29,12 +31,14 @@ from recoup.audit.v1 import (
 from recoup.identity.v1 import identity_service_pb2_grpc, role_service_pb2_grpc, token_service_pb2_grpc
 from recoup.pricing.v1 import bill_service_pb2_grpc, pricing_service_pb2_grpc
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client.attempts import Attempts
 from recoup_client.calling import (
     CALL_SECONDS,
     PLATFORM_ORGANIZATION_ID,
-    STALE,
+    STREAM_SECONDS,
     Certificate,
     Passports,
+    Token,
     action_is_over,
     channel_options,
     export_is_over,
@@ -42,7 +46,7 @@ from recoup_client.calling import (
     require_addresses,
     scan_is_over,
 )
-from recoup_client.errors import SignInNeeded, typed
+from recoup_client.errors import RecoupError, typed
 from recoup_client.operations import Operation
 from recoup_client.paging import pages
 
@@ -52,11 +56,12 @@ S = TypeVar("S")
 class MeshClient:
     """Calls the services of one installation for one organization with one session, or an API token.
 
-    `addresses` maps a service to host:port, identity among them. Calls raise `recoup_client.errors.RecoupError`.
+    `addresses` maps a service to host:port, identity among them. Calls, and what is read of a stream, raise
+    `recoup_client.errors.RecoupError`. For a session that is renewed while the client lives, give what reads it.
     """
 
     def __init__(
-        self, addresses: Mapping[str, str], certificate: Certificate, session_token: str, organization_id: str
+        self, addresses: Mapping[str, str], certificate: Certificate, session_token: Token, organization_id: str
     ) -> None:
         """Raises ValueError where `addresses` can't be used, OSError where a file of the certificate can't be read."""
         require_addresses(addresses)
@@ -71,7 +76,9 @@ class MeshClient:
         """Calls to any service, by its generated stub: `mesh.stub(SsoServiceStub)`. Raises ValueError."""
         process = process_of(kind, self._addresses)
         if process not in self._channels:
-            self._channels[process] = self._open(process, [_Authorized(self, process)])
+            self._channels[process] = self._open(
+                process, [_Authorized(self, process), _AuthorizedStreams(self, process)]
+            )
         return kind(self._channels[process])
 
     @property
@@ -180,32 +187,69 @@ class MeshClient:
             await channel.close()
 
 
-class _Authorized(grpc.aio.UnaryUnaryClientInterceptor):
-    """Adds the passport and a deadline, asks for a new passport once when the old one is void, types errors."""
+class _Called:
+    """What a call gets under this client: a passport, and the seconds that are left."""
 
     def __init__(self, client: MeshClient, service: str) -> None:
         self._client, self._service = client, service
 
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        try:
-            return await self._call(continuation, client_call_details, request, fresh=False)
-        except SignInNeeded as error:
-            if error.reason not in STALE:
-                raise
-        # It was refused before it reached its handler, so calling again is safe.
-        return await self._call(continuation, client_call_details, request, fresh=True)
-
-    async def _call(self, continuation: Any, details: Any, request: Any, *, fresh: bool) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        metadata.add("authorization", f"Bearer {await self._client.passport(self._service, fresh=fresh)}")
-        timeout = CALL_SECONDS if details.timeout is None else details.timeout
-        changed = grpc.aio.ClientCallDetails(
-            details.method, timeout, metadata, details.credentials, details.wait_for_ready
+    async def _details(self, given: Any, attempts: Attempts) -> grpc.aio.ClientCallDetails:
+        metadata = grpc.aio.Metadata(*(given.metadata or ()))
+        passport = await self._client.passport(self._service, fresh=attempts.is_fresh)
+        metadata.add("authorization", f"Bearer {passport}")
+        return grpc.aio.ClientCallDetails(
+            given.method, attempts.left, metadata, given.credentials, given.wait_for_ready
         )
+
+
+class _Authorized(_Called, grpc.aio.UnaryUnaryClientInterceptor):
+    """Repeats a call that may be, under a new passport where the old one is void. Types errors."""
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        attempts = Attempts(request, client_call_details.timeout or CALL_SECONDS)
+        while True:
+            try:
+                return await self._answer(continuation, client_call_details, request, attempts)
+            except RecoupError as error:
+                pause = attempts.pause(error)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+
+    async def _answer(self, continuation: Any, details: Any, request: Any, attempts: Attempts) -> Any:
         try:
-            return await (await continuation(changed, request))
+            return await (await continuation(await self._details(details, attempts), request))
         except grpc.aio.AioRpcError as error:
             raise typed(error) from None
+
+
+class _AuthorizedStreams(_Called, grpc.aio.UnaryStreamClientInterceptor):
+    """The same for streams, of which one that has begun isn't opened again: whoever reads it knows what they have."""
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        attempts = Attempts(request, client_call_details.timeout or STREAM_SECONDS, is_stream=True)
+        call = await continuation(await self._details(client_call_details, attempts), request)
+        return self._answers(call, continuation, client_call_details, request, attempts)
+
+    async def _answers(
+        self, call: Any, continuation: Any, details: Any, request: Any, attempts: Attempts
+    ) -> AsyncIterator[Any]:
+        has_begun = False
+        while True:
+            try:
+                async for answer in call:
+                    has_begun = True
+                    yield answer
+                return
+            except grpc.aio.AioRpcError as error:
+                found = typed(error)
+                pause = None if has_begun else attempts.pause(found)
+                if pause is None:
+                    raise found from None
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause)
+            call = await continuation(await self._details(details, attempts), request)
 
 
 __all__ = ["PLATFORM_ORGANIZATION_ID", "Certificate", "MeshClient", "pages"]

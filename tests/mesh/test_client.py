@@ -68,6 +68,8 @@ async def test_long_work_is_awaited_with_its_progress(made: TestMesh, finops: Me
     assert done == sorted(done)
     assert done[-1] == seen[-1].units_total == 36
     assert await finops.scan(started.scan.scan_id) == seen[-1]
+    watched = scanner_service_pb2.WatchScanRequest(organization_id=ACME, scan_id=started.scan.scan_id)
+    assert [each.scan async for each in finops.scanner.WatchScan(watched)] == [seen[-1]]
 
 
 def test_the_blocking_client_does_the_same(made: TestMesh) -> None:

@@ -1,0 +1,193 @@
+"""The typed client before services that are away for a while: what is repeated, under which passport and deadline.
+
+Real gRPC over mTLS; what the services answer is each test's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
+from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client.attempts import MOST, Attempts
+from recoup_client.blocking import BlockingMeshClient
+from recoup_client.errors import Conflict, NotAvailable, RecoupError, SignInNeeded
+from recoup_client.mesh import Certificate, MeshClient
+from recoup_local.ca import LocalCa
+from services._mesh import errors
+from services._mesh.errors import Reason
+
+AWAY = errors.Unavailable(Reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, "Away.", {})
+BUSY = errors.Conflict(Reason.ERROR_REASON_REQUEST_IN_FLIGHT, "Being worked on.", {})
+CHANGED = errors.Conflict(Reason.ERROR_REASON_ETAG_MISMATCH, "Changed.", {})
+REVOKED = errors.Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_REVOKED, "Revoked.")
+KEYED = scanner_service_pb2.StartScanRequest(request_id="0191f2a4-7a52-7d0e-9c3b-000000000001")
+BARE = scanner_service_pb2.StartScanRequest()
+WATCHED = scanner_service_pb2.WatchScanRequest()
+
+
+@dataclass
+class Mesh:
+    """Identity and the scanner in one. `answers` are to come: refusals, or how often a stream answers."""
+
+    answers: list[errors.Problem | int] = field(default_factory=list)
+    # What calls of the scanner showed, and the seconds that they had left.
+    shown: list[tuple[str, float]] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
+    address: str = ""
+    certificate: Certificate | None = None
+
+    def IssuePassport(self, request: Any, _context: Any) -> Any:
+        self.sessions.append(request.session_token)
+        made = identity_service_pb2.IssuePassportResponse(passport=f"passport {len(self.sessions)}")
+        made.expires_at.seconds = int(time.time()) + 300
+        return made
+
+    def StartScan(self, _request: Any, context: grpc.ServicerContext) -> Any:
+        self._answer(context)
+        return scanner_service_pb2.StartScanResponse(scan=scanner_pb2.Scan(scan_id="started"))
+
+    def WatchScan(self, _request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        for done in range(self._answer(context)):
+            yield scanner_service_pb2.WatchScanResponse(scan=scanner_pb2.Scan(units_done=done))
+        if self.answers:
+            self._refuse(context, self.answers.pop(0))
+
+    def _answer(self, context: grpc.ServicerContext) -> int:
+        self.shown.append((dict(context.invocation_metadata())["authorization"], context.time_remaining()))
+        found = self.answers.pop(0) if self.answers else 0
+        self._refuse(context, found)
+        assert isinstance(found, int)
+        return found
+
+    def _refuse(self, context: grpc.ServicerContext, found: errors.Problem | int) -> None:
+        if isinstance(found, errors.Problem):
+            details = errors.to_status(found).SerializeToString()
+            context.set_trailing_metadata((("grpc-status-details-bin", details),))
+            context.abort(found.code, found.message)
+
+    def client(self, token: Any = "session") -> MeshClient:
+        return MeshClient(*self.given(), token, "acme")
+
+    def blocking(self, token: Any = "session") -> BlockingMeshClient:
+        return BlockingMeshClient(*self.given(), token, "acme")
+
+    def given(self) -> tuple[dict[str, str], Certificate]:
+        assert self.certificate is not None
+        return {"identity": self.address, "scanner": self.address}, self.certificate
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    ca, folder = LocalCa(tmp_path / "ca"), tmp_path / "leaf"
+    ca.issue("scanner", folder, dns=("scanner", "identity"))
+    made = Mesh(certificate=Certificate(ca.cert_file, folder / "tls.pem", folder / "tls.key"))
+    pair = ((folder / "tls.key").read_bytes(), (folder / "tls.pem").read_bytes())
+    server = grpc.server(ThreadPoolExecutor(4))
+    credentials = grpc.ssl_server_credentials([pair], ca.cert_file.read_bytes(), require_client_auth=True)
+    made.address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    for service, add in (
+        (
+            identity_service_pb2_grpc.IdentityServiceServicer,
+            identity_service_pb2_grpc.add_IdentityServiceServicer_to_server,
+        ),
+        (
+            scanner_service_pb2_grpc.ScannerServiceServicer,
+            scanner_service_pb2_grpc.add_ScannerServiceServicer_to_server,
+        ),
+    ):
+        served = service()
+        for name in ("IssuePassport", "StartScan", "WatchScan"):
+            setattr(served, name, getattr(made, name))
+        add(served, server)  # type: ignore[operator]
+    server.start()
+    yield made
+    server.stop(None).wait()
+
+
+async def test_a_change_with_a_request_id_is_repeated(mesh: Mesh) -> None:
+    mesh.answers = [AWAY, BUSY]
+    async with mesh.client() as client:
+        assert (await client.scanner.StartScan(KEYED, timeout=5)).scan.scan_id == "started"
+    assert [(passport, left <= 5) for passport, left in mesh.shown] == [("Bearer passport 1", True)] * 3
+    mesh.answers = [AWAY, BUSY]
+    with mesh.blocking() as blocking:
+        assert blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub).StartScan(KEYED).scan.scan_id == "started"
+    assert not mesh.answers
+
+
+@pytest.mark.parametrize(
+    ("request_", "refusals", "kind", "tries"),
+    [(BARE, [AWAY], NotAvailable, 1), (KEYED, [CHANGED], Conflict, 1), (KEYED, [AWAY] * MOST, NotAvailable, MOST)],
+    ids=["no request id", "for good", "too often"],
+)
+async def test_nothing_else_is_repeated(
+    mesh: Mesh, request_: Any, refusals: list[errors.Problem], kind: type[RecoupError], tries: int
+) -> None:
+    mesh.answers = list(refusals)
+    async with mesh.client() as client:
+        with pytest.raises(kind) as refused:
+            await client.scanner.StartScan(request_)
+    mesh.answers = list(refusals)
+    with mesh.blocking() as blocking, pytest.raises(kind):
+        blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub).StartScan(request_)
+    assert refused.value.reason == refusals[0].reason_name
+    assert len(mesh.shown) == 2 * tries
+
+
+async def test_a_stream_is_read_under_a_passport_and_a_deadline(mesh: Mesh) -> None:
+    mesh.answers = [REVOKED, AWAY, 3]
+    async with mesh.client() as client:
+        seen = [each.scan.units_done async for each in client.scanner.WatchScan(WATCHED)]
+    assert seen == [0, 1, 2]
+    assert [passport for passport, _ in mesh.shown] == [f"Bearer passport {n}" for n in (1, 2, 2)]
+    assert all(290 < left < 301 for _, left in mesh.shown)
+    mesh.answers = [REVOKED, AWAY, 3]
+    with mesh.blocking() as blocking:
+        watched = blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub).WatchScan(WATCHED)
+        assert [each.scan.units_done for each in watched] == [0, 1, 2]
+
+
+async def test_a_stream_that_has_begun_says_what_broke_it(mesh: Mesh) -> None:
+    mesh.answers = [2, AWAY]
+    seen = []
+    async with mesh.client() as client:
+        with pytest.raises(NotAvailable) as broken:
+            async for each in client.scanner.WatchScan(WATCHED):
+                seen.append(each.scan.units_done)
+    assert (seen, broken.value.reason, len(mesh.shown)) == ([0, 1], "DEPENDENCY_UNAVAILABLE", 1)
+    mesh.answers = [2, AWAY]
+    with mesh.blocking() as blocking, pytest.raises(NotAvailable):
+        list(blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub).WatchScan(WATCHED))
+
+
+async def test_a_void_passport_is_replaced_once_by_the_session_of_then(mesh: Mesh) -> None:
+    sessions = iter(("first", "second", "third"))
+    mesh.answers = [REVOKED, 0, REVOKED, REVOKED]
+    async with mesh.client(lambda: next(sessions)) as client:
+        await client.scanner.StartScan(BARE)
+        with pytest.raises(SignInNeeded):
+            await client.scanner.StartScan(BARE)
+    assert mesh.sessions == ["first", "second", "third"]
+
+
+def test_all_tries_together_have_the_deadline_and_who_must_wait_longer_hears_why_at_once() -> None:
+    now = [0.0]
+    late = RecoupError(grpc.StatusCode.UNAVAILABLE, "CHECKPOINT_PENDING", "", {"retry_after_seconds": "5"}, {})
+    attempts = Attempts(KEYED, 8.0, clock=lambda: now[0])
+    assert attempts.left == 8.0
+    pause = attempts.pause(late)
+    assert pause is not None
+    assert 5.0 <= pause <= 5.1
+    now[0] = 5.0
+    assert (attempts.left, attempts.pause(late)) == (3.0, None)
+    now[0] = 9.0
+    assert attempts.left == 0.0
