@@ -13,7 +13,7 @@ from services._mesh.clock import Clock
 from services._mesh.errors import Reason
 from services._mesh.limits import BoundedCache
 from services._mesh.passports import ISSUER, TYP, Passport, parse, refusal
-from services._mesh.revocations import RevocationKind, Revocations
+from services._mesh.revocations import Revocable, RevocationKind, Revocations
 from services._mesh.tokens import TokenExpired, TokenInvalid
 from services._mesh.trust import TrustStore
 
@@ -102,26 +102,20 @@ class PassportVerifier:
 
 def is_revoked(revocations: Revocations, passport: Passport) -> bool:
     """Whether the feed took trust from anything that the passport rests on, since it was issued."""
-    revoked, when = revocations.is_revoked, (passport.issued_at, passport.revocations_seen)
-    organization = passport.organization_id
+    return revocations.is_any_revoked(revocable(passport), passport.issued_at, passport.revocations_seen)
+
+
+def revocable(passport: Passport) -> tuple[Revocable, ...]:
+    """All that the passport rests on, of which some may be somebody else's membership."""
+    organization = "" if passport.organization_id is None else str(passport.organization_id)
+    others = [user for user in passport.rests_on if user != passport.actor]
     return (
-        revoked(RevocationKind.SESSION, passport.session_id, *when)
-        or (bool(passport.browser) and revoked(RevocationKind.SESSION, passport.browser, *when))
-        or revoked(RevocationKind.ACTOR, passport.actor, *when)
-        or revoked(RevocationKind.TOKEN, passport.jti, *when)
-        or (
-            passport.elevation is not None
-            and revoked(RevocationKind.TOKEN, str(passport.elevation.elevation_id), *when)
-        )
-        or (organization is not None and revoked(RevocationKind.ORGANIZATION, str(organization), *when))
-        or any(_has_lost(revocations, user, passport) for user in passport.rests_on)
-    )
-
-
-def _has_lost(revocations: Revocations, user: str, passport: Passport) -> bool:
-    """Whether somebody whose membership the passport rests on lost it, or something of it, since."""
-    revoked, when = revocations.is_revoked, (passport.issued_at, passport.revocations_seen)
-    return (user != passport.actor and revoked(RevocationKind.ACTOR, user, *when)) or (
-        passport.organization_id is not None
-        and revoked(RevocationKind.MEMBER, f"{passport.organization_id}/{user}", *when)
+        (RevocationKind.SESSION, passport.session_id),
+        *(((RevocationKind.SESSION, passport.browser),) if passport.browser else ()),
+        (RevocationKind.ACTOR, passport.actor),
+        (RevocationKind.TOKEN, passport.jti),
+        *(((RevocationKind.TOKEN, str(passport.elevation.elevation_id)),) if passport.elevation else ()),
+        *(((RevocationKind.ORGANIZATION, organization),) if organization else ()),
+        *((RevocationKind.ACTOR, user) for user in others),
+        *((RevocationKind.MEMBER, f"{organization}/{user}") for user in passport.rests_on if organization),
     )

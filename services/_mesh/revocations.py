@@ -6,7 +6,7 @@ roles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,6 +34,10 @@ class RevocationKind(StrEnum):
 
 # Sessions, tokens and credentials end for good; an actor or organization may be trusted again afterwards.
 _FOR_GOOD = frozenset({RevocationKind.SESSION, RevocationKind.TOKEN, RevocationKind.CREDENTIAL})
+
+
+# What trust may be taken from.
+Revocable = tuple[RevocationKind, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,10 @@ class Revocations:
         if seen is None:  # Times are whole seconds: one of the same second counts as issued before, and fails closed.
             return issued_at <= revoked_at
         return seq > seen or issued_at < int(revoked_at)
+
+    def is_any_revoked(self, what: Iterable[Revocable], issued_at: float, seen: int | None = None) -> bool:
+        """The same of several things."""
+        return any(self.is_revoked(kind, key, issued_at, seen) for kind, key in what)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -138,7 +138,6 @@ class Gateway:
             return status, head(exchange, problems.MEDIA_TYPE, body), body
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
-        trace_id = telemetry.trace_id()
         self._running += 1
         try:
             return await self._serve(exchange, receive)
@@ -148,9 +147,10 @@ class Gateway:
             challenge = problems.challenge(problem)
             if challenge:
                 exchange.answer_headers.append((b"www-authenticate", challenge.encode("ascii")))
-            return self._refusal(exchange, problem, trace_id)
+            return self._refusal(exchange, problem, telemetry.trace_id())
         except Exception as error:
             log.error("%s failed", exchange.raw_path, exc_info=error)
+            trace_id = telemetry.trace_id()
             return self._refusal(exchange, Internal(trace_id), trace_id)
         finally:
             self._running -= 1

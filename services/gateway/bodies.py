@@ -16,6 +16,8 @@ async def read_body(exchange: Exchange, receive: Receive, limit: int, seconds: f
     """The whole body, without its coding. Raises Exhausted beyond `limit` bytes, with and without it, DeadlinePassed
     after `seconds`, and Invalid for a coding that isn't one of ours.
     """
+    if not exchange.may_have_body:
+        return b""
     body = bytearray()
     declared = exchange.headers.get("content-length", "0")
     # int() takes no more than 4300 digits, and none are needed to see that these are too many.

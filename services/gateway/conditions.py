@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from services._mesh.errors import Invalid, invalid_field
@@ -31,12 +35,18 @@ def tag(body: bytes, response: Message | None = None) -> str:
 
 def _etag_of(response: Message) -> str:
     """The etag of a response, or of the one message in it."""
-    fields = response.DESCRIPTOR.fields
-    shown: Any = response
-    if len(fields) == 1 and fields[0].message_type is not None and not fields[0].is_repeated:
-        shown = getattr(response, fields[0].name)
-    found = shown.etag if _ETAG in shown.DESCRIPTOR.fields_by_name else ""
+    found = _etag_from(response.DESCRIPTOR)(response)
     return found if isinstance(found, str) and _TAG.fullmatch(f'"{found}"') else ""
+
+
+@cache
+def _etag_from(descriptor: Descriptor) -> Callable[[Message], Any]:
+    """Where messages of that type have it."""
+    fields = descriptor.fields
+    inner = fields[0].message_type if len(fields) == 1 and not fields[0].is_repeated else None
+    if _ETAG in (inner or descriptor).fields_by_name:
+        return attrgetter(f"{fields[0].name}.{_ETAG}" if inner else _ETAG)
+    return lambda _: ""
 
 
 def is_known(exchange: Exchange, shown: str) -> bool:

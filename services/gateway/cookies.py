@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import re
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
@@ -50,6 +51,7 @@ def csrf_token(session: str) -> str:
     return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
+@cache
 def sets_cookie(response: Descriptor) -> bool:
     """Whether answers of that type may set or clear the session's cookie."""
     field = response.fields_by_name.get(_FIELD)

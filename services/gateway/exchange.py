@@ -41,6 +41,7 @@ PAGE_HEADERS = (
 # What a caller may say to the edge itself, which hands it on in words of its own.
 _FOR_THE_EDGE = frozenset({"recoup-organization", "recoup-csrf"})
 _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_FRAMES_BODY = frozenset({"content-length", "transfer-encoding"})
 _LISTS = frozenset({"accept", "accept-encoding", "if-match", "if-none-match"})
 _SINGLE = frozenset(
     {
@@ -64,6 +65,8 @@ class Exchange:
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     # Whose number of streams it counts to.
     streams_for: str = ""
+    # Whether a body may follow: HTTP/1.1 says by its headers where none does (RFC 9112, 6.3).
+    may_have_body: bool = True
     # Whether its coding was chosen already.
     is_coded: bool = False
     # Its Content-Security-Policy, where it is a page for people.
@@ -104,6 +107,7 @@ def read(scope: Mapping[str, Any]) -> Exchange:
         scope["client"][0] if scope.get("client") else "",
         given if usable else str(uuid7()),
         twice=twice,
+        may_have_body=scope.get("http_version") != "1.1" or not _FRAMES_BODY.isdisjoint(headers),
     )
 
 

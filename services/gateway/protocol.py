@@ -6,6 +6,7 @@ It gives a request's head its time, too: uvicorn waits for one for ever.
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -130,13 +131,13 @@ class EdgeProtocol(HttpToolsProtocol):
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    @property
+    @cached_property
     def _gateway(self) -> Gateway:
         gateway = self.config.app
         assert isinstance(gateway, Gateway)
         return gateway
 
-    @property
+    @cached_property
     def _settings(self) -> EdgeSettings:
         return self._gateway.settings
 

@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from google.api.httpbody_pb2 import HttpBody
 
 from recoup.audit.v1 import audit_service_pb2 as pb
@@ -14,7 +15,7 @@ from services._mesh.errors import NotFound
 from services._mesh.metrics import Metrics
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
-from services.gateway.exchange import SECURITY_HEADERS
+from services.gateway.exchange import SECURITY_HEADERS, read
 from services.gateway.passports import Issued
 from services.gateway.routes import Router
 from tests.support.things import linked_passport
@@ -121,3 +122,20 @@ def test_who_isnt_of_the_platform_goes_to_the_service_as_who_they_are() -> None:
     behind.members = False
     assert get(behind, "/log/checkpoint")[0] == 200  # This service lets everybody in; the gateway passed it on.
     assert behind.passports == [("audit", PLATFORM), ("audit", "")]
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "may"),
+    [
+        ("1.1", [], False),
+        ("1.1", [(b"content-length", b"0")], True),
+        ("1.1", [(b"Transfer-Encoding", b"chunked")], True),
+        ("1.0", [], True),
+        ("2", [], True),
+    ],
+)
+def test_a_body_may_follow_unless_http_1_1_says_that_none_does(
+    version: str, headers: list[tuple[bytes, bytes]], may: bool
+) -> None:
+    scope = {"method": "POST", "path": "/", "query_string": b"", "headers": headers, "http_version": version}
+    assert read(scope).may_have_body == may
