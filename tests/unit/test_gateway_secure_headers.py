@@ -71,15 +71,18 @@ async def asked(method: str, path: str, given: dict[str, str]) -> tuple[int, lis
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "client": ("127.0.0.1", 1)}
     headers = {"authorization": "Bearer x", **given}
     sent: list[MutableMapping[str, Any]] = []
+    has_begun = asyncio.Event()
 
     async def receive() -> MutableMapping[str, Any]:
         if not sent:
             return {"type": "http.request", "body": b"", "more_body": False}
-        await asyncio.Event().wait()
-        return {}
+        await has_begun.wait()
+        return {"type": "http.disconnect"}  # Or a stream would go on for its two minutes.
 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body":
+            has_begun.set()
 
     scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items() if value]
     await gateway(Behind(), EdgeSettings(listen="127.0.0.1:0"))(scope, receive, send)
