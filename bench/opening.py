@@ -22,7 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from bench.measuring import Result
 from recoup.broker.v1 import broker_service_pb2 as pb
-from services._mesh.aws import AwsSettings
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.context import CallContext, entered
 from services._mesh.envelope import seal

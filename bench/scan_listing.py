@@ -14,7 +14,8 @@ from typing import Any
 
 from bench.measuring import Result, compare
 from recoup_local.cloud import ACCOUNTS, REGIONS
-from services._mesh.aws import AwsCredentials, AwsSettings, client
+from services._mesh.aws import client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.threads import BoundedThreads
 from services.scanner.clients.aws import _LISTINGS, RegionReader
 from services.scanner.model.reading import UnitReading

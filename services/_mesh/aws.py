@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import functools
 import threading
-from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
@@ -24,6 +23,7 @@ from botocore.exceptions import (
 from opentelemetry.trace import SpanKind, StatusCode
 
 from services._mesh import telemetry
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 
 # The SDK gives up well before the deadline of the thread that it runs in (see threads.py).
 CONNECT_TIMEOUT_SECONDS = 5
@@ -47,22 +47,6 @@ _THROTTLES = frozenset(
     }
 )
 _DENIALS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthFailure", "OptInRequired"})
-
-
-@dataclass(frozen=True)
-class AwsSettings:
-    """Where AWS is. `endpoint_url` is empty in production: the SDK's own endpoints, over TLS."""
-
-    endpoint_url: str = ""
-
-
-@dataclass(frozen=True)
-class AwsCredentials:
-    """Short-lived credentials of an assumed role; never shown by repr."""
-
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    session_token: str = field(repr=False)
 
 
 class Failure(enum.StrEnum):

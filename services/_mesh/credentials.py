@@ -20,7 +20,7 @@ from recoup.scanner.v1 import (
     scanner_service_pb2,
     scanner_service_pb2_grpc,
 )
-from services._mesh.aws import AwsCredentials
+from services._mesh.aws_settings import AwsCredentials
 from services._mesh.clouds import CloudToken
 from services._mesh.errors import from_rpc_error
 from services._mesh.times import moment

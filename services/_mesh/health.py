@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from services._mesh.clock import Clock
-from services._mesh.database import Database
+
+if TYPE_CHECKING:
+    from services._mesh.database import Database
 
 log = logging.getLogger(__name__)
 

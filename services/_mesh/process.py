@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -23,7 +23,6 @@ from services._mesh.access import Checks
 from services._mesh.channel import Channels
 from services._mesh.clock import open_clock
 from services._mesh.config import ConfigError, load_settings
-from services._mesh.database import Database
 from services._mesh.denials import DenialLedger
 from services._mesh.exchange import Exchange
 from services._mesh.failpoints import open_failpoints
@@ -36,12 +35,15 @@ from services._mesh.peers import PeerReader
 from services._mesh.revocations import Revocations
 from services._mesh.server import MeshServer, Refused, Service
 from services._mesh.settings import DatabaseRole, DatabaseSettings, MeshSettings
-from services._mesh.streams import Link
 from services._mesh.tls import CertificateFiles
 from services._mesh.tokens import SigningKey
 from services._mesh.trust import TrustStore
-from services._mesh.uow import Store
 from services._mesh.validation import RequestValidator
+
+if TYPE_CHECKING:  # Of drivers a process loads what it uses: the edge, the broker and the signer have no database.
+    from services._mesh.database import Database
+    from services._mesh.streams import Link
+    from services._mesh.uow import Store
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=MeshSettings)
@@ -82,6 +84,8 @@ class Mesh:
         settings: DatabaseSettings | None = None,
     ) -> Database:
         """A pool under the process's own role, or under one of its tasks'; `settings` are another database's."""
+        from services._mesh.database import Database
+
         settings = settings or self.settings.database
         if settings is None:
             raise RuntimeError(f"{self.name} has no database")
@@ -93,6 +97,8 @@ class Mesh:
 
     def store(self, schema: str) -> Store:
         """Units of work for a schema, under the process's own role."""
+        from services._mesh.uow import Store
+
         return Store(self.database(), schema, self.clock)
 
     def exchange(self) -> Exchange:
@@ -101,6 +107,8 @@ class Mesh:
 
     def nats(self) -> Link:
         """The process's NATS connection. It is made in the background: a server that is away holds up nothing."""
+        from services._mesh.streams import Link
+
         if self.settings.nats is None:
             raise RuntimeError(f"{self.name} has no NATS")
         if self._nats is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from services._mesh.aws import AwsSettings
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.config import Between, Seconds, SecretFile
 from services._mesh.settings import MeshSettings
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from services._mesh.config import Address, Between, ExistingFolder, Matches, PlainFile, Seconds, SecretFile
 from services._mesh.settings import DatabaseRole, DatabaseSettings, MeshSettings
-from services._mesh.storage.opening import BucketSettings
+from services._mesh.storage.settings import BucketSettings
 
 LogName = Annotated[str, Matches(r"[^\s+]{1,200}", 'a name without spaces and "+", such as "recoup.example/log"')]
 

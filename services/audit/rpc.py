@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from recoup.audit.v1 import audit_service_pb2 as pb
-from recoup.audit.v1 import audit_service_pb2_grpc, signer_service_pb2, signer_service_pb2_grpc
+from recoup.audit.v1 import audit_service_pb2_grpc
 from services._mesh.context import current
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import moment
@@ -21,8 +21,6 @@ from services.audit.model.alarms import Note, only_log
 from services.audit.model.visibility import view_of
 from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
-from services.audit.shard_signing import ShardSigner
-from services.audit.signing_keys import SigningKeys
 
 Context = Any
 Manifest = Callable[[], Awaitable[str]]
@@ -140,27 +138,3 @@ def _view() -> tuple[str, ...]:
     """The events that the caller's passport lets it see."""
     passport = current().passport
     return () if passport is None else view_of(passport.permissions)
-
-
-class SignerRpc(signer_service_pb2_grpc.SignerServiceServicer):
-    """recoup.audit.v1.SignerService, served by the signer's own process."""
-
-    def __init__(self, keys: SigningKeys, signer: ShardSigner) -> None:
-        self._keys, self._signer = keys, signer
-
-    async def SignCheckpoint(
-        self, request: signer_service_pb2.SignCheckpointRequest, context: Context
-    ) -> signer_service_pb2.SignCheckpointResponse:
-        return signer_service_pb2.SignCheckpointResponse(note=self._signer.sign(wire.offered_head(request)))
-
-    async def GetSignedHead(
-        self, request: signer_service_pb2.GetSignedHeadRequest, context: Context
-    ) -> signer_service_pb2.GetSignedHeadResponse:
-        head = self._signer.memory.of(request.shard).head
-        return signer_service_pb2.GetSignedHeadResponse(
-            size=head.size,
-            root=head.root,
-            note=head.note,
-            verifier_key=self._keys.verifier_key.text(),
-            key_manifest=self._keys.manifest(),
-        )

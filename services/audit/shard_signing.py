@@ -9,12 +9,12 @@ from datetime import timedelta
 
 from services._mesh.clock import Clock
 from services._mesh.errors import Reason, WrongState
-from services.audit import usecases
 from services.audit.model.notes import VerifierKey
 from services.audit.model.openings import RECOVERY, YEARLY, check_opening
 from services.audit.model.shards import origin_of
 from services.audit.model.signing import Inconsistent, OfferedHead
 from services.audit.signer_memory import SignerMemory
+from services.audit.signing import NoteSigner, sign_checkpoint
 
 # The sequencer's clock may be so much ahead of the signer's.
 CLOCK_SKEW = timedelta(minutes=5)
@@ -25,7 +25,7 @@ class ShardSigner:
     """The log's name and keys, the signer's memory, the offline root's key (None: there is none), and its clock."""
 
     name: str
-    signer: usecases.NoteSigner
+    signer: NoteSigner
     memory: SignerMemory
     root_key: VerifierKey | None = None
     clock: Clock = field(default_factory=Clock)
@@ -49,7 +49,7 @@ class ShardSigner:
         state = self.memory.of(head.shard)
         if not state.head.size and (head.shard or not state.opened):
             state.opened = opened
-        note = usecases.sign_checkpoint(
+        note = sign_checkpoint(
             self.signer,
             state,
             origin_of(self.name, head.shard),

@@ -9,7 +9,7 @@ from services._mesh.config import ConfigError
 from services._mesh.process import Mesh, run
 from services.audit.config import SignerKeys, SignerSettings
 from services.audit.model.notes import VerifierKey
-from services.audit.rpc import SignerRpc
+from services.audit.rpc_signer import SignerRpc
 from services.audit.shard_signing import ShardSigner
 from services.audit.signer_memory import MemoryUnusable, SignerMemory
 from services.audit.signing_keys import SigningKeys

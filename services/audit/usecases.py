@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Protocol
 from uuid import UUID
 
 from services._mesh.context import current
-from services._mesh.errors import Denied, Invalid, NotFound, Reason, WrongState, invalid_field
-from services._mesh.failpoints import reach
+from services._mesh.errors import Denied, Invalid, NotFound, Reason, invalid_field
 from services._mesh.uow import Store
 from services.audit import store
 from services.audit.model.actors import ActorHash
@@ -23,13 +21,10 @@ from services.audit.model.merkle import (
     consistency_ranges,
     hash_ranges,
 )
-from services.audit.model.notes import TreeHead
-from services.audit.model.signing import Inconsistent, SignedHead, check_continues
 from services.audit.model.tiles import ENTRIES, TileInvalid, parse_tile
 from services.audit.model.visibility import is_visible, narrowed
 from services.audit.opener import Opener
 from services.audit.sequencer import Sequencer
-from services.audit.signer_state import SignerState
 
 # Which processes may append, each under its own prefix "<process>." and no other.
 PRODUCERS = frozenset({"identity", "scanner", "pricing", "actions", "audit"})
@@ -177,34 +172,3 @@ async def _signed_head(connection: store.Connection, shard: int | None) -> Check
             "checkpoint", "Nothing is signed yet." if shard is None else f"Nothing of shard {shard} is signed."
         )
     return found
-
-
-class NoteSigner(Protocol):
-    """Whatever signs a checkpoint's text: one key, or the log's keys as a manifest lists them."""
-
-    def sign(self, body: str, /) -> str:
-        """The signed note."""
-
-
-def sign_checkpoint(
-    signer: NoteSigner, state: SignerState, origin: str, size: int, root: bytes, from_size: int, proof: Sequence[bytes]
-) -> str:
-    """Sign a head that continues the last one signed; remembered before the signature is given out.
-
-    Raises WrongState (LOG_INCONSISTENT), which says exactly where.
-    """
-    try:
-        check_continues(state.head, size, root, from_size, proof)
-    except Inconsistent as error:
-        raise WrongState(
-            Reason.ERROR_REASON_LOG_INCONSISTENT,
-            f"Not signed: {error}.",
-            {"signed_size": str(state.head.size), "size": str(size)},
-        ) from error
-    if size == state.head.size and state.head.note:
-        return state.head.note
-    note = signer.sign(TreeHead(origin, size, root).text())
-    reach("sign.signed")
-    state.remember(SignedHead(size, root, note))
-    reach("sign.remembered")
-    return note

@@ -7,12 +7,11 @@ from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 
-from recoup.audit.v1 import audit_pb2, audit_service_pb2, signer_service_pb2
+from recoup.audit.v1 import audit_pb2, audit_service_pb2
 from services._mesh.log_client import Erased
 from services._mesh.times import moment, stamp
 from services.audit.model.events import Checkpoint, EventFilter, PayloadState, Position, Produced, Proven, Recorded
 from services.audit.model.heads import PublishedHead
-from services.audit.model.signing import OfferedHead, Opening
 
 _STATES = {
     PayloadState.PRESENT: audit_pb2.PAYLOAD_STATE_PRESENT,
@@ -150,12 +149,3 @@ def organization_head(
         publication=proven(publication),
         checkpoint=checkpoint(under),
     )
-
-
-def offered_head(request: signer_service_pb2.SignCheckpointRequest) -> OfferedHead:
-    """A head that the signer is asked to sign."""
-    opening = None
-    if request.HasField("opening"):
-        shown = request.opening
-        opening = Opening(shown.leaf, shown.payload, shown.salt, list(shown.proof))
-    return OfferedHead(request.shard, request.size, request.root, request.from_size, list(request.proof), opening)

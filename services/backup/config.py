@@ -16,7 +16,7 @@ from services._mesh.settings import (
     FailpointsSettings,
     ProcessSettings,
 )
-from services._mesh.storage.opening import BucketSettings
+from services._mesh.storage.settings import BucketSettings
 
 HexKey = Annotated[str, Matches(r"[0-9a-f]{64}", "an Ed25519 public key of 64 hexadecimal digits")]
 

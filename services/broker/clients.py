@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from services._mesh.aws import AwsCredentials, AwsSettings, Failure, classify, client
+from services._mesh.aws import Failure, classify, client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.threads import BoundedThreads
 from services.broker.model.base_key import BaseKey
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services._mesh.aws import AwsSettings
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.clouds import AzureSettings, FederationSettings, GoogleSettings
 from services._mesh.kms.opening import KmsSettings
 from services._mesh.settings import MeshSettings

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services._mesh.aws import AwsSettings
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import monotonic
 from services._mesh.credentials import CredentialDesk

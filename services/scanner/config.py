@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from services._mesh.aws import AwsSettings
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.clouds import AzureSettings, GoogleSettings, IssuerUrl
 from services._mesh.config import Between, Matches, SecretFile
 from services._mesh.kms.opening import KmsSettings

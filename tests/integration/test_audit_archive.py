@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import boto3
 import pytest
 
-from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.database import execute_raw
 from services._mesh.storage import Missing, Occupied, Storage, StorageFailed

@@ -36,6 +36,7 @@ from services.audit.own_log import OwnLog
 from services.audit.proving import Quorum
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
+from services.audit.signing import sign_checkpoint
 from services.audit.witness_client import WitnessClient
 from tests.support.log import ACME, LOG, event, one_shard, opener, recorded, sequencer
 from tests.support.mesh import soon
@@ -146,7 +147,7 @@ async def running(
     state, metrics = SignerState(folder / "signed.json"), Metrics()
 
     async def sign(head: OfferedHead) -> str:
-        return usecases.sign_checkpoint(signer, state, LOG, head.size, head.root, head.from_size, head.proof)
+        return sign_checkpoint(signer, state, LOG, head.size, head.root, head.from_size, head.proof)
 
     async def last_signed(shard: int) -> SignedHead:
         return state.head

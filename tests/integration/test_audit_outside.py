@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.errors import Unavailable, WrongState
 from services._mesh.metrics import Metrics

@@ -19,7 +19,8 @@ import grpc.aio
 import pytest
 from sqlalchemy import text
 
-from services._mesh.aws import AwsCredentials, AwsSettings, Failure
+from services._mesh.aws import Failure
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock, monotonic
 from services._mesh.context import entered

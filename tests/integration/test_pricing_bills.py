@@ -18,7 +18,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services._mesh.aws import AwsSettings, client
+from services._mesh.aws import client
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Invalid, NotFound, Unavailable, WrongState
 from services._mesh.grants import read_own_grant

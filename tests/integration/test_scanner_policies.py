@@ -18,7 +18,7 @@ from recoup_local.cloud.estate.roles import BaseUser, create_base_user
 from recoup_local.cloud.launch import CloudEndpoints
 from recoup_local.cloud.proxy.calls import Call
 from recoup_local.cloud.proxy.resources import needed_permissions
-from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services.actions.clients.aws import Ec2, Threads
 from services.actions.model.kinds import KINDS, ActionKind, step_statements

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 import boto3
 from botocore.config import Config
 
-from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.context import entered
 from services._mesh.job_rpc import leased

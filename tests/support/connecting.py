@@ -17,7 +17,7 @@ from recoup_local.cloud import PAYER_ACCOUNT, ProxyControl
 from recoup_local.cloud.aws_clients import AwsClients
 from recoup_local.cloud.estate.roles import BaseUser
 from recoup_local.cloud.launch import CloudEndpoints
-from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock, monotonic
 from services._mesh.clouds import CloudToken

@@ -22,6 +22,7 @@ from services.audit.model.signing import OfferedHead, SignedHead
 from services.audit.pace import Pace
 from services.audit.sequencer import Sequencer
 from services.audit.signer_state import SignerState
+from services.audit.signing import sign_checkpoint
 from services.audit.store import checking
 from tests.support.log import ACME, ACTORS, DIGEST, GLOBEX, LOG, event, one_shard, opener, sequencer
 from tests.support.postgres import TestDatabase
@@ -41,7 +42,7 @@ class SignedLog:
 
     async def sign(self, head: OfferedHead) -> str:
         """The signer's answer, as the signer's process gives it."""
-        return usecases.sign_checkpoint(self.signer, self.state, LOG, head.size, head.root, head.from_size, head.proof)
+        return sign_checkpoint(self.signer, self.state, LOG, head.size, head.root, head.from_size, head.proof)
 
     async def last_signed(self, shard: int) -> SignedHead:
         """What the signer signed last."""

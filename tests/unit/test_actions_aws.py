@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from services._mesh.aws import AwsCredentials, AwsSettings
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services.actions.clients.aws import Ec2, NotSent, Threads
 from services.actions.model.plan import Plan, freeze_plan

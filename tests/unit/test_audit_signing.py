@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from services._mesh.clock import Clock
 from services._mesh.errors import WrongState
-from services.audit import usecases
 from services.audit.config import SignerKeys, SignerSettings
 from services.audit.model import merkle
 from services.audit.model.notes import NoteInvalid, Signer, TreeHead, VerifierKey, verify
@@ -24,6 +23,7 @@ from services.audit.shard_signing import ShardSigner
 from services.audit.signer_begin import begin
 from services.audit.signer_memory import MemoryUnusable, SignerMemory
 from services.audit.signer_state import SignerState
+from services.audit.signing import sign_checkpoint
 
 ORIGIN = "recoup-test.local.invalid/log"
 
@@ -68,9 +68,9 @@ def test_the_signer_continues_what_it_signed_and_refuses_everything_else(tmp_pat
     _, root5 = tree(leaves[:5])
     nodes, root12 = tree(leaves)
     proof = merkle.hash_ranges(merkle.consistency_ranges(5, 12), nodes)
-    note5 = usecases.sign_checkpoint(signer, state, ORIGIN, 5, root5, 0, [])
+    note5 = sign_checkpoint(signer, state, ORIGIN, 5, root5, 0, [])
     assert verify(note5, signer.verifier_key) == TreeHead(ORIGIN, 5, root5).text()
-    usecases.sign_checkpoint(signer, state, ORIGIN, 12, root12, 5, proof)
+    sign_checkpoint(signer, state, ORIGIN, 12, root12, 5, proof)
     # Its memory outlives it.
     state = SignerState(tmp_path / "signed.json")
     assert state.head.size == 12
@@ -85,7 +85,7 @@ def test_the_signer_continues_what_it_signed_and_refuses_everything_else(tmp_pat
         (14, root14, 0, []),  # as if nothing had been signed
     ):
         with pytest.raises(WrongState, match="Not signed"):
-            usecases.sign_checkpoint(signer, state, ORIGIN, size, root, start, given)
+            sign_checkpoint(signer, state, ORIGIN, size, root, start, given)
     assert state.head.size == 12
     assert rewritten
 

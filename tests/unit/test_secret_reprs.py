@@ -10,7 +10,7 @@ import pytest
 
 from recoup_local.cloud.estate.roles import BaseUser
 from recoup_local.cloud.launch import AdminKey
-from services._mesh.aws import AwsCredentials
+from services._mesh.aws_settings import AwsCredentials
 from services._mesh.clouds import CloudToken
 from services.backup.model.manifest import Header, LogHead, Manifest
 from services.backup.usecases.keeping import Attempt, Kept

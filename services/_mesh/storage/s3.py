@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, Failure, classify, client
+from services._mesh.aws import CALL_DEADLINE_SECONDS, Failure, classify, client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.storage import MAX_OBJECT_BYTES, Missing, Occupied, StorageFailed, StorageLocked
 from services._mesh.threads import BoundedThreads
 

@@ -15,14 +15,8 @@ from typing import Any
 import rfc8785
 from botocore.exceptions import ClientError
 
-from services._mesh.aws import (
-    CALL_DEADLINE_SECONDS,
-    CONNECT_TIMEOUT_SECONDS,
-    READ_TIMEOUT_SECONDS,
-    AwsCredentials,
-    AwsSettings,
-    client,
-)
+from services._mesh.aws import CALL_DEADLINE_SECONDS, CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.clock import Clock
 from services._mesh.threads import BoundedThreads
 from services.actions.model.plan import Plan, ResourceKey, timestamp

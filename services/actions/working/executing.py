@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services._mesh.aws import AwsSettings, Failure, classify
+from services._mesh.aws import Failure, classify
+from services._mesh.aws_settings import AwsSettings
 from services._mesh.claimed import ClaimedJob
 from services._mesh.clock import Clock
 from services._mesh.credentials import CredentialDesk

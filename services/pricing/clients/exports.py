@@ -11,7 +11,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, Failure, classify, client
+from services._mesh.aws import CALL_DEADLINE_SECONDS, Failure, classify, client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.errors import Reason, Unavailable, WrongState
 from services._mesh.threads import BoundedThreads
 from services.pricing.model.bill import BillSource

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services._mesh.aws import AwsCredentials, AwsSettings, Failure, classify, client
+from services._mesh.aws import Failure, classify, client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.threads import BoundedThreads
 from services.scanner.model.reading import APIS, Coverage, Outcome, Unit, UnitReading
 

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services._mesh.aws import CALL_DEADLINE_SECONDS, AwsCredentials, AwsSettings, Failure, classify, client
+from services._mesh.aws import CALL_DEADLINE_SECONDS, Failure, classify, client
+from services._mesh.aws_settings import AwsCredentials, AwsSettings
 from services._mesh.threads import BoundedThreads
 from services.scanner.policies.aws import NO_ADDRESS, NO_VOLUME
 
