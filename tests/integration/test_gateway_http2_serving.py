@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import resource
 import ssl
@@ -14,13 +15,17 @@ import httpx
 import pytest
 import uvloop
 from cryptography import x509
+from hpack import Encoder
 
 from recoup_local.ca import LocalCa
 from services._mesh.settings import TlsSettings
 from services._mesh.tls import CertificateFiles
+from services.gateway.http2.frames import HEADERS, PREFACE, RST_STREAM
 from services.gateway.serving import EdgeTls
 from tests.support.edge import SCANS, STREAM, Behind, served
+from tests.support.http2 import frame
 
+SETTINGS, END_STREAM, END_HEADERS = 0x4, 0x1, 0x4
 WHO = {"authorization": "Bearer x"}
 
 
@@ -154,6 +159,47 @@ async def test_a_new_certificate_is_shown_over_http_2_without_a_failed_call(plac
         done.set()
         await asyncio.gather(*calling)
     assert list(dict.fromkeys(serials))[:3] == wanted
+
+
+@on_uvloop
+async def test_who_floods_with_resets_is_ended_and_others_are_served(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    behind = Behind()
+    async with served(behind, place.tls(), read_burst=100_000, organization_read_burst=100_000) as (_, port):
+
+        async def flood() -> None:
+            """A connection that begins requests and gives them up at once, to its end."""
+            speaks = place.trust("h2")
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=speaks)
+            encoder = Encoder()
+            writer.write(PREFACE + frame(SETTINGS))
+            with contextlib.suppress(ConnectionError):  # What came too late wasn't read.
+                for number in range(1, 20_001, 2):
+                    pseudo = {
+                        ":method": "GET",
+                        ":scheme": "https",
+                        ":authority": "x",
+                        ":path": SCANS,
+                        "authorization": "Bearer y",
+                    }
+                    begun = frame(HEADERS, number, encoder.encode(pseudo), END_STREAM | END_HEADERS)
+                    writer.write(begun + frame(RST_STREAM, number, bytes(4)))
+                    if number % 100 == 1:
+                        await writer.drain()
+                await reader.read()
+            writer.close()
+
+        async with place.client(port) as client:
+            flooding = asyncio.gather(*(flood() for _ in range(5)))
+            statuses = []
+            while not flooding.done():
+                statuses.append((await client.get(SCANS, headers=WHO)).status_code)
+                await asyncio.sleep(0)
+        await flooding
+        assert caplog.text.count("was ended: too many re") == 5  # Resets, or refused streams.
+        assert set(statuses) == {200}
+        await until(lambda: behind.running == 0)
 
 
 async def test_a_server_has_room_for_as_many_connections_as_it_takes() -> None:
