@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from datetime import timedelta
@@ -71,8 +72,13 @@ async def test_what_is_old_goes_and_its_keks_with_it(made: Installation, three: 
     api = made.database.role("scanner_api")
     with pytest.raises(Exception, match="1 backups hold secrets under it"):
         await retire(Store(api, "scanner", Clock()))
-    seen = await prune(made, Rule(1, 5 * DAY), dry_run=True)
-    assert ids(seen["deleted"]) == [oldest]
+    command = ["prune", "--config", str(made.config()), "--keep", "1", "--older-than", "5", "--dry-run"]
+    seen = await asyncio.to_thread(CliRunner().invoke, backup, command)
+    assert seen.stdout.splitlines() == [
+        f"{oldest}  would be deleted",
+        f"{newest}  kept: it is among the newest",
+        f"{middle}  kept: it is young enough",
+    ]
     assert files(made, oldest)
     done = await prune(made, Rule(1, 5 * DAY))
     assert (ids(done["deleted"]), ids(done["kept"])) == ([oldest], [newest, middle])

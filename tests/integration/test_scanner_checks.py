@@ -101,9 +101,12 @@ async def test_what_is_too_much_for_one_session_is_scanned_in_several(
         APIS, Outcome.COMPLETE
     )
     lines = office.cloud.control.log(since)
-    policies = [line["params"]["Policy"] for line in lines if line["action"] == "AssumeRole"]
+    asked = [line["params"] for line in lines if line["action"] == "AssumeRole"]
+    policies = [each["Policy"] for each in asked]
     assert len(policies) == len(set(policies)) > 1
     assert max(map(len, policies)) <= 200
+    # The customer's own trail says which scan it was.
+    assert {each["SourceIdentity"] for each in asked} == {f"scan-{scan.scan_id}"}
     assert sorted(f"ec2:{line['action']}" for line in lines if line["service"] == "ec2") == sorted(APIS)  # Each once.
 
 
