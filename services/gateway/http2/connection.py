@@ -156,7 +156,6 @@ class Http2Protocol(asyncio.Protocol):
             elif isinstance(event, events.WindowUpdated):
                 self._wake(event.stream_id)
             elif isinstance(event, events.RemoteSettingsChanged):
-                terms.keep_little(self._h2)
                 self._wake()
             elif isinstance(event, events.PingAckReceived) and event.ping_data == _NOTICE:
                 self._told()

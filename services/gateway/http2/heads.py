@@ -10,10 +10,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hpack import HeaderTuple, NeverIndexedHeaderTuple
-
-from services.gateway.exchange import SECURITY_HEADERS
-
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _REQUIRED = (b":method", b":scheme", b":path", b":authority")
 # Section 8.2.2; what HTTP/1.1 says of a connection would be said of the next one here.
@@ -28,9 +24,6 @@ _NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-# What is the same in each answer is worth a place in the table of what was said before. The rest would only push it
-# out, and some of that (cookies) must not be compressed together with what a caller chose (RFC 7541, 7.1).
-_SAME = frozenset({name for name, _ in SECURITY_HEADERS} | {b"content-type", b"content-encoding", b"vary", b"date"})
 
 
 class Malformed(Exception):
@@ -79,14 +72,13 @@ def read(given: Iterable[tuple[bytes, bytes]], *, has_body: bool, most_bytes: in
     return _checked(pseudo, headers, has_body=has_body)
 
 
-def written(status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[HeaderTuple]:
+def written(status: int, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The head of an answer. Raises ValueError for a value that HTTP/1.1 would take for more than one."""
-    fields = [HeaderTuple(b":status", b"%d" % status)]
+    fields = [(b":status", b"%d" % status)]
     for name, value in headers:
         if _CONTROLS.search(value):
             raise ValueError(f"the header {name!r} of an answer has control characters")
-        name = name.lower()
-        fields.append(HeaderTuple(name, value) if name in _SAME else NeverIndexedHeaderTuple(name, value))
+        fields.append((name.lower(), value))
     return fields
 
 

@@ -17,7 +17,6 @@ from services.gateway.config import EdgeSettings
 logging.getLogger("hpack").setLevel(logging.WARNING)
 
 HIGHEST_STREAM = 2**31 - 1
-TABLE_BYTES = 4096
 
 
 class _Connection(H2Connection):
@@ -33,14 +32,45 @@ class _Connection(H2Connection):
         return stream
 
 
-class _Encoder(Encoder):
-    """Without Huffman's code: what is the same in each answer is in the table anyway, and the rest is short, and took a
-    tenth of the processor time of a request.
+class PlainEncoder(Encoder):
+    """Heads of answers as RFC 7541 writes them, without its table and Huffman's code: as long as those of HTTP/1.1.
+
+    So nothing is kept for a caller, however large a table they ask for; no secret is compressed together with what
+    somebody else chose (7.1); and a head costs a tenth of the processor time that hpack takes in Python.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Said once, at the beginning: the table has no room, and so never has more than a caller allows (4.2).
+        self._first = b"\x20"
+
+    @property
+    def header_table_size(self) -> int:
+        """Nothing."""
+        return 0
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        """What a caller allows."""
+
     def encode(self, headers: Any, huffman: bool = False) -> bytes:
-        """A block of headers."""
-        return super().encode(headers, huffman)
+        """A block of headers, none of which anybody on the way is to keep either (6.2.3)."""
+        first, self._first = self._first, b""
+        fields = [b"\x10" + _length(name) + name + _length(value) + value for name, value in headers]
+        return first + b"".join(fields)
+
+
+def _length(text: bytes) -> bytes:
+    """How long a text is (RFC 7541, 5.1, of seven bits)."""
+    left = len(text) - 127
+    if left < 0:
+        return bytes((len(text),))
+    found = bytearray((127,))
+    while left >= 128:
+        found.append(128 + left % 128)
+        left //= 128
+    found.append(left)
+    return bytes(found)
 
 
 def _believe(_headers: object) -> None:
@@ -62,7 +92,7 @@ def made(edge: EdgeSettings) -> H2Connection:
             normalize_outbound_headers=False,
         )
     )
-    connection.encoder = _Encoder()
+    connection.encoder = PlainEncoder()
     most = edge.header_bytes + 32 * edge.header_count
     said = {
         SettingCodes.MAX_CONCURRENT_STREAMS: edge.connection_streams,
@@ -75,8 +105,3 @@ def made(edge: EdgeSettings) -> H2Connection:
     connection.local_settings = Settings(client=False, initial_values=held)
     connection.decoder.max_header_list_size = 2 * most  # What is between the two gets an answer (431).
     return connection
-
-
-def keep_little(connection: H2Connection) -> None:
-    """After the peer's settings: however large a table they would keep for us, we'd have to keep as much for them."""
-    connection.encoder.header_table_size = min(connection.encoder.header_table_size, TABLE_BYTES)
