@@ -129,6 +129,10 @@ class Gateway:
         """The process is to end: be unready, and end streams and connections, each with a whole answer."""
         self.leaving.set()
 
+    def count_refused(self, limit: str) -> None:
+        """A limit was reached, and there is no request that it could be said of."""
+        self._watch.refuse(limit)
+
     def refused(self, problem: Problem) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Status, headers and document for what isn't read as a request, or isn't served at all."""
         with telemetry.active().span("refused (edge)", kind=SpanKind.SERVER):

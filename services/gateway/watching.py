@@ -13,8 +13,12 @@ from services.gateway.exchange import Exchange
 
 # Of what is asked for at a path that nothing is served at, or that can't be read.
 NO_ROUTE = "none"
-# What can be full: budgets of calls (the policies of `RateLimit`), and places for what runs.
-LIMITS = ("credential", "actor", "organization", "address", "attempts", "requests", "streams", "organization_streams")
+# What can be full: budgets of calls (the policies of `RateLimit`), places for what runs, and what may come on a
+# connection of HTTP/2, which ends then.
+LIMITS = (
+    *("credential", "actor", "organization", "address", "attempts"),
+    *("requests", "streams", "organization_streams", "http2"),
+)
 
 
 class Watch:
@@ -39,9 +43,13 @@ class Watch:
             self._counts[route, status] = counter
         counter.add()
         if refused_by:
-            self._refused[refused_by].add()
+            self.refuse(refused_by)
         if status >= 500:
             telemetry.fail(str(status))
+
+    def refuse(self, limit: str) -> None:
+        """Another time that a limit was reached."""
+        self._refused[limit].add()
 
     def time(self, route: str, seconds: float, trace_id: str) -> None:
         """How long an answer took; `trace_id` is that of a trace which can be looked at."""

@@ -118,6 +118,7 @@ async def test_resets_that_the_edge_is_made_to_send_count_as_well() -> None:
             assert one.wire.closed
             assert number < 2 * 220
             assert CALM.to_bytes(4, "big") + b"too many resets" in one.wire.written
+            assert 'recoup_http_refused{limit="http2"} 1\n' in one.gateway._watch._metrics.render()
 
 
 async def test_a_body_that_goes_on_after_its_stream_was_reset_counts_as_well() -> None:

@@ -230,7 +230,7 @@ def test_looking_counts_nothing(calls: int) -> None:
 
 
 def test_who_is_refused_is_counted_by_the_limit_and_everything_by_its_route() -> None:
-    edge = Edge(read_burst=3, organization_read_burst=2)
+    edge = Edge(read_burst=3, organization_read_burst=2, organization_reads_a_second=0.1)
     assert [edge.ask(f"{user}:1") for user in ("ann", "bob", "cid")] == [200, 200, 429]
     assert edge.ask(path=f"/v1/{uuid4()}") == 404
     shown = edge.metrics.render()
