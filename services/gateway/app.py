@@ -69,7 +69,7 @@ class Gateway:
     ) -> None:
         self._router, self._office, self._settings = router, office, settings
         self._ready, self._pages = ready, pages
-        self._watch = Watch(metrics)
+        self._watch = Watch(metrics, {route.name for route in router.routes})
         self._limits = Limits(settings, bucket)
         self._origins = origins or Origins()
         self._credentials = Credentials(office, self._limits, self._origins)

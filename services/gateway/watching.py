@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 
 from opentelemetry.trace import SpanKind
@@ -13,6 +14,8 @@ from services.gateway.exchange import Exchange
 
 # Of what is asked for at a path that nothing is served at, or that can't be read.
 NO_ROUTE = "none"
+# Shown as zero from the start: of a count that appears as one, Prometheus sees no increase.
+_FAILURES = (500, 503, 504)
 # What can be full: budgets of calls (the policies of `RateLimit`), places for what runs, and what may come on a
 # connection of HTTP/2, which ends then.
 LIMITS = (
@@ -24,12 +27,15 @@ LIMITS = (
 class Watch:
     """The edge's own metrics and spans of requests. A route's label is its template: callers can't make up any."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, routes: Iterable[str] = ()) -> None:
         self._metrics = metrics
         self._seconds: dict[str, Histogram] = {}
         self._counts: dict[tuple[str, int], Counter] = {}
         text = "Requests refused because a limit was reached, by the limit."
         self._refused = {limit: metrics.counter("recoup_http_refused", text, limit=limit) for limit in LIMITS}
+        for route in (*routes, NO_ROUTE):
+            for status in _FAILURES:
+                self._counter(route, status)
 
     def request(self, exchange: Exchange) -> Seen:
         """To be entered for as long as the request is served."""
@@ -37,11 +43,7 @@ class Watch:
 
     def count(self, status: int, route: str = NO_ROUTE, refused_by: str = "") -> None:
         """Another answer; one of 5xx makes the current span a failed one."""
-        counter = self._counts.get((route, status))
-        if counter is None:
-            counter = self._metrics.counter("recoup_http_total", "Requests served.", status=str(status), route=route)
-            self._counts[route, status] = counter
-        counter.add()
+        (self._counts.get((route, status)) or self._counter(route, status)).add()
         if refused_by:
             self.refuse(refused_by)
         if status >= 500:
@@ -50,6 +52,11 @@ class Watch:
     def refuse(self, limit: str) -> None:
         """Another time that a limit was reached."""
         self._refused[limit].add()
+
+    def _counter(self, route: str, status: int) -> Counter:
+        counter = self._metrics.counter("recoup_http_total", "Requests served.", status=str(status), route=route)
+        self._counts[route, status] = counter
+        return counter
 
     def time(self, route: str, seconds: float, trace_id: str) -> None:
         """How long an answer took; `trace_id` is that of a trace which can be looked at."""

@@ -36,6 +36,12 @@ SHOWN = {
     "failures of key services": "recoup_broker_decrypt_failures",
     "limits of organizations": "recoup_http_refused",
 }
+# Of these, an alert as well, and by it a section of the runbook.
+ALERTED = (
+    *("recoup_http_total", "recoup_rpc_seconds", "recoup_http_refused", "recoup_jobs_overdue"),
+    *("recoup_identity_due_late", "recoup_outbox_age_seconds", "recoup_log_unsigned_seconds"),
+    *("recoup_log_cosigned_age_seconds", "recoup_broker_decrypt_failures"),
+)
 
 
 def test_the_files_hold_groups_of_rules_and_nothing_else() -> None:
@@ -137,6 +143,8 @@ def test_the_dashboard_shows_what_operators_look_at_first() -> None:
         for each in asked(target["expr"])
     }
     assert not {what: name for what, name in SHOWN.items() if name not in shown}
+    alerted = {family(each.name, exported()) for rule in rules() for each in asked(rule["expr"])}
+    assert not set(ALERTED) - alerted
 
 
 @pytest.mark.parametrize(
