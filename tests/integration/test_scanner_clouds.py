@@ -12,8 +12,10 @@ from uuid import UUID
 import pytest
 
 from services._mesh.context import entered
-from services._mesh.errors import Denied, Invalid, Reason, WrongState
+from services._mesh.errors import Denied, Invalid, Problem, Reason, WrongState
 from services._mesh.grants import CredentialScope, Grant
+from services._mesh.kms.interface import Binding, Kek, KmsCause, failure
+from services._mesh.kms.opening import Sealer
 from services.broker import usecases as broker
 from services.scanner import wire
 from services.scanner.cloud_checking import READS
@@ -48,6 +50,7 @@ from tests.support.clouds import (
     service_account_key,
 )
 from tests.support.connecting import Office, opened, refused
+from tests.support.kms import KEK, CarelessKms
 from tests.support.postgres import TestDatabase
 from tests.support.things import ACME, Uncounted, context
 
@@ -245,6 +248,24 @@ async def test_what_is_wrong_is_refused_before_anything_is_kept(office: Office) 
         with pytest.raises(Invalid):
             await office.make(given)
     for table in ("connections", "credentials", "jobs"):
+        assert await office.fetch(f"SELECT 1 FROM scanner.{table}") == []
+
+
+@pytest.mark.parametrize("cause", [KmsCause.UNREACHABLE, KmsCause.DISABLED, KmsCause.DENIED])
+async def test_without_its_key_service_nothing_half_made_is_kept(office: Office, cause: KmsCause) -> None:
+    class Away(CarelessKms):
+        async def wrap(self, kek: Kek, material: bytes, binding: Binding) -> bytes:
+            raise failure(cause, kek)
+
+    async def kek(_: UUID) -> Kek:
+        return KEK
+
+    office.sealer = Sealer(Away(), kek)
+    for given in (on_azure(PROD), on_gcp("acme-prod")):
+        with pytest.raises(Problem) as refused:
+            await office.make(given)
+        assert refused.value.metadata == {"cause": cause.value, "kek": KEK.reference}
+    for table in ("connections", "credentials", "jobs", "outbox"):
         assert await office.fetch(f"SELECT 1 FROM scanner.{table}") == []
 
 
