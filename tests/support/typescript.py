@@ -32,6 +32,12 @@ def run(
     )
 
 
-def compile_client() -> None:
-    """Into the folder that `@recoup/client` names. Its types are checked by `make lint`, and not here again."""
-    node(CLIENT / "node_modules" / "typescript" / "bin" / "tsc", "--project", "tsconfig.build.json", "--noCheck")
+def tsc(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The compiler."""
+    return run(CLIENT / "node_modules" / "typescript" / "bin" / "tsc", *arguments)
+
+
+def compile_client(folder: Path = CLIENT) -> None:
+    """Into the folder of the package, or another one. Its own types are checked by `make lint`, and not here again."""
+    done = tsc("--project", "tsconfig.build.json", "--noCheck", "--outDir", folder / "dist")
+    assert done.returncode == 0, done.stdout
