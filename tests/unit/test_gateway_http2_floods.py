@@ -142,7 +142,7 @@ async def test_requests_that_are_none_count_as_well(path: bytes) -> None:
             await one.settle()
             if one.wire.closed:
                 break
-        assert number < 2 * 400
+        assert number < 2 * 280
         assert [code for _, code, _ in one.farewells] == [CALM]
 
 
