@@ -15,7 +15,7 @@ from services._mesh.context import entered
 from services._mesh.errors import AlreadyExists, Denied, Exhausted, Invalid, NotFound, Unavailable, WrongState
 from services._mesh.pages import PageTokens
 from services.audit import eraser as eraser_module
-from services.audit import erasing, usecases
+from services.audit import erasing, proving, usecases
 from services.audit.model import merkle
 from services.audit.model.erasures import ErasureState
 from services.audit.model.events import PayloadState
@@ -71,7 +71,7 @@ async def test_every_proof_verifies_after_an_erasure(database: TestDatabase) -> 
         for each in found[3:]:
             assert commitment(each.payload, each.salt).encode() in each.leaf
         with pytest.raises(WrongState) as refused:
-            usecases.require_payloads(found)
+            proving.require_payloads(found)
         assert refused.value.metadata["event_id"] == str(events[0].event_id)
 
 

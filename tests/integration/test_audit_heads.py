@@ -17,7 +17,7 @@ from services._mesh.context import entered
 from services._mesh.errors import NotFound
 from services._mesh.relay import Relay
 from services._mesh.uow import Store
-from services.audit import store, usecases
+from services.audit import proving, store, usecases
 from services.audit.checkpointer import Checkpointer
 from services.audit.heads import HeadPublisher
 from services.audit.model import merkle
@@ -91,12 +91,12 @@ async def publishing(database: TestDatabase, tmp_path: Path) -> AsyncIterator[Pu
 async def test_a_published_head_is_proven_and_exposes_a_truncated_tail(publishing: Publishing) -> None:
     with entered(context(ACME)):
         with pytest.raises(NotFound, match="No head"):
-            await usecases.get_organization_head(publishing.reader, publishing.opener, publishing.checkpointer)
+            await proving.get_organization_head(publishing.reader, publishing.opener, publishing.checkpointer)
     made = [event(n) for n in range(1, 6)]
     await usecases.append_events(publishing.log, "identity", [*made, event(1, GLOBEX)])
     published = await publishing.heads.publish()
     with entered(context(ACME)):
-        head, publication, checkpoint = await usecases.get_organization_head(
+        head, publication, checkpoint = await proving.get_organization_head(
             publishing.reader, publishing.opener, publishing.checkpointer
         )
         async with publishing.reader.read() as connection:
@@ -133,7 +133,7 @@ async def test_heads_are_published_when_a_chain_moved_and_not_for_their_own_sake
     second = await publishing.heads.publish()
     for organization in (ACME, GLOBEX):
         with entered(context(organization)):
-            head, _, _ = await usecases.get_organization_head(
+            head, _, _ = await proving.get_organization_head(
                 publishing.reader, publishing.opener, publishing.checkpointer
             )
         # Whoever didn't move has a new entry, too: the newest publication is the one that counts.

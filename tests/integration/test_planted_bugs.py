@@ -19,7 +19,7 @@ from services._mesh import failpoints
 from services._mesh.clock import Clock
 from services._mesh.relay import PendingEvent, Relay
 from services._mesh.uow import Store
-from services.audit import store, usecases
+from services.audit import usecases
 from services.audit.model.events import Produced
 from services.audit.model.notes import Signer, TreeHead
 from services.audit.model.shards import place_of
@@ -49,8 +49,8 @@ class AcknowledgesBeforeCommit(Sequencer):
 class Unfenced(Sequencer):
     """The second bug: nobody asks whether another has taken over."""
 
-    async def _hold_head(self, connection: store.Connection) -> int:
-        return 0
+    def _require_own(self, epoch: int, place: int) -> None:
+        """It goes on."""
 
 
 # The keys that are a second fence behind the epoch: the bug shows only where they're gone, too.
