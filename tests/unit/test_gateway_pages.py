@@ -13,7 +13,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from recoup.services import SERVICES
-from services._mesh.descriptors import Scope
+from services._mesh.descriptors import Effect, Scope
 from services._mesh.metrics import Metrics
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
@@ -59,6 +59,10 @@ def test_it_describes_what_is_served_and_nothing_else() -> None:
         assert named == set(route.variables), key
         assert ("requestBody" in operation) is bool(route.body), key
         assert (operation.get("security") == []) is (route.rule.scope is Scope.PUBLIC), key
+        # A browser's cookie alone is enough for what only reads.
+        alone = {"browserSession": []} in operation.get("security", SAID["security"])
+        reads = route.rule.effect is Effect.READ and route.http_method == "GET"
+        assert alone is (reads and route.rule.scope is not Scope.PUBLIC), key
 
 
 def test_it_is_tidy() -> None:

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from recoup.errors.v1.error_reason_pb2 import ErrorReason
 from recoup.services import SERVICES
 from services._mesh.descriptors import Effect, Scope
+from services.gateway import cookies
 from services.gateway.bindings import EVERYTHING, Route
 from services.gateway.routes import Router
 from services.gateway.shapes import find_field, has_text
@@ -24,6 +25,23 @@ _ABOUT = (
     " organization that `Recoup-Organization` names, or for the one that the person is in. Provisioning (SCIM) and"
     " single sign-on (SAML) are served by their own protocols and aren't described here."
 )
+_SCHEMES: Schema = {
+    "session": {"type": "http", "scheme": "bearer", "description": "A session, or an API token."},
+    "browserSession": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": cookies.NAME,
+        "description": "A browser's session, made of a session token. A bearer token beside it wins.",
+    },
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Recoup-Csrf",
+        "description": "With the cookie, for a change: what answers to GET say in this header.",
+    },
+}
+_READS: list[Schema] = [{"session": []}, {"browserSession": []}]
+_CHANGES: list[Schema] = [{"session": []}, {"browserSession": [], "csrf": []}]
 # How deep parameters of messages within messages are listed.
 _DEEPEST = 3
 _REFUSALS = {
@@ -63,13 +81,11 @@ def document(comments: Mapping[str, str]) -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "Recoup", "version": "1", "description": _ABOUT},
         "servers": [{"url": "/"}],
-        "security": [{"session": []}],
+        "security": _READS,
         "tags": [{"name": name, "description": text} for name, text in sorted(tags.items())],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "securitySchemes": {
-                "session": {"type": "http", "scheme": "bearer", "description": "A session, or an API token."}
-            },
+            "securitySchemes": _SCHEMES,
             "responses": {
                 f"Refused{status}": _answer(text, "application/problem+json", {"$ref": "#/components/schemas/Problem"})
                 for status, text in (*_REFUSALS.items(), ("412", "The etag isn't the current one."))
@@ -98,6 +114,8 @@ def _operation(route: Route, schemas: Schemas, comments: Mapping[str, str]) -> S
     made["responses"] = _responses(route, schemas)
     if route.rule.scope is Scope.PUBLIC:
         made["security"] = []
+    elif route.rule.effect is Effect.WRITE or route.http_method != "GET":
+        made["security"] = _CHANGES
     if route.rule.permission:
         made["x-recoup-permission"] = route.rule.permission
     if route.notices:
