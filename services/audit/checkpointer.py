@@ -69,6 +69,13 @@ class Checkpointer:
         async with self._signed:
             await self._signed.wait_for(lambda: self._signed_place > place)
 
+    async def catch_up(self) -> None:
+        """Wait until a checkpoint covers all that the log has now."""
+        async with self._database.unscoped() as connection:
+            shard, size = await store.read_head(connection)
+        if size:
+            await self.wait_for(place_of(shard, size) - 1)
+
     @property
     def signed_place(self) -> int:
         """The place of the newest checkpoint's size; 0 before the first of this process."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +23,7 @@ from services._mesh.errors import (
 from services._mesh.ids import PLATFORM, uuid7
 from services._mesh.jobs import Planner
 from services._mesh.uow import Store, UnitOfWork
-from services.audit import store
+from services.audit import proving, store
 from services.audit.checkpointer import Checkpointer
 from services.audit.evidence_key import EvidenceKey
 from services.audit.model.events import Checkpoint, PayloadState, Proven, Recorded
@@ -138,6 +140,10 @@ class Beginning:
 async def begin_evidence(reader: Store, opener: Opener, checkpointer: Checkpointer) -> Beginning:
     """Fix the heads of a bundle. Raises Unavailable (CHECKPOINT_PENDING), WrongState, Denied."""
     await granted(reader)
+    # What the log has by now belongs in it. While nothing is signed, it goes as far as was signed last.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(proving.CHECKPOINT_WAIT_SECONDS):
+            await checkpointer.catch_up()
     # Looked for first: the heads of the bundle then cover what is found.
     try:
         published, publication, _ = await get_organization_head(reader, opener, checkpointer)
