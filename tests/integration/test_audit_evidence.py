@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -87,6 +88,36 @@ async def test_a_bundle_holds_the_whole_chain_and_verifies_offline(evidence: Evi
         assert (code, said["verdict"]) == (0, "proved"), said
 
 
+async def test_a_bundle_has_all_that_the_log_has_when_it_is_begun(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what isn't under a checkpoint yet: here nothing is signed before it is waited for, or wasn't."""
+    await evidence.append(2)
+    export = await evidence.start()
+    may_sign = asyncio.Event()
+
+    async def held() -> None:
+        await may_sign.wait()
+
+    catch_up, begin = evidence.checkpointer.catch_up, evidence.tools.peers.log.begin
+
+    async def waited() -> None:
+        may_sign.set()
+        await catch_up()
+
+    async def begun(*arguments: Any) -> Any:
+        try:
+            return await begin(*arguments)
+        finally:
+            may_sign.set()
+
+    evidence.checkpointer.require = held
+    await evidence.append(3, target="members/late")
+    monkeypatch.setattr(evidence.checkpointer, "catch_up", waited)
+    monkeypatch.setattr(evidence.tools.peers.log, "begin", begun)
+    assert _targets(opened(evidence, await evidence.make(export)))[2:5] == ["members/late"] * 3
+
+
 def _payload(manifest: bytes) -> bytes:
     from base64 import b64decode
 
@@ -133,7 +164,7 @@ async def test_a_bundle_over_several_shards_verifies(evidence: Evidence) -> None
     await evidence.append(3, GLOBEX)
     evidence.clock.ahead += timedelta(days=366)
     await evidence.append(2, GLOBEX)
-    await evidence.signed()  # A shard's year is that in which the signer first signs it.
+    await evidence.checkpointer.catch_up()  # A shard's year is that in which the signer first signs it.
     evidence.clock.ahead += timedelta(days=366)
     await evidence.append(5)
     await evidence.publish_heads()
@@ -329,7 +360,7 @@ async def test_an_export_waits_while_nothing_is_signed_and_an_attempt_that_can_n
     assert pending.value.reason == Reason.ERROR_REASON_CHECKPOINT_PENDING
     assert (await evidence.read(export.export_id)).state is EvidenceState.RUNNING
     evidence.checkpointer.require = None
-    await evidence.signed()
+    await evidence.checkpointer.catch_up()
     # This attempt begins under that head; its seal comes after it, and isn't under one.
     evidence.checkpointer.require = away
     looks, looking = 0, evidence.tools.peers.log.read_seal

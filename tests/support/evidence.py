@@ -23,7 +23,7 @@ from services._mesh.jobs import Planner
 from services._mesh.pages import PageTokens
 from services._mesh.threads import BoundedThreads
 from services._mesh.uow import Store, UnitOfWork
-from services.audit import exports, store
+from services.audit import exports
 from services.audit.checkpointer import Checkpointer
 from services.audit.clients_evidence import Log, Peers
 from services.audit.evidence_files import EvidenceFolder
@@ -34,7 +34,6 @@ from services.audit.model.evidence.documents import Scope
 from services.audit.model.evidence.export import EXPORT_EVIDENCE, Export
 from services.audit.model.manifest import EVIDENCE, LOG, ListedKey, Manifest, sign_manifest
 from services.audit.model.notes import Signer
-from services.audit.model.shards import place_of
 from services.audit.rpc_evidence import EvidenceRpc
 from services.audit.sequencer import Sequencer
 from services.audit.store import exports as rows
@@ -125,19 +124,12 @@ class Evidence:
 
     async def start(self, scope: Scope | None = None, begins: datetime = DAY0, days: int = 30) -> Export:
         """Ask for a bundle of all that was appended, as an auditor."""
-        await self.signed()
+        await self.checkpointer.catch_up()
         with entered(context(log.ACME, "audit.evidence.start", actor=f"user:{AUDITOR}", role="AUDITOR")) as call:
             async with self.api.begin(log.ACME, call) as work:
                 return await exports.start_evidence_export(
                     work, self.planner, scope or Scope(), begins, begins + timedelta(days=days)
                 )
-
-    async def signed(self) -> None:
-        """Wait until a checkpoint covers all that was appended."""
-        async with self.sequencing.unscoped() as connection:
-            shard, size = await store.read_head(connection)
-        if size:
-            await self.checkpointer.wait_for(place_of(shard, size) - 1)
 
     async def publish_heads(self) -> None:
         """Have the organization heads published in the log."""
