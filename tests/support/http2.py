@@ -6,7 +6,8 @@ h2 is the caller's end too, where it keeps to the rules; what breaks them is sen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,11 @@ from h2.connection import H2Connection
 from uvicorn.server import ServerState
 
 from services.gateway.app import Gateway
+from services.gateway.config import EdgeSettings
 from services.gateway.http2.connection import Http2Protocol
+from tests.support.edge import Behind, gateway
+
+WHO = ((b"authorization", b"Bearer x"), (b"content-type", b"application/json"))
 
 _HEAD_BYTES, _GOAWAY = 9, 0x7
 # asyncio's own: from how much a transport asks to be spared, and down to how much.
@@ -194,3 +199,19 @@ class Peer:
             answer.is_whole = True
         elif isinstance(event, events.StreamReset):
             answer.reset = int(event.error_code)
+
+
+@asynccontextmanager
+async def peer(
+    behind: Behind | None = None, state: ServerState | None = None, begins: bool = True, **settings: Any
+) -> AsyncIterator[Peer]:
+    """A caller who has heard the edge's settings; what still runs at the end is let go."""
+    limits = EdgeSettings(listen="127.0.0.1:0", **settings)
+    made = Peer(gateway(behind or Behind(), limits), state, begins=begins)
+    await made.settle()
+    try:
+        yield made
+    finally:
+        if behind is not None:
+            behind.go.set()
+        await made.end()

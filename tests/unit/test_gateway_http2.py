@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,29 +11,11 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from uvicorn.server import ServerState
 
-from services.gateway.config import EdgeSettings
 from services.gateway.exchange import SECURITY_HEADERS
-from tests.support.edge import SCANS, STREAM, Behind, gateway
-from tests.support.http2 import Answer, Peer, frame
+from tests.support.edge import SCANS, STREAM, Behind
+from tests.support.http2 import WHO, Answer, Peer, frame, peer
 
-WHO = ((b"authorization", b"Bearer x"), (b"content-type", b"application/json"))
 PING, GOAWAY = 0x6, 0x7
-
-
-@asynccontextmanager
-async def peer(
-    behind: Behind | None = None, state: ServerState | None = None, begins: bool = True, **settings: Any
-) -> AsyncIterator[Peer]:
-    """A caller who has heard the edge's settings."""
-    limits = EdgeSettings(listen="127.0.0.1:0", **settings)
-    made = Peer(gateway(behind or Behind(), limits), state, begins=begins)
-    await made.settle()
-    try:
-        yield made
-    finally:
-        if behind is not None:
-            behind.go.set()
-        await made.end()
 
 
 def problem(answer: Answer, status: int, reason: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,24 +17,11 @@ from hypothesis import strategies as st
 from services.gateway.config import EdgeSettings
 from services.gateway.http2.frames import PREFACE, Budget, Excess, Meter
 from tests.support.edge import SCANS, STREAM, Behind, gateway
-from tests.support.http2 import Peer, frame
+from tests.support.http2 import WHO, Peer, frame, peer
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 CALM = ErrorCodes.ENHANCE_YOUR_CALM
-WHO = ((b"authorization", b"Bearer x"), (b"content-type", b"application/json"))
-
-
-@asynccontextmanager
-async def peer(behind: Behind | None = None, **limits: Any) -> AsyncIterator[Peer]:
-    made = Peer(gateway(behind or Behind(), EdgeSettings(listen="127.0.0.1:0", **limits)))
-    await made.settle()
-    try:
-        yield made
-    finally:
-        if behind is not None:
-            behind.go.set()
-        await made.end()
 
 
 def head(
