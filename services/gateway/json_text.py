@@ -11,8 +11,9 @@ from services.gateway.shapes import unknown
 
 # Python reads no more than 4300 digits, and takes a time that grows with their square; 64 bits have 20.
 _MAX_DIGITS = 40
-# Texts are skipped whole: brackets in them don't count.
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+# Texts are skipped whole: brackets in them don't count. One that never ends is skipped to the end of the body: looked
+# for from each quotation mark in it, its end would take a time that grows with the square of the body.
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|([\[{])|([\]}])', re.DOTALL)
 
 
 def read(body: bytes, max_depth: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -222,6 +223,13 @@ def test_what_json_does_not_have_is_malformed_in_our_words(body: bytes) -> None:
     refused = refusal("POST", "/scans", body)
     assert refused.reason == Reason.ERROR_REASON_BODY_MALFORMED
     assert "utf-8-sig" not in refused.message
+
+
+def test_a_text_that_never_ends_is_looked_through_once() -> None:
+    body = b"{}" * 40 + b'"\\' * 16_000  # Each of its quotation marks may begin a text, or stand in one.
+    before = time.process_time()
+    assert refusal("POST", "/scans", body).reason == Reason.ERROR_REASON_BODY_MALFORMED
+    assert time.process_time() - before < 0.5  # And not the square of it, 2 s; of the largest body, two minutes.
 
 
 def test_a_query_is_decoded_strictly_and_bounded() -> None:
