@@ -78,7 +78,20 @@ class Installation:
             shutil.copyfile(self.ca.cert_file, self.folder(name) / "ca.pem")
         self.ca.issue("nats", self.state / "nats-tls", dns=("nats",))
         for team in ("finops-tools", "tests"):
-            self.ca.issue(f"client/{team}", self.state / "clients" / team, dns=(team,))
+            folder = self.state / "clients" / team
+            self.ca.issue(f"client/{team}", folder, dns=(team,))
+            (folder / "mesh.toml").write_text(self._told_to_teams())
+
+    def _told_to_teams(self) -> str:
+        """What a typed client is told of this mesh (docs/for/INTERNAL-TEAMS.md). Its files lie beside it."""
+        served = ("identity", "scanner", "pricing", "actions", "audit")
+        addresses = [f'{name} = "127.0.0.1:{self.ports[name]}"' for name in served]
+        addresses = [
+            f'{name} = "127.0.0.1:{self.ports[name]}"'
+            for name in ("identity", "scanner", "pricing", "actions", "audit")
+        ]
+        files = ['ca = "../../ca/ca.pem"', 'cert = "tls.pem"', 'key = "tls.key"']
+        return "\n".join(["[addresses]", *addresses, "[certificate]", *files, ""])
 
     def _keys(self) -> None:
         self.trust.mkdir(exist_ok=True)

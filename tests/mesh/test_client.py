@@ -19,6 +19,7 @@ from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
 from recoup_client.blocking import BlockingMeshClient
 from recoup_client.blocking import pages as blocking_pages
+from recoup_client.calling import read_installation
 from recoup_client.errors import Denied, InvalidRequest, NotFound, SignInNeeded
 from recoup_client.mesh import Certificate, MeshClient, pages
 from recoup_local.issuer import find_person, organization_id
@@ -27,14 +28,11 @@ from tests.support.mesh import TestMesh, soon
 pytestmark = pytest.mark.xdist_group("mesh")
 ACME = str(organization_id("acme"))
 EXAMPLES = Path(__file__).resolve().parents[2] / "clients" / "examples"
-SERVICES = ("identity", "scanner", "pricing", "actions", "audit")
 
 
 def installation(made: TestMesh) -> tuple[dict[str, str], Certificate]:
     """Where the mesh is, and a team's certificate."""
-    ports, folder = made.mesh.installation.ports, made.mesh.state / "clients" / "finops-tools"
-    certificate = Certificate(made.mesh.installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
-    return {name: f"127.0.0.1:{ports[name]}" for name in SERVICES}, certificate
+    return read_installation(made.mesh.state / "clients" / "finops-tools" / "mesh.toml")
 
 
 def client(made: TestMesh, token: str, organization: str = ACME) -> MeshClient:
@@ -93,12 +91,8 @@ def test_the_blocking_client_does_the_same(made: TestMesh) -> None:
         mesh.scan(scans[0].scan_id).result()
 
 
-def test_the_examples_run(made: TestMesh, tmp_path: Path) -> None:
-    addresses, certificate = installation(made)
-    settings = tmp_path / "mesh.toml"
-    lines = ["[addresses]", *(f'{name} = "{address}"' for name, address in addresses.items()), "[certificate]"]
-    lines += [f'{name} = "{getattr(certificate, name)}"' for name in ("ca", "cert", "key")]
-    settings.write_text("\n".join(lines))
+def test_the_examples_run(made: TestMesh) -> None:
+    settings = made.mesh.state / "clients" / "finops-tools" / "mesh.toml"
 
     def run(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
