@@ -66,6 +66,7 @@ from recoup_client.session import Session
     "--elevation", envvar="RECOUP_ELEVATION", show_envvar=True, help="break-glass access to act under: its id"
 )
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.version_option(package_name="recoup-client", message="recoup %(version)s", help="print the version")
 @click.pass_context
 def main(
     context: click.Context,

@@ -86,10 +86,6 @@ class Installation:
         """What a typed client is told of this mesh (docs/for/INTERNAL-TEAMS.md). Its files lie beside it."""
         served = ("identity", "scanner", "pricing", "actions", "audit")
         addresses = [f'{name} = "127.0.0.1:{self.ports[name]}"' for name in served]
-        addresses = [
-            f'{name} = "127.0.0.1:{self.ports[name]}"'
-            for name in ("identity", "scanner", "pricing", "actions", "audit")
-        ]
         files = ['ca = "../../ca/ca.pem"', 'cert = "tls.pem"', 'key = "tls.key"']
         return "\n".join(["[addresses]", *addresses, "[certificate]", *files, ""])
 

@@ -20,6 +20,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from services._mesh import logs, metrics, telemetry
 from services._mesh.access import Checks
+from services._mesh.build import this_build
 from services._mesh.channel import Channels
 from services._mesh.clock import open_clock
 from services._mesh.config import ConfigError, load_settings
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # Of drivers a process loads what it uses: the edge, the brok
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=MeshSettings)
+BUILD = this_build()
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_ADDRESS = 0, 1, 2, 3
 
@@ -60,6 +62,13 @@ class Mesh:
         self.clock = open_clock(self.profile, settings.clock.file if settings.clock else None)
         open_failpoints(self.profile, settings.failpoints.folder if settings.failpoints else None, self.name)
         self.metrics = metrics.Metrics()
+        self.metrics.gauge(
+            "recoup_build_info",
+            "Which build runs; always 1.",
+            version=BUILD.version,
+            revision=BUILD.revision,
+            python=BUILD.python,
+        ).set(1)
         self.telemetry = telemetry.start(self.name, settings.otlp, self.metrics)
         self.files = CertificateFiles(settings.tls)
         self.trust = TrustStore(settings.trust.dir)
@@ -203,9 +212,10 @@ def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
     0 ended as asked, 1 a part of it failed, 2 the configuration can't be used, 3 an address can't be listened at.
     What is merely missing when it starts isn't a failure: it is waited for, unready.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="the installation's configuration of this process")
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument("--version", action="version", version=str(BUILD), help="say which build this is, and end")
     given = parser.parse_args()
     try:
         settings = load_settings(settings_class, given.config)
@@ -215,6 +225,7 @@ def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
         print(f"{given.config}: ok")
         return EXIT_OK
     logs.start(settings.process.name, settings.process.log_level)
+    log.info("starting: %s", BUILD)
     return _run_loop(_main(settings, compose))
 
 

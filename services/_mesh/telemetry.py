@@ -19,6 +19,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
+from services._mesh.build import this_build
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -243,7 +245,8 @@ def _provider(process: str, otlp: OtlpSettings, metrics: Metrics | None) -> tupl
     from services._mesh.sampling import ByTraceId, KeepWorth
 
     sender = span_sending.SpanSender(lambda: span_sending.otlp(otlp), otlp.every_seconds, metrics)
-    resource = Resource({"service.name": process})
+    built = this_build()
+    resource = Resource({"service.name": process, "service.version": f"{built.version}+{built.revision[:12]}"})
     provider = TracerProvider(ByTraceId(otlp.ratio), resource, shutdown_on_exit=False)
     provider.add_span_processor(KeepWorth(sender.put, otlp))
     return provider, sender

@@ -40,6 +40,7 @@ options (FILE, but not of bundle, may be - for the standard input):
                 whom you count on to have cosigned the log's head, and how many of them must have (else all)
   --proof FILE  of consistency: what .../log/consistency answers, or its hashes, one a line
   --json        print JSON
+  --version     print the version
   -h, --help    print this
 
 exit codes: 0 proved, 1 disproved, 2 can't tell
@@ -84,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & {*words}:
         return _say(PROVED, HELP[:-1])
+    if "--version" in words:
+        return _say(PROVED, f"recoup-verify {import_module('importlib.metadata').version('recoup-verify')}")
     facts: dict[str, Any] = {"verdict": "can't tell", "local": False}
     code, lines = CANNOT_TELL, list[str]()
     try:
