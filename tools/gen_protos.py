@@ -129,9 +129,9 @@ def main() -> int:
 
 def _compare(fresh: Path) -> int:
     names = {str(path.relative_to(fresh)) for path in fresh.rglob("*") if path.is_file()}
-    here = {
-        str(path.relative_to(GENERATED)) for path in GENERATED.rglob("*") if path.is_file() and path.suffix != ".pyc"
-    }
+    there = (path.relative_to(GENERATED) for path in GENERATED.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    # What building the wheel leaves beside the stubs is ignored by git, too.
+    here = {str(path) for path in there if not path.parts[0].endswith(".egg-info")}
     stale = sorted(names ^ here) + [
         name for name in sorted(names & here) if not filecmp.cmp(fresh / name, GENERATED / name, shallow=False)
     ]
