@@ -75,7 +75,9 @@ def _too_large(limit: int) -> Exhausted:
 
 def unreadable() -> Invalid:
     """What is said of bytes that are no request."""
-    return invalid_field("(request)", "must be HTTP/1.1, with its path and the names of headers in ASCII.")
+    return invalid_field(
+        "(request)", "must be HTTP/1.1, for one host, with its path and the names of headers in ASCII."
+    )
 
 
 def too_large_head(limit: int, count: int) -> Invalid:

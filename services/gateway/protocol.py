@@ -16,6 +16,7 @@ from services._mesh.errors import Problem
 from services.gateway.app import Gateway
 from services.gateway.bodies import too_large_head, too_slow_head, unreadable
 from services.gateway.config import EdgeSettings
+from services.gateway.heads import is_clear
 from services.gateway.newcomers import busy
 from services.gateway.whole import Whole
 
@@ -23,7 +24,7 @@ from services.gateway.whole import Whole
 class EdgeProtocol(HttpToolsProtocol):
     """Serves a `Gateway`. Its parser bounds nothing: a request's head is counted here, and a body's trailers."""
 
-    _in_head, _in_trailers, _came, _named = False, False, 0, 0
+    _in_head, _in_body, _in_trailers, _is_over, _came, _named = False, False, False, False, 0, 0
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,17 +40,17 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head that goes on and on are counted before they are parsed, since the parser keeps them."""
+        if self._is_over:
+            return
         self._came += len(data)
         if self._in_head and self._came > self._settings.header_bytes:
             self._refuse(self._too_large())
+            self._watch()
             return
         super().data_received(data)
         # Behind a chunk's size comes its body, which is known once it is parsed: then this is over.
         if self._in_trailers and self._came > self._settings.header_bytes and not self.transport.is_closing():
-            if self.cycle.response_started:  # There is nothing more to say of this request.
-                self.transport.close()
-            else:
-                self._refuse(self._too_large())
+            self._refuse(self._too_large())
         self._watch()
 
     def _watch(self) -> None:
@@ -65,7 +66,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+        if self._in_head:
             self._refuse(too_slow_head(self._settings.head_seconds))
         elif not self.transport.is_closing():
             self.transport.close()
@@ -89,10 +90,13 @@ class EdgeProtocol(HttpToolsProtocol):
             raise ValueError("the head is too large")  # The parser makes it one of its own, and nothing is served.
 
     def on_headers_complete(self) -> None:
-        """The head is over."""
-        self._in_head = False
+        """The head is over. Behind one that would speak something else from here, the parser reads nothing more."""
+        if not is_clear(self.parser.get_http_version(), self.url, self.headers):
+            raise ValueError("the head can be read in two ways")
+        self._in_head, self._in_body = False, True
         super().on_headers_complete()
-        self.cycle.keep_alive = self.cycle.keep_alive and not self._gateway.leaving.is_set()
+        goes_on = not self._gateway.leaving.is_set() and not self.parser.should_upgrade()
+        self.cycle.keep_alive = self.cycle.keep_alive and goes_on
 
     def on_chunk_header(self) -> None:
         """The size of a chunk. The last one has no body, and trailers may follow it."""
@@ -105,7 +109,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is over."""
-        self._in_trailers = False
+        self._in_body = self._in_trailers = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -148,6 +152,15 @@ class EdgeProtocol(HttpToolsProtocol):
         return too_large_head(self._settings.header_bytes, self._settings.header_count)
 
     def _refuse(self, problem: Problem) -> None:
+        """Say so, as the last word here; in nobody else's answer, and to nobody who still waits for another one."""
+        if self._in_body and self.cycle.response_started:  # It is of a request that has its answer.
+            self.transport.close()
+        elif self._in_body or self.cycle is None or self.cycle.response_complete:
+            self._say(problem)
+        else:
+            self._is_over, self._in_head, self.cycle.keep_alive = True, False, False
+
+    def _say(self, problem: Problem) -> None:
         status, headers, body = self._gateway.refused(problem)
         said = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
         lines = [name + b": " + value + b"\r\n" for name, value in (*headers, (b"connection", b"close"))]

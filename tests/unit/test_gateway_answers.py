@@ -184,7 +184,7 @@ def test_a_failure_after_the_answer_began_is_not_answered_twice() -> None:
 
 NO_REQUEST = (b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\na b: c\r\n\r\n")
 LARGE = b"x" * 3000
-CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 TRAILER = b"\r\n0\r\na: "
 
 

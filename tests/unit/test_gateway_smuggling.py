@@ -101,6 +101,10 @@ def test_what_is_hidden_would_be_answered_if_it_were_read() -> None:
         b"POST /v1/x HTTP/1.1\nhost: x\ncontent-length: 5\n",
         b"POST /v1/x HTTP/1.1 \r\nhost: x\r\n",
         b"POST /v1/x HTTP/9.9\r\nhost: x\r\n",
+        POST.replace(b"1.1", b"1.0") + CHUNKED,
+        POST + b"transfer-encoding: gzip, chunked\r\n",
+        POST.replace(b"HTTP/1.1", b"HTTP/2.0"),
+        b"POST /v1/x\r\nhost: x\r\n",
         b"PO\x00ST /v1/x HTTP/1.1\r\nhost: x\r\n",
         b"POST /v1/ x HTTP/1.1\r\nhost: x\r\n",
         b"POST /v1/x\x0b HTTP/1.1\r\nhost: x\r\n",
@@ -134,8 +138,53 @@ def test_a_chunk_that_can_be_read_in_two_ways_ends_the_connection(body: bytes) -
 def test_a_trailer_is_no_header() -> None:
     get = b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CHUNKED + b"\r\n0\r\n%b\r\n"
     assert answered(get % b"") == answered(get % b"host: y\r\n") == ([200], False)
-    assert answered(get.replace(b"host: x", b"host: x\r\nhost: y") % b"") == ([400], False)
+    assert answered(get.replace(b"host: x", b"host: x\r\norigin: x\r\norigin: y") % b"") == ([400], False)
 
 
 def test_a_head_that_comes_in_pieces_is_read_as_one() -> None:
     assert answered(*(HIDDEN[place : place + 1] for place in range(len(HIDDEN)))) == ([200], False)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\n",
+        *(
+            b"GET /healthz HTTP/1.1\r\nhost:%b\r\n" % each
+            for each in (b"", b" a@x", b" x/y", b" x y", b" x,y", b" \xe9")
+        ),
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n",
+        *(
+            b"GET %b HTTP/1.1\r\nhost: x\r\n" % each
+            for each in (b"http://y/healthz", b"http://a@x/healthz", b"/healthz#b")
+        ),
+    ],
+    ids=repr,
+)
+def test_what_another_reader_may_take_to_another_host_ends_the_connection(head: bytes) -> None:
+    assert answered(head + b"\r\n") == ([400], True)
+
+
+def test_a_host_is_who_is_asked_in_every_form() -> None:
+    for target in (b"http://X:1/healthz", b"https://x:1/healthz", b"/healthz"):
+        assert answered(b"GET %b HTTP/1.1\r\nhost: x:1\r\n\r\n" % target) == ([200], False)
+    assert answered(b"GET /healthz HTTP/1.0\r\n\r\n") == ([200], True)  # As health checks do.
+
+
+def test_what_comes_behind_an_upgrade_is_not_waited_for() -> None:
+    upgrade = HIDDEN.replace(b"\r\n\r\n", b"\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    assert answered(upgrade + HIDDEN) == ([200], True)
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nx: %b\r\n\r\n" % (b"y" * 3000), 431),
+    ],
+    ids=["nonsense", "no host", "too large"],
+)
+def test_what_was_asked_before_is_answered_and_nothing_is_said_in_its_place(bad: bytes, status: int) -> None:
+    assert answered(HIDDEN + HIDDEN + bad + HIDDEN) == ([200, 200], True)
+    assert answered(HIDDEN, bad) == ([200, status], True)
