@@ -318,7 +318,10 @@ def test_a_process_whose_port_is_taken_ends_and_says_which(mesh: LocalMesh, name
 
 
 class Callers:
-    """A few people who read all the time, and come no more once their connection is ended with an answer."""
+    """A few people who read and change all the time, and come no more once their connection is ended with an answer.
+
+    As often as the limit of one actor lets them: they are all the same Admin.
+    """
 
     def __init__(self, mesh: LocalMesh, count: int) -> None:
         self.statuses: list[int] = []
@@ -331,11 +334,12 @@ class Callers:
     def _read(self, person: Person) -> None:
         try:
             while True:
-                answer = person.call("GET", "/members")
-                self.statuses.append(answer.status_code)
-                if answer.headers.get("connection") == "close":
-                    return
-                time.sleep(0.01)
+                for method, path in (("GET", "/members"), ("GET", "/findings"), ("POST", "/members")):
+                    answer = person.call(method, path, json=new_member() if method == "POST" else None)
+                    self.statuses.append(answer.status_code)
+                    if answer.headers.get("connection") == "close":
+                        return
+                    time.sleep(0.1)
         except Exception as error:
             self.failures.append(error)
 
@@ -366,7 +370,7 @@ def test_new_certificates_and_the_end_of_a_gateway_fail_nobodys_call(mesh: Local
     callers, ports = Callers(mesh, 4), mesh.installation.ports
     until(lambda: len(callers.statuses) > 20 or None)
     wanted = {}
-    for name in ("gateway", "identity"):
+    for name in PROCESSES:
         issued = mesh.installation.ca.issue(name, mesh.installation.folder(name), dns=(name,))
         wanted[name] = x509.load_pem_x509_certificate(issued.cert.read_bytes()).serial_number
     wanted["gateway-rest"] = wanted["gateway"]
