@@ -17,6 +17,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from opentelemetry.trace import SpanKind
 
 from services._mesh import telemetry
+from services._mesh.config import Missing
 from services._mesh.context import CallContext, find_current
 from services._mesh.descriptors import Effect, method_rules
 from services._mesh.tls import CertificateFiles
@@ -38,9 +39,11 @@ class Channels:
         self._open: dict[str, _Peer] = {}
 
     def to(self, peer: str) -> grpc.aio.Channel:
-        """The channel to `peer`. Raises KeyError where configuration names no address for it."""
+        """The channel to `peer`. Raises Missing where configuration names no address for it."""
         found = self._open.get(peer)
         if found is None:
+            if peer not in self._addresses:
+                raise Missing(f"peers.{peer}", f'Say where it is, such as "{peer}.internal:8443".')
             found = self._open[peer] = _Peer(peer, self._addresses[peer], self._files, self._services)
         return found
 

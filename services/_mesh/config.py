@@ -13,7 +13,8 @@ import re
 import stat
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -29,6 +30,27 @@ class ConfigError(Exception):
     def __init__(self, file: Path, key: str, rule: str, way_out: str) -> None:
         super().__init__(f"{file}: {key}: {rule}. {way_out}")
         self.file, self.key, self.rule, self.way_out = file, key, rule, way_out
+
+
+class Missing(Exception):
+    """A part of the process needs a setting that isn't there. `run` knows the file, and makes a ConfigError of it."""
+
+    def __init__(self, key: str, way_out: str) -> None:
+        super().__init__(f"{key} is missing. {way_out}")
+        self.key, self.way_out = key, way_out
+
+
+@contextmanager
+def usable(file: Path, key: str, way_out: str, *invalid: type[Exception]) -> Iterator[None]:
+    """Within it a file's content is taken: what it isn't fit for (ValueError, and `invalid`) becomes a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(file, key, f"can't be read: {error.strerror}", "Check the path and its mode.") from error
+    except Exception as error:
+        if not isinstance(error, (ValueError, *invalid)):
+            raise
+        raise ConfigError(file, key, str(error).rstrip("."), way_out) from error
 
 
 class _Broken(Exception):
@@ -74,6 +96,8 @@ class ReadableFile:
             raise _Broken(f"no file at {value}", "Create it, or correct the path; relative paths start at this file.")
         if self.secret and value.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             raise _Broken(f"{value} is open to every user of this machine", f"Run: chmod 600 {value}")
+        if self.secret and not value.stat().st_size:
+            raise _Broken(f"{value} is empty", "Put the secret there that was made.")
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,7 @@ async def own_jobs(
 
     `policies` has one for each kind; `workers` names the process that does those which the service's worker doesn't.
     """
-    settings = mesh.settings.database
-    if settings is None or settings.dispatcher is None or mesh.key is None:
-        raise RuntimeError(f"{mesh.name} needs [database.dispatcher] and [signing]")
-    database = mesh.database(settings.dispatcher, pool_size=_DISPATCHER_POOL)
+    key, database = mesh.signing_key(), mesh.database(mesh.role("dispatcher"), pool_size=_DISPATCHER_POOL)
     link = mesh.nats()
     # Once it was there, it isn't waited for again: the rows are the jobs, and what is planned while it is away is
     # announced when it is back. Refusing reads and changes meanwhile would only widen the outage.
@@ -61,7 +58,7 @@ async def own_jobs(
     desk = JobDesk(
         store,
         database,
-        mesh.key,
+        key,
         mesh.trust,
         mesh.clock,
         policies,
@@ -71,7 +68,7 @@ async def own_jobs(
         on_dead=on_dead,
         workers=workers,
     )
-    return JobOffice(Planner(mesh.key, mesh.name, mesh.clock), JobServicer(desk))
+    return JobOffice(Planner(key, mesh.name, mesh.clock), JobServicer(desk))
 
 
 async def work_on(

@@ -14,7 +14,7 @@ from services._mesh.descriptors import MethodRule
 from services._mesh.errors import Denied, Reason, Unauthenticated
 from services._mesh.limits import BoundedCache
 
-_PEM_KEY = "x509_pem_cert"
+PEM_KEY = "x509_pem_cert"
 _CACHED_PEERS = 1024
 _CLIENT_CLASS = "client/*"
 _CLIENT_PREFIX = "client/"
@@ -39,7 +39,7 @@ class PeerReader:
 
     def read(self, auth_context: Mapping[str, Iterable[bytes]]) -> Peer:
         """The peer. Raises Unauthenticated where it has no certificate of this mesh that is in force."""
-        pem = next(iter(auth_context.get(_PEM_KEY, ())), b"")
+        pem = next(iter(auth_context.get(PEM_KEY, ())), b"")
         peer = self._known.get(pem)
         if peer is None:
             peer = self._parse(pem)

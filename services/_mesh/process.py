@@ -11,10 +11,11 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -23,14 +24,14 @@ from services._mesh.access import Checks
 from services._mesh.build import this_build
 from services._mesh.channel import Channels
 from services._mesh.clock import open_clock
-from services._mesh.config import ConfigError, load_settings
+from services._mesh.config import ConfigError, Missing, load_settings
 from services._mesh.denials import DenialLedger
 from services._mesh.exchange import Exchange
 from services._mesh.failpoints import open_failpoints
 from services._mesh.feed import follow
 from services._mesh.grants import GrantVerifier
 from services._mesh.health import Health
-from services._mesh.listening import Unlistenable
+from services._mesh.listening import Unlistenable, listening_socket
 from services._mesh.passport_verifier import PassportVerifier
 from services._mesh.peers import PeerReader
 from services._mesh.revocations import Revocations
@@ -55,6 +56,9 @@ EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_ADDRESS = 0, 1, 2, 3
 
 class Mesh:
     """What the mesh gives a process. Made by `run`; closed by it."""
+
+    # Whether its parts are only made, for `--check` (rehearsal.py): what changes something by being made asks.
+    is_rehearsal = False
 
     def __init__(self, settings: MeshSettings) -> None:
         self.settings = settings
@@ -97,12 +101,26 @@ class Mesh:
 
         settings = settings or self.settings.database
         if settings is None:
-            raise RuntimeError(f"{self.name} has no database")
+            raise Missing("database", "Say where it is, and as whom it is read.")
         user, password_file = (role.user, role.password_file) if role else (settings.user, settings.password_file)
         made = Database(settings, user, password_file, pool_size)
         self._databases.append(made)
         self.health.needs_database(made)
         return made
+
+    def role(self, task: Literal["relay", "dispatcher"]) -> DatabaseRole:
+        """The login of one of the process's tasks. Raises Missing."""
+        database = self.settings.database
+        found = getattr(database, task) if database else None
+        if found is None:
+            raise Missing(f"database.{task}", f"Name the login of the {task}, and its file.")
+        return cast(DatabaseRole, found)
+
+    def signing_key(self) -> SigningKey:
+        """The process's own key. Raises Missing."""
+        if self.key is None:
+            raise Missing("signing", "Name the file of the process's own key.")
+        return self.key
 
     def store(self, schema: str) -> Store:
         """Units of work for a schema, under the process's own role."""
@@ -119,11 +137,15 @@ class Mesh:
         from services._mesh.streams import Link
 
         if self.settings.nats is None:
-            raise RuntimeError(f"{self.name} has no NATS")
+            raise Missing("nats", "Say where it is, and as whom.")
         if self._nats is None:
             self._nats = Link(self.settings.nats, self.name, self.settings.tls)
             self.task(self._nats.run(), "NATS")
         return self._nats
+
+    def listen(self, address: str, key: str) -> socket.socket:
+        """A socket that listens at "host:port", which the setting `key` says. Raises Unlistenable."""
+        return listening_socket(address, key)
 
     def follow_revocations(self) -> None:
         """Keep the revocation feed open, and be unready while it is stale."""
@@ -214,7 +236,7 @@ def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="the installation's configuration of this process")
-    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument("--check", action="store_true", help="check the configuration and all files of it, and end")
     parser.add_argument("--version", action="version", version=str(BUILD), help="say which build this is, and end")
     given = parser.parse_args()
     try:
@@ -222,11 +244,20 @@ def run(settings_class: type[S], compose: Compose[S], description: str) -> int:
     except ConfigError as error:
         return _unusable(error)
     if given.check:
-        print(f"{given.config}: ok")
-        return EXIT_OK
+        return _check(settings, compose, given.config)
     logs.start(settings.process.name, settings.process.log_level)
-    log.info("starting: %s", BUILD)
-    return _run_loop(_main(settings, compose))
+    return _run_loop(_main(settings, compose, given.config))
+
+
+def _check(settings: S, compose: Compose[S], file: Path) -> int:
+    from services._mesh.rehearsal import rehearse
+
+    try:
+        ends_at = asyncio.run(rehearse(settings, compose, file))
+    except ConfigError as error:
+        return _unusable(error)
+    print(f"{file}: ok (its certificate ends {ends_at:%Y-%m-%d %H:%M} UTC)")
+    return EXIT_OK
 
 
 def _run_loop(main: Coroutine[Any, Any, int]) -> int:
@@ -241,11 +272,12 @@ def _run_loop(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-async def _main(settings: S, compose: Compose[S]) -> int:
+async def _main(settings: S, compose: Compose[S], file: Path) -> int:
     try:
         mesh = Mesh(settings)
     except ConfigError as error:
         return _unusable(error)
+    log.info("starting: %s", BUILD)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, mesh.stop)
@@ -253,6 +285,8 @@ async def _main(settings: S, compose: Compose[S]) -> int:
         return await _composed(mesh, settings, compose)
     except ConfigError as error:
         return _unusable(error)
+    except Missing as missing:
+        return _unusable(ConfigError(file, missing.key, "is missing", missing.way_out))
     except Refused as refused:
         log.critical("refusing to start: %s", refused)
         return EXIT_CONFIG

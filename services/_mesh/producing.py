@@ -30,10 +30,7 @@ def produce(mesh: Mesh, schema: str, store: Store, to: Log | None = None, on_era
 
     `on_erased` takes erased events out of what the service keeps of them beside its outbox.
     """
-    settings = mesh.settings.database
-    if settings is None or settings.relay is None:
-        raise RuntimeError(f"{mesh.name} needs [database.relay]")
-    database = mesh.database(settings.relay, pool_size=_POOL)
+    database = mesh.database(mesh.role("relay"), pool_size=_POOL)
     to = to or LogClient(mesh.channels.to("audit"))
     relay = Relay(database, schema, to.append, mesh.clock, mesh.metrics)
     mesh.task(relay.run(), "relay")

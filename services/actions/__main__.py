@@ -6,6 +6,7 @@ import sys
 from functools import partial
 
 from recoup.actions.v1 import actions_service_pb2
+from services._mesh.config import usable
 from services._mesh.credentials import CredentialKeeper
 from services._mesh.job_tasks import own_jobs
 from services._mesh.jobs import Planner
@@ -34,14 +35,15 @@ async def compose(mesh: Mesh, settings: ActionsSettings) -> None:
         Bills(channel("pricing"), exchange),
         Log(channel("audit"), exchange),
     )
-    assert mesh.key is not None
-    planner, keeper = Planner(mesh.key, mesh.name, mesh.clock), CredentialKeeper(channel("scanner"))
+    planner, keeper = Planner(mesh.signing_key(), mesh.name, mesh.clock), CredentialKeeper(channel("scanner"))
     policies = Policies(store, planner, identity, keeper, mesh.clock)
     kinds = {EXECUTE: policies.execute, CHECKPOINT: policies.checkpoint, EXPIRE: policies.expire}
     office = await own_jobs(mesh, "actions", store, kinds, on_dead=give_up)
     keys = settings.actions
     pages = PageTokens.from_file(keys.page_key)
-    rpc = ActionsRpc(store, office.planner, peers, ReceiptKey(keys.receipt_key), pages, mesh.clock)
+    with usable(keys.receipt_key, "actions.receipt_key", "Make one, and have the key manifest list it."):
+        receipt_key = ReceiptKey(keys.receipt_key)
+    rpc = ActionsRpc(store, office.planner, peers, receipt_key, pages, mesh.clock)
     await mesh.serve([(actions_service_pb2.DESCRIPTOR.services_by_name["ActionsService"], rpc), office.service])
 
 

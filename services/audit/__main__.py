@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from recoup.audit.v1 import audit_service_pb2, erasure_service_pb2, evidence_service_pb2
-from services._mesh.config import ConfigError
+from services._mesh.config import ConfigError, usable
 from services._mesh.database import Database
 from services._mesh.job_tasks import own_jobs
 from services._mesh.pages import PageTokens
@@ -96,7 +96,7 @@ async def compose(mesh: Mesh, settings: AuditSettings) -> None:
     checkpointer.refused, checkpointer.behind = refusals.tell, refusals.behind
     mesh.task(checks.run(), "self-check")
     mesh.task(watch.run(), "watch on controls")
-    erased = ErasedEvents(_dispatcher(mesh, settings), reader)
+    erased = ErasedEvents(mesh.database(mesh.role("dispatcher"), 2), reader)
     produce(mesh, "audit", reader, OwnLog(reader, sequencer, erased))
     if settings.archive is not None:
         _keep_outside(mesh, settings, settings.archive, database, reader, checkpointer, signer, alarms)
@@ -163,21 +163,13 @@ def _keep_outside(
 
 
 def _evidence_key(path: Path) -> EvidenceKey:
-    try:
+    with usable(path, "evidence.key", "Make one, and have the key manifest list it."):
         return EvidenceKey(path)
-    except ValueError as error:
-        raise ConfigError(path, "evidence.key", str(error), "Make one, and have the key manifest list it.") from None
 
 
 def _erasure_roles(mesh: Mesh, settings: AuditSettings, head: Database) -> ErasureRoles:
     keys = mesh.database(settings.subjects.eraser, 3, settings.subjects.database)
-    return ErasureRoles(_dispatcher(mesh, settings), head, keys)
-
-
-def _dispatcher(mesh: Mesh, settings: AuditSettings) -> Database:
-    if settings.database is None or settings.database.dispatcher is None:
-        raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
-    return mesh.database(settings.database.dispatcher, 2)
+    return ErasureRoles(mesh.database(mesh.role("dispatcher"), 2), head, keys)
 
 
 def _archiver(mesh: Mesh, settings: ArchiveSettings, storage: Storage, writer: Store, alarms: Alarms) -> Archiver:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
+from services._mesh.keys import read_private_key
 from services.audit.model.evidence.documents import envelope, pre_authentication
 
 
@@ -18,11 +16,8 @@ class EvidenceKey:
     """
 
     def __init__(self, path: Path) -> None:
-        key = load_pem_private_key(path.read_bytes(), None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"{path} must hold an Ed25519 private key")
-        self._key = key
-        self.key_id = hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()
+        self._key = read_private_key(path)
+        self.key_id = hashlib.sha256(self._key.public_key().public_bytes_raw()).hexdigest()
 
     def sign(self, payload: bytes) -> bytes:
         """The DSSE envelope over a statement."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from services._mesh.clock import Clock, open_clock
 from services._mesh.config import ConfigError, load_settings
 from services._mesh.database import Database
+from services._mesh.keys import read_private_key
 from services._mesh.uow import PLATFORM, Store
 from services.audit import store as sql
 from services.audit.config import AuditSettings
@@ -32,7 +33,6 @@ from services.audit.model.openings import ACTION, RECOVERY, Restored, opening_me
 from services.audit.model.shards import origin_of, shard_of
 from services.audit.model.signing import SignedHead
 from services.audit.refusals import find_common, root_at
-from services.audit.signing_keys import load_key
 
 ROOT_SUFFIX = "/root"
 
@@ -155,7 +155,7 @@ def _text(note: str) -> str:
 
 def sign_statement(key: Path, name: str, text: str) -> str:
     """The statement, signed by the offline root key. Raises ValueError."""
-    return Signer(f"{name}{ROOT_SUFFIX}", load_key(key)).sign(text)
+    return Signer(f"{name}{ROOT_SUFFIX}", read_private_key(key)).sign(text)
 
 
 async def _with_database(given: argparse.Namespace) -> str:

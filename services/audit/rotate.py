@@ -17,11 +17,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from services._mesh.keys import read_private_key
 from services.audit.durable import write_durably
 from services.audit.model import rotation
 from services.audit.model.manifest import Manifest, sign_manifest, signed_manifest
 from services.audit.model.notes import Note, NoteInvalid, Signer, TreeHead, VerifierKey, verify
-from services.audit.signing_keys import load_key
 
 EXIT_DONE, EXIT_REFUSED = 0, 1
 
@@ -30,7 +30,7 @@ class Root:
     """The offline root of a log: signs manifests, and remembers when a rotation was begun."""
 
     def __init__(self, name: str, key: Path, record: Path) -> None:
-        self._signer, self._record = Signer(f"{name}/root", load_key(key)), record
+        self._signer, self._record = Signer(f"{name}/root", read_private_key(key)), record
 
     def read(self, note: str) -> Manifest:
         """A manifest that this root signed. Raises NoteInvalid."""

@@ -31,22 +31,26 @@ class SignerMemory:
         self._lock: int | None = None
 
     @classmethod
-    def opened(cls, path: Path) -> SignerMemory:
-        """The memory for the one process that signs, which holds it until it ends. Raises MemoryUnusable, OSError."""
+    def opened(cls, path: Path, *, hold: bool = True) -> SignerMemory:
+        """The memory for the one process that signs, which holds it until it ends. Raises MemoryUnusable, OSError.
+
+        Without `hold` it is only looked at, beside the process that may have it.
+        """
         if not path.exists():
             raise MemoryUnusable(f"{path} is missing: what was signed last isn't known")
-        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600) if hold else None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             made = cls(path)
             missing = [shard for shard in range(made.of(0).newest + 1) if not made._file(shard).exists()]
             if missing:
                 raise MemoryUnusable(f"{made._file(missing[-1])} is missing: what was signed last isn't known")
         except BlockingIOError:
-            os.close(lock)
+            _let_go(lock)
             raise MemoryUnusable(f"another signer uses {path}") from None
         except BaseException:
-            os.close(lock)
+            _let_go(lock)
             raise
         made._lock = lock
         return made
@@ -83,9 +87,13 @@ class SignerMemory:
 
     def close(self) -> None:
         """Let another process have it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        _let_go(self._lock)
+        self._lock = None
 
     def _file(self, shard: int) -> Path:
         return self._path.with_name(f"{self._path.stem}.{shard}{self._path.suffix}") if shard else self._path
+
+
+def _let_go(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)

@@ -12,21 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from services._mesh.keys import read_private_key
 from services.audit.model.manifest import LOG, Manifest, agreed, signed_manifest
 from services.audit.model.notes import Note, NoteInvalid, Signer, TreeHead, VerifierKey, verify
 from services.audit.model.rotation import place_of_head
 
 log = logging.getLogger(__name__)
-
-
-def load_key(path: Path) -> Ed25519PrivateKey:
-    """An Ed25519 private key from PEM. Raises ValueError."""
-    key = load_pem_private_key(path.read_bytes(), None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(f"{path} must hold an Ed25519 private key")
-    return key
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ class SigningKeys:
     def _read(self) -> _InForce:
         """Raises OSError, ValueError, NoteInvalid."""
         more = sorted(self._more.glob("*.key")) if self._more else []
-        loaded = [load_key(path) for path in (self._key, *more)]
+        loaded = [read_private_key(path) for path in (self._key, *more)]
         keys = {key.public_key().public_bytes_raw(): key for key in loaded}
         note = self._path.read_text("utf-8")
         if self._root is None:

@@ -12,11 +12,9 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from services._mesh.config import ConfigError
-from services._mesh.listening import listening_socket
+from services._mesh.config import usable
+from services._mesh.keys import read_private_key
 from services._mesh.process import Mesh, run
 from services.audit.config import WitnessProcessSettings, WitnessSettings
 from services.audit.model.cosigning import Cosigner
@@ -36,7 +34,7 @@ class _Server(uvicorn.Server):
 async def compose(mesh: Mesh, settings: WitnessProcessSettings) -> None:
     """Load key and state, and serve HTTPS; the mesh side serves health only."""
     own = settings.witness
-    listener = listening_socket(own.listen, "witness.listen")
+    listener = mesh.listen(own.listen, "witness.listen")
     witness = Witness(_cosigner(own), _log_keys(own), WitnessState(own.state), mesh.clock)
     server = _Server(_configuration(WitnessApp(witness, mesh.metrics, own.header_seconds), own, settings))
     mesh.task(_serve(mesh, server, listener), "add-checkpoint")
@@ -48,19 +46,14 @@ async def compose(mesh: Mesh, settings: WitnessProcessSettings) -> None:
 
 
 def _cosigner(own: WitnessSettings) -> Cosigner:
-    key = load_pem_private_key(own.key.read_bytes(), None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(own.key, "witness.key", "must hold an Ed25519 private key", "Make one: PEM, PKCS #8.")
-    return Cosigner(own.name, key)
+    with usable(own.key, "witness.key", "Put the witness's own key there."):
+        return Cosigner(own.name, read_private_key(own.key))
 
 
 def _log_keys(own: WitnessSettings) -> LogKeys:
     keys = LogKeys(own.log_keys)
-    try:
+    with usable(own.log_keys, "witness.log_keys", "Write one vkey a line, as the log's operator has it.", NoteInvalid):
         keys.read()
-    except NoteInvalid as error:
-        way_out = "Write one vkey a line, as the log's operator publishes it."
-        raise ConfigError(own.log_keys, "witness.log_keys", str(error), way_out) from error
     return keys
 
 

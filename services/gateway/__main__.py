@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from recoup.services import SERVICES
-from services._mesh.listening import listening_socket
 from services._mesh.process import Mesh, run
 from services.gateway.app import Gateway
 from services.gateway.bucket import Bucket
@@ -20,9 +19,12 @@ from services.gateway.serving import EdgeServer, EdgeTls
 async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
     """Wire the edge together and serve REST; the mesh side serves health only."""
     edge = settings.gateway
-    listener = listening_socket(edge.listen, "gateway.listen")
+    listener = mesh.listen(edge.listen, "gateway.listen")
+    router = Router([(process, each) for process, services in SERVICES.items() for each in services])
+    for name in sorted({each.service for each in router.routes} | {each.service for each in router.forwards}):
+        mesh.channels.to(name)  # Whose address is missing is said now, and not to whoever asks first.
     gateway = Gateway(
-        Router([(process, each) for process, services in SERVICES.items() for each in services]),
+        router,
         PassportOffice(mesh.channels.to("identity"), mesh.revocations, mesh.clock),
         mesh.channels.to,
         edge,
@@ -39,7 +41,8 @@ async def compose(mesh: Mesh, settings: GatewaySettings) -> None:
     try:
         await mesh.serve([])
     finally:
-        await server.leave()
+        if not mesh.is_rehearsal:
+            await server.leave()
 
 
 if __name__ == "__main__":

@@ -142,7 +142,6 @@ async def _own_feed(mesh: Mesh, store: Store) -> None:
 
 async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
     """Wire identity together and serve."""
-    assert mesh.key is not None
     store = mesh.store("identity")
     mesh.task(_own_feed(mesh, store), "own feed")
     mesh.health.needs("its own revocation feed", mesh.revocations.is_fresh)
@@ -153,7 +152,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         sessions=sessions,
         issuer=settings.sessions.issuer,
         audience=settings.sessions.audience,
-        key=mesh.key,
+        key=mesh.signing_key(),
         verifier=PassportVerifier(mesh.trust, mesh.revocations, mesh.clock, audience=mesh.name, profile=mesh.profile),
         revocations=mesh.revocations,
         permissions=permission_table(),
@@ -163,9 +162,7 @@ async def compose(mesh: Mesh, settings: IdentitySettings) -> None:
         confirms_email=settings.sessions.email_verified == "always",
     )
     produce(mesh, "identity", store)
-    if settings.database is None or settings.database.dispatcher is None:
-        raise RuntimeError(f"{mesh.name} needs [database.dispatcher]")
-    dispatcher = mesh.database(settings.database.dispatcher, 2)
+    dispatcher = mesh.database(mesh.role("dispatcher"), 2)
     resolver = TxtResolver(settings.sso.nameservers)
     asks = sso_domains.asks(store, resolver)
     mesh.task(FallingDue(dispatcher, store, mesh.clock, mesh.metrics, asks).run(), "what is due")

@@ -83,8 +83,5 @@ class SecretsWatch:
 
 def watch_secrets(mesh: Mesh, store: Store) -> None:
     """Start the task. The relay's role is the one that sees which organizations there are."""
-    settings = mesh.settings.database
-    if settings is None or settings.relay is None:
-        raise RuntimeError(f"{mesh.name} needs [database.relay]")
-    listing = mesh.database(settings.relay, pool_size=1)
+    listing = mesh.database(mesh.role("relay"), pool_size=1)
     mesh.task(SecretsWatch(listing, store, mesh.clock, mesh.metrics).run(), "watch on secrets")

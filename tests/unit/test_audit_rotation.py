@@ -15,6 +15,7 @@ from recoup_local import keys as local_keys
 from recoup_verify.documents import Disproved
 from recoup_verify.keys import read_manifest
 from recoup_verify.log import parse_key, verified_head
+from services._mesh.keys import read_private_key
 from services.audit.model import rotation
 from services.audit.model.cosigning import Cosigner, WitnessKey
 from services.audit.model.manifest import (
@@ -30,7 +31,7 @@ from services.audit.model.note_check import read_stored_note
 from services.audit.model.notes import Note, NoteInvalid, Signer, TreeHead, VerifierKey, verify
 from services.audit.model.shards import place_of
 from services.audit.rotate import main
-from services.audit.signing_keys import SigningKeys, load_key
+from services.audit.signing_keys import SigningKeys
 
 NAME = "recoup-test.local.invalid/log"
 BEGUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -141,7 +142,7 @@ def test_rotation_from_one_key_over_two_to_one(made: Installation) -> None:
 
 
 def key_of(made: Installation, name: str) -> Ed25519PrivateKey:
-    return load_key(made.more / f"{name}.key" if name else made.folder / "log.key")
+    return read_private_key(made.more / f"{name}.key" if name else made.folder / "log.key")
 
 
 def test_both_keys_sign_for_thirty_days_and_one_rotation_is_under_way_at_a_time(made: Installation) -> None:
@@ -207,7 +208,7 @@ def test_the_command_at_the_root_begins_and_ends(
     made: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, record = tmp_path / "root.key", tmp_path / "rotation.json"
-    made.root = Signer(f"{NAME}/root", load_key(made.folder / "log.key"))  # any key will do
+    made.root = Signer(f"{NAME}/root", read_private_key(made.folder / "log.key"))  # any key will do
     root.write_bytes((made.folder / "log.key").read_bytes())
     made.put(replace(made.manifest, root=made.root.verifier_key))
     (tmp_path / "head").write_text(Signer(NAME, key_of(made, "")).sign(text(40)))

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from services._mesh.context import current
 from services._mesh.errors import Denied, Reason, Unavailable, WrongState
 from services._mesh.ids import uuid7
+from services._mesh.keys import read_private_key
 from services._mesh.uow import Store, UnitOfWork
 from services.actions.clients.peers import Identity, Log
 from services.actions.model.action import Checkpoint
@@ -38,11 +36,8 @@ class ReceiptKey:
     """The Ed25519 key that receipts are signed with; the log's key manifest names its public half."""
 
     def __init__(self, path: Path) -> None:
-        key = load_pem_private_key(path.read_bytes(), None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"{path} must hold an Ed25519 private key")
-        self._key = key
-        self.key_id = hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()
+        self._key = read_private_key(path)
+        self.key_id = hashlib.sha256(self._key.public_key().public_bytes_raw()).hexdigest()
 
     def sign(self, payload: bytes) -> bytes:
         """The DSSE envelope over a payload."""
