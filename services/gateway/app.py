@@ -129,9 +129,10 @@ class Gateway:
         """The process is to end: be unready, and end streams and connections, each with a whole answer."""
         self.leaving.set()
 
-    def count_refused(self, limit: str) -> None:
-        """A limit was reached, and there is no request that it could be said of."""
-        self._watch.refuse(limit)
+    @property
+    def watch(self) -> Watch:
+        """Where is counted what no request says."""
+        return self._watch
 
     def refused(self, problem: Problem) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Status, headers and document for what isn't read as a request, or isn't served at all."""

@@ -51,7 +51,7 @@ class Limits:
 
     def count_address(self, exchange: Exchange, *, reads: bool, prefix: str = "") -> None:
         """Count a call that needs no credential; below each `prefix` by itself. Raises Exhausted."""
-        _charge(exchange, "address", self._own[reads].take(f"address {prefix} {_place(exchange)}"))
+        _charge(exchange, "address", self._own[reads].take(f"address {prefix} {place_of(exchange.client)}"))
 
     async def count_verified(self, exchange: Exchange, passport: Passport, *, reads: bool) -> None:
         """Count a call of whoever identity says it is, however many credentials they have, and of their organization.
@@ -73,14 +73,14 @@ class Limits:
             verdict = self._strangers.take(f"credential {_digest(credential)}")
             if verdict.remaining < verdict.limit - 1:
                 return
-        self._strangers.take(f"address {_place(exchange)}")
+        self._strangers.take(f"address {place_of(exchange.client)}")
 
     def require_patience(self, exchange: Exchange, credential: str = "", *, known: bool = False) -> None:
         """Raise Exhausted after too many attempts that weren't let in: with this credential, or, of one that wasn't let
         in before, from this address. People behind one address don't pay for a stranger among them.
         """
         keys = [f"credential {_digest(credential)}"] if credential else []
-        keys += [] if known else [f"address {_place(exchange)}"]
+        keys += [] if known else [f"address {place_of(exchange.client)}"]
         for verdict in map(self._strangers.look, keys):
             if not verdict.allowed:
                 _charge(exchange, "attempts", verdict)
@@ -111,12 +111,12 @@ def _digest(credential: str) -> str:
     return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _place(exchange: Exchange) -> str:
+def place_of(client: str) -> str:
     """The address; of IPv6 the network that one subscriber has, since they have all addresses in it."""
     try:
-        address = ip_address(exchange.client.partition("%")[0])
+        address = ip_address(client.partition("%")[0])
     except ValueError:
-        return exchange.client
+        return client
     if isinstance(address, IPv4Address):
         return str(address)
     return str(address.ipv4_mapped or ip_network((address, 64), strict=False))

@@ -9,6 +9,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -16,6 +17,7 @@ from uvicorn.server import ServerState
 
 from services._mesh.settings import TlsSettings
 from services._mesh.tls import CertificateFiles
+from services.gateway.accepting import Acceptor
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
 from services.gateway.http2.connection import Http2Protocol
@@ -45,13 +47,27 @@ class EdgeServer(uvicorn.Server):
 
     async def run_on(self, listener: socket.socket) -> None:
         """Serve until `leave` has ended."""
-        _make_room(self._gateway.settings.connections)
+        _make_room(self._gateway.settings)
         try:
             await self.serve([listener])
         finally:
             self._ended.set()
         if self._gateway.leaving.is_set():
             await asyncio.Event().wait()  # A task that ends by itself is one that failed.
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections ourselves: uvicorn's way counts none before TLS is agreed on, and waits a minute for it."""
+        edge, state = self._gateway.settings, self.server_state
+        make = partial(AgreedProtocol, self.config, state, {})
+        most = edge.connections + edge.handshakes  # Who is beyond the first number is told so.
+
+        def is_full() -> bool:
+            return len(state.connections) >= most
+
+        self.servers: list[Any] = [
+            Acceptor(each, make, self.config.ssl, edge, self._gateway.watch, is_full) for each in sockets or ()
+        ]
+        self.started = True
 
     async def leave(self) -> None:
         """End, and lose nobody's request. First everybody is still let in, so that whoever spreads the load sees that
@@ -116,8 +132,9 @@ class EdgeTls:
         return context
 
 
-def _make_room(connections: int) -> None:
+def _make_room(edge: EdgeSettings) -> None:
     """Each connection is an open file, of which a process may have 1024 where nobody asked for more."""
+    connections = edge.connections + 2 * edge.handshakes
     wanted = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < wanted:

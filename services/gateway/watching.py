@@ -9,18 +9,19 @@ from opentelemetry.trace import SpanKind
 
 from services._mesh import telemetry
 from services._mesh.clock import monotonic
-from services._mesh.metrics import Counter, Histogram, Metrics
+from services._mesh.metrics import Counter, Gauge, Histogram, Metrics
 from services.gateway.exchange import Exchange
 
 # Of what is asked for at a path that nothing is served at, or that can't be read.
 NO_ROUTE = "none"
 # Shown as zero from the start: of a count that appears as one, Prometheus sees no increase.
 _FAILURES = (500, 503, 504)
-# What can be full: budgets of calls (the policies of `RateLimit`), places for what runs, and what may come on a
-# connection of HTTP/2, which ends then.
+# What can be full: budgets of calls (the policies of `RateLimit`), places for what runs, what may come on a connection
+# of HTTP/2, which ends then; and places for connections and handshakes, and the time of one, before anything is asked.
 LIMITS = (
     *("credential", "actor", "organization", "address", "attempts"),
     *("requests", "streams", "organization_streams", "http2"),
+    *("connections", "handshakes", "address_handshakes", "handshake_seconds"),
 )
 
 
@@ -33,6 +34,7 @@ class Watch:
         self._counts: dict[tuple[str, int], Counter] = {}
         text = "Requests refused because a limit was reached, by the limit."
         self._refused = {limit: metrics.counter("recoup_http_refused", text, limit=limit) for limit in LIMITS}
+        self.handshakes: Gauge = metrics.gauge("recoup_http_handshakes", "Connections that are in a TLS handshake.")
         for route in (*routes, NO_ROUTE):
             for status in _FAILURES:
                 self._counter(route, status)

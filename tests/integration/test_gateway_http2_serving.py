@@ -4,66 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import resource
-import ssl
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvloop
 from cryptography import x509
 from hpack import Encoder
 
-from recoup_local.ca import LocalCa
-from services._mesh.settings import TlsSettings
-from services._mesh.tls import CertificateFiles
 from services.gateway.http2.frames import HEADERS, PREFACE, RST_STREAM
-from services.gateway.serving import EdgeTls
 from tests.support.edge import SCANS, STREAM, Behind, served
+from tests.support.edge_tls import Place, on_uvloop, until
 from tests.support.http2 import frame
 
 SETTINGS, END_STREAM, END_HEADERS = 0x4, 0x1, 0x4
 WHO = {"authorization": "Bearer x"}
-
-
-def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """The same test on the processes' event loop, whose transports are others than asyncio's."""
-
-    @functools.wraps(test)
-    def run(**given: Any) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(test(**given))
-
-    return run
-
-
-class Place:
-    """A certificate, those who believe it, and the folder of both."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._ca = folder, LocalCa(folder / "ca")
-        self.issue()
-        self.settings = TlsSettings(ca=self._ca.cert_file, cert=self.cert, key=self.key, check_seconds=0.001)
-
-    def issue(self) -> None:
-        """A new pair, in the place of the old one."""
-        issued = self._ca.issue("gateway", self.folder)
-        self.cert, self.key = issued.cert, issued.key
-
-    def tls(self, **how: Any) -> EdgeTls:
-        return EdgeTls(CertificateFiles(self.settings), self.settings, **how)
-
-    def trust(self, *spoken: str) -> ssl.SSLContext:
-        made = ssl.create_default_context(cafile=str(self._ca.cert_file))
-        if spoken:
-            made.set_alpn_protocols(spoken)
-        return made
-
-    def client(self, port: int, *, http2: bool = True) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=f"https://localhost:{port}", verify=self.trust(), http2=http2, timeout=20)
 
 
 @pytest.fixture
@@ -210,9 +165,3 @@ async def test_a_server_has_room_for_as_many_connections_as_it_takes() -> None:
             assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1000
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)

@@ -97,7 +97,7 @@ class Http2Protocol(asyncio.Protocol):
                     return
                 self._frame(frame)
         except Excess as excess:
-            self._gateway.count_refused("http2")
+            self._gateway.watch.refuse("http2")
             self._end(excess.code, excess.why)
         except ProtocolError as error:
             self._end(error.error_code, type(error).__name__)
