@@ -36,6 +36,8 @@ class SeenSpan:
     failed: bool
     organization_id: str = ""
     request_id: str = ""
+    # The traces that it comes from without being in them: of a message that comes again, the first delivery's.
+    linked: tuple[str, ...] = ()
 
 
 class Spans:
@@ -86,6 +88,7 @@ def _read(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
                     span.status.code == 2,
                     said.get("recoup.organization_id", ""),
                     said.get("recoup.request_id", ""),
+                    tuple(link.trace_id.hex() for link in span.links),
                 )
 
 
