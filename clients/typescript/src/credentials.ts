@@ -52,7 +52,7 @@ export function browserSession(): Credential {
     },
     renews({ reason, metadata }) {
       // Another tab signed in anew: the cookie is another one, and so is its token.
-      const isStale = reason === "PAGE_REFUSED" && metadata["cause"] === "token" && csrf !== "";
+      const isStale = reason === "PAGE_REFUSED" && metadata.cause === "token" && csrf !== "";
       if (isStale) csrf = "";
       return isStale;
     },

@@ -13,6 +13,6 @@ export {
   Unreachable,
 } from "./errors.ts";
 export { Operation, type Waiting } from "./operations.ts";
-export { type RetryRule } from "./retry.ts";
+export type { RetryRule } from "./retry.ts";
+export type { components, paths } from "./schema.ts";
 export type { Answer, Item, Options, Reason, Schema } from "./types.ts";
-export type { paths, components } from "./schema.ts";

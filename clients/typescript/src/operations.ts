@@ -21,7 +21,11 @@ export class Operation<T> {
   readonly #watch: ((signal: AbortSignal) => AsyncIterable<T>) | undefined;
 
   /** `watch` gives each state as it comes, where the API has a stream of them. */
-  constructor(read: (signal: AbortSignal) => Promise<T>, isOver: (state: T) => boolean, watch?: (signal: AbortSignal) => AsyncIterable<T>) {
+  constructor(
+    read: (signal: AbortSignal) => Promise<T>,
+    isOver: (state: T) => boolean,
+    watch?: (signal: AbortSignal) => AsyncIterable<T>,
+  ) {
     this.#read = read;
     this.#isOver = isOver;
     this.#watch = watch;
@@ -42,7 +46,10 @@ export class Operation<T> {
   /** Each state that differs from the one before; the last one is its end. */
   async *progress({ deadline = HOUR, signal }: Waiting = {}): AsyncGenerator<T, void, undefined> {
     const late = new AbortController();
-    const timer = setTimeout(() => late.abort(new DeadlineExceeded(`it isn't over after ${deadline} ms, and goes on`)), deadline);
+    const timer = setTimeout(
+      () => late.abort(new DeadlineExceeded(`it isn't over after ${deadline} ms, and goes on`)),
+      deadline,
+    );
     const ending = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
     try {
       let last = "";

@@ -1,7 +1,7 @@
 /** One call: tried until it is answered, refused for good, or out of time. */
 
 import type { Credential } from "./credentials.ts";
-import { DeadlineExceeded, readProblem, RecoupError, refusal, Unreachable } from "./errors.ts";
+import { DeadlineExceeded, RecoupError, readProblem, refusal, Unreachable } from "./errors.ts";
 import { type Failure, pauseAfter, type RetryRule } from "./retry.ts";
 
 export interface Request {
@@ -65,7 +65,14 @@ export class Transport {
   async #once(request: Request): Promise<Response> {
     const headers = new Headers(request.headers);
     if (!headers.has("Authorization")) {
-      const read = (path: string) => this.#once({ ...request, method: "GET", url: new URL(path, request.url).href, headers: new Headers(), body: "" });
+      const read = (path: string) =>
+        this.#once({
+          ...request,
+          method: "GET",
+          url: new URL(path, request.url).href,
+          headers: new Headers(),
+          body: "",
+        });
       await this.#credential.authorize(headers, request.method !== "GET", read);
     }
     request.signal?.throwIfAborted();

@@ -13,8 +13,16 @@ export type Reason = Schema<"Problem">["reason"];
 type Served = { responses: { 200: { content: unknown } } };
 type Content<O> = O extends { responses: { 200: { content: infer C } } } ? C : never;
 type PathOf<O> = O extends { parameters: { path: infer V } } ? V : object;
-type QueryOf<O> = O extends { parameters: { query?: infer Q } } ? ([Q] extends [undefined] ? object : NonNullable<Q>) : object;
-type BodyOf<O> = O extends { requestBody?: infer B } ? (NonNullable<B> extends { content: { "application/json": infer J } } ? J : never) : never;
+type QueryOf<O> = O extends { parameters: { query?: infer Q } }
+  ? [Q] extends [undefined]
+    ? object
+    : NonNullable<Q>
+  : object;
+type BodyOf<O> = O extends { requestBody?: infer B }
+  ? NonNullable<B> extends { content: { "application/json": infer J } }
+    ? J
+    : never
+  : never;
 
 /** A part of the options that has to be given where anything in it has to be. */
 type Part<N extends string, T> = [T] extends [never] ? unknown : object extends T ? { [K in N]?: T } : { [K in N]: T };
@@ -32,18 +40,26 @@ export type StreamPath = Serving<"get", "application/x-ndjson">;
 export type ContentPath = Serving<"get", "application/octet-stream">;
 
 /** The answer of a path, as JSON has it: numbers of 64 bits and amounts are strings. */
-export type Answer<P extends keyof paths, M extends Method> = Content<paths[P][M]> extends { "application/json": infer T } ? T : never;
+export type Answer<P extends keyof paths, M extends Method> =
+  Content<paths[P][M]> extends { "application/json": infer T } ? T : never;
 
 /** One answer of a stream. */
-export type Streamed<P extends StreamPath> = Content<paths[P]["get"]> extends { "application/x-ndjson": infer T } ? T : never;
+export type Streamed<P extends StreamPath> =
+  Content<paths[P]["get"]> extends { "application/x-ndjson": infer T } ? T : never;
 
 /** The lists: what is read page by page. */
-export type ListPath = { [P in JsonPath<"get">]: Answer<P, "get"> extends { nextPageToken: string } ? P : never }[JsonPath<"get">];
+export type ListPath = {
+  [P in JsonPath<"get">]: Answer<P, "get"> extends { nextPageToken: string } ? P : never;
+}[JsonPath<"get">];
 
 /** The fields of a list's answer that hold its items. */
-export type ListField<P extends ListPath> = { [K in keyof Answer<P, "get">]-?: Answer<P, "get">[K] extends readonly unknown[] ? K : never }[keyof Answer<P, "get">];
+export type ListField<P extends ListPath> = {
+  [K in keyof Answer<P, "get">]-?: Answer<P, "get">[K] extends readonly unknown[] ? K : never;
+}[keyof Answer<P, "get">];
 
-export type Item<P extends ListPath, K extends ListField<P>> = Answer<P, "get">[K] extends readonly (infer I)[] ? I : never;
+export type Item<P extends ListPath, K extends ListField<P>> = Answer<P, "get">[K] extends readonly (infer I)[]
+  ? I
+  : never;
 
 /** What every call takes. */
 export interface CallOptions {

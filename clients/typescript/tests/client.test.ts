@@ -35,8 +35,17 @@ type Reply = (sent: Sent, signal: AbortSignal) => Response | Promise<Response>;
 /** A client whose calls are answered by the replies, one after the other, and the calls that it made. */
 function made(replies: Reply[], settings: Partial<Settings> = {}): { client: RecoupClient; sent: Sent[] } {
   const sent: Sent[] = [];
-  const fetch = async (url: string, { method = "", headers, body, credentials, signal }: RequestInit): Promise<Response> => {
-    const each = { method, url: new URL(url), headers: new Headers(headers), body: body ? JSON.parse(String(body)) : undefined, cookies: credentials };
+  const fetch = async (
+    url: string,
+    { method = "", headers, body, credentials, signal }: RequestInit,
+  ): Promise<Response> => {
+    const each = {
+      method,
+      url: new URL(url),
+      headers: new Headers(headers),
+      body: body ? JSON.parse(String(body)) : undefined,
+      cookies: credentials,
+    };
     sent.push(each);
     const reply = replies[sent.length - 1];
     assert.ok(reply, `${sent.length} calls were made`);
@@ -54,28 +63,46 @@ function made(replies: Reply[], settings: Partial<Settings> = {}): { client: Rec
   return { client, sent };
 }
 
-const json = (document: unknown, headers: Record<string, string> = {}): Reply => () => Response.json(document, { headers });
-const problem = (status: number, reason: string, metadata = {}, headers: Record<string, string> = {}): Reply => () =>
-  Response.json({ type: "", title: "", status, detail: "why", reason, metadata, requestId: "r", traceId: "t" }, { status, headers });
+const json =
+  (document: unknown, headers: Record<string, string> = {}): Reply =>
+  () =>
+    Response.json(document, { headers });
+const problem =
+  (status: number, reason: string, metadata = {}, headers: Record<string, string> = {}): Reply =>
+  () =>
+    Response.json(
+      { type: "", title: "", status, detail: "why", reason, metadata, requestId: "r", traceId: "t" },
+      { status, headers },
+    );
 const lost: Reply = () => Promise.reject(new TypeError("fetch failed"));
-const silent: Reply = (_, signal) => new Promise((_done, failed) => signal.addEventListener("abort", () => failed(signal.reason)));
+const silent: Reply = (_, signal) =>
+  new Promise((_done, failed) => signal.addEventListener("abort", () => failed(signal.reason)));
 
 test("a call says who, where and what", async () => {
   const { client, sent } = made([json({ findings: [], nextPageToken: "" })]);
   await client.get(FINDINGS, { query: { pageSize: 5, detectionId: "a&b" } });
   const [call] = sent;
-  assert.equal(call?.url.href, `https://recoup.example.com/v1/organizations/${ACME}/findings?pageSize=5&detectionId=a%26b`);
-  assert.deepEqual([call.method, call.headers.get("Authorization"), call.headers.get("Idempotency-Key"), call.cookies], ["GET", "Bearer token", null, "omit"]);
+  assert.equal(
+    call?.url.href,
+    `https://recoup.example.com/v1/organizations/${ACME}/findings?pageSize=5&detectionId=a%26b`,
+  );
+  assert.deepEqual(
+    [call.method, call.headers.get("Authorization"), call.headers.get("Idempotency-Key"), call.cookies],
+    ["GET", "Bearer token", null, "omit"],
+  );
 });
 
 test("an organization that the path leaves open is named by the header", async () => {
   const { client, sent } = made([json({}), json({})]);
   await client.get(FINDINGS, { path: { organization_id: "-" } });
   await client.get("/v1/me/organizations");
-  assert.deepEqual(sent.map(({ url, headers }) => [url.pathname, headers.get("Recoup-Organization")]), [
-    ["/v1/organizations/-/findings", ACME],
-    ["/v1/me/organizations", null],
-  ]);
+  assert.deepEqual(
+    sent.map(({ url, headers }) => [url.pathname, headers.get("Recoup-Organization")]),
+    [
+      ["/v1/organizations/-/findings", ACME],
+      ["/v1/me/organizations", null],
+    ],
+  );
 });
 
 test("an id stays one segment of the path, and can't be another path", async () => {
@@ -83,7 +110,8 @@ test("an id stays one segment of the path, and can't be another path", async () 
   const path = `${SCANS}/{scan_id}` as const;
   await client.get(path, { path: { scan_id: "a/b?c#d" } });
   assert.equal(sent[0]?.url.pathname, `/v1/organizations/${ACME}/scans/a%2Fb%3Fc%23d`);
-  for (const scan_id of ["", ".", ".."]) await assert.rejects(async () => client.get(path, { path: { scan_id } }), TypeError);
+  for (const scan_id of ["", ".", ".."])
+    await assert.rejects(async () => client.get(path, { path: { scan_id } }), TypeError);
 });
 
 test("a session isn't sent in the clear", () => {
@@ -92,10 +120,17 @@ test("a session isn't sent in the clear", () => {
 });
 
 test("a change whose answer was lost is repeated under one key", async () => {
-  const { client, sent } = made([lost, problem(409, "REQUEST_IN_FLIGHT", {}, { "Retry-After": "0" }), json({ scan: { scanId: SCAN_ID } })]);
+  const { client, sent } = made([
+    lost,
+    problem(409, "REQUEST_IN_FLIGHT", {}, { "Retry-After": "0" }),
+    json({ scan: { scanId: SCAN_ID } }),
+  ]);
   const { scan } = await client.post(SCANS, { body: CONNECTION });
   assert.equal(scan?.scanId, SCAN_ID);
-  assert.deepEqual(sent.map(({ body }) => body), [CONNECTION, CONNECTION, CONNECTION]);
+  assert.deepEqual(
+    sent.map(({ body }) => body),
+    [CONNECTION, CONNECTION, CONNECTION],
+  );
   assert.match(sent[0]?.headers.get("Idempotency-Key") ?? "", /^[0-9a-f-]{36}$/);
   assert.equal(new Set(sent.map(({ headers }) => headers.get("Idempotency-Key"))).size, 1);
 });
@@ -104,7 +139,10 @@ test("a key is the caller's where there is one", async () => {
   const { client, sent } = made([json({}), json({})]);
   await client.post(SCANS, { body: CONNECTION, idempotencyKey: "mine" });
   await client.post(SCANS, { body: { ...CONNECTION, requestId: "the-body's" } });
-  assert.deepEqual(sent.map(({ headers }) => headers.get("Idempotency-Key")), ["mine", "the-body's"]);
+  assert.deepEqual(
+    sent.map(({ headers }) => headers.get("Idempotency-Key")),
+    ["mine", "the-body's"],
+  );
 });
 
 test("a change that takes no key isn't repeated", async () => {
@@ -114,10 +152,16 @@ test("a change that takes no key isn't repeated", async () => {
 });
 
 test("a refusal is a typed error with its reason and metadata, and isn't repeated", async () => {
-  const { client, sent } = made([problem(404, "RESOURCE_NOT_FOUND", { resource: "scan" }), problem(409, "ETAG_MISMATCH")]);
+  const { client, sent } = made([
+    problem(404, "RESOURCE_NOT_FOUND", { resource: "scan" }),
+    problem(409, "ETAG_MISMATCH"),
+  ]);
   await assert.rejects(client.get(`${SCANS}/{scan_id}`, { path: { scan_id: SCAN_ID } }), (error: unknown) => {
     assert.ok(error instanceof NotFound);
-    assert.deepEqual([error.name, error.status, error.reason, error.metadata, error.requestId], ["NotFound", 404, "RESOURCE_NOT_FOUND", { resource: "scan" }, "r"]);
+    assert.deepEqual(
+      [error.name, error.status, error.reason, error.metadata, error.requestId],
+      ["NotFound", 404, "RESOURCE_NOT_FOUND", { resource: "scan" }, "r"],
+    );
     return true;
   });
   await assert.rejects(client.post(SCANS, { body: CONNECTION }), Conflict);
@@ -127,7 +171,8 @@ test("a refusal is a typed error with its reason and metadata, and isn't repeate
 test("what isn't a gateway is said to be none", async () => {
   const page: Reply = () => new Response("<html>", { status: 200 });
   const balancer: Reply = () => new Response("<html>", { status: 404 });
-  const broken: Reply = () => new Response(new ReadableStream({ start: (made) => made.error(new TypeError("terminated")) }));
+  const broken: Reply = () =>
+    new Response(new ReadableStream({ start: (made) => made.error(new TypeError("terminated")) }));
   const { client, sent } = made([page, balancer, broken, broken, broken]);
   for (const status of [200, 404, undefined]) {
     await assert.rejects(client.get(FINDINGS), (error) => error instanceof Unreachable && error.status === status);
@@ -160,30 +205,44 @@ test("a session that is over is asked for anew, once", async () => {
   await client.get(FINDINGS);
   await assert.rejects(client.get(FINDINGS), SignInNeeded);
   assert.deepEqual(asked, [false, true, false, true]);
-  assert.deepEqual(sent.map(({ headers }) => headers.get("Authorization")), asked.map((_, index) => `Bearer token-${index + 1}`));
+  assert.deepEqual(
+    sent.map(({ headers }) => headers.get("Authorization")),
+    asked.map((_, index) => `Bearer token-${index + 1}`),
+  );
 });
 
 test("a browser's session carries its token, and learns another", async () => {
   const csrf = (value: string) => json({}, { "Recoup-Csrf": value });
-  const { client, sent } = made([csrf("one"), json({}), problem(403, "PAGE_REFUSED", { cause: "token" }), csrf("two"), json({})], { credential: browserSession() });
+  const { client, sent } = made(
+    [csrf("one"), json({}), problem(403, "PAGE_REFUSED", { cause: "token" }), csrf("two"), json({})],
+    { credential: browserSession() },
+  );
   await client.post(SCANS, { body: CONNECTION }); // After a reload: it has to be read first.
   await client.post(SCANS, { body: CONNECTION }); // Another tab signed in anew.
-  assert.deepEqual(sent.map(({ method, headers, cookies }) => [method, headers.get("Recoup-Csrf"), cookies]), [
-    ["GET", null, "include"],
-    ["POST", "one", "include"],
-    ["POST", "one", "include"],
-    ["GET", null, "include"],
-    ["POST", "two", "include"],
-  ]);
+  assert.deepEqual(
+    sent.map(({ method, headers, cookies }) => [method, headers.get("Recoup-Csrf"), cookies]),
+    [
+      ["GET", null, "include"],
+      ["POST", "one", "include"],
+      ["POST", "one", "include"],
+      ["GET", null, "include"],
+      ["POST", "two", "include"],
+    ],
+  );
 });
 
 test("a list goes from page to page, and no further than it is read", async () => {
-  const page = (ids: string[], nextPageToken: string) => json({ findings: ids.map((findingId) => ({ findingId })), nextPageToken });
+  const page = (ids: string[], nextPageToken: string) =>
+    json({ findings: ids.map((findingId) => ({ findingId })), nextPageToken });
   const { client, sent } = made([page(["1", "2"], "a/b"), page([], "c"), page(["3"], ""), page(["4"], "d")]);
   const found: string[] = [];
-  for await (const { findingId } of client.items(FINDINGS, "findings", { query: { pageSize: 2 } })) found.push(findingId);
+  for await (const { findingId } of client.items(FINDINGS, "findings", { query: { pageSize: 2 } }))
+    found.push(findingId);
   assert.deepEqual(found, ["1", "2", "3"]);
-  assert.deepEqual(sent.map(({ url }) => url.searchParams.get("pageToken")), [null, "a/b", "c"]);
+  assert.deepEqual(
+    sent.map(({ url }) => url.searchParams.get("pageToken")),
+    [null, "a/b", "c"],
+  );
   for await (const { nextPageToken } of client.pages(FINDINGS)) {
     assert.equal(nextPageToken, "d");
     break;
@@ -194,7 +253,16 @@ test("a list goes from page to page, and no further than it is read", async () =
 const scan = (state: string, unitsDone: number) => ({ scan: { scanId: SCAN_ID, state, unitsDone } });
 
 test("a stream is read as it comes, in either form, and says what broke it", async () => {
-  const document = { type: "", title: "", status: 503, detail: "", reason: "SHUTTING_DOWN", metadata: {}, requestId: "", traceId: "" };
+  const document = {
+    type: "",
+    title: "",
+    status: 503,
+    detail: "",
+    reason: "SHUTTING_DOWN",
+    metadata: {},
+    requestId: "",
+    traceId: "",
+  };
   const bodies = {
     lines: `${JSON.stringify(scan("SCAN_STATE_RUNNING", 1))}\n${JSON.stringify({ error: document })}\n`,
     events: `data: ${JSON.stringify(scan("SCAN_STATE_RUNNING", 1))}\n\nevent: problem\ndata: ${JSON.stringify(document)}\n\n`,
@@ -203,7 +271,8 @@ test("a stream is read as it comes, in either form, and says what broke it", asy
     const { client, sent } = made([() => new Response(bodies[streams])], { streams });
     const found: unknown[] = [];
     await assert.rejects(async () => {
-      for await (const each of client.stream(`${SCANS}/{scan_id}:watch`, { path: { scan_id: SCAN_ID } })) found.push(each.scan?.unitsDone);
+      for await (const each of client.stream(`${SCANS}/{scan_id}:watch`, { path: { scan_id: SCAN_ID } }))
+        found.push(each.scan?.unitsDone);
     }, NotAvailable);
     assert.deepEqual(found, [1]);
     assert.equal(sent[0]?.headers.get("Accept"), streams === "lines" ? "application/x-ndjson" : "text/event-stream");
@@ -214,7 +283,9 @@ test("who leaves a stream ends it", async () => {
   let isLeft = false;
   const body = new ReadableStream({
     start: (made) => made.enqueue(new TextEncoder().encode(`${JSON.stringify(scan("SCAN_STATE_RUNNING", 1))}\n`)),
-    cancel: () => void (isLeft = true),
+    cancel: () => {
+      isLeft = true;
+    },
   });
   const { client } = made([() => new Response(body)]);
   for await (const _ of client.stream(`${SCANS}/{scan_id}:watch`, { path: { scan_id: SCAN_ID } })) break;
@@ -222,9 +293,16 @@ test("who leaves a stream ends it", async () => {
 });
 
 test("long work is awaited over streams that end, and says how far it is", async () => {
-  const lines = (...states: object[]): Reply => () => new Response(states.map((each) => `${JSON.stringify(each)}\n`).join(""));
+  const lines =
+    (...states: object[]): Reply =>
+    () =>
+      new Response(states.map((each) => `${JSON.stringify(each)}\n`).join(""));
   const running = scan("SCAN_STATE_RUNNING", 1);
-  const { client } = made([lines(running), lines(running, scan("SCAN_STATE_RUNNING", 2)), lines(scan("SCAN_STATE_PARTIAL", 3), running)]);
+  const { client } = made([
+    lines(running),
+    lines(running, scan("SCAN_STATE_RUNNING", 2)),
+    lines(scan("SCAN_STATE_PARTIAL", 3), running),
+  ]);
   const found: string[] = [];
   for await (const { state, unitsDone } of client.scan(SCAN_ID).progress()) found.push(`${state} ${unitsDone}`);
   assert.deepEqual(found, ["SCAN_STATE_RUNNING 1", "SCAN_STATE_RUNNING 2", "SCAN_STATE_PARTIAL 3"]);
@@ -233,5 +311,10 @@ test("long work is awaited over streams that end, and says how far it is", async
 test("who waits for long work may give up, and hears what ended it", async () => {
   const endless = Array.from({ length: 20 }, () => json(scan("SCAN_STATE_RUNNING", 1)));
   await assert.rejects(made(endless).client.scan(SCAN_ID).result({ deadline: 10 }), DeadlineExceeded);
-  await assert.rejects(made([problem(404, "RESOURCE_NOT_FOUND")]).client.evidenceExport(SCAN_ID).result(), NotFound);
+  await assert.rejects(
+    made([problem(404, "RESOURCE_NOT_FOUND")])
+      .client.evidenceExport(SCAN_ID)
+      .result(),
+    NotFound,
+  );
 });

@@ -18,7 +18,11 @@ async function all<T>(found: AsyncIterable<T>): Promise<T[]> {
 test("lines are whole wherever the network cuts them", async () => {
   const text = "one\r\ntwo ü€😀\n\nthree\rfour\r\n\r\nfive";
   for (let size = 1; size <= text.length + 9; size += 1) {
-    assert.deepEqual(await all(lines(cut(text, size))), ["one", "two ü€😀", "", "three", "four", "", "five"], `pieces of ${size}`);
+    assert.deepEqual(
+      await all(lines(cut(text, size))),
+      ["one", "two ü€😀", "", "three", "four", "", "five"],
+      `pieces of ${size}`,
+    );
   }
 });
 
@@ -28,7 +32,8 @@ test("a last line needs no end, and an empty body has none", async () => {
 });
 
 test("events are read as the standard has it", async () => {
-  const text = ": comment\ndata: one\ndata:two\nid: 7\nretry: 9\n\nevent: problem\ndata: {}\n\nevent: nothing\n\ndata\n\ndata: cut";
+  const text =
+    ": comment\ndata: one\ndata:two\nid: 7\nretry: 9\n\nevent: problem\ndata: {}\n\nevent: nothing\n\ndata\n\ndata: cut";
   const wanted = [
     { event: "message", data: "one\ntwo" },
     { event: "problem", data: "{}" },

@@ -3,7 +3,15 @@
  * a user's own type checker must find; one that isn't needed fails.
  */
 
-import { type Answer, browserSession, type Item, NotFound, RecoupClient, type RecoupError, type Schema } from "@recoup/client";
+import {
+  type Answer,
+  browserSession,
+  type Item,
+  NotFound,
+  RecoupClient,
+  type RecoupError,
+  type Schema,
+} from "@recoup/client";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_: Same<A, B>): void => undefined;
@@ -15,7 +23,9 @@ const SCANS = "/v1/organizations/{organization_id}/scans";
 const ID = "0191f2a4-7a52-7d0e-9c3b-aabbccddeeff";
 
 export async function answers(): Promise<void> {
-  const { findings, nextPageToken } = await client.get(FINDINGS, { query: { pageSize: 50, state: "FINDING_STATE_OPEN" } });
+  const { findings, nextPageToken } = await client.get(FINDINGS, {
+    query: { pageSize: 50, state: "FINDING_STATE_OPEN" },
+  });
   same<typeof findings, Schema<"scanner.v1.Finding">[]>(true);
   same<typeof nextPageToken, string>(true);
   same<Item<typeof FINDINGS, "findings">, Schema<"scanner.v1.Finding">>(true);
@@ -62,18 +72,22 @@ export async function mistakes(): Promise<void> {
   // @ts-expect-error A read takes no key.
   await client.get(FINDINGS, { idempotencyKey: ID });
   // @ts-expect-error Not a list.
-  client.pages(SCAN, { path: { scan_id: ID } });
+  void client.pages(SCAN, { path: { scan_id: ID } });
   // @ts-expect-error Not what the list holds.
-  client.items(FINDINGS, "scans");
+  void client.items(FINDINGS, "scans");
   // @ts-expect-error Not a stream.
-  client.stream(SCAN, { path: { scan_id: ID } });
+  void client.stream(SCAN, { path: { scan_id: ID } });
   // @ts-expect-error A bundle isn't JSON.
-  await client.get("/v1/organizations/{organization_id}/evidenceExports/{export_id}/content", { path: { export_id: ID } });
+  await client.get("/v1/organizations/{organization_id}/evidenceExports/{export_id}/content", {
+    path: { export_id: ID },
+  });
 }
 
 export async function followed(): Promise<void> {
-  for await (const finding of client.items(FINDINGS, "findings")) same<typeof finding, Schema<"scanner.v1.Finding">>(true);
-  for await (const { scan } of client.stream(`${SCAN}:watch`, { path: { scan_id: ID } })) same<typeof scan, Schema<"scanner.v1.Scan"> | undefined>(true);
+  for await (const finding of client.items(FINDINGS, "findings"))
+    same<typeof finding, Schema<"scanner.v1.Finding">>(true);
+  for await (const { scan } of client.stream(`${SCAN}:watch`, { path: { scan_id: ID } }))
+    same<typeof scan, Schema<"scanner.v1.Scan"> | undefined>(true);
   for await (const action of client.action(ID).progress()) same<typeof action, Schema<"actions.v1.Action">>(true);
   const scan = await client.scan(ID).result({ deadline: 60_000 });
   same<typeof scan.unitsDone, number>(true);
@@ -84,6 +98,6 @@ export function refused(error: RecoupError): boolean {
   // @ts-expect-error No such reason.
   if (error.reason === "NOT_FOUND") return false;
   // @ts-expect-error What a key of the metadata holds isn't sure.
-  error.metadata["resource"].length;
-  return error instanceof NotFound && error.reason === "RESOURCE_NOT_FOUND" && error.metadata["resource"] === "scan";
+  error.metadata.resource.length;
+  return error instanceof NotFound && error.reason === "RESOURCE_NOT_FOUND" && error.metadata.resource === "scan";
 }

@@ -3,7 +3,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bearerToken, browserSession, Denied, InvalidRequest, NotFound, RecoupClient, SignInNeeded } from "@recoup/client";
+import {
+  bearerToken,
+  browserSession,
+  Denied,
+  InvalidRequest,
+  NotFound,
+  RecoupClient,
+  SignInNeeded,
+} from "@recoup/client";
 
 const { RECOUP_GATEWAY: baseUrl = "", RECOUP_TOKEN: token = "", RECOUP_ORG: organization = "" } = process.env;
 const { SIGN_IN_TOKEN: signInToken = "", CONNECTION_ID: connectionId = "" } = process.env;
@@ -14,7 +22,9 @@ const client = new RecoupClient({ baseUrl, credential: bearerToken(token), organ
 test("a list is read page by page", async () => {
   const query = { pageSize: 7, skuPrefix: "ebs." };
   const keys: string[] = [];
-  for await (const { region, sku, unitPrice } of client.items("/v1/organizations/{organization_id}/prices", "prices", { query })) {
+  for await (const { region, sku, unitPrice } of client.items("/v1/organizations/{organization_id}/prices", "prices", {
+    query,
+  })) {
     assert.match(unitPrice?.amount ?? "", /^\d+(\.\d+)?$/);
     keys.push(`${region} ${sku}`);
   }
@@ -30,8 +40,14 @@ test("refusals are typed, with reason, metadata and fields", async () => {
     assert.ok(error.requestId && error.traceId);
     return true;
   });
-  await assert.rejects(read("x"), (error) => error instanceof InvalidRequest && error.violations[0]?.field === "scan_id");
-  await assert.rejects(client.get("/v1/organizations/{organization_id}/members"), (error) => error instanceof Denied && error.metadata["permission"] === "identity.member.read");
+  await assert.rejects(
+    read("x"),
+    (error) => error instanceof InvalidRequest && error.violations[0]?.field === "scan_id",
+  );
+  await assert.rejects(
+    client.get("/v1/organizations/{organization_id}/members"),
+    (error) => error instanceof Denied && error.metadata.permission === "identity.member.read",
+  );
   const nobody = new RecoupClient({ baseUrl, credential: bearerToken("nobody's"), organization });
   await assert.rejects(nobody.get(SCANS), SignInNeeded);
 });
@@ -40,16 +56,25 @@ test("a scan whose start's answer was lost is started once, and followed to its 
   let lost = 0;
   const fetch: typeof globalThis.fetch = async (input, init) => {
     const answer = await globalThis.fetch(input, init);
-    if (init?.method === "POST" && (lost += 1) === 1) throw new TypeError("the answer was lost");
+    if (init?.method === "POST") lost += 1;
+    if (init?.method === "POST" && lost === 1) throw new TypeError("the answer was lost");
     return answer;
   };
-  const unlucky = new RecoupClient({ baseUrl, credential: bearerToken(token), organization, fetch: (url, init) => fetch(url, init) });
+  const unlucky = new RecoupClient({
+    baseUrl,
+    credential: bearerToken(token),
+    organization,
+    fetch: (url, init) => fetch(url, init),
+  });
   const scans = async () => (await client.get(SCANS, { query: { pageSize: 100 } })).scans.map(({ scanId }) => scanId);
   const before = await scans();
   const { scan } = await unlucky.post(SCANS, { body: { connectionId } });
   assert.equal(lost, 2);
   const scanId = scan?.scanId ?? "";
-  assert.deepEqual((await scans()).filter((each) => !before.includes(each)), [scanId]);
+  assert.deepEqual(
+    (await scans()).filter((each) => !before.includes(each)),
+    [scanId],
+  );
   const events = new RecoupClient({ baseUrl, credential: bearerToken(token), organization, streams: "events" });
   const follow = async (followed: RecoupClient) => {
     const seen = [];
@@ -58,7 +83,10 @@ test("a scan whose start's answer was lost is started once, and followed to its 
   };
   for (const seen of await Promise.all([follow(client), follow(events)])) {
     const done = seen.map(({ unitsDone }) => unitsDone);
-    assert.ok(done.every((each, index) => index === 0 || each >= (done[index - 1] ?? 0)), String(done));
+    assert.ok(
+      done.every((each, index) => index === 0 || each >= (done[index - 1] ?? 0)),
+      String(done),
+    );
     assert.deepEqual([seen.at(-1)?.state, done.at(-1)], ["SCAN_STATE_PARTIAL", seen.at(-1)?.unitsTotal]);
   }
 });
