@@ -37,18 +37,17 @@ def of(
     if exchange.method in ("GET", "HEAD") or shown.count("."):  # Of a change, the tag of what it made.
         exchange.tag = shown
     if conditions.is_known(exchange, shown):
-        return 304, "", b""
+        return _unchanged(exchange, is_worth=coding.is_worth(media_type, body))
     return 200, media_type, body
 
 
 def of_page(page: Page, exchange: Exchange) -> tuple[int, str, bytes]:
     """A page, in the coding that its caller prefers."""
-    name = coding.chosen(exchange.headers.get("accept-encoding", "")) if page.coded else ""
     exchange.policy, exchange.tag = page.policy, page.tag
     if conditions.is_known(exchange, page.tag):
-        return 304, "", b""
+        return _unchanged(exchange, is_worth=bool(page.coded))
     exchange.is_coded = bool(page.coded)
-    _say_coding(exchange, name)
+    name = _say_coding(exchange) if page.coded else ""
     return 200, page.media_type, page.coded[name] if name else page.body
 
 
@@ -56,8 +55,7 @@ async def coded(exchange: Exchange, media_type: str, body: bytes) -> bytes:
     """The body in the coding that its caller prefers, where that makes it smaller by much; headers say which."""
     if media_type and not exchange.is_coded and coding.is_worth(media_type, body):
         exchange.is_coded = True
-        name = coding.chosen(exchange.headers.get("accept-encoding", ""))
-        _say_coding(exchange, name)
+        name = _say_coding(exchange)
         body = await coding.encoded(body, name) if name else body
     if exchange.is_coded:
         exchange.answer_headers.append((b"vary", b"accept-encoding"))
@@ -66,8 +64,24 @@ async def coded(exchange: Exchange, media_type: str, body: bytes) -> bytes:
     return body
 
 
-def _say_coding(exchange: Exchange, name: str) -> None:
-    """Another coding is another representation, whose strong tag is another one (RFC 9110, 8.8.3.3)."""
+def _unchanged(exchange: Exchange, *, is_worth: bool) -> tuple[int, str, bytes]:
+    """304, with the tag that the answer would have had, and what that depends on (RFC 9110, 15.4.5)."""
+    if is_worth:
+        exchange.is_coded = True
+        _choose_coding(exchange)
+    return 304, "", b""
+
+
+def _say_coding(exchange: Exchange) -> str:
+    name = _choose_coding(exchange)
     if name:
         exchange.answer_headers.append((b"content-encoding", name.encode()))
+    return name
+
+
+def _choose_coding(exchange: Exchange) -> str:
+    """Another coding is another representation, whose strong tag is another one (RFC 9110, 8.8.3.3)."""
+    name = coding.chosen(exchange.headers.get("accept-encoding", ""))
+    if name:
         exchange.tag = exchange.tag and f"{exchange.tag}-{name}"
+    return name

@@ -27,7 +27,17 @@ from services._mesh.errors import (
 )
 from services._mesh.ids import PLATFORM
 from services._mesh.metrics import Metrics
-from services.gateway import answers, conditions, cookies, credentials, problems, streaming, templates, transcode
+from services.gateway import (
+    answers,
+    conditions,
+    cookies,
+    credentials,
+    problems,
+    repeating,
+    streaming,
+    templates,
+    transcode,
+)
 from services.gateway.bodies import read_body, require_media_type, require_utf8
 from services.gateway.bucket import Bucket
 from services.gateway.calling import Caller, Channel
@@ -40,7 +50,7 @@ from services.gateway.newcomers import busy
 from services.gateway.origins import Origins
 from services.gateway.pages import Page
 from services.gateway.passports import PassportOffice, organization_of
-from services.gateway.routes import Forwarded, Route, Router
+from services.gateway.routes import FIXED_PATHS, Forwarded, Route, Router
 from services.gateway.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -270,9 +280,10 @@ class Gateway:
 
     def _found(self, exchange: Exchange) -> tuple[Route, dict[str, str]] | list[str]:
         try:
-            return self._router.find(exchange.method, exchange.raw_path)
+            found = self._router.find(exchange.method, exchange.raw_path)
         except ValueError as error:
             raise invalid_field("(path)", str(error)) from error
+        return found or (["GET", "HEAD"] if exchange.raw_path in FIXED_PATHS else [])
 
     async def _organization(self, exchange: Exchange, route: Route, variables: dict[str, str], session: str) -> str:
         """The organization that the call is about, as path or header names it, else as identity chooses."""
@@ -322,11 +333,5 @@ def _build(
 ) -> Message:
     request = transcode.build_request(route, variables, query, body, depth)
     conditions.require_match(exchange, request)
-    # The field's own text is a string of RFC 8941, in quotation marks; plain ones are taken too.
-    key = exchange.headers.get("idempotency-key", "").strip().strip('"')
-    if key and "request_id" in route.rule.descriptor.input_type.fields_by_name:
-        given = request.request_id  # type: ignore[attr-defined]
-        if given and given.lower() != key.lower():  # RFC 9562: the case of a UUID says nothing.
-            raise invalid_field("request_id", "must be the same as Idempotency-Key: send one of them.")
-        request.request_id = key  # type: ignore[attr-defined]
+    repeating.put_key(exchange, route, request)
     return request

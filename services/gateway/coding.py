@@ -20,6 +20,7 @@ _ZSTD_WINDOW_LOG = 23
 _WORTH_BYTES, _BESIDE_BYTES = 1024, 32 * 1024
 _TEXTS = re.compile(r"(text/|application/([a-z.-]+\+)?json\b|application/([a-z.-]+\+)?xml\b)")
 _PLAIN = ("", "identity")
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 def decoded(body: bytes, coding: str, limit: int) -> bytes:
@@ -58,17 +59,26 @@ def _malformed(name: str) -> Invalid:
 
 def chosen(accepted: str) -> str:
     """The coding that `Accept-Encoding` prefers of ours; empty for none."""
-    weights: dict[str, float] = {}
+    given = weights(accepted)
+    best = max(CODINGS, key=lambda name: given.get(name, given.get("*", 0.0)))
+    weight = given.get(best, given.get("*", 0.0))
+    return best if 0 < weight >= given.get("identity", 0.0) else ""
+
+
+def weights(accepted: str) -> dict[str, float]:
+    """What a list of `Accept` or `Accept-Encoding` names, each with its weight (RFC 9110, 12.4.2)."""
+    found: dict[str, float] = {}
     for each in accepted.lower().split(","):
-        name, _, parameter = each.partition(";")
-        weights[name.strip()] = _weight(parameter.replace(" ", ""))
-    best = max(CODINGS, key=lambda name: weights.get(name, weights.get("*", 0.0)))
-    return best if weights.get(best, weights.get("*", 0.0)) > 0 else ""
+        name, *parameters = each.split(";")
+        found[name.strip()] = min((_weight(parameter.strip()) for parameter in parameters), default=1.0)
+    return found
 
 
 def _weight(parameter: str) -> float:
-    found = re.fullmatch(r"q=([01](?:\.[0-9]{0,3})?)", parameter)
-    return float(found.group(1)) if found else float(not parameter)
+    """One that is no weight changes none; a weight that can't be read is nothing."""
+    if not parameter.startswith("q="):
+        return 1.0
+    return float(parameter[2:]) if _WEIGHT.fullmatch(parameter[2:]) else 0.0
 
 
 def is_worth(media_type: str, body: bytes) -> bool:

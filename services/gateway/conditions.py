@@ -61,13 +61,17 @@ def require_match(exchange: Exchange, request: Message) -> None:
     """Put the etag of `If-Match` into the request of a change. Raises Invalid where it can't be compared, or is given
     otherwise too.
     """
-    given = exchange.headers.get("if-match", "").strip()
-    if not given or exchange.method not in _CHANGES:
+    if exchange.method not in _CHANGES:
+        return
+    if "if-none-match" in exchange.headers:
+        raise unknown("If-None-Match", "what changes something is asked with If-Match, where it compares an etag")
+    given = exchange.headers.get("if-match")
+    if given is None:
         return
     if _ETAG not in request.DESCRIPTOR.fields_by_name:
         raise unknown("If-Match", "this call compares no etag")
-    found = _TAG.fullmatch(given)
-    if found is None or given.startswith("W/"):
+    found = _TAG.fullmatch(given.strip())
+    if found is None or found.group().startswith("W/"):
         raise _wrong("must be one strong tag, as ETag said it.")
     whole = _without_coding(found.group(1))
     etag = whole.rpartition(".")[0] or whole

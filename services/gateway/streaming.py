@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from services._mesh.errors import Internal, Problem
 from services._mesh.telemetry import trace_id
-from services.gateway import problems, transcode
+from services.gateway import coding, problems, transcode
 from services.gateway.bindings import Route
 from services.gateway.exchange import Exchange, Receive, Send, head
 from services.gateway.newcomers import going
@@ -18,9 +18,9 @@ LINES, EVENTS = "application/x-ndjson", "text/event-stream"
 
 
 def media_type(exchange: Exchange) -> str:
-    """Events where the caller names them; a browser's EventSource names nothing else."""
-    accepted = [each.partition(";")[0].strip().lower() for each in exchange.headers.get("accept", "").split(",")]
-    return EVENTS if EVENTS in accepted else LINES
+    """Events where the caller names them, and likes lines no better; a browser's EventSource names nothing else."""
+    given = coding.weights(exchange.headers.get("accept", ""))
+    return EVENTS if 0 < given.get(EVENTS, 0.0) >= given.get(LINES, 0.0) else LINES
 
 
 async def pieces(
@@ -56,6 +56,7 @@ async def answer(
     """Send the body while the caller is there, and reads it, for at most so many seconds, and until the process ends:
     then its last words say so.
     """
+    exchange.answer_headers.append((b"vary", b"accept"))
     await send({"type": "http.response.start", "status": 200, "headers": head(exchange, media_type(exchange), None)})
     sending = asyncio.create_task(_send_all(send, body, is_empty=exchange.method == "HEAD"))
     others = (asyncio.create_task(_left(receive)), asyncio.create_task(ending.wait()))

@@ -15,6 +15,7 @@ from backports import zstd
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 
+from recoup.audit.v1 import audit_service_pb2
 from recoup.identity.v1 import role_service_pb2
 from recoup.mesh.v1 import access_pb2, lifecycle_pb2
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
@@ -34,6 +35,7 @@ ROUTER = Router(
     [
         ("scanner", scanner_service_pb2.DESCRIPTOR.services_by_name["ScannerService"]),
         ("identity", role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]),
+        ("audit", audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
     ]
 )
 Answer = tuple[int, dict[str, str], bytes]
@@ -143,7 +145,7 @@ def test_if_match_is_the_etag_of_a_change_and_says_412() -> None:
         status, headers, _ = behind.ask("PATCH", target, {"if-match": given}, body)
         assert (status, behind.asked[-1].etag) == (200, "7")
         assert headers["etag"].startswith('"8.')
-    for given in ("7", 'W/"7"', '"7", "8"', "*"):
+    for given in ("7", 'W/"7"', '"7", "8"', "*", "", '"'):
         status, _, document = behind.document("PATCH", target, {"if-match": given}, body)
         assert (status, document["violations"][0]["field"]) == (400, "If-Match")
     twice = b'{"description": "x", "etag": "6"}'
@@ -152,8 +154,9 @@ def test_if_match_is_the_etag_of_a_change_and_says_412() -> None:
     assert behind.document("PATCH", target, {"if-match": '"7"'}, body)[2]["status"] == 412
     assert behind.ask("PATCH", target, {}, twice)[0] == 409
     # Where nothing is compared, nobody is left to believe so.
-    status, _, document = behind.document("POST", f"{BASE}/scans", {"if-match": '"7"'}, b'{"connectionId": "c"}')
-    assert (status, document["metadata"]["field"]) == (400, "If-Match")
+    for name, tag in (("If-Match", '"7"'), ("If-Match", ""), ("If-None-Match", "*")):
+        status, _, document = behind.document("POST", f"{BASE}/scans", {name.lower(): tag}, b'{"connectionId": "c"}')
+        assert (status, document["metadata"]["field"]) == (400, name)
 
 
 def test_an_idempotency_key_is_the_request_id_and_has_its_answers() -> None:
@@ -161,11 +164,24 @@ def test_an_idempotency_key_is_the_request_id_and_has_its_answers() -> None:
     for given in (ROLE, f'"{ROLE}"'):
         behind.ask("POST", f"{BASE}/scans", {"idempotency-key": given}, b'{"connectionId": "c"}')
         assert behind.asked[-1].request_id == ROLE
+    asked = len(behind.asked)
+    for given in ("", '""', "nightly", f'"{ROLE}', f'""{ROLE}""', f"{ROLE}, {ROLE}", f"{ROLE}\xb2"):  # None is one.
+        headers = {"idempotency-key": given}
+        status, _, document = behind.document("POST", f"{BASE}/scans", headers, b'{"connectionId": "c"}')
+        assert (status, document["violations"][0]["field"]) == (400, "Idempotency-Key")
+    assert len(behind.asked) == asked
     behind.answer = AlreadyExists(Reason.ERROR_REASON_REQUEST_ID_REUSED, "Another body.")
     assert behind.ask("POST", f"{BASE}/scans", {"idempotency-key": ROLE}, b'{"connectionId": "d"}')[0] == 422
     behind.answer = Conflict(Reason.ERROR_REASON_REQUEST_IN_FLIGHT, "Wait.")
     status, headers, _ = behind.ask("POST", f"{BASE}/scans", {"idempotency-key": ROLE}, b'{"connectionId": "d"}')
     assert (status, headers["retry-after"]) == (409, "1")
+
+
+def test_the_key_of_what_only_reads_is_no_filter() -> None:
+    behind = Behind(audit_service_pb2.ListEventsResponse())
+    assert behind.ask("GET", f"{BASE}/events?requestId=x", {"idempotency-key": ROLE})[0] == 200
+    assert behind.ask("GET", f"{BASE}/events", {"idempotency-key": ROLE})[0] == 200
+    assert [each.request_id for each in behind.asked] == ["x", ""]
 
 
 def test_who_may_come_again_is_told_when() -> None:
@@ -190,6 +206,10 @@ def test_who_may_come_again_is_told_when() -> None:
         ("br", ""),
         ("gzip;q=0", ""),
         ("gzip;q=x", ""),
+        ("gzip;q=0.5, identity", ""),
+        ("identity;q=0.2, gzip; q=0.3", "gzip"),
+        ("gzip, identity", "gzip"),
+        ("gzip;q=2", ""),
         ("", ""),
     ],
 )
@@ -205,6 +225,11 @@ def test_large_answers_are_coded_as_their_caller_prefers(accepted: str, name: st
     # Another coding is another representation, and the same thing to who has it.
     assert (headers["etag"] == plain[1]["etag"]) is not bool(name)
     assert behind.ask("GET", f"{BASE}/scans", {"if-none-match": headers["etag"]})[0] == 304
+    # And to a cache: it has the tag, and what it depends on, that the answer would have.
+    again = {"if-none-match": headers["etag"], "accept-encoding": accepted}
+    status, unchanged, _ = behind.ask("GET", f"{BASE}/scans", again)
+    assert (status, unchanged["etag"], unchanged["vary"]) == (304, headers["etag"], headers["vary"])
+    assert not {"content-encoding", "content-type", "content-length"} & unchanged.keys()
 
 
 def test_small_answers_stay_as_they_are() -> None:

@@ -98,7 +98,9 @@ def test_every_page_is_a_path_of_the_edge_and_counted() -> None:
     assert set(PAGES) == set(FIXED_PATHS) - {"/healthz", "/readyz"}
     for path in PAGES:
         assert served("GET", path)[0] == 200
-        assert served("POST", path)[0] == 404
+        for method in ("POST", "DELETE"):
+            status, headers, _ = served(method, path)
+            assert (status, headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/docs/swagger-ui-bundle.js", "/docs/start.js"])
@@ -108,6 +110,8 @@ def test_a_page_has_its_policy_its_tag_and_its_coding(path: str) -> None:
     assert (status, headers["content-security-policy"]) == (200, policy)
     assert served("HEAD", path)[2] == b""
     assert served("GET", path, {"if-none-match": headers["etag"]})[::2] == (304, b"")
+    status, said, _ = served("OPTIONS", path)
+    assert (status, said["allow"]) == (204, "GET, HEAD, OPTIONS")
     status, headers, coded = served("GET", path, {"accept-encoding": "gzip"})
     if len(body) >= 1024:
         assert (headers["content-encoding"], headers["vary"]) == ("gzip", "accept-encoding")

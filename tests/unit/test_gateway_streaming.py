@@ -89,10 +89,21 @@ async def test_a_stream_is_lines_of_json() -> None:
     streams = Streams(1, 2, 3)
     status, headers, body = await streams.ask()
     assert (status, headers[b"content-type"]) == (200, b"application/x-ndjson")
-    assert b"content-length" not in headers
+    assert (b"content-length" in headers, headers[b"vary"]) == (False, b"accept")
     assert set(SECURITY_HEADERS) <= set(headers.items())
     assert [json.loads(line)["int32"] for line in body.splitlines()] == [1, 2, 3]
     assert streams.cancelled.is_set()
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *("text/event-stream;q=0", "*/*", "text/*", "text/event-stream;q=0, application/x-ndjson"),
+        *("application/x-ndjson, text/event-stream;q=0.9", "text/event-stream;q=0.4;x=y, application/x-ndjson;q=0.5"),
+    ],
+)
+async def test_a_stream_is_lines_for_who_likes_them_better(accept: str) -> None:
+    assert (await Streams(1).ask(accept))[1][b"content-type"] == b"application/x-ndjson"
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json, Text/Event-Stream;q=0.9"])
