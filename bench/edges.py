@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from uuid import UUID
 from bench.envoy_edge import await_port, envoy_edge
 from bench.fixed_server import LISTED
 from bench.identity_mesh import unlimited
-from bench.measuring import Result, compare
+from bench.measuring import RUNS, Result, compare
+from recoup_local.embedded.nats import free_port
 from recoup_local.issuer import organization_id
 from recoup_local.supervisor import LocalMesh
 
@@ -59,15 +61,16 @@ class Edge:
 
 @dataclass(frozen=True)
 class Edges:
-    """Ours and Envoy's."""
+    """Ours, Envoy's, and what ours is made of with nothing of ours in it."""
 
     ours: Edge
     envoys: Edge
+    bare: Edge
 
 
 @contextmanager
 def running_edges(mesh: LocalMesh) -> Iterator[Edges]:
-    """Both, before one server, and allowed as many files as the machine allows: each connection is one."""
+    """All, before one server, and allowed as many files as the machine allows: each connection is one."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     unlimited(mesh)
@@ -78,12 +81,24 @@ def running_edges(mesh: LocalMesh) -> Iterator[Edges]:
     token = mesh.token("acme", "Admin")
     try:
         await_port(behind, mesh.installation.ports["scanner"])
-        with envoy_edge(mesh) as (pid, port):
-            ours = Edge(mesh.pid("gateway"), mesh.installation.ports["gateway-rest"], trust, token)
-            yield Edges(ours, Edge(pid, port, trust, token))
+        with envoy_edge(mesh) as envoys, _bare_edge(mesh) as bare:
+            ours = (mesh.pid("gateway"), mesh.installation.ports["gateway-rest"])
+            yield Edges(*(Edge(pid, port, trust, token) for pid, port in (ours, envoys, bare)))
     finally:
         behind.terminate()
         behind.wait()
+
+
+@contextmanager
+def _bare_edge(mesh: LocalMesh) -> Iterator[tuple[int, int]]:
+    port, config = free_port(), str(mesh.installation.config_file("gateway"))
+    process = subprocess.Popen([sys.executable, "-m", "bench.bare_edge", config, str(port)])
+    try:
+        await_port(process, port)
+        yield process.pid, port
+    finally:
+        process.terminate()
+        process.wait()
 
 
 async def get_cpu(edges: Edges) -> Result:
@@ -118,7 +133,7 @@ async def p99(edges: Edges) -> Result:
 
 
 async def _cpu(name: str, edges: Edges, asked: tuple[str, str, bytes]) -> Result:
-    rates: dict[int, list[float]] = {edges.ours.pid: [], edges.envoys.pid: []}
+    rates: dict[int, list[float]] = defaultdict(list)
 
     async def measured(edge: Edge) -> float:
         async with _connected(edge) as ask:
@@ -130,7 +145,9 @@ async def _cpu(name: str, edges: Edges, asked: tuple[str, str, bytes]) -> Result
     floor = "Envoy's transcoder, processor time a request"
     result = await compare(name, "us", floor, lambda: measured(edges.ours), lambda: measured(edges.envoys))
     ours, envoys = (round(median(rates[edge.pid])) for edge in (edges.ours, edges.envoys))
-    return replace(result, facts={f"requests a second over {CONNECTIONS} connections": ours, "Envoy's": envoys})
+    facts = {f"requests a second over {CONNECTIONS} connections": ours, "Envoy's": envoys}
+    bare = [await measured(edges.bare) for _ in range(RUNS)]
+    return replace(result, facts=facts | {"us a request of uvicorn and grpc.aio alone": round(median(bare), 1)})
 
 
 Ask = Callable[[bytes], Awaitable[None]]
