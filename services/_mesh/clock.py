@@ -34,7 +34,7 @@ class Clock:
 
     def wall_seconds(self) -> float:
         """The wall clock as seconds since 1970, for `exp` and `iat`."""
-        return self._wall().timestamp()
+        return time.time() if self._wall is _wall else self._wall().timestamp()
 
 
 def monotonic() -> float:
