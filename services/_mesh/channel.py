@@ -136,10 +136,7 @@ class _Late:
         self._callable: Any = None
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self._begun(telemetry.trace_parent(), arguments, options)
-
-    def _begun(self, parent: str, arguments: Any, options: Any) -> Any:
-        """The call, under the span of that traceparent, with no more time than is left."""
+        """The call, under the current span unless its metadata names another, with no more time than is left."""
         channel = self._peer.real()
         if channel is not self._channel:
             self._channel = channel
@@ -147,12 +144,12 @@ class _Late:
         seconds = options.get("timeout")
         if seconds is None:
             seconds = self._default_seconds
-        options["metadata"], options["timeout"] = _within(find_current(), parent, options.get("metadata"), seconds)
+        options["metadata"], options["timeout"] = _within(find_current(), options.get("metadata"), seconds)
         return self._callable(*arguments, **options)
 
 
 class _Unary(_Late):
-    """One with one answer has a span."""
+    """One with one answer has a span of its own; not where its metadata names one, which is about nothing else then."""
 
     def __init__(self, peer: _Peer, shape: str, method: str, arguments: Any, options: Any) -> None:
         super().__init__(peer, shape, method, arguments, options)
@@ -160,20 +157,25 @@ class _Unary(_Late):
         self._attributes = {"rpc.system": "grpc", "server.address": peer.name}
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
+        metadata = options.get("metadata") or ()
+        if TRACE_KEY in dict(metadata):
+            return super().__call__(*arguments, **options)
         span = telemetry.active().start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes)
-        call = self._begun(telemetry.format_parent(span.get_span_context()), arguments, options)
+        options["metadata"] = (*metadata, (TRACE_KEY, telemetry.format_parent(span.get_span_context())))
+        call = super().__call__(*arguments, **options)
         call.add_done_callback(lambda _: span.end())
         return call
 
 
 def _within(
-    context: CallContext | None, parent: str, given: Iterable[tuple[str, Any]] | None, seconds: float | None
+    context: CallContext | None, given: Iterable[tuple[str, Any]] | None, seconds: float | None
 ) -> tuple[grpc.aio.Metadata, float | None]:
     """The metadata of a call that is made in the course of another one, and how long it may take."""
     metadata = list(given or ())
     present = {key for key, _ in metadata}
-    if parent and TRACE_KEY not in present:
-        metadata.append((TRACE_KEY, parent))
+    if TRACE_KEY not in present:
+        parent = telemetry.trace_parent()
+        metadata += [(TRACE_KEY, parent)] if parent else []
     if context is not None:
         if REQUEST_ID_KEY not in present:
             metadata.append((REQUEST_ID_KEY, context.request_id))

@@ -51,6 +51,7 @@ from services.gateway.origins import Origins
 from services.gateway.pages import Page
 from services.gateway.passports import PassportOffice, organization_of
 from services.gateway.routes import FIXED_PATHS, Forwarded, Route, Router
+from services.gateway.session import Session
 from services.gateway.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -182,7 +183,6 @@ class Gateway:
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
         query = transcode.parse_query(exchange.query)
-        _require_path(exchange)
         if exchange.twice:
             raise invalid_field(exchange.twice, "must be sent once.")
         fixed = self._fixed(exchange)
@@ -211,7 +211,7 @@ class Gateway:
         return answers.of(route, response, exchange, query)
 
     async def _opened(
-        self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
+        self, exchange: Exchange, route: Route, session: Session, organization_id: str, request: Message
     ) -> Pieces:
         """A stream whose first answer is there. Streams have a number of their own, and so has each organization; who
         needs none, each address.
@@ -257,6 +257,7 @@ class Gateway:
     async def _options(self, exchange: Exchange) -> tuple[int, str, bytes]:
         """What the path is for, and who may ask it from another origin; to nobody where HTTP is handed on as it is."""
         self._limits.count_address(exchange, reads=True)
+        _require_path(exchange)
         handed = self._router.find_forward("OPTIONS", exchange.raw_path)
         methods = handed or self._found(exchange)
         if not isinstance(methods, list) or not methods:
@@ -268,6 +269,8 @@ class Gateway:
 
     def _forwarded(self, exchange: Exchange) -> Forwarded | None:
         found = self._router.find_forward(exchange.method, exchange.raw_path)
+        if found is not None:
+            _require_path(exchange)
         if isinstance(found, list):
             raise _not_allowed(exchange, found)
         return found
@@ -285,14 +288,14 @@ class Gateway:
             raise invalid_field("(path)", str(error)) from error
         return found or (["GET", "HEAD"] if exchange.raw_path in FIXED_PATHS else [])
 
-    async def _organization(self, exchange: Exchange, route: Route, variables: dict[str, str], session: str) -> str:
+    async def _organization(self, exchange: Exchange, route: Route, variables: dict[str, str], session: Session) -> str:
         """The organization that the call is about, as path or header names it, else as identity chooses."""
         if route.rule.scope is Scope.PLATFORM:
             return str(PLATFORM)
         if "organization_id" not in variables:
             return ""
         found = organization_of(variables["organization_id"], exchange.headers)
-        if not found and session:
+        if not found and session.token:
             found = await self._caller.counted(exchange, session, self._office.choose(session, route.service))
         variables["organization_id"] = found
         return found

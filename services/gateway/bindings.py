@@ -5,7 +5,7 @@ A binding that can't be served as it is written stops the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -55,6 +55,17 @@ class Route:
     def variables(self) -> tuple[str, ...]:
         """The paths of the fields that the path says."""
         return tuple(each.path for each in self.pattern.variables)
+
+    @cached_property
+    def texts(self) -> Mapping[str, frozenset[str]]:
+        """The variables that are plain texts of the request itself, each with both spellings that a body may have."""
+        fields = self.rule.descriptor.input_type.fields_by_name
+        found = [fields[name] for name in self.variables if name in fields]
+        return {
+            field.name: frozenset({field.name, field.json_name})
+            for field in found
+            if field.type == FieldDescriptor.TYPE_STRING and field.containing_oneof is None
+        }
 
     def values(self, segments: Sequence[str]) -> dict[str, str]:
         """The decoded variables of a path that fits. Raises UnicodeDecodeError."""

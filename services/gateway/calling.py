@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from services._mesh import passports as mesh_passports
 from services._mesh import telemetry
-from services._mesh.channel import REQUEST_ID_KEY
+from services._mesh.channel import REQUEST_ID_KEY, TRACE_KEY
 from services._mesh.descriptors import Effect, Scope
 from services._mesh.errors import NotFound, Reason, Unauthenticated, from_rpc_error
 from services.gateway.bindings import Route
@@ -19,6 +19,7 @@ from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange
 from services.gateway.limiting import Limits
 from services.gateway.passports import Issued, PassportOffice, elevation_of
+from services.gateway.session import Session
 
 Channel = Callable[[str], grpc.aio.Channel]
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Caller:
         self._calls = {route.rule.name: _callable(channel(route.service), route) for route in routes}
 
     async def call(
-        self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
+        self, exchange: Exchange, route: Route, session: Session, organization_id: str, request: Message
     ) -> Message:
         """The answer. Raises Problem."""
 
@@ -65,7 +66,7 @@ class Caller:
         return await self._made(exchange, route, session, organization_id, make)
 
     async def stream(
-        self, exchange: Exchange, route: Route, session: str, organization_id: str, request: Message
+        self, exchange: Exchange, route: Route, session: Session, organization_id: str, request: Message
     ) -> AsyncGenerator[Message, None]:
         """The answers, one after the other, once the first is there. Raises Problem, then and on the way."""
 
@@ -77,9 +78,11 @@ class Caller:
 
         return await self._made(exchange, route, session, organization_id, make)
 
-    async def _made(self, exchange: Exchange, route: Route, session: str, organization_id: str, make: _Made[T]) -> T:
+    async def _made(
+        self, exchange: Exchange, route: Route, session: Session, organization_id: str, make: _Made[T]
+    ) -> T:
         """What `make` makes, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
-        if not session:
+        if not session.token:
             return await make(())
         elevation_id = elevation_of(exchange.headers) if organization_id else ""
         issued = await self._passport(exchange, route, session, organization_id, elevation_id)
@@ -96,7 +99,7 @@ class Caller:
         issued = await self.counted(exchange, session, renewed)
         return await make(mesh_passports.bearer(issued.token))
 
-    async def counted(self, exchange: Exchange, session: str, asked: Awaitable[T]) -> T:
+    async def counted(self, exchange: Exchange, session: Session, asked: Awaitable[T]) -> T:
         """What identity says; an organization that there isn't for whoever asks is a stranger's attempt."""
         try:
             return await asked
@@ -105,7 +108,7 @@ class Caller:
             raise
 
     async def _passport(
-        self, exchange: Exchange, route: Route, session: str, organization_id: str, elevation_id: str
+        self, exchange: Exchange, route: Route, session: Session, organization_id: str, elevation_id: str
     ) -> Issued:
         asked = self._office.passport(session, route.service, organization_id, elevation_id)
         if route.rule.scope is not Scope.PLATFORM:
@@ -120,7 +123,8 @@ class Caller:
     def _begin(
         self, exchange: Exchange, route: Route, bearer: Iterable[tuple[str, str]], request: Message, seconds: float
     ) -> Any:
-        metadata = (*bearer, (REQUEST_ID_KEY, exchange.request_id))
+        # The span of what is asked here is about this call and little else, so that it needs none of its own.
+        metadata = (*bearer, (REQUEST_ID_KEY, exchange.request_id), (TRACE_KEY, exchange.trace_parent))
         return self._calls[route.rule.name](request, metadata=metadata, timeout=seconds)
 
 

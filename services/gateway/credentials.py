@@ -16,6 +16,7 @@ from services.gateway.exchange import Exchange
 from services.gateway.limiting import Limits
 from services.gateway.origins import Origins
 from services.gateway.passports import PassportOffice
+from services.gateway.session import NO_SESSION, Session
 
 _MOST_TOKEN = 8192
 # What a browser says of a page of this very origin, or of an address that somebody typed.
@@ -28,21 +29,22 @@ class Credentials:
     def __init__(self, office: PassportOffice, limits: Limits, origins: Origins) -> None:
         self._office, self._limits, self._origins = office, limits, origins
 
-    def of(self, exchange: Exchange, route: Route) -> str:
+    def of(self, exchange: Exchange, route: Route) -> Session:
         """The credential, where the route needs one. Raises Unauthenticated, Denied, Exhausted."""
         reads = route.rule.effect is Effect.READ
         if route.rule.scope is Scope.PUBLIC:
             self._limits.require_patience(exchange)
             self._limits.count_address(exchange, reads=reads)
-            return ""
+            return NO_SESSION
         token = _bearer(exchange)
         if not token:
             token = self._browser_session(exchange, reads=reads)
         elif cookies.sets_cookie(route.rule.descriptor.output_type):
             self._require_own_page(exchange, reads=True)  # Nobody signs a browser in from somebody else's page.
-        self._limits.require_patience(exchange, token, known=self._office.knows(token))
-        self._limits.count_credential(exchange, token, reads=reads)
-        return token
+        session = Session.of(token)
+        self._limits.require_patience(exchange, session, known=self._office.knows(session))
+        self._limits.count_credential(exchange, session, reads=reads)
+        return session
 
     def _browser_session(self, exchange: Exchange, *, reads: bool) -> str:
         session = cookies.session_of(exchange)
@@ -71,9 +73,9 @@ class Credentials:
             raise _page_refused("origin", "A page of another origin may not use this browser's session.")
 
 
-def shown(exchange: Exchange) -> str:
+def shown(exchange: Exchange) -> Session:
     """What was shown, good or not, so that the same again is known."""
-    return exchange.headers.get("authorization", "").partition(" ")[2] or cookies.session_of(exchange)
+    return Session.of(exchange.headers.get("authorization", "").partition(" ")[2] or cookies.session_of(exchange))
 
 
 def _bearer(exchange: Exchange) -> str:

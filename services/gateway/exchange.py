@@ -5,7 +5,7 @@ It decides nothing; what is wrong with a request is said by who reads that part 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,8 @@ class Exchange:
     twice: str = ""
     # Whether an etag came by If-Match: then 412 says that it isn't the current one.
     is_conditional: bool = False
+    # The span that it is served in, as W3C traceparent.
+    trace_parent: str = ""
     # The method and the template that serve it, where any do.
     route: str = ""
     # The limit that was reached, where one refuses it.
@@ -137,17 +139,18 @@ def head(exchange: Exchange, media_type: str, body: bytes | None) -> list[tuple[
     headers = [
         *content,
         (b"x-request-id", exchange.request_id.encode()),
-        *(
-            (name, exchange.policy if exchange.policy and name == _POLICY else value)
-            for name, value in SECURITY_HEADERS
-        ),
-        *(PAGE_HEADERS if exchange.policy else ()),
+        *(_page_headers(exchange.policy) if exchange.policy else SECURITY_HEADERS),
         *exchange.answer_headers,
     ]
-    parent = telemetry.trace_parent()
+    parent = exchange.trace_parent or telemetry.trace_parent()
     if parent:
         headers.append((b"traceresponse", parent.encode()))
     return headers
+
+
+def _page_headers(policy: bytes) -> Iterator[tuple[bytes, bytes]]:
+    yield from ((name, policy if name == _POLICY else value) for name, value in SECURITY_HEADERS)
+    yield from PAGE_HEADERS
 
 
 def blank(method: str) -> Exchange:

@@ -5,7 +5,6 @@ It limits and authenticates nothing but the shape: what a token is worth is said
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from services.gateway.bodies import read_body, require_media_type, require_utf8
 from services.gateway.exchange import Exchange, Receive
 from services.gateway.limiting import Limits
 from services.gateway.routes import Forwarded
+from services.gateway.session import Session
 
 _KNOWN, _KNOWN_SECONDS = 10_000, 600.0
 _MOST_TOKEN_BYTES = 8192
@@ -40,24 +40,24 @@ class Forwarder:
         call_seconds: float,
     ) -> None:
         self._limits, self._call_seconds = limits, call_seconds
-        self._known: BoundedCache[bytes, bool] = BoundedCache(_KNOWN)
+        self._known: BoundedCache[str, bool] = BoundedCache(_KNOWN)
         self._calls = {each.rule.name: _callable(channel(each.service), each) for each in forwards}
 
     async def serve(self, forwarded: Forwarded, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes]:
         """The service's answer: status, media type and body. Raises Problem where it wasn't reached, or said one."""
         token = self._token(forwarded, exchange)
         reads = forwarded.rule.effect is Effect.READ
-        who = hashlib.sha256(token.encode()).digest()
-        self._limits.require_patience(exchange, token, known=bool(token) and bool(self._known.get(who)))
+        session = Session.of(token)
+        self._limits.require_patience(exchange, session, known=bool(token) and bool(self._known.get(session.digest)))
         if token:
-            self._limits.count_credential(exchange, token, reads=reads)
+            self._limits.count_credential(exchange, session, reads=reads)
         else:
             self._limits.count_address(exchange, reads=reads, prefix=forwarded.forward.prefix)
         request = _request(forwarded, exchange, token)
         request.body = await self._body(forwarded, exchange, receive)
         answer = await self._call(forwarded, exchange, request)
         if token:
-            self._known.put(who, True, _KNOWN_SECONDS)
+            self._known.put(session.digest, True, _KNOWN_SECONDS)
         elif answer.status >= 400:
             self._limits.count_stranger(exchange)
         return _answer(forwarded, exchange, answer)

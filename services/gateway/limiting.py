@@ -6,8 +6,8 @@ Whoever makes up credentials, or organizations to ask for, to be counted anew is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from ipaddress import IPv4Address, ip_address, ip_network
 from math import ceil
 
@@ -18,6 +18,7 @@ from services.gateway.bucket import Bucket
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import Exchange
 from services.gateway.ratelimit import Limiter, Verdict
+from services.gateway.session import NO_SESSION, Session
 from services.gateway.sharing import SharedLimiter
 
 # Counts a call under a key, if it may go on.
@@ -45,9 +46,9 @@ class Limits:
         self._organizations = _counts("organizations", organizations, bucket, settings.gateways)
         self._strangers = Limiter(settings.strangers_a_second, settings.stranger_burst)
 
-    def count_credential(self, exchange: Exchange, credential: str, *, reads: bool) -> None:
+    def count_credential(self, exchange: Exchange, session: Session, *, reads: bool) -> None:
         """Count a call under a credential, whatever it is worth and is for. Raises Exhausted."""
-        _charge(exchange, "credential", self._own[reads].take(f"credential {_digest(credential)}"))
+        _charge(exchange, "credential", self._own[reads].take(f"credential {session.digest}"))
 
     def count_address(self, exchange: Exchange, *, reads: bool, prefix: str = "") -> None:
         """Count a call that needs no credential; below each `prefix` by itself. Raises Exhausted."""
@@ -58,31 +59,32 @@ class Limits:
 
         Raises Exhausted.
         """
-        organization_id = passport.organization_id
+        organization_id = str(passport.organization_id)
         _charge(exchange, "actor", await self._actors[reads](f"actor {organization_id} {passport.actor}"))
-        if organization_id is not None:
-            _charge(exchange, "organization", await self._organizations[reads](str(organization_id)))
+        if passport.organization_id is not None:
+            _charge(exchange, "organization", await self._organizations[reads](organization_id))
 
-    def count_stranger(self, exchange: Exchange, credential: str = "") -> None:
+    def count_stranger(self, exchange: Exchange, session: Session = NO_SESSION) -> None:
         """Count an attempt that wasn't let in: against the credential that tried it, and once against its address.
 
         What is tried again and again with one credential tells nobody anything: a program with a session that has ended
         doesn't keep all others of its address from signing in.
         """
-        if credential:
-            verdict = self._strangers.take(f"credential {_digest(credential)}")
+        if session.token:
+            verdict = self._strangers.take(f"credential {session.digest}")
             if verdict.remaining < verdict.limit - 1:
                 return
         self._strangers.take(f"address {place_of(exchange.client)}")
 
-    def require_patience(self, exchange: Exchange, credential: str = "", *, known: bool = False) -> None:
+    def require_patience(self, exchange: Exchange, session: Session = NO_SESSION, *, known: bool = False) -> None:
         """Raise Exhausted after too many attempts that weren't let in: with this credential, or, of one that wasn't let
         in before, from this address. People behind one address don't pay for a stranger among them.
         """
-        keys = [f"credential {_digest(credential)}"] if credential else []
+        keys = [f"credential {session.digest}"] if session.token else []
         keys += [] if known else [f"address {place_of(exchange.client)}"]
-        for verdict in map(self._strangers.look, keys):
-            if not verdict.allowed:
+        for key in keys:
+            verdict = self._strangers.look(key)
+            if verdict is not None and not verdict.allowed:
                 _charge(exchange, "attempts", verdict)
 
 
@@ -106,11 +108,6 @@ def _counted_by(limiter: Limiter) -> _Count:
     return count
 
 
-def _digest(credential: str) -> str:
-    """Instead of the credential itself: what is kept is none."""
-    return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def place_of(client: str) -> str:
     """The address; of IPv6 the network that one subscriber has, since they have all addresses in it."""
     try:
@@ -131,9 +128,14 @@ def _charge(exchange: Exchange, policy: str, verdict: Verdict) -> None:
 
 def _say(exchange: Exchange, policy: str, verdict: Verdict) -> None:
     """Each limit that was asked is an item of the two fields' lists (draft-ietf-httpapi-ratelimit-headers)."""
-    said = f'"{policy}";q={verdict.limit};w={max(1, round(verdict.window))}'
     state = f'"{policy}";r={verdict.remaining};t={max(0, round(verdict.reset_after))}'
-    exchange.answer_headers += [(b"ratelimit-policy", said.encode()), (b"ratelimit", state.encode())]
+    exchange.answer_headers += [_policy(policy, verdict.limit, verdict.window), (b"ratelimit", state.encode())]
+
+
+@cache
+def _policy(policy: str, limit: int, window: float) -> tuple[bytes, bytes]:
+    """The same for all calls of a limit, of which an edge has a few."""
+    return b"ratelimit-policy", f'"{policy}";q={limit};w={max(1, round(window))}'.encode()
 
 
 def _limited(exchange: Exchange, verdict: Verdict) -> Exhausted:

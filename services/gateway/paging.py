@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 from urllib.parse import quote, urlencode
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from services.gateway.exchange import Exchange
@@ -15,7 +18,8 @@ _MOST_BYTES = 4096
 
 def add_link(exchange: Exchange, query: Sequence[tuple[str, str]], response: Message) -> None:
     """Say where the next page is, where there is one and its address isn't too long for a header."""
-    token = getattr(response, "next_page_token", "")
+    held: Any = response
+    token = held.next_page_token if _is_page(held.DESCRIPTOR) else ""
     if not token or exchange.method not in ("GET", "HEAD"):
         return
     others = [(name, value) for name, value in query if name not in _TOKENS]
@@ -24,3 +28,9 @@ def add_link(exchange: Exchange, query: Sequence[tuple[str, str]], response: Mes
     link = f'<{path}?{urlencode([*others, (_TOKENS[0], token)])}>; rel="next"'
     if len(link) <= _MOST_BYTES:
         exchange.answer_headers.append((b"link", link.encode("ascii")))
+
+
+@cache
+def _is_page(response: Descriptor) -> bool:
+    """Whether answers of that type say where the next page is."""
+    return "next_page_token" in response.fields_by_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from services._mesh.passport_cache import PassportCache
 from services._mesh.passports import Passport
 from services._mesh.revocations import Revocations
 from services.gateway.newcomers import Lane
+from services.gateway.session import Session
 
 # What the path has for an organization's id where the caller leaves the choice to the header, or to identity.
 NO_ORGANIZATION = "-"
@@ -32,7 +32,7 @@ _CALL_SECONDS = 10.0
 # Of sessions that identity hasn't accepted lately: how many ask at a time, and how many wait for it.
 _NEWCOMERS, _WAITING = 2, 256
 # Session (its digest), service, organization, break-glass access.
-Key = tuple[bytes, str, str, str]
+Key = tuple[str, str, str, str]
 
 
 class Issued(NamedTuple):
@@ -76,23 +76,23 @@ class PassportOffice:
     def __init__(self, channel: grpc.aio.Channel, revocations: Revocations, clock: Clock) -> None:
         self._stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
         self._known: PassportCache[Key] = PassportCache(_CACHED, revocations, clock)
-        self._seen: BoundedCache[bytes, bool] = BoundedCache(_CACHED)
-        self._chosen: BoundedCache[bytes, str] = BoundedCache(_CACHED)
+        self._seen: BoundedCache[str, bool] = BoundedCache(_CACHED)
+        self._chosen: BoundedCache[str, str] = BoundedCache(_CACHED)
         self._asked: dict[Key, asyncio.Task[Issued]] = {}
         self._newcomers = Lane(_NEWCOMERS, _WAITING, _CALL_SECONDS)
 
-    def knows(self, session: str) -> bool:
+    def knows(self, session: Session) -> bool:
         """Whether identity has accepted this session lately."""
-        return self._seen.get(_digest(session)) is not None
+        return self._seen.get(session.digest) is not None
 
-    async def passport(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> Issued:
+    async def passport(self, session: Session, audience: str, organization_id: str, elevation_id: str = "") -> Issued:
         """A passport for `audience`, under break-glass access where its id is given. Raises Problem."""
-        found = self._known.find((_digest(session), audience, organization_id, elevation_id))
+        found = self._known.find((session.digest, audience, organization_id, elevation_id))
         return Issued(*found) if found else await self.renew(session, audience, organization_id, elevation_id)
 
-    async def renew(self, session: str, audience: str, organization_id: str, elevation_id: str = "") -> Issued:
+    async def renew(self, session: Session, audience: str, organization_id: str, elevation_id: str = "") -> Issued:
         """A new passport, after the one that we had was refused. All who ask for it at once share one."""
-        key = (_digest(session), audience, organization_id, elevation_id)
+        key = (session.digest, audience, organization_id, elevation_id)
         task = self._asked.get(key)
         if task is None:
             task = self._asked[key] = asyncio.create_task(self._issue(session, key))
@@ -104,19 +104,18 @@ class PassportOffice:
         if not task.cancelled():
             task.exception()  # Where everybody who waited went away, nobody else takes notice of it.
 
-    async def choose(self, session: str, audience: str) -> str:
+    async def choose(self, session: Session, audience: str) -> str:
         """The organization that the person is in who names none. Raises Problem."""
-        digest = _digest(session)
-        found = self._chosen.get(digest)
+        found = self._chosen.get(session.digest)
         if found is None:
             await self.renew(session, audience, NO_ORGANIZATION)
-            found = self._chosen.get(digest) or ""
+            found = self._chosen.get(session.digest) or ""
         return found
 
-    async def _issue(self, session: str, key: Key) -> Issued:
+    async def _issue(self, session: Session, key: Key) -> Issued:
         digest, audience, organization_id, elevation_id = key
         request = identity_service_pb2.IssuePassportRequest(
-            session_token=session, audience=audience, elevation_id=elevation_id
+            session_token=session.token, audience=audience, elevation_id=elevation_id
         )
         if organization_id == NO_ORGANIZATION:
             request.choice = identity_service_pb2.ORGANIZATION_CHOICE_DEFAULT
@@ -135,8 +134,3 @@ class PassportOffice:
             self._chosen.put(digest, answer.organization_id, _CHOICE_SECONDS)
             key = (digest, audience, answer.organization_id, elevation_id)
         return Issued(answer.passport, self._known.put(key, answer.passport))
-
-
-def _digest(session: str) -> bytes:
-    """Instead of the session itself: what is kept is no credential."""
-    return hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()

@@ -45,13 +45,16 @@ class Limiter:
         """Count a call, if it may go on."""
         return self._judge(key, counts=True)
 
-    def look(self, key: str) -> Verdict:
-        """What a call would be told now."""
+    def look(self, key: str) -> Verdict | None:
+        """What a call would be told now; None where nothing was counted under the key."""
+        if key not in self._whole_at and len(self._whole_at) < self._keys:
+            return None
         return self._judge(key, counts=False)
 
     def _judge(self, key: str, *, counts: bool) -> Verdict:
         now = self._clock()
-        self._forget(now)
+        if self._due and self._due[0][0] <= now:
+            self._forget(now)
         if key not in self._whole_at and len(self._whole_at) >= self._keys:
             key = _EVERYBODY_ELSE
         before = max(self._whole_at.get(key, now), now)

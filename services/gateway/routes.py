@@ -59,6 +59,7 @@ class Router:
         self._handed: dict[str, list[Forwarded]] = {}
         for each in self.forwards:
             self._handed.setdefault(each.forward.prefix, []).append(each)
+        self._first = frozenset(prefix.split("/", 2)[1] for prefix in self._handed)
         self._deepest = max((prefix.count("/") for prefix in self._handed), default=0)
 
     def find(self, http_method: str, path: str) -> tuple[Route, dict[str, str]] | list[str]:
@@ -95,6 +96,8 @@ class Router:
 
     def _under(self, path: str) -> Sequence[Forwarded]:
         """What is handed the path: all with the longest prefix that fits."""
+        if path[1:].partition("/")[0] not in self._first:
+            return ()
         steps = path.split("/", self._deepest + 1)[: self._deepest + 1]
         for length in range(len(steps), 1, -1):
             found = self._handed.get("/".join(steps[:length]))

@@ -27,6 +27,8 @@ _NOT_ENCODED = re.compile(b"%(?![0-9A-Fa-f]{2})")
 
 def parse_query(raw: bytes) -> list[tuple[str, str]]:
     """The parameters of a query, decoded strictly. Raises Invalid where there are too many, or they aren't UTF-8."""
+    if not raw:
+        return []
     if raw.count(b"&") >= _MAX_PARAMETERS:
         raise Invalid(
             Reason.ERROR_REASON_TOO_LARGE,
@@ -52,7 +54,10 @@ def build_request(
     shapes.check_object(document, descriptor)
     placing = _Placing(document, descriptor, shapes, max_depth)
     for name, value in variables.items():
-        placing.put(name, [value], "the path")
+        if name in route.texts and not document.keys() & route.texts[name]:
+            document[name] = value  # There is nothing about it that could be wrong.
+        else:
+            placing.put(name, [value], "the path")
     _take_query(placing, route, variables, query)
     request = route.rule.request()
     try:

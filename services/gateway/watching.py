@@ -81,6 +81,7 @@ class Seen:
             trace_parent=exchange.headers.get("traceparent"),
             attributes={"recoup.request_id": exchange.request_id},
         )
+        exchange.trace_parent = telemetry.format_parent(self._span.get_span_context())
 
     def __enter__(self) -> Seen:
         self._token = telemetry.enter(self._span)
@@ -89,8 +90,9 @@ class Seen:
     def answered(self, status: int, *, is_stream: bool) -> None:
         """How it is answered; the answer itself is still to be sent."""
         self._status, self._is_stream = status, is_stream
-        self._span.set_attribute("http.response.status_code", status)
-        self._watch.count(status, self._exchange.route or NO_ROUTE, self._exchange.refused_by)
+        route = self._exchange.route or NO_ROUTE
+        self._span.set_attributes({"http.response.status_code": status, "http.route": route})
+        self._watch.count(status, route, self._exchange.refused_by)
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
         if kind is not None and issubclass(kind, Exception):

@@ -20,6 +20,7 @@ from services.gateway.cookies import NAME, csrf_token
 from services.gateway.origins import Origins
 from services.gateway.passports import Issued
 from services.gateway.routes import Router
+from services.gateway.session import Session
 from services.identity.model.browser_sessions import PREFIX
 from tests.support.things import linked_passport
 
@@ -50,8 +51,8 @@ class Behind:
     def knows(self, _session: str) -> bool:
         return True
 
-    async def passport(self, session: str, *_for: str) -> Issued:
-        self.shown.append(session)
+    async def passport(self, session: Session, *_for: str) -> Issued:
+        self.shown.append(session.token)
         return Issued("x", linked_passport(uuid4()))
 
     def unary_unary(self, name: str, **_codecs: Any) -> Callable[..., Any]:

@@ -65,7 +65,7 @@ async def test_a_body_in_pieces_is_read_and_its_trailers_say_nothing() -> None:
         one.h2.send_headers(number, [(b"authorization", b"Bearer of somebody else")], end_stream=True)
         one.say()
         assert (await one.answer(number)).status == 200
-    assert [name for name, _ in behind.metadata] == ["authorization", "recoup-request-id"]
+    assert [name for name, _ in behind.metadata] == ["authorization", "recoup-request-id", "traceparent"]
 
 
 @pytest.mark.parametrize("length", [(), ((b"content-length", b"999999"),)], ids=["unsaid", "said"])

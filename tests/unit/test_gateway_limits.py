@@ -22,6 +22,7 @@ from services.gateway.config import EdgeSettings
 from services.gateway.passports import Issued
 from services.gateway.ratelimit import Limiter
 from services.gateway.routes import Router
+from services.gateway.session import Session
 from tests.support.things import ACME, GLOBEX, linked_passport
 
 ROUTER = Router(
@@ -37,15 +38,15 @@ class Behind:
     """Identity and the services at once. A session is "<user>:<number>"; everybody is a member of acme and globex."""
 
     def __init__(self) -> None:
-        self.seen: set[str] = set()
+        self.seen: set[Session] = set()
         self.asked = self.called = 0
 
-    def knows(self, session: str) -> bool:
+    def knows(self, session: Session) -> bool:
         return session in self.seen
 
-    async def passport(self, session: str, _audience: str, organization_id: str, *_: str) -> Issued:
+    async def passport(self, session: Session, _audience: str, organization_id: str, *_: str) -> Issued:
         self.asked += 1
-        user = session.partition(":")[0]
+        user = session.token.partition(":")[0]
         if user == "forged":
             raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "No.")
         if organization_id not in (str(ACME), str(GLOBEX)):
@@ -54,7 +55,7 @@ class Behind:
         found = linked_passport(uuid4())
         return Issued("p", replace(found, organization_id=UUID(organization_id), actor=f"user:{user}"))
 
-    async def choose(self, session: str, _audience: str) -> str:
+    async def choose(self, session: Session, _audience: str) -> str:
         return (await self.passport(session, "", "")).token
 
     def unary_unary(self, _name: str, response_deserializer: Any, **_codecs: Any) -> Any:

@@ -23,9 +23,11 @@ from services._mesh.revocations import Revocation, RevocationKind, Revocations
 from services._mesh.times import stamp_seconds
 from services.gateway.exchange import read
 from services.gateway.passports import PassportOffice, organization_of
+from services.gateway.session import Session
 from tests.support.things import ACME, GLOBEX, MovableClock, keys, serving
 
 HEADER = "recoup-organization"
+ONE, BAD = Session.of("one"), Session.of("bad")
 
 
 def test_path_and_header_name_it_together_or_one_of_them() -> None:
@@ -123,27 +125,27 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 async def test_a_passport_is_kept_by_session_organization_and_service(desk: Desk) -> None:
     acme, globex = str(ACME), str(GLOBEX)
-    wanted = [(s, a, o) for s in ("one", "two") for a in ("scanner", "audit") for o in (acme, globex, "")]
+    wanted = [(s, a, o) for s in (ONE, Session.of("two")) for a in ("scanner", "audit") for o in (acme, globex, "")]
     first = [await desk.office.passport(*each) for each in wanted]
     assert len(set(first)) == len(desk.identity.asked) == len(wanted)
     assert [await desk.office.passport(*each) for each in wanted] == first
     assert len(desk.identity.asked) == len(wanted)
-    assert await desk.office.passport("one", "scanner", acme, str(uuid4())) not in first
+    assert await desk.office.passport(ONE, "scanner", acme, str(uuid4())) not in first
     assert await desk.office.renew(*wanted[0]) not in first
     # Nothing in it is a session.
     assert "one" not in repr(vars(desk.office._known)) + repr(vars(desk.office._seen))
 
 
 async def test_all_who_ask_at_once_share_one_answer(desk: Desk) -> None:
-    calls = [asyncio.create_task(desk.office.passport("one", "scanner", str(ACME))) for _ in range(20)]
+    calls = [asyncio.create_task(desk.office.passport(ONE, "scanner", str(ACME))) for _ in range(20)]
     await asyncio.sleep(0)
     calls[0].cancel()
     done = await asyncio.gather(*calls, return_exceptions=True)
     assert len(set(done[1:])) == len(desk.identity.asked) == 1
-    refused = [desk.office.passport("bad", "scanner", "") for _ in range(5)]
+    refused = [desk.office.passport(BAD, "scanner", "") for _ in range(5)]
     assert {type(each) for each in await asyncio.gather(*refused, return_exceptions=True)} == {Unauthenticated}
     assert len(desk.identity.asked) == 2
-    assert not desk.office.knows("bad")
+    assert not desk.office.knows(BAD)
     assert desk.office._asked == {}
 
 
@@ -157,32 +159,32 @@ async def test_all_who_ask_at_once_share_one_answer(desk: Desk) -> None:
     ],
 )
 async def test_what_the_feed_takes_back_is_kept_no_longer(desk: Desk, kind: RevocationKind, revoked: str) -> None:
-    before = await desk.office.passport("one", "scanner", str(ACME))
+    before = await desk.office.passport(ONE, "scanner", str(ACME))
     desk.revocations.apply([Revocation(1, kind, revoked, time.time())], 1)
-    assert await desk.office.passport("one", "scanner", str(ACME)) != before
+    assert await desk.office.passport(ONE, "scanner", str(ACME)) != before
     assert len(desk.identity.asked) == 2
 
 
 async def test_a_passport_isnt_used_in_its_last_half_minute(desk: Desk) -> None:
     desk.clock.wall_ahead = desk.clock.wall_ahead.resolution * 280_000_000
-    await desk.office.passport("one", "scanner", str(ACME))
-    await desk.office.passport("one", "scanner", str(ACME))
+    await desk.office.passport(ONE, "scanner", str(ACME))
+    await desk.office.passport(ONE, "scanner", str(ACME))
     assert len(desk.identity.asked) == 2
 
 
 async def test_identity_chooses_where_nobody_does_and_its_passport_is_used(desk: Desk) -> None:
-    assert [await desk.office.choose("one", "scanner") for _ in range(2)] == [str(GLOBEX)] * 2
-    await desk.office.passport("one", "scanner", str(GLOBEX))
+    assert [await desk.office.choose(ONE, "scanner") for _ in range(2)] == [str(GLOBEX)] * 2
+    await desk.office.passport(ONE, "scanner", str(GLOBEX))
     assert len(desk.identity.asked) == 1
     with pytest.raises(Problem):
-        await desk.office.choose("bad", "scanner")
+        await desk.office.choose(BAD, "scanner")
 
 
 async def test_who_was_let_in_doesnt_queue_behind_a_flood_of_newcomers(desk: Desk) -> None:
-    await desk.office.passport("one", "scanner", str(ACME))
+    await desk.office.passport(ONE, "scanner", str(ACME))
     desk.identity.gate.clear()
-    flood = [asyncio.create_task(desk.office.passport(f"made up {n}", "scanner", "")) for n in range(400)]
-    known = asyncio.create_task(desk.office.passport("one", "audit", str(ACME)))
+    flood = [asyncio.create_task(desk.office.passport(Session.of(f"made up {n}"), "scanner", "")) for n in range(400)]
+    known = asyncio.create_task(desk.office.passport(ONE, "audit", str(ACME)))
     await desk.identity.reached(1 + 2 + 1)
     assert [request.session_token for request in desk.identity.asked].count("one") == 2
     # Two ask, 256 wait, the others are told at once.

@@ -16,6 +16,7 @@ from services._mesh.descriptors import Effect, Scope
 from services._mesh.errors import NotFound
 from services.gateway.calling import Caller
 from services.gateway.exchange import blank
+from services.gateway.session import Session
 from tests.support.things import ACME
 
 ROUTE = SimpleNamespace(service="scanner", rule=SimpleNamespace(scope=Scope.ORGANIZATION, effect=Effect.READ))
@@ -53,7 +54,7 @@ async def test_a_trace_names_an_organization_once_it_has_let_the_caller_in(
 
     with tracing.span("edge"):
         try:
-            await caller._made(blank("GET"), route, "session", str(ACME), make)
+            await caller._made(blank("GET"), route, Session.of("session"), str(ACME), make)
         except NotFound:
             assert not lets_in
     said = {span.name: (span.attributes or {}).get(telemetry.ORGANIZATION) for span in exporter.get_finished_spans()}
