@@ -39,6 +39,7 @@ class Installation:
     def __init__(self, state: Path) -> None:
         self.state = state
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._forget()
         self.ca = LocalCa(state / "ca")
         self.trust = state / "trust"
         self.clock_file = state / "clock.json"
@@ -68,6 +69,12 @@ class Installation:
     def config_file(self, process: str) -> Path:
         """The configuration file of one process."""
         return self.folder(process) / "config.toml"
+
+    def _forget(self) -> None:
+        """What an earlier mesh here knew. Its database went with it, and each installation has a log of its own."""
+        for name in (*(spec.name for spec in PROCESSES), *PLANNED, backing_up.NAME):
+            shutil.rmtree(self.folder(name), ignore_errors=True)
+        shutil.rmtree(self.state / "nats" / "store", ignore_errors=True)
 
     def _certificates(self) -> None:
         for spec in PROCESSES:
