@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import grpc
 
@@ -18,6 +19,7 @@ from recoup_client.errors import RecoupError
 
 # Of a passport; the last one where its key is trusted no more.
 STALE = frozenset({"CREDENTIAL_EXPIRED", "CREDENTIAL_REVOKED", "CREDENTIAL_INVALID"})
+REQUEST_ID_KEY = "recoup-request-id"
 MOST = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
@@ -28,6 +30,8 @@ class Attempts:
     def __init__(
         self, request: Any, seconds: float, *, is_stream: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        # What all tries are called in logs and traces: a change goes by the name that its service knows it by.
+        self.request_id = str(getattr(request, "request_id", "")) or str(uuid4())
         self._may_repeat = is_stream or bool(getattr(request, "request_id", ""))
         self._clock, self._ends_at, self._tried = clock, clock() + seconds, 1
         # Whether the next try needs another passport than the last one.

@@ -32,6 +32,7 @@ from recoup_client.calling import (
     action_is_over,
     channel_options,
     export_is_over,
+    named,
     process_of,
     require_addresses,
     scan_is_over,
@@ -71,15 +72,17 @@ class BlockingMeshClient:
                 self._channels[process] = grpc.intercept_channel(self._open(process), _Authorized(self, process))
         return kind(self._channels[process])
 
-    def passport(self, service: str, *, fresh: bool = False) -> str:
-        """A passport for a service, kept until shortly before it ends."""
+    def passport(self, service: str, *, fresh: bool = False, request_id: str = "") -> str:
+        """A passport for a service, kept until shortly before it ends. `request_id` names the call that it is for."""
         known = None if fresh else self._passports.find(service, time.time())
         if known is not None:
             return known
         try:
-            answer = self._issuer.IssuePassport(self._passports.request(service), timeout=CALL_SECONDS)
+            answer = self._issuer.IssuePassport(
+                self._passports.request(service), timeout=CALL_SECONDS, metadata=named(request_id)
+            )
         except grpc.RpcError as error:
-            raise typed(error) from None
+            raise typed(error, request_id) from None
         return self._passports.keep(service, answer)
 
     def scan(self, scan_id: str) -> BlockingOperation[scanner_pb2.Scan]:
@@ -135,7 +138,7 @@ class _Authorized(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
             error = call.exception()
             if error is None:
                 return call
-            found = typed(error)
+            found = typed(error, attempts.request_id)
             pause = attempts.pause(found)
             if pause is None:
                 raise found from None
@@ -155,7 +158,7 @@ class _Authorized(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
                     yield answer
                 return
             except grpc.RpcError as error:
-                found = typed(error)
+                found = typed(error, attempts.request_id)
                 pause = None if has_begun else attempts.pause(found)
                 if pause is None:
                     raise found from None
@@ -164,8 +167,9 @@ class _Authorized(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
             time.sleep(pause)
 
     def _details(self, given: Any, attempts: Attempts) -> _Details:
-        passport = self._client.passport(self._service, fresh=attempts.is_fresh)
-        metadata = [*(given.metadata or ()), ("authorization", f"Bearer {passport}")]
+        request_id = attempts.request_id
+        passport = self._client.passport(self._service, fresh=attempts.is_fresh, request_id=request_id)
+        metadata = [*(given.metadata or ()), *named(request_id), ("authorization", f"Bearer {passport}")]
         more = (given.credentials, given.wait_for_ready, given.compression)
         return _Details(given.method, attempts.left, metadata, *more)
 

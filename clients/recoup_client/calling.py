@@ -18,6 +18,7 @@ from recoup.identity.v1 import identity_service_pb2
 from recoup.mesh.v1 import access_pb2
 from recoup.scanner.v1 import scanner_pb2
 from recoup.services import SERVICES
+from recoup_client.attempts import REQUEST_ID_KEY
 
 CALL_SECONDS = 30.0
 # A stream is ended by its service after about as long, and may be opened again.
@@ -130,6 +131,11 @@ def channel_options(service: str) -> list[tuple[str, str]]:
     }
     config = json.dumps({"methodConfig": [{"name": reads, "retryPolicy": policy}]})
     return [("grpc.ssl_target_name_override", service), ("grpc.service_config", config)]
+
+
+def named(request_id: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call by which logs and traces know it; none without a name."""
+    return ((REQUEST_ID_KEY, request_id),) if request_id else ()
 
 
 def require_addresses(addresses: Mapping[str, str]) -> None:

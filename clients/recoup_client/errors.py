@@ -13,14 +13,22 @@ _DOMAIN = "recoup"
 
 
 class RecoupError(Exception):
-    """A call failed. `reason` is a name of `recoup.errors.v1.ErrorReason` without its prefix, or empty."""
+    """A call failed. `reason` is a name of `recoup.errors.v1.ErrorReason` without its prefix, or empty; `request_id` is
+    what the call is named by in the services' logs and traces, for whoever looks into it.
+    """
 
     def __init__(
-        self, code: grpc.StatusCode, reason: str, message: str, metadata: Mapping[str, str], fields: Mapping[str, str]
+        self,
+        code: grpc.StatusCode,
+        reason: str,
+        message: str,
+        metadata: Mapping[str, str],
+        fields: Mapping[str, str],
+        request_id: str = "",
     ) -> None:
         super().__init__(f"{reason or code.name}: {message}")
         self.code, self.reason, self.message = code, reason, message
-        self.metadata, self.fields = dict(metadata), dict(fields)
+        self.metadata, self.fields, self.request_id = dict(metadata), dict(fields), request_id
 
 
 class NotFound(RecoupError):
@@ -65,7 +73,7 @@ _CLASSES: Mapping[grpc.StatusCode, type[RecoupError]] = {
 }
 
 
-def typed(error: grpc.RpcError) -> RecoupError:
+def typed(error: grpc.RpcError, request_id: str = "") -> RecoupError:
     """The typed exception behind a failed call, asynchronous or blocking."""
     call: Any = error  # Whatever a call raises is one too.
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
@@ -76,4 +84,4 @@ def typed(error: grpc.RpcError) -> RecoupError:
     reason = info.reason if info.domain == _DOMAIN else ""
     fields = {violation.field: violation.description for violation in bad.field_violations}
     kind = _CLASSES.get(call.code(), RecoupError)
-    return kind(call.code(), reason, call.details() or "", dict(info.metadata), fields)
+    return kind(call.code(), reason, call.details() or "", dict(info.metadata), fields, request_id)

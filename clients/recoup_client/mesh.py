@@ -42,6 +42,7 @@ from recoup_client.calling import (
     action_is_over,
     channel_options,
     export_is_over,
+    named,
     process_of,
     require_addresses,
     scan_is_over,
@@ -131,15 +132,17 @@ class MeshClient:
         """Bundles of evidence."""
         return self.stub(evidence_service_pb2_grpc.EvidenceServiceStub)
 
-    async def passport(self, service: str, *, fresh: bool = False) -> str:
-        """A passport for a service, kept until shortly before it ends."""
+    async def passport(self, service: str, *, fresh: bool = False, request_id: str = "") -> str:
+        """A passport for a service, kept until shortly before it ends. `request_id` names the call that it is for."""
         known = None if fresh else self._passports.find(service, time.time())
         if known is not None:
             return known
         try:
-            answer = await self._issuer.IssuePassport(self._passports.request(service), timeout=CALL_SECONDS)
+            answer = await self._issuer.IssuePassport(
+                self._passports.request(service), timeout=CALL_SECONDS, metadata=named(request_id)
+            )
         except grpc.aio.AioRpcError as error:
-            raise typed(error) from None
+            raise typed(error, request_id) from None
         return self._passports.keep(service, answer)
 
     def scan(self, scan_id: str) -> Operation[scanner_pb2.Scan]:
@@ -194,9 +197,10 @@ class _Called:
         self._client, self._service = client, service
 
     async def _details(self, given: Any, attempts: Attempts) -> grpc.aio.ClientCallDetails:
-        metadata = grpc.aio.Metadata(*(given.metadata or ()))
-        passport = await self._client.passport(self._service, fresh=attempts.is_fresh)
-        metadata.add("authorization", f"Bearer {passport}")
+        request_id = attempts.request_id
+        passport = await self._client.passport(self._service, fresh=attempts.is_fresh, request_id=request_id)
+        authorized = ("authorization", f"Bearer {passport}")
+        metadata = grpc.aio.Metadata(*(given.metadata or ()), *named(request_id), authorized)
         return grpc.aio.ClientCallDetails(
             given.method, attempts.left, metadata, given.credentials, given.wait_for_ready
         )
@@ -220,7 +224,7 @@ class _Authorized(_Called, grpc.aio.UnaryUnaryClientInterceptor):
         try:
             return await (await continuation(await self._details(details, attempts), request))
         except grpc.aio.AioRpcError as error:
-            raise typed(error) from None
+            raise typed(error, attempts.request_id) from None
 
 
 class _AuthorizedStreams(_Called, grpc.aio.UnaryStreamClientInterceptor):
@@ -242,7 +246,7 @@ class _AuthorizedStreams(_Called, grpc.aio.UnaryStreamClientInterceptor):
                     yield answer
                 return
             except grpc.aio.AioRpcError as error:
-                found = typed(error)
+                found = typed(error, attempts.request_id)
                 pause = None if has_begun else attempts.pause(found)
                 if pause is None:
                     raise found from None

@@ -19,7 +19,7 @@ from services._mesh.denials import DenialLedger
 from services._mesh.descriptors import ORGANIZATION_FIELD, Effect, LimitRule, MethodRule, Scope, TenantFields
 from services._mesh.errors import DeadlinePassed, Denied, Invalid, NotFound, Problem, Reason, Unauthenticated
 from services._mesh.grants import Grant, GrantVerifier
-from services._mesh.ids import PLATFORM, uuid7
+from services._mesh.ids import PLATFORM, UUID_TEXT, uuid7
 from services._mesh.metrics import Metrics
 from services._mesh.passport_verifier import PassportVerifier
 from services._mesh.passports import Kind, Passport
@@ -258,6 +258,15 @@ class Gate:
                 reason=problem.reason_name if not isinstance(problem, ForeignOrganization) else "ORGANIZATION_FOREIGN",
                 trace_id=trace_id,
             )
+
+
+def told_request_id(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """A span's attribute: what a caller from outside the mesh calls its request, so that its trace is found by it.
+
+    Only what is a UUID: a span says nothing that somebody wrote.
+    """
+    value = metadata.get(REQUEST_ID_KEY)
+    return {"recoup.request_id": value} if isinstance(value, str) and UUID_TEXT.fullmatch(value) else {}
 
 
 def _request_id(value: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -20,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services._mesh.context import CallContext
 from services._mesh.errors import AlreadyExists, Conflict, Reason
+from services._mesh.ids import UUID_TEXT
 
 R = TypeVar("R", bound=Message)
 
 KEPT_FOR = timedelta(days=7)
-_UUID = re.compile("(?i:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 # Old answers are swept by one write in a hundred: often enough to bound the table, seldom enough not to be felt.
 _SWEEP_SHARE = 0.01
 
@@ -107,4 +106,4 @@ def repeatable(schema: str, organization_id: UUID, context: CallContext, request
 
 def canonical(request_id: str) -> str:
     """A UUID as RFC 9562 writes it, in lower case; any other id as it is."""
-    return request_id.lower() if _UUID.fullmatch(request_id) else request_id
+    return request_id.lower() if UUID_TEXT.fullmatch(request_id) else request_id

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from uuid import UUID
 
 # The platform organization: what is the installation's own, and no customer's, stands under it.
 PLATFORM = UUID(int=0)
+# Any UUID as people write it.
+UUID_TEXT = re.compile("(?i:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 _VERSION = 7 << 76
 _VARIANT = 0b10 << 62
 _RAND_A = ((1 << 12) - 1) << 64

@@ -16,7 +16,7 @@ import grpc
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from services._mesh import telemetry
-from services._mesh.access import Gate
+from services._mesh.access import Gate, told_request_id
 from services._mesh.clock import monotonic
 from services._mesh.context import CallContext, entered
 from services._mesh.errors import (
@@ -138,8 +138,11 @@ class Handler:
         gate = self._gate
         metadata = dict(wire.invocation_metadata() or ())
         peer = call.peer = gate.peer(wire.auth_context())
+        parent, attributes = metadata.get(TRACE_KEY), self._attributes
+        if parent is None:  # The trace begins here, and no edge said what the request is called.
+            attributes = {**attributes, **told_request_id(metadata)}
         span = call.span = telemetry.active().start_span(
-            self._name, kind=SpanKind.SERVER, trace_parent=metadata.get(TRACE_KEY), attributes=self._attributes
+            self._name, kind=SpanKind.SERVER, trace_parent=parent, attributes=attributes
         )
         token = telemetry.enter(span)
         try:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
@@ -42,10 +43,13 @@ class Mesh:
     # What calls of the scanner showed, and the seconds that they had left.
     shown: list[tuple[str, float]] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
+    # What calls were named by, those for passports among them.
+    names: list[str] = field(default_factory=list)
     address: str = ""
     certificate: Certificate | None = None
 
-    def IssuePassport(self, request: Any, _context: Any) -> Any:
+    def IssuePassport(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.names.append(dict(context.invocation_metadata())["recoup-request-id"])
         self.sessions.append(request.session_token)
         made = identity_service_pb2.IssuePassportResponse(passport=f"passport {len(self.sessions)}")
         made.expires_at.seconds = int(time.time()) + 300
@@ -62,7 +66,9 @@ class Mesh:
             self._refuse(context, self.answers.pop(0))
 
     def _answer(self, context: grpc.ServicerContext) -> int:
-        self.shown.append((dict(context.invocation_metadata())["authorization"], context.time_remaining()))
+        told = dict(context.invocation_metadata())
+        self.names.append(told["recoup-request-id"])
+        self.shown.append((told["authorization"], context.time_remaining()))
         found = self.answers.pop(0) if self.answers else 0
         self._refuse(context, found)
         assert isinstance(found, int)
@@ -141,6 +147,32 @@ async def test_nothing_else_is_repeated(
         blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub).StartScan(request_)
     assert refused.value.reason == refusals[0].reason_name
     assert len(mesh.shown) == 2 * tries
+
+
+async def test_all_tries_of_a_call_have_one_name_that_its_error_says(mesh: Mesh) -> None:
+    """A change goes by its own `request_id`, under which its service's log has it; others are given one."""
+    scanner = scanner_service_pb2_grpc.ScannerServiceStub
+    mesh.answers = [AWAY] * MOST
+    async with mesh.client() as client:
+        with pytest.raises(NotAvailable) as keyed:
+            await client.scanner.StartScan(KEYED)
+        assert [keyed.value.request_id] * (1 + MOST) == mesh.names == [KEYED.request_id] * (1 + MOST)
+        mesh.answers = [CHANGED, AWAY, CHANGED]
+        mesh.names.clear()
+        with pytest.raises(Conflict) as bare:
+            await client.scanner.StartScan(BARE)
+        with pytest.raises(Conflict) as stream:
+            _ = [each async for each in client.scanner.WatchScan(WATCHED)]
+    assert mesh.names == [bare.value.request_id, *[stream.value.request_id] * 2]
+    assert len({UUID(name) for name in mesh.names}) == 2
+    mesh.answers = [REVOKED, CHANGED, CHANGED]
+    mesh.names.clear()
+    with mesh.blocking() as blocking:
+        with pytest.raises(Conflict) as bare:
+            blocking.stub(scanner).StartScan(BARE)
+        with pytest.raises(Conflict) as stream:
+            list(blocking.stub(scanner).WatchScan(WATCHED))
+    assert mesh.names == [*[bare.value.request_id] * 4, stream.value.request_id]
 
 
 async def test_a_stream_is_read_under_a_passport_and_a_deadline(mesh: Mesh) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 
 from recoup.identity.v1 import identity_service_pb2
 from recoup.mesh.v1 import access_pb2
@@ -23,7 +24,8 @@ from recoup_client.calling import read_installation
 from recoup_client.errors import Denied, InvalidRequest, NotFound, SignInNeeded
 from recoup_client.mesh import Certificate, MeshClient, pages
 from recoup_local.issuer import find_person, organization_id
-from tests.support.mesh import TestMesh, soon
+from recoup_local.tracing import trace
+from tests.support.mesh import TestMesh, soon, until
 
 pytestmark = pytest.mark.xdist_group("mesh")
 ACME = str(organization_id("acme"))
@@ -123,6 +125,22 @@ async def test_errors_are_typed_and_say_why(finops: MeshClient) -> None:
     with pytest.raises(Denied) as denied:
         await finops.identity.ListMembers(identity_service_pb2.ListMembersRequest(organization_id=ACME))
     assert denied.value.metadata == {"permission": "identity.member.read"}
+
+
+def test_a_call_is_found_by_the_name_that_its_error_says(made: TestMesh) -> None:
+    """What `recoup trace` shows: no edge made the trace, so that the service's span has the name."""
+    addresses, certificate = installation(made)
+    with BlockingMeshClient(addresses, certificate, made.mesh.token("acme", "FinOps"), ACME) as mesh:
+        with pytest.raises(NotFound) as missing:
+            mesh.scan(str(uuid4())).result()
+    shown = until(lambda: _traced(missing.value.request_id, made))
+    assert "recoup.scanner.v1.ScannerService/GetScan  scanner" in shown
+    assert "recoup.identity.v1.IdentityService/IssuePassport  identity" in shown
+
+
+def _traced(request_id: str, made: TestMesh) -> str | None:
+    done = CliRunner().invoke(trace, [request_id, "--state", str(made.mesh.state)])
+    return done.output if "GetScan" in done.output and "IssuePassport" in done.output else None
 
 
 async def test_a_bad_session_or_somebody_elses_organization_is_refused(made: TestMesh) -> None:
