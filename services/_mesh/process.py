@@ -68,13 +68,20 @@ class Mesh:
         self.metrics = metrics.Metrics()
         self.metrics.gauge(
             "recoup_build_info",
-            "Which build runs; always 1.",
+            "Which build of which process runs; always 1.",
+            process=self.name,
             version=BUILD.version,
             revision=BUILD.revision,
             python=BUILD.python,
         ).set(1)
         self.telemetry = telemetry.start(self.name, settings.otlp, self.metrics)
         self.files = CertificateFiles(settings.tls)
+        ends = self.metrics.gauge(
+            "recoup_certificate_end_timestamp_seconds",
+            "When the process's own certificate ends, by the wall clock.",
+            process=self.name,
+        )
+        self.files.tell_end(ends.set)
         self.trust = TrustStore(settings.trust.dir)
         self.revocations = Revocations(self.clock)
         self.denials = DenialLedger(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -34,6 +35,12 @@ class CertificateFiles:
         self._looked_at = monotonic()
         self.material = self._first()
         self.generation = 1
+        self._tell_end: Callable[[float], None] = lambda _: None
+
+    def tell_end(self, tell: Callable[[float], None]) -> None:
+        """Tell when the certificate in force ends, in seconds since 1970: now, and whenever another one is taken."""
+        self._tell_end = tell
+        tell(_end(self.material))
 
     def _first(self) -> Material:
         material = self._read()
@@ -57,6 +64,7 @@ class CertificateFiles:
                 _check(material)
                 self.material, self._stamps = material, stamps
                 self.generation += 1
+                self._tell_end(_end(material))
         except (OSError, ValueError):
             pass  # Half-written: the pair in force stays, and the next look tries again.
         return self.generation
@@ -94,6 +102,12 @@ class CertificateFiles:
         return Material(
             self._settings.ca.read_bytes(), self._settings.cert.read_bytes(), self._settings.key.read_bytes()
         )
+
+
+def _end(material: Material) -> float:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate(material.cert).not_valid_after_utc.timestamp()
 
 
 def _check(material: Material) -> None:

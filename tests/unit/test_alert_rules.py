@@ -15,6 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from recoup_local.layout import PROCESSES
 from tests.support.promql import PARTS, Asked, asked, dashboards, exported, family, panels, rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,13 @@ def test_the_dashboard_shows_what_operators_look_at_first() -> None:
 def test_what_prometheus_wouldnt_take_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         asked(wrong)
+
+
+def test_the_absence_of_each_process_is_an_alert() -> None:
+    """Nobody else says so: what isn't scraped has no failures. The witness is somebody else's, mostly."""
+    (gone,) = (rule["expr"] for rule in rules() if rule["alert"] == "ProcessGone")
+    watched = re.findall(r'absent\(recoup_build_info\{process="([a-z-]+)"\}\)', gone)
+    assert sorted(watched) == sorted({spec.name for spec in PROCESSES} - {"audit-witness"})
 
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
