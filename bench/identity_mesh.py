@@ -37,8 +37,8 @@ def unlimited(mesh: LocalMesh) -> None:
     """Have the edge count every request and refuse none for its number, and wait for who is slow to ask."""
     names = [f"{whose}{what}" for whose in ("", "organization_") for what in ("read", "write")]
     rates = {f"{each}s_a_second": 100_000.0 for each in names} | {f"{each}_burst": 100_000 for each in names}
-    # Somebody who waits a while before they ask, and asks for many streams, is what some benchmarks are.
-    _configure(mesh, rates | {"head_seconds": 120.0, "organization_streams": 1000})
+    # Somebody who waits a while before they ask, asks for many streams, and is everybody, is what some benchmarks are.
+    _configure(mesh, rates | {"head_seconds": 120.0, "organization_streams": 1000, "address_connections": 5000})
 
 
 def _configure(mesh: LocalMesh, values: Mapping[str, float]) -> None:

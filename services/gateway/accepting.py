@@ -1,17 +1,19 @@
-"""Takes connections at the edge's address, within the bounds of handshakes, and hands them to their protocol."""
+"""Takes connections at the edge's address, within their bounds and those of handshakes, for their protocols."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from services.gateway.config import EdgeSettings
 from services.gateway.handshakes import Handshakes
+from services.gateway.limiting import place_of
 from services.gateway.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -23,23 +25,41 @@ _AGAIN_SECONDS = 1.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+class _Held:
+    """One of the connections of a place, until it has left."""
+
+    def __init__(self, held: Counter[str], place: str) -> None:
+        self._held, self._place = held, place
+        held[place] += 1
+
+    def leave(self) -> None:
+        """It is over, however often that is said."""
+        place, self._place = self._place, ""
+        if place:
+            self._held[place] -= 1
+            if not self._held[place]:
+                del self._held[place]
+
+
 class Acceptor:
     """Has the place of an `asyncio.Server` in uvicorn, whose handshakes nobody counts: `close` and `wait_closed`.
 
-    `is_full` says whether there are so many connections that one more isn't even told so.
+    `make` is told what to call when its connection is lost; `is_full` says whether there are so many connections that
+    one more isn't even told so.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        make: Callable[[], asyncio.Protocol],
+        make: Callable[[Callable[[], None]], asyncio.Protocol],
         tls: ssl.SSLContext | None,
         settings: EdgeSettings,
         watch: Watch,
         is_full: Callable[[], bool],
     ) -> None:
         self._listener, self._make, self._tls, self._is_full = listener, make, tls, is_full
-        self._seconds, self._watch = settings.handshake_seconds, watch
+        self._settings, self._watch = settings, watch
+        self._held: Counter[str] = Counter()
         self._handshakes = Handshakes(settings, watch)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,27 +95,38 @@ class Acceptor:
                 self._loop.remove_reader(self._listener)
                 self._again = self._loop.call_later(_AGAIN_SECONDS, self._listen)
                 return
-            self._let_in(connection, address[0])
+            self._let_in(connection, place_of(address[0]))
 
-    def _let_in(self, connection: socket.socket, address: str) -> None:
+    def _let_in(self, connection: socket.socket, place: str) -> None:
+        if not self._has_room(place):
+            connection.close()
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._begin(connection, _Held(self._held, place)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._tls is not None:
+            self._handshakes.begin(place, task)
+
+    def _has_room(self, place: str) -> bool:
         if self._is_full():
             self._watch.refuse("connections")
-            connection.close()
-        elif self._tls is not None and not self._handshakes.has_room(address):
-            connection.close()
-        else:
-            connection.setblocking(False)
-            task = self._loop.create_task(self._begin(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            if self._tls is not None:
-                self._handshakes.begin(address, task)
+            return False
+        if self._held[place] >= self._settings.address_connections:
+            self._watch.refuse("address_connections")
+            return False
+        return self._tls is None or self._handshakes.has_room(place)
 
-    async def _begin(self, connection: socket.socket) -> None:
+    async def _begin(self, connection: socket.socket, held: _Held) -> None:
         """Hand it to its protocol, once it has one. Handshakes that fail are the internet's weather."""
-        with contextlib.suppress(OSError):
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await self._loop.connect_accepted_socket(self._make, connection, ssl=self._tls)
-            except TimeoutError:
-                self._watch.refuse("handshake_seconds")
+        make = partial(self._make, held.leave)
+        try:
+            async with asyncio.timeout(self._settings.handshake_seconds):
+                await self._loop.connect_accepted_socket(make, connection, ssl=self._tls)
+        except TimeoutError:
+            self._watch.refuse("handshake_seconds")
+            held.leave()
+        except BaseException as error:
+            held.leave()
+            if not isinstance(error, OSError):
+                raise

@@ -76,7 +76,7 @@ def _too_large(limit: int) -> Exhausted:
 def unreadable() -> Invalid:
     """What is said of bytes that are no request."""
     return invalid_field(
-        "(request)", "must be HTTP/1.1, for one host, with its path and the names of headers in ASCII."
+        "(request)", "must be a request of HTTP, for one host, with its path and the names of headers in ASCII."
     )
 
 

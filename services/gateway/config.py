@@ -20,7 +20,8 @@ class EdgeSettings:
     A request's path and headers come within `head_seconds`, its body within `call_seconds`. A process that is to end
     goes on for `leaving_seconds`, unready, and ends each connection with its next answer.
     Until TLS is agreed on, within `handshake_seconds`, a connection is one of `handshakes`, and of `address_handshakes`
-    of its address (IPv6: its /64). Then it is one of `connections`: who asks beyond them is told to come again.
+    of its address (IPv6: its /64). Then it is one of `connections`: who asks beyond them is told to come again. It is
+    one of `address_connections` from its beginning to its end.
     HTTP/2 is offered with `http2`; a connection of it has `connection_streams` requests at a time.
     A stream ends after its seconds, and whoever still wants it asks again: a passport isn't good for longer.
     `dashboard_origins` are those of the installation's own frontend, where it isn't served by this host: its pages call
@@ -39,6 +40,7 @@ class EdgeSettings:
     json_depth: Annotated[int, Between(4, 100)] = 32
     concurrent_requests: Annotated[int, Between(1, 10_000)] = 256
     connections: Annotated[int, Between(1, 100_000)] = 5000
+    address_connections: Annotated[int, Between(1, 100_000)] = 1000
     handshakes: Annotated[int, Between(1, 10_000)] = 1000
     address_handshakes: Annotated[int, Between(1, 10_000)] = 100
     handshake_seconds: Annotated[float, Between(0.1, 60)] = 10.0

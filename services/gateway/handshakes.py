@@ -12,7 +12,6 @@ from typing import Any
 
 from services._mesh.clock import monotonic
 from services.gateway.config import EdgeSettings
-from services.gateway.limiting import place_of
 from services.gateway.watching import Watch
 
 # Whoever had this part of their time makes room for somebody new. Before, they may be waiting for us: under load those
@@ -28,11 +27,11 @@ class Handshakes:
         self._begun: dict[asyncio.Task[Any], tuple[str, float]] = {}
         self._of: Counter[str] = Counter()
 
-    def has_room(self, address: str) -> bool:
-        """Whether one more of that address may begin. Where there are too many in all, the oldest ends for it, if it
+    def has_room(self, place: str) -> bool:
+        """Whether one more of that place may begin. Where there are too many in all, the oldest ends for it, if it
         had its time.
         """
-        if self._of[place_of(address)] >= self._settings.address_handshakes:
+        if self._of[place] >= self._settings.address_handshakes:
             self._watch.refuse("address_handshakes")
             return False
         if len(self._begun) < self._settings.handshakes:
@@ -45,9 +44,8 @@ class Handshakes:
         self._over(oldest)
         return True
 
-    def begin(self, address: str, task: asyncio.Task[Any]) -> None:
+    def begin(self, place: str, task: asyncio.Task[Any]) -> None:
         """Count one, until the task has ended."""
-        place = place_of(address)
         self._begun[task] = place, monotonic()
         self._of[place] += 1
         self._watch.handshakes.set(len(self._begun))

@@ -6,6 +6,7 @@ It gives a request's head its time, too: uvicorn waits for one for ever.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +27,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     _in_head, _in_body, _in_trailers, _is_over, _came, _named = False, False, False, False, 0, 0
     _deadline: asyncio.TimerHandle | None = None
+    on_lost: Callable[[], None] = staticmethod(lambda: None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Whoever comes asks for something within the time of a head."""
@@ -35,6 +37,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for."""
         super().connection_lost(exc)
+        self.on_lost()
         if self._deadline is not None:
             self._deadline.cancel()
 

@@ -8,7 +8,7 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -58,7 +58,7 @@ class EdgeServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections ourselves: uvicorn's way counts none before TLS is agreed on, and waits a minute for it."""
         edge, state = self._gateway.settings, self.server_state
-        make = partial(AgreedProtocol, self.config, state, {})
+        make = partial(AgreedProtocol, self.config, state)
         most = edge.connections + edge.handshakes  # Who is beyond the first number is told so.
 
         def is_full() -> bool:
@@ -88,14 +88,15 @@ class EdgeServer(uvicorn.Server):
 class AgreedProtocol(asyncio.Protocol):
     """A connection until TLS says what is spoken on it (RFC 7301): HTTP/1.1, where nothing was agreed."""
 
-    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], **_: Any) -> None:
-        self._made_of = (config, server_state, app_state)
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, on_lost: Callable[[], None]) -> None:
+        self._made_of, self._on_lost = (config, server_state, dict[str, Any]()), on_lost
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Hands it on: the other protocol has the connection from here."""
         tls = transport.get_extra_info("ssl_object")
         is_http2 = tls is not None and tls.selected_alpn_protocol() == _HTTP2
         protocol = (Http2Protocol if is_http2 else EdgeProtocol)(*self._made_of)
+        protocol.on_lost = self._on_lost
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 

@@ -21,7 +21,7 @@ _FAILURES = (500, 503, 504)
 LIMITS = (
     *("credential", "actor", "organization", "address", "attempts"),
     *("requests", "streams", "organization_streams", "http2"),
-    *("connections", "handshakes", "address_handshakes", "handshake_seconds"),
+    *("connections", "address_connections", "handshakes", "address_handshakes", "handshake_seconds"),
 )
 
 

@@ -130,6 +130,29 @@ async def test_where_there_are_too_many_the_oldest_ends_once_it_had_its_time(pla
 
 
 @on_uvloop
+async def test_an_address_has_so_many_connections_and_nobody_else_fewer(place: Place) -> None:
+    async with edge(place, address_connections=3) as it:
+
+        async def held(*spoken: str) -> Streams:
+            return await asyncio.open_connection(
+                "127.0.0.1", it.port, ssl=place.trust(*spoken), server_hostname="localhost"
+            )
+
+        holding = [await held("http/1.1"), await held("h2"), await it.silent()]
+        await until(lambda: len(it._server.server_state.connections) == 2)
+        await it.shaking(1)
+        assert await it.status() == 0
+        assert await it.status("127.0.0.2") == 200
+        assert it.refused("address_connections") == 1
+        while holding:  # Of each kind, one that leaves makes room.
+            holding.pop()[1].close()
+            await until(lambda: it._server.servers[0]._held["127.0.0.1"] == len(holding))
+            assert await it.status() == 200
+            await until(lambda: it._server.servers[0]._held["127.0.0.1"] == len(holding))
+        assert not it._server.servers[0]._held
+
+
+@on_uvloop
 async def test_beyond_those_who_are_told_so_nobody_is_let_in(place: Place) -> None:
     async with edge(place, connections=1, handshakes=1) as it:
         held = []

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from recoup_local.ca import LocalCa
 from services._mesh import passports
-from services._mesh.channel import REQUEST_ID_KEY
+from services._mesh.channel import REQUEST_ID_KEY, TRACE_KEY
 from services._mesh.settings import TlsSettings
 from services._mesh.tls import CertificateFiles
 from services.gateway.exchange import SECURITY_HEADERS
@@ -118,7 +118,8 @@ async def test_no_header_of_a_caller_becomes_metadata_or_an_address() -> None:
         top = f"GET {SCANS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer x\r\n".encode()
         status, headers, _ = await told(port, top + b"\r\n".join(HOSTILE) + b"\r\n\r\n")
         assert status == 200
-        assert behind.metadata == [*passports.bearer("a passport"), (REQUEST_ID_KEY, headers["x-request-id"])]
+        ours = [(REQUEST_ID_KEY, headers["x-request-id"]), (TRACE_KEY, headers["traceresponse"])]
+        assert behind.metadata == [*passports.bearer("a passport"), *ours]
         assert headers["x-request-id"].isascii()
         # A pseudo-header of HTTP/2 is no header's name here, and nothing is served.
         assert (await told(port, top + b":authority: evil\r\n\r\n"))[0] == 400

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -63,6 +64,7 @@ class Http2Protocol(asyncio.Protocol):
         self._begun = 0
         self._is_paused = self._is_flushing = False
         self._is_last = self._has_announced = self._has_ended = False
+        self.on_lost: Callable[[], None] = lambda: None
         self._stuck: asyncio.TimerHandle | None = None
         self._shutting: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -81,6 +83,7 @@ class Http2Protocol(asyncio.Protocol):
         """Nobody is there any more."""
         self._has_ended = True
         self._state.connections.discard(self)
+        self.on_lost()
         for stream in list(self._streams.values()):
             stream.leave()
         self._patience.owe(None)
