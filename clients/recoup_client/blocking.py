@@ -13,7 +13,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -40,6 +40,7 @@ from recoup_client.calling import (
 from recoup_client.errors import typed
 from recoup_client.operations import BlockingOperation
 from recoup_client.paging import blocking_pages as pages
+from recoup_client.renewing import CertificateWatch, KeptChannel
 
 S = TypeVar("S")
 
@@ -48,7 +49,7 @@ class BlockingMeshClient:
     """Calls the services of one installation for one organization with one session, or an API token.
 
     `addresses` maps a service to host:port, identity among them. Calls raise `recoup_client.errors.RecoupError`. It may
-    be used by several threads at once.
+    be used by several threads at once. The certificate is renewed by putting other files in the place of its files.
     """
 
     def __init__(
@@ -57,33 +58,20 @@ class BlockingMeshClient:
         """Raises ValueError where `addresses` can't be used, OSError where a file of the certificate can't be read."""
         require_addresses(addresses)
         self._addresses, self._certificate = addresses, certificate
-        self._organization_id = organization_id
-        self._passports = Passports(session_token, organization_id, {})
-        self._opened: list[grpc.Channel] = []
-        self._channels: dict[str, grpc.Channel] = {}
-        self._opening = Lock()
-        self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._open("identity"))
+        self._session, self._organization_id = session_token, organization_id
+        self._watch, self._opening = CertificateWatch(certificate), Lock()
+        self._opened = self._open()
+        # With when others took their place: calls over them have as long as a stream has.
+        self._before: list[tuple[float, _Opened]] = []
 
     def stub(self, kind: Callable[[grpc.Channel], S]) -> S:
         """Calls to any service, by its generated stub: `mesh.stub(SsoServiceStub)`. Raises ValueError."""
-        process = process_of(kind, self._addresses)
-        with self._opening:
-            if process not in self._channels:
-                self._channels[process] = grpc.intercept_channel(self._open(process), _Authorized(self, process))
-        return kind(self._channels[process])
+        kept = KeptChannel(self._current, process_of(kind, self._addresses))
+        return kind(cast(grpc.Channel, kept))
 
-    def passport(self, service: str, *, fresh: bool = False, request_id: str = "") -> str:
-        """A passport for a service, kept until shortly before it ends. `request_id` names the call that it is for."""
-        known = None if fresh else self._passports.find(service, time.time())
-        if known is not None:
-            return known
-        try:
-            answer = self._issuer.IssuePassport(
-                self._passports.request(service), timeout=CALL_SECONDS, metadata=named(request_id)
-            )
-        except grpc.RpcError as error:
-            raise typed(error, request_id) from None
-        return self._passports.keep(service, answer)
+    def passport(self, service: str, *, fresh: bool = False) -> str:
+        """A passport for a service, kept until shortly before it ends."""
+        return self._current().passport(service, fresh=fresh)
 
     def scan(self, scan_id: str) -> BlockingOperation[scanner_pb2.Scan]:
         """A scan, until it is over."""
@@ -105,19 +93,71 @@ class BlockingMeshClient:
         )
         return BlockingOperation(lambda: stub.GetEvidenceExport(request).export, export_is_over)
 
-    def _open(self, service: str) -> grpc.Channel:
-        channel = grpc.secure_channel(
-            self._addresses[service], self._certificate.credentials(), options=channel_options(service)
-        )
-        self._opened.append(channel)
-        return channel
+    def _current(self) -> _Opened:
+        """The channels of the certificate that is there now."""
+        with self._opening:
+            if self._watch.has_changed():
+                now = time.monotonic()
+                over = [opened for since, opened in self._before if now - since > STREAM_SECONDS]
+                self._before = [each for each in self._before if each[1] not in over] + [(now, self._opened)]
+                self._opened = self._open()
+                for opened in over:
+                    opened.close()
+            return self._opened
+
+    def _open(self) -> _Opened:
+        passports = Passports(self._session, self._organization_id, {})
+        return _Opened(self._addresses, self._certificate.credentials(), passports)
 
     def __enter__(self) -> BlockingMeshClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for channel in self._opened:
+        for opened in (self._opened, *(opened for _, opened in self._before)):
+            opened.close()
+
+
+class _Opened:
+    """Channels under one certificate, and the passports that are bound to it."""
+
+    def __init__(
+        self, addresses: Mapping[str, str], credentials: grpc.ChannelCredentials, passports: Passports
+    ) -> None:
+        self._addresses, self._credentials, self.passports = addresses, credentials, passports
+        self._made: list[grpc.Channel] = []
+        self._channels: dict[str, grpc.Channel] = {}
+        self._making = Lock()
+        self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._to("identity"))
+
+    def channel(self, process: str) -> grpc.Channel:
+        """The channel to a process, with passports."""
+        with self._making:
+            if process not in self._channels:
+                self._channels[process] = grpc.intercept_channel(self._to(process), _Authorized(self, process))
+            return self._channels[process]
+
+    def passport(self, service: str, *, fresh: bool = False, request_id: str = "") -> str:
+        """A passport for a service. `request_id` names the call that it is for."""
+        known = None if fresh else self.passports.find(service, time.time())
+        if known is not None:
+            return known
+        try:
+            answer = self._issuer.IssuePassport(
+                self.passports.request(service), timeout=CALL_SECONDS, metadata=named(request_id)
+            )
+        except grpc.RpcError as error:
+            raise typed(error, request_id) from None
+        return self.passports.keep(service, answer)
+
+    def close(self) -> None:
+        """End all calls."""
+        for channel in self._made:
             channel.close()
+
+    def _to(self, service: str) -> grpc.Channel:
+        channel = grpc.secure_channel(self._addresses[service], self._credentials, options=channel_options(service))
+        self._made.append(channel)
+        return channel
 
 
 _Details = namedtuple("_Details", "method timeout metadata credentials wait_for_ready compression")
@@ -128,8 +168,8 @@ class _Authorized(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
     again: whoever reads it knows what they have.
     """
 
-    def __init__(self, client: BlockingMeshClient, service: str) -> None:
-        self._client, self._service = client, service
+    def __init__(self, opened: _Opened, service: str) -> None:
+        self._opened, self._service = opened, service
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         attempts = Attempts(request, client_call_details.timeout or CALL_SECONDS)
@@ -168,7 +208,7 @@ class _Authorized(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterc
 
     def _details(self, given: Any, attempts: Attempts) -> _Details:
         request_id = attempts.request_id
-        passport = self._client.passport(self._service, fresh=attempts.is_fresh, request_id=request_id)
+        passport = self._opened.passport(self._service, fresh=attempts.is_fresh, request_id=request_id)
         metadata = [*(given.metadata or ()), *named(request_id), ("authorization", f"Bearer {passport}")]
         more = (given.credentials, given.wait_for_ready, given.compression)
         return _Details(given.method, attempts.left, metadata, *more)

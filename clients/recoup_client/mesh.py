@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -50,6 +50,7 @@ from recoup_client.calling import (
 from recoup_client.errors import RecoupError, typed
 from recoup_client.operations import Operation
 from recoup_client.paging import pages
+from recoup_client.renewing import CertificateWatch, KeptChannel
 
 S = TypeVar("S")
 
@@ -59,6 +60,7 @@ class MeshClient:
 
     `addresses` maps a service to host:port, identity among them. Calls, and what is read of a stream, raise
     `recoup_client.errors.RecoupError`. For a session that is renewed while the client lives, give what reads it.
+    The certificate is renewed by putting other files in the place of its files.
     """
 
     def __init__(
@@ -67,20 +69,15 @@ class MeshClient:
         """Raises ValueError where `addresses` can't be used, OSError where a file of the certificate can't be read."""
         require_addresses(addresses)
         self._addresses, self._certificate = addresses, certificate
-        self._organization_id = organization_id
-        self._passports = Passports(session_token, organization_id, {})
-        self._channels: dict[str, grpc.aio.Channel] = {}
-        self._bare = self._open("identity", [])
-        self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._bare)
+        self._session, self._organization_id = session_token, organization_id
+        self._watch = CertificateWatch(certificate)
+        self._opened = self._open()
+        self._closing: set[asyncio.Task[None]] = set()
 
     def stub(self, kind: Callable[[grpc.aio.Channel], S]) -> S:
         """Calls to any service, by its generated stub: `mesh.stub(SsoServiceStub)`. Raises ValueError."""
-        process = process_of(kind, self._addresses)
-        if process not in self._channels:
-            self._channels[process] = self._open(
-                process, [_Authorized(self, process), _AuthorizedStreams(self, process)]
-            )
-        return kind(self._channels[process])
+        kept = KeptChannel(self._current, process_of(kind, self._addresses))
+        return kind(cast(grpc.aio.Channel, kept))
 
     @property
     def identity(self) -> identity_service_pb2_grpc.IdentityServiceAsyncStub:
@@ -132,18 +129,9 @@ class MeshClient:
         """Bundles of evidence."""
         return self.stub(evidence_service_pb2_grpc.EvidenceServiceStub)
 
-    async def passport(self, service: str, *, fresh: bool = False, request_id: str = "") -> str:
-        """A passport for a service, kept until shortly before it ends. `request_id` names the call that it is for."""
-        known = None if fresh else self._passports.find(service, time.time())
-        if known is not None:
-            return known
-        try:
-            answer = await self._issuer.IssuePassport(
-                self._passports.request(service), timeout=CALL_SECONDS, metadata=named(request_id)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise typed(error, request_id) from None
-        return self._passports.keep(service, answer)
+    async def passport(self, service: str, *, fresh: bool = False) -> str:
+        """A passport for a service, kept until shortly before it ends."""
+        return await self._current().passport(service, fresh=fresh)
 
     def scan(self, scan_id: str) -> Operation[scanner_pb2.Scan]:
         """A scan, until it is over."""
@@ -174,31 +162,78 @@ class MeshClient:
 
         return Operation(read, export_is_over)
 
-    def _open(self, service: str, interceptors: list[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:
-        return grpc.aio.secure_channel(
-            self._addresses[service],
-            self._certificate.credentials(),
-            options=channel_options(service),
-            interceptors=interceptors,
-        )
+    def _current(self) -> _Opened:
+        """The channels of the certificate that is there now. Calls over those before have as long as a stream has."""
+        if self._watch.has_changed():
+            old, self._opened = self._opened, self._open()
+            task = asyncio.get_running_loop().create_task(old.close(STREAM_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return self._opened
+
+    def _open(self) -> _Opened:
+        passports = Passports(self._session, self._organization_id, {})
+        return _Opened(self._addresses, self._certificate.credentials(), passports)
 
     async def __aenter__(self) -> MeshClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for channel in (self._bare, *self._channels.values()):
-            await channel.close()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._opened.close(None)
+
+
+class _Opened:
+    """Channels under one certificate, and the passports that are bound to it."""
+
+    def __init__(
+        self, addresses: Mapping[str, str], credentials: grpc.ChannelCredentials, passports: Passports
+    ) -> None:
+        self._addresses, self._credentials, self.passports = addresses, credentials, passports
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._bare = self._to("identity", [])
+        self._issuer = identity_service_pb2_grpc.IdentityServiceStub(self._bare)
+
+    def channel(self, process: str) -> grpc.aio.Channel:
+        """The channel to a process, with passports."""
+        if process not in self._channels:
+            self._channels[process] = self._to(process, [_Authorized(self, process), _AuthorizedStreams(self, process)])
+        return self._channels[process]
+
+    async def passport(self, service: str, *, fresh: bool = False, request_id: str = "") -> str:
+        """A passport for a service. `request_id` names the call that it is for."""
+        known = None if fresh else self.passports.find(service, time.time())
+        if known is not None:
+            return known
+        try:
+            answer = await self._issuer.IssuePassport(
+                self.passports.request(service), timeout=CALL_SECONDS, metadata=named(request_id)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise typed(error, request_id) from None
+        return self.passports.keep(service, answer)
+
+    async def close(self, grace: float | None) -> None:
+        """Let running calls end within `grace` seconds."""
+        await asyncio.gather(*(channel.close(grace) for channel in (self._bare, *self._channels.values())))
+
+    def _to(self, service: str, interceptors: list[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            self._addresses[service], self._credentials, options=channel_options(service), interceptors=interceptors
+        )
 
 
 class _Called:
     """What a call gets under this client: a passport, and the seconds that are left."""
 
-    def __init__(self, client: MeshClient, service: str) -> None:
-        self._client, self._service = client, service
+    def __init__(self, opened: _Opened, service: str) -> None:
+        self._opened, self._service = opened, service
 
     async def _details(self, given: Any, attempts: Attempts) -> grpc.aio.ClientCallDetails:
         request_id = attempts.request_id
-        passport = await self._client.passport(self._service, fresh=attempts.is_fresh, request_id=request_id)
+        passport = await self._opened.passport(self._service, fresh=attempts.is_fresh, request_id=request_id)
         authorized = ("authorization", f"Bearer {passport}")
         metadata = grpc.aio.Metadata(*(given.metadata or ()), *named(request_id), authorized)
         return grpc.aio.ClientCallDetails(

@@ -15,9 +15,11 @@ from uuid import UUID
 
 import grpc
 import pytest
+from cryptography import x509
 
 from recoup.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client import renewing
 from recoup_client.attempts import MOST, Attempts
 from recoup_client.blocking import BlockingMeshClient
 from recoup_client.errors import Conflict, NotAvailable, RecoupError, SignInNeeded
@@ -45,6 +47,8 @@ class Mesh:
     sessions: list[str] = field(default_factory=list)
     # What calls were named by, those for passports among them.
     names: list[str] = field(default_factory=list)
+    # The certificates that calls of the scanner came under, and the passports that they showed.
+    peers: list[tuple[int, str]] = field(default_factory=list)
     address: str = ""
     certificate: Certificate | None = None
 
@@ -69,6 +73,8 @@ class Mesh:
         told = dict(context.invocation_metadata())
         self.names.append(told["recoup-request-id"])
         self.shown.append((told["authorization"], context.time_remaining()))
+        (pem,) = context.auth_context()["x509_pem_cert"]
+        self.peers.append((x509.load_pem_x509_certificate(pem).serial_number, told["authorization"]))
         found = self.answers.pop(0) if self.answers else 0
         self._refuse(context, found)
         assert isinstance(found, int)
@@ -209,6 +215,58 @@ async def test_a_void_passport_is_replaced_once_by_the_session_of_then(mesh: Mes
         with pytest.raises(SignInNeeded):
             await client.scanner.StartScan(BARE)
     assert mesh.sessions == ["first", "second", "third"]
+
+
+def renewed(mesh: Mesh) -> int:
+    """Another pair in the place of the one before; its serial number."""
+    assert mesh.certificate is not None
+    issued = LocalCa(mesh.certificate.ca.parent).issue("scanner", mesh.certificate.cert.parent, dns=("scanner",))
+    return x509.load_pem_x509_certificate(issued.cert.read_bytes()).serial_number
+
+
+async def test_a_client_goes_on_under_a_renewed_certificate(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stubs that are kept as well, with passports of its own; what runs is left alone."""
+    monkeypatch.setattr(renewing, "LOOK_SECONDS", 0.0)
+    async with mesh.client() as client:
+        kept = client.scanner
+        await kept.StartScan(BARE)
+        mesh.answers = [2]
+        running = kept.WatchScan(WATCHED)
+        before = [await anext(aiter(running))]
+        serial = renewed(mesh)
+        await kept.StartScan(BARE)
+        assert [each.scan.units_done for each in before] == [0]
+        assert [each.scan.units_done async for each in running] == [1]
+    (first, passport), _, (last, other) = mesh.peers
+    assert (last, first != last) == (serial, True)
+    assert passport != other
+    mesh.peers.clear()
+    with mesh.blocking() as blocking:
+        stub = blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub)
+        mesh.answers = [2]
+        running_still = stub.WatchScan(WATCHED)
+        assert next(running_still).scan.units_done == 0
+        serial = renewed(mesh)
+        stub.StartScan(BARE)
+        assert next(running_still).scan.units_done == 1
+    (first, passport), (last, other) = mesh.peers
+    assert (last, first != last, passport != other) == (serial, True, True)
+
+
+def test_half_of_a_new_pair_is_not_taken(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewing, "LOOK_SECONDS", 0.0)
+    assert mesh.certificate is not None
+    files, watch = mesh.certificate, renewing.CertificateWatch(mesh.certificate)
+    old = files.key.read_bytes()
+    renewed(mesh)
+    new = files.key.read_bytes()
+    files.key.write_bytes(old)
+    assert not watch.has_changed()
+    files.key.unlink()
+    assert not watch.has_changed()
+    files.key.write_bytes(new)
+    assert watch.has_changed()
+    assert not watch.has_changed()
 
 
 def test_all_tries_together_have_the_deadline_and_who_must_wait_longer_hears_why_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -18,6 +19,7 @@ from recoup.identity.v1 import identity_service_pb2
 from recoup.mesh.v1 import access_pb2
 from recoup.pricing.v1 import pricing_service_pb2
 from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2, scanner_service_pb2_grpc
+from recoup_client import renewing
 from recoup_client.blocking import BlockingMeshClient
 from recoup_client.blocking import pages as blocking_pages
 from recoup_client.calling import read_installation
@@ -87,7 +89,7 @@ def test_the_blocking_client_does_the_same(made: TestMesh) -> None:
             mesh.scan(str(uuid4())).result()
         assert (missing.value.reason, missing.value.metadata) == ("RESOURCE_NOT_FOUND", {"resource": "scan"})
         # A passport that isn't good any more is replaced, and one that never was isn't asked for again.
-        mesh._passports.kept["scanner"] = (mesh.passport("identity"), time.time() + 60)
+        mesh._opened.passports.kept["scanner"] = (mesh.passport("identity"), time.time() + 60)
         assert mesh.scan(scans[0].scan_id).result() == found
     with BlockingMeshClient(addresses, certificate, "no session", ACME) as mesh, pytest.raises(SignInNeeded):
         mesh.scan(scans[0].scan_id).result()
@@ -141,6 +143,27 @@ def test_a_call_is_found_by_the_name_that_its_error_says(made: TestMesh) -> None
 def _traced(request_id: str, made: TestMesh) -> str | None:
     done = CliRunner().invoke(trace, [request_id, "--state", str(made.mesh.state)])
     return done.output if "GetScan" in done.output and "IssuePassport" in done.output else None
+
+
+async def test_a_renewed_certificate_fails_no_call(
+    made: TestMesh, finops: MeshClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passports are bound to the certificate: those of the one before are no good under the new one."""
+    monkeypatch.setattr(renewing, "LOOK_SECONDS", 0.0)
+    scanner, request = finops.scanner, scanner_service_pb2.ListFindingsRequest(organization_id=ACME, page_size=1)
+    before = await finops.passport("scanner")
+
+    async def calls() -> None:
+        for _ in range(20):
+            await scanner.ListFindings(request)
+
+    running = [asyncio.create_task(calls()) for _ in range(3)]
+    await scanner.ListFindings(request)
+    made.mesh.installation.ca.issue(
+        "client/finops-tools", made.mesh.state / "clients" / "finops-tools", dns=("finops-tools",)
+    )
+    await asyncio.gather(*running)
+    assert await finops.passport("scanner") != before
 
 
 async def test_a_bad_session_or_somebody_elses_organization_is_refused(made: TestMesh) -> None:
