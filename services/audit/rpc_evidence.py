@@ -16,7 +16,7 @@ from services._mesh.jobs import Planner
 from services._mesh.pages import PageTokens, size_of
 from services._mesh.times import moment
 from services._mesh.uow import Store, UnitOfWork
-from services.audit import exports, wire, wire_evidence
+from services.audit import bundling, exports, wire, wire_evidence
 from services.audit.checkpointer import Checkpointer
 from services.audit.cosigners import Cosigners
 from services.audit.evidence_files import EvidenceFolder
@@ -89,13 +89,13 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
         return pb.DownloadEvidenceResponse(body=HttpBody(content_type="application/octet-stream", data=piece))
 
     async def BeginEvidence(self, request: pb.BeginEvidenceRequest, context: Context) -> pb.BeginEvidenceResponse:
-        found = await exports.begin_evidence(self._store, self._opener, self._checkpointer)
+        found = await bundling.begin_evidence(self._store, self._opener, self._checkpointer)
         return wire_evidence.beginning(found, self._log, await self._manifest())
 
     async def ReadEvidenceEvents(
         self, request: pb.ReadEvidenceEventsRequest, context: Context
     ) -> pb.ReadEvidenceEventsResponse:
-        found = await exports.read_evidence_events(self._store, self._opener, request.after_seq, request.through_seq)
+        found = await bundling.read_evidence_events(self._store, self._opener, request.after_seq, request.through_seq)
         return pb.ReadEvidenceEventsResponse(events=[wire_evidence.chain_event(each) for each in found])
 
     async def HashEvidenceRanges(
@@ -104,13 +104,13 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
         if len(request.begins) != len(request.ends):
             raise invalid_field("ends", "must be as many as begins")
         ranges = list(zip(request.begins, request.ends, strict=True))
-        hashes = await exports.hash_evidence_ranges(self._store, request.shard, ranges)
+        hashes = await bundling.hash_evidence_ranges(self._store, request.shard, ranges)
         return pb.HashEvidenceRangesResponse(hashes=hashes)
 
     async def ProveEvidenceEvents(
         self, request: pb.ProveEvidenceEventsRequest, context: Context
     ) -> pb.ProveEvidenceEventsResponse:
-        await exports.granted(self._store)
+        await bundling.granted(self._store)
         ids = [UUID(event_id) for event_id in request.event_ids]
         manifest = await self._manifest()
         # They are a receipt's, which is final only when it is cosigned.
@@ -129,7 +129,7 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
             raise invalid_field("files", "must name each file once")
 
         async def decide(work: UnitOfWork) -> pb.SealEvidenceResponse:
-            manifest = await exports.seal_evidence(
+            manifest = await bundling.seal_evidence(
                 work,
                 self._key,
                 self._log,
@@ -145,7 +145,7 @@ class EvidenceRpc(evidence_service_pb2_grpc.EvidenceServiceServicer):
     async def ReadEvidenceSeal(
         self, request: pb.ReadEvidenceSealRequest, context: Context
     ) -> pb.ReadEvidenceSealResponse:
-        found = await exports.read_evidence_seal(
+        found = await bundling.read_evidence_seal(
             self._store, self._opener, self._checkpointer, request.shard, request.size
         )
         return wire_evidence.sealed(found, await self._manifest())

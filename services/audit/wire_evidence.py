@@ -7,7 +7,7 @@ from uuid import UUID
 from recoup.audit.v1 import evidence_service_pb2 as pb
 from services._mesh.times import stamp
 from services.audit import wire
-from services.audit.exports import Beginning, ChainEvent, Sealed
+from services.audit.bundling import Beginning, ChainEvent, Sealed
 from services.audit.model.evidence.documents import Counts, Head, Scope
 from services.audit.model.evidence.export import Export
 

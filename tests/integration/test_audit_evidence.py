@@ -20,7 +20,7 @@ import pytest
 from services._mesh.context import entered
 from services._mesh.errors import Denied, Exhausted, Invalid, NotFound, Reason, Unavailable, WrongState, dependency_down
 from services._mesh.jobs import Job
-from services.audit import exports, proving
+from services.audit import bundling, exports, proving
 from services.audit.model.evidence.documents import Counts, Head, Scope, digest
 from services.audit.model.evidence.export import EvidenceState, Export
 from services.audit.model.merkle import leaf_hash
@@ -288,15 +288,15 @@ async def test_the_api_seals_only_what_the_log_bears_out(evidence: Evidence) -> 
     ):
         with pytest.raises(Invalid), entered(_granted(export.export_id)) as call:
             async with evidence.api.begin(ACME, call) as work:
-                await exports.seal_evidence(work, key, "x", {"a": "0" * 64}, heads, chain, counts)
+                await bundling.seal_evidence(work, key, "x", {"a": "0" * 64}, heads, chain, counts)
     # Nor for anybody whose grant is for something else, nor once it is over.
     with pytest.raises(Denied), entered(context(ACME)) as call:
         async with evidence.api.begin(ACME, call) as work:
-            await exports.seal_evidence(work, key, "x", {"a": "0" * 64}, beginning.heads, true, counts)
+            await bundling.seal_evidence(work, key, "x", {"a": "0" * 64}, beginning.heads, true, counts)
     await evidence.make(export)
     with pytest.raises(WrongState), entered(_granted(export.export_id)) as call:
         async with evidence.api.begin(ACME, call) as work:
-            await exports.seal_evidence(work, key, "x", {"a": "0" * 64}, beginning.heads, true, counts)
+            await bundling.seal_evidence(work, key, "x", {"a": "0" * 64}, beginning.heads, true, counts)
 
 
 def _granted(export_id: UUID) -> Any:
