@@ -37,6 +37,20 @@ def tsc(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return run(CLIENT / "node_modules" / "typescript" / "bin" / "tsc", *arguments)
 
 
+def npm(*arguments: str | Path, folder: Path) -> None:
+    """npm in a folder, without a network."""
+    program = Path(NODE).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    done = subprocess.run(
+        [NODE, program, *arguments, "--offline", "--no-audit", "--no-fund"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def compile_client(folder: Path = CLIENT) -> None:
     """Into the folder of the package, or another one. Its own types are checked by `make lint`, and not here again."""
     done = tsc("--project", "tsconfig.build.json", "--noCheck", "--outDir", folder / "dist")

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tests.support.typescript import CLIENT, compile_client, node, tsc
+from tests.support.typescript import CLIENT, compile_client, node, npm, tsc
 
 PROGRAM = """
 import { bearerToken, RecoupClient } from "@recoup/client";
@@ -28,11 +28,14 @@ def test_its_own_tests_pass() -> None:
 
 
 def test_a_program_of_somebody_elses_is_checked_against_the_compiled_package(tmp_path: Path) -> None:
-    """By their own settings, and strict."""
-    package = tmp_path / "node_modules" / "@recoup" / "client"
+    """As the README says: packed, installed from the file, and checked by their own settings, strict."""
+    package = tmp_path / "package"
     compile_client(package)
     shutil.copy(CLIENT / "package.json", package)
+    npm("pack", "--pack-destination", tmp_path, folder=package)
+    shutil.rmtree(package)
     (tmp_path / "package.json").write_text('{"type": "module"}')
+    npm("install", "./recoup-client-0.1.0.tgz", folder=tmp_path)
     settings = {"target": "es2022", "lib": ["es2023", "dom"], "module": "nodenext", "types": []}
     (tmp_path / "tsconfig.json").write_text(
         json.dumps({"compilerOptions": {"strict": True, "noEmit": True, "skipLibCheck": True, **settings}})
