@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -86,11 +87,16 @@ def chains(trace: Trace, process: str, says: str) -> list[list[Seen]]:
     found = []
     for seen in trace.values():
         if seen.process == process and (seen.span.name == says or says in seen.attributes.get("db.query.text", "")):
-            chain = [seen]
-            while parent := trace.get(chain[-1].span.parent_span_id):
-                chain.append(parent)
-            found.append(chain)
+            found.append(chain_of(trace, seen))
     return found
+
+
+def chain_of(trace: Trace, seen: Seen) -> list[Seen]:
+    """A span and all above it."""
+    chain = [seen]
+    while parent := trace.get(chain[-1].span.parent_span_id):
+        chain.append(parent)
+    return chain
 
 
 REQUEST = [SERVED, EDGE]
@@ -119,6 +125,44 @@ def test_each_step_hangs_below_what_caused_it(
     ]
     acme = str(organization_id("acme"))
     assert {seen.attributes.get("recoup.organization_id") for chain in found for seen in chain} == {acme}
+
+
+# Every span of the approval and of its execution, statements apart, below what it hangs. Another one is looked at here.
+TREE = {
+    "gateway: POST (edge)": {"actions: ApproveAction"},
+    "actions: ApproveAction": {"actions: publish jobs.actions.execute", "actions: publish jobs.actions.checkpoint"},
+    "actions: publish jobs.actions.execute": {"actions-worker: job jobs.actions.execute"},
+    "actions-worker: job jobs.actions.execute": {
+        *("actions-worker: call ClaimJob", "actions-worker: call FetchSealedCredential"),
+        *("actions-worker: call OpenCredential", "actions-worker: EC2 DescribeVolumes"),
+        *("actions-worker: EC2 CreateSnapshot", "actions-worker: EC2 DescribeSnapshots"),
+        "actions-worker: EC2 DeleteVolume",
+    },
+    "actions-worker: call ClaimJob": {"actions: ClaimJob"},
+    "actions: ClaimJob": {"actions: call CheckStanding", "actions: call ResolveCredential"},
+    "actions: call CheckStanding": {"identity: CheckStanding"},
+    "actions: call ResolveCredential": {"scanner: ResolveCredential"},
+    "actions-worker: call FetchSealedCredential": {"scanner: FetchSealedCredential"},
+    "actions-worker: call OpenCredential": {"broker: OpenCredential"},
+    "broker: OpenCredential": {"broker: STS AssumeRole"},
+}
+# There or not, by how long it takes and by what was asked before.
+MAY_BE = ("call RenewLease", "RenewLease", "IssuePassport", "call IssuePassport")
+
+
+def test_the_tree_of_an_approval_and_its_execution_has_these_spans_and_no_others(approval: Trace) -> None:
+    found: dict[str, set[str]] = {}
+    for chain in map(partial(chain_of, approval), approval.values()):
+        names = [f"{seen.process}: {short(seen.span.name)}" for seen in chain]
+        is_beside = any(name.startswith("sql") or name in MAY_BE for name in (short(s.span.name) for s in chain))
+        if not is_beside and not any("jobs.actions.checkpoint" in name for name in names[1:]) and len(names) > 1:
+            found.setdefault(names[1], set()).add(names[0])
+    assert found == TREE
+
+
+def short(name: str) -> str:
+    """An RPC's own name, without its service's."""
+    return re.sub(r"\S+/", "", name)
 
 
 def test_parents_begin_before_their_children_and_nothing_failed(approval: Trace) -> None:
