@@ -32,6 +32,9 @@ class Health:
         self._clock = clock
         self._needs: dict[str, Callable[[], bool]] = {}
         self._database: Database | None = None
+        # What was missing at the last look; None before the first.
+        self._known: list[str] | None = None
+        self._is_leaving = False
 
     def needs(self, name: str, ready: Callable[[], bool]) -> None:
         """Count on what is called `name`, a noun for the log, which is there while `ready` says so."""
@@ -49,14 +52,25 @@ class Health:
 
     async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
         """Tell whether all is there, at first and at each change, until cancelled."""
-        known: list[str] | None = None
         while True:
             missing = await self.missing()
-            if missing != known:
+            if missing != self._known:
+                self._known = missing
                 await tell(not missing)
                 log.log(logging.WARNING if missing else logging.INFO, "%s", _said(missing))
-                known = missing
             await asyncio.sleep(_SOON_SECONDS if missing else LOOK_SECONDS)
+
+    def leave(self) -> None:
+        """The process is to end: whoever asks is told so."""
+        self._is_leaving = True
+
+    def told(self) -> tuple[bool, str]:
+        """Whether the process serves, and what it says of it, by the last look."""
+        if self._is_leaving:
+            return False, "not serving: going down"
+        if self._known is None:
+            return False, "not serving: starting"
+        return not self._known, _said(self._known)
 
     async def _database_problem(self) -> str:
         if self._database is None:

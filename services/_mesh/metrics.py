@@ -16,6 +16,7 @@ from services._mesh.listening import listening_socket
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TEXT, _OPEN = "text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_PLAIN = "text/plain; charset=utf-8"
 _READ_SECONDS = 5.0
 _MAX_HEADER_BYTES = 8192
 
@@ -130,8 +131,9 @@ def _open_family(name: str, kind: str) -> tuple[str, str]:
     return (name.removesuffix("_total"), kind) if name.endswith("_total") else (name, "unknown")
 
 
-async def serve(metrics: Metrics, address: str) -> asyncio.Server:
-    """Answers every HTTP request at `address` with the exposition. The settings allow loopback only.
+async def serve(metrics: Metrics, address: str, health: Callable[[], tuple[bool, str]]) -> asyncio.Server:
+    """Answers HTTP requests at `address` with the exposition, and for whoever can't ask by gRPC under mTLS, a probe for
+    one: `/healthz` whether the process answers at all, `/readyz` what `health` says. The settings allow loopback only.
 
     Raises Unlistenable.
     """
@@ -140,9 +142,9 @@ async def serve(metrics: Metrics, address: str) -> asyncio.Server:
         try:
             async with asyncio.timeout(_READ_SECONDS):
                 asked = await reader.readuntil(b"\r\n\r\n")
-            is_open = _wants_open(asked)
-            body = (metrics.render_open() if is_open else metrics.render()).encode()
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: {_OPEN if is_open else _TEXT}\r\nConnection: close\r\n"
+            status, kind, text = _answer(metrics, health, asked)
+            head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n"
+            body = text.encode()
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
@@ -152,6 +154,19 @@ async def serve(metrics: Metrics, address: str) -> asyncio.Server:
 
     listener = listening_socket(address, "process.metrics")
     return await asyncio.start_server(answer, sock=listener, limit=_MAX_HEADER_BYTES)
+
+
+def _answer(metrics: Metrics, health: Callable[[], tuple[bool, str]], asked: bytes) -> tuple[str, str, str]:
+    """Status, content type and text for a request's head."""
+    path = asked.partition(b"\r\n")[0].split(b" ")[1:2]
+    if path == [b"/healthz"]:
+        return "200 OK", _PLAIN, "ok\n"
+    if path == [b"/readyz"]:
+        serves, said = health()
+        return "200 OK" if serves else "503 Service Unavailable", _PLAIN, f"{said}\n"
+    if _wants_open(asked):
+        return "200 OK", _OPEN, metrics.render_open()
+    return "200 OK", _TEXT, metrics.render()
 
 
 def _wants_open(head: bytes) -> bool:

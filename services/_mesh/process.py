@@ -226,6 +226,7 @@ class Mesh:
 
     def stop(self) -> None:
         """Begin to end."""
+        self.health.leave()
         self._stop.set()
 
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
@@ -313,7 +314,7 @@ async def _composed(mesh: Mesh, settings: S, compose: Compose[S]) -> int:
     exposed = None
     try:
         if settings.process.metrics:
-            exposed = await metrics.serve(mesh.metrics, settings.process.metrics)
+            exposed = await metrics.serve(mesh.metrics, settings.process.metrics, mesh.health.told)
         mesh.task(mesh.denials.run(), "denials")
         await compose(mesh, settings)
         return EXIT_FAILED if mesh.failed() else EXIT_OK

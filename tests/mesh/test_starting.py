@@ -20,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+import httpx
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
@@ -88,6 +89,14 @@ class Log:
 def await_health(mesh: LocalMesh, *names: str, status: str) -> None:
     for name in names:
         until(lambda name=name: True if asyncio.run(mesh.health(name)) == status else None)  # type: ignore[misc]
+
+
+def probed(mesh: LocalMesh, name: str) -> tuple[int, str]:
+    """What a probe beside the process is told, without a certificate."""
+    url = f"http://127.0.0.1:{mesh.installation.metrics_ports[name]}"
+    assert httpx.get(f"{url}/healthz").text == "ok\n"
+    answer = httpx.get(f"{url}/readyz")
+    return answer.status_code, answer.text
 
 
 def rows(mesh: LocalMesh, statement: str) -> list[Any]:
@@ -287,6 +296,12 @@ def test_a_process_that_waits_for_everything_can_still_be_ended(mesh: LocalMesh)
         restarted(mesh, *names)
         await_health(mesh, *names, status="NOT_SERVING")
         for name in names:
+            status, said = probed(mesh, name)
+            assert (status, said.startswith("not serving: waiting for "), "NATS" in said) == (
+                503,
+                True,
+                name != "identity",
+            )
             os.kill(mesh.pid(name), signal.SIGTERM)
         assert [ended(mesh, name) for name in names] == [EXIT_OK] * len(names)
     finally:
@@ -295,6 +310,7 @@ def test_a_process_that_waits_for_everything_can_still_be_ended(mesh: LocalMesh)
         for name in names:
             mesh.launch(name)
     await_health(mesh, *PROCESSES, status="SERVING")
+    assert {probed(mesh, name) for name in PROCESSES} == {(200, "serving\n")}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from services._mesh.metrics import Metrics, _wants_open
+from services._mesh.clock import Clock
+from services._mesh.health import Health
+from services._mesh.metrics import Metrics, _answer, _wants_open
 from services._mesh.settings import OtlpSettings
 from services._mesh.telemetry import Telemetry
 
@@ -62,6 +66,34 @@ def test_both_formats_have_the_same_names_and_values(metrics: Metrics) -> None:
 )
 def test_openmetrics_is_for_whoever_asks_for_it(accept: str, wanted: bool) -> None:
     assert _wants_open(f"GET /metrics HTTP/1.1\r\nHost: x\r\n{accept}\r\n\r\n".encode()) is wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ("GET /healthz HTTP/1.1", "200 OK", "ok\n"),
+        ("GET /readyz HTTP/1.1", "503 Service Unavailable", "not serving: starting\n"),
+        ("GET /metrics HTTP/1.1", "200 OK", None),
+        ("nonsense", "200 OK", None),
+    ],
+)
+def test_beside_the_metrics_a_probe_is_answered(metrics: Metrics, asked: str, status: str, said: str | None) -> None:
+    health = Health(Clock())
+    found = _answer(metrics, health.told, f"{asked}\r\n\r\n".encode())
+    assert (found[0], found[2]) == (status, metrics.render() if said is None else said)
+
+
+async def test_a_process_is_ready_by_its_last_look_until_it_is_to_end() -> None:
+    health, is_there = Health(Clock()), [False]
+    health.needs("NATS", lambda: is_there[0])
+    looked: asyncio.Queue[bool] = asyncio.Queue()
+    watch = asyncio.create_task(health.watch(looked.put))
+    assert (await looked.get(), health.told()) == (False, (False, "not serving: waiting for NATS"))
+    is_there[0] = True
+    assert (await looked.get(), health.told()) == (True, (True, "serving"))
+    health.leave()
+    assert health.told() == (False, "not serving: going down")
+    watch.cancel()
 
 
 @pytest.mark.parametrize(
