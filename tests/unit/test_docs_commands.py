@@ -74,3 +74,38 @@ def test_a_program_and_its_files_are_there(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
     assert find_spec(words[1]) if words[0] == "-m" else (ROOT / words[0]).exists(), page
     assert all((ROOT / word).exists() for word in words if word.startswith("deploy/"))
+
+
+def named() -> Iterator[tuple[str, str]]:
+    """Each command that a sentence names, such as one of the runbook's, with its page."""
+    pages = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "services").glob("*/README.md"))]
+    for page in pages:
+        for code in re.findall(r"`([^`]+)`", re.sub(r"(?ms)^```.*?^```", "", page.read_text())):
+            found = re.match(r"(?:[A-Z_]+=\S+ )*((?:recoup|python -m) .+)$", " ".join(code.split()))
+            if found:
+                yield page.name, found[1]
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(named())))
+def test_a_command_that_a_sentence_names_is_one_that_there_is(page: str, line: str) -> None:
+    """With its options; what stands in the place of arguments isn't looked at."""
+    program, *words = shlex.split(line.removeprefix("python "), comments=True)
+    if program == "-m":
+        assert find_spec(words[0]), f"{page}: {line}"
+        return
+    command: click.Command = main
+    context = click.Context(command)
+    while words and isinstance(command, click.Group):
+        word = words.pop(0)
+        if word.startswith("-"):
+            option = next((each for each in command.params if word in each.opts), None)
+            assert option, f"{page}: {line}: there is no {word}"
+            words = words if isinstance(option, click.Option) and option.is_flag else words[1:]
+            continue
+        found = [command.get_command(context, each) for each in word.split("|")]
+        assert found[0], f"{page}: {line}: there is no {word}"
+        assert all(found), f"{page}: {line}: there isn't all of {word}"
+        command, context = found[0], click.Context(found[0], parent=context)
+    known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)} | {"--help"}
+    said = {each for word in words if word.startswith("--") for each in word.split("|")}
+    assert not said - known, f"{page}: {line}: there is no {said - known}"
