@@ -120,9 +120,11 @@ class Acceptor:
     async def _begin(self, connection: socket.socket, held: _Held) -> None:
         """Hand it to its protocol, once it has one. Handshakes that fail are the internet's weather."""
         make = partial(self._make, held.leave)
+        # Whoever doesn't take a last answer either isn't waited for.
+        ends = None if self._tls is None else self._settings.call_seconds
         try:
             async with asyncio.timeout(self._settings.handshake_seconds):
-                await self._loop.connect_accepted_socket(make, connection, ssl=self._tls)
+                await self._loop.connect_accepted_socket(make, connection, ssl=self._tls, ssl_shutdown_timeout=ends)
         except TimeoutError:
             self._watch.refuse("handshake_seconds")
             held.leave()

@@ -19,6 +19,7 @@ from services.gateway.bodies import too_large_head, too_slow_head, unreadable
 from services.gateway.config import EdgeSettings
 from services.gateway.heads import is_clear
 from services.gateway.newcomers import busy
+from services.gateway.reading import Reading
 from services.gateway.whole import Whole
 
 
@@ -32,14 +33,26 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Whoever comes asks for something within the time of a head."""
         super().connection_made(transport)
+        self._reading = Reading(transport, self._settings.call_seconds)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for."""
         super().connection_lost(exc)
+        self._reading.end()
         self.on_lost()
         if self._deadline is not None:
             self._deadline.cancel()
+
+    def pause_writing(self) -> None:
+        """Who doesn't read gets nothing more, and has to begin."""
+        super().pause_writing()
+        self._reading.begin()
+
+    def resume_writing(self) -> None:
+        """They do."""
+        super().resume_writing()
+        self._reading.end()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head that goes on and on are counted before they are parsed, since the parser keeps them."""

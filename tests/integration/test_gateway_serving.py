@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,13 @@ from cryptography import x509
 from recoup_local.ca import LocalCa
 from services._mesh import passports
 from services._mesh.channel import REQUEST_ID_KEY, TRACE_KEY
+from services._mesh.clock import monotonic
 from services._mesh.settings import TlsSettings
 from services._mesh.tls import CertificateFiles
 from services.gateway.exchange import SECURITY_HEADERS
 from services.gateway.serving import EdgeTls
 from tests.support.edge import SCANS, SIGN_IN, STREAM, Behind, answer_of, served, told
+from tests.support.edge_tls import Place, on_uvloop
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
 POST = f"POST {SCANS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer x\r\ncontent-type: application/json\r\n".encode()
@@ -98,6 +101,39 @@ async def test_what_is_too_much_is_refused_in_the_edges_words() -> None:
         status, headers, body = await told(port, HEALTH + b"\r\n")
         assert (status, json.loads(body)["reason"], headers["retry-after"]) == (503, "DEPENDENCY_UNAVAILABLE", "1")
         assert {(name.decode(), value.decode()) for name, value in SECURITY_HEADERS} <= headers.items()
+        for _, writer in held:
+            writer.close()
+
+
+@on_uvloop
+async def test_who_does_not_read_is_ended_in_time_and_who_reads_slowly_gets_all(tmp_path: Path) -> None:
+    place, large = Place(tmp_path), b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n"
+    last = large.replace(b"host", b"connection: close\r\nhost")
+    async with asyncio.timeout(20), served(Behind(), place.tls(), call_seconds=0.3) as (server, port):
+
+        async def caller(asks: bytes) -> Streams:
+            line = socket.socket()
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            line.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", port))
+            how: Any = {"ssl": place.trust("http/1.1"), "server_hostname": "localhost", "limit": 16 * 1024}
+            reader, writer = await asyncio.open_connection(sock=line, **how)
+            writer.write(asks)
+            return reader, writer
+
+        # More than the network keeps.
+        held = [await caller(large * 6), await caller(large * 5 + last), await caller(last)]
+        reader, slow = await caller(large * 6)
+        began = monotonic()
+        for _ in range(6):
+            top = await reader.readuntil(b"\r\n\r\n")
+            left = int(top.lower().partition(b"content-length: ")[2].split()[0])
+            while left:
+                left -= len(await reader.readexactly(min(left, 128 * 1024)))
+                await asyncio.sleep(0.02)
+        assert monotonic() - began > 0.6
+        slow.close()
+        await until(lambda: not server.server_state.connections and not server.server_state.tasks)
         for _, writer in held:
             writer.close()
 

@@ -39,6 +39,9 @@ class Wire(asyncio.Transport):
         """Nothing more is written."""
         self._closing = True
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """All is taken."""
+
     def is_closing(self) -> bool:
         """Whether it was closed."""
         return self._closing
