@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,9 +27,12 @@ from cryptography import x509
 
 from recoup.identity.v1 import identity_service_pb2
 from recoup.scanner.v1 import scanner_service_pb2
+from recoup.scanner.v1.scanner_pb2 import AwsAccount
+from recoup.scanner.v1.scanner_service_pb2 import CreateConnectionRequest
 from recoup_client.errors import NotAvailable
 from recoup_client.mesh import Certificate, MeshClient
 from recoup_local.cli import local
+from recoup_local.embedded.nats import free_port
 from recoup_local.issuer import organization_id
 from recoup_local.supervisor import LocalMesh, query
 from services._mesh.config import ConfigError, load_settings
@@ -124,9 +127,10 @@ def pids(mesh: LocalMesh) -> dict[str, int]:
     return {name: mesh.pid(name) for name in PROCESSES}
 
 
-def client(mesh: LocalMesh, role: str) -> MeshClient:
+def client(mesh: LocalMesh, role: str, **others: str) -> MeshClient:
+    """A typed client; `others` are addresses in the place of a service's own."""
     folder = mesh.state / "clients" / "tests"
-    addresses = {name: f"127.0.0.1:{port}" for name, port in mesh.installation.ports.items()}
+    addresses = {name: f"127.0.0.1:{port}" for name, port in mesh.installation.ports.items()} | others
     certificate = Certificate(mesh.installation.ca.cert_file, folder / "tls.pem", folder / "tls.key")
     return MeshClient(addresses, certificate, mesh.token("acme", role), ACME)
 
@@ -398,6 +402,75 @@ def test_new_certificates_and_the_end_of_a_gateway_fail_nobodys_call(mesh: Local
     assert (callers.failures, set(callers.statuses)) == ([], {200})
     assert ended(mesh, "gateway") == EXIT_OK
     asyncio.run(mesh.restart("gateway"))
+
+
+@contextmanager
+def second_scanner(mesh: LocalMesh) -> Iterator[int]:
+    """Another process of the scanner's beside the first, as in any roll-out; its port."""
+    ports, own = (mesh.installation.ports["scanner"], mesh.installation.metrics_ports["scanner"]), free_port()
+    folder, metrics = mesh.installation.folder("second"), free_port()
+    shutil.copytree(mesh.installation.folder("scanner"), folder)
+    config = folder / "config.toml"
+    text = config.read_text().replace(f":{ports[0]}", f":{own}").replace(f":{ports[1]}", f":{metrics}")
+    config.write_text(text)
+    with subprocess.Popen([sys.executable, "-m", "services.scanner", "--config", str(config)]) as process:
+        try:
+            until(lambda: _is_ready(f"http://127.0.0.1:{metrics}/readyz"))
+            yield own
+        finally:
+            process.terminate()
+            assert process.wait(30) == EXIT_OK
+    shutil.rmtree(folder)
+
+
+def _is_ready(url: str) -> bool | None:
+    with suppress(httpx.TransportError):
+        return True if httpx.get(url).status_code == 200 else None
+    return None
+
+
+def connection() -> CreateConnectionRequest:
+    """A change without a `request_id`: nobody repeats it."""
+    role = "arn:aws:iam::111111111111:role/Recoup{}"
+    account = AwsAccount(account_id="1" * 12, scan_role_arn=role.format("Scan"), act_role_arn=role.format("Act"))
+    return CreateConnectionRequest(
+        organization_id=ACME,
+        display_name=f"nobody's {uuid4()}",
+        aws_access_key_id="AKIAABCDEFGHIJKLMNOP",
+        aws_secret_access_key="a" * 40,
+        aws_accounts=[account],
+        regions=["us-east-1"],
+    )
+
+
+def test_the_end_of_one_of_two_processes_fails_nobodys_call(mesh: LocalMesh) -> None:
+    """What has begun is answered, whatever comes goes to the other one."""
+    done, listed = [0], scanner_service_pb2.ListFindingsRequest(organization_id=ACME, page_size=1)
+
+    async def change(finops: MeshClient, is_over: asyncio.Event) -> None:
+        while not is_over.is_set():  # One after the other: who connects at the same moment is refused.
+            await finops.scanner.CreateConnection(connection())
+            done[0] += 1
+
+    async def read(finops: MeshClient, is_over: asyncio.Event) -> None:
+        while not is_over.is_set():
+            await finops.scanner.ListFindings(listed)
+
+    async def end_the_first(second: int) -> None:
+        is_over, addresses = asyncio.Event(), f"ipv4:127.0.0.1:{mesh.installation.ports['scanner']},127.0.0.1:{second}"
+        async with client(mesh, "FinOps", scanner=addresses) as finops:
+            callers = [asyncio.create_task(each(finops, is_over)) for each in (change, read, read)]
+            await asyncio.to_thread(until, lambda: done[0] > 8 or None)
+            os.kill(mesh.pid("scanner"), signal.SIGTERM)
+            assert await asyncio.to_thread(ended, mesh, "scanner") == EXIT_OK
+            before = done[0]
+            await asyncio.to_thread(until, lambda: done[0] > before + 8 or any(each.done() for each in callers) or None)
+            is_over.set()
+            await asyncio.gather(*callers)
+
+    with second_scanner(mesh) as port:
+        asyncio.run(end_the_first(port))
+        asyncio.run(mesh.restart("scanner"))
 
 
 def _unknown_key(folder: Path) -> None:
