@@ -32,7 +32,17 @@ class Whole:
         else:
             for each in (head, message):
                 if each is not None:
+                    self._frame(each)
                     await self._cycle.send(each)  # type: ignore[arg-type]
+
+    def _frame(self, message: MutableMapping[str, Any]) -> None:
+        """HTTP/1.0 has no chunks (RFC 9112, 7.1), which uvicorn writes all the same: there the connection's end is the
+        end of the answer.
+        """
+        cycle = self._cycle
+        if cycle.scope["http_version"] == "1.0":
+            cycle.chunked_encoding, cycle.keep_alive = False, False
+            cycle.expected_content_length = len(message.get("body", b""))
 
     async def _write(self, status: int, headers: Headers, body: bytes) -> None:
         cycle = self._cycle

@@ -208,6 +208,20 @@ async def test_a_server_that_ends_under_load_answers_everybody() -> None:
             await told(port, HEALTH + b"\r\n")
 
 
+async def test_a_stream_over_http_1_0_has_no_chunks_and_ends_with_its_connection() -> None:
+    async with served(Behind(), stream_seconds=0.3, leaving_seconds=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {STREAM} HTTP/1.0\r\nhost: x\r\nconnection: keep-alive\r\n\r\n".encode())
+        top = await reader.readuntil(b"\r\n\r\n")
+        assert top.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in top
+        assert b"transfer-encoding" not in top
+        assert "error" not in json.loads(await reader.readline())
+        writer.write_eof()
+        assert [json.loads(line) for line in (await reader.read()).splitlines()] == []
+        writer.close()
+
+
 async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(20):
         while not condition():
