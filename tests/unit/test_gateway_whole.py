@@ -39,7 +39,7 @@ class Wire:
 
 def cycle(wire: Wire, *, keep_alive: bool = True) -> RequestResponseCycle:
     transport: Any = wire
-    scope: Any = {"method": "GET"}
+    scope: Any = {"method": "GET", "http_version": "1.1"}
     log = logging.getLogger("test")
     headers = [(b"date", b"today")]
     flow = FlowControl(transport)
