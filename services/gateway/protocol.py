@@ -22,6 +22,9 @@ from services.gateway.newcomers import busy
 from services.gateway.reading import Reading
 from services.gateway.whole import Whole
 
+# Requests that wait for the one before them; hardly any client sends even one so.
+_MOST_WAITING = 16
+
 
 class EdgeProtocol(HttpToolsProtocol):
     """Serves a `Gateway`. Its parser bounds nothing: a request's head is counted here, and a body's trailers."""
@@ -88,7 +91,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """A head begins. Who asks on and on before an answer asks again what isn't answered (RFC 9112, 9.3.2)."""
+        if len(self.pipeline) >= _MOST_WAITING:
+            raise ValueError("too many requests at once")
         self._in_head, self._came, self._named = True, 0, 0
         super().on_message_begin()
 

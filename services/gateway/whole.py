@@ -48,6 +48,8 @@ class Whole:
         cycle = self._cycle
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
+        # uvicorn says that the caller has gone to the last request that came, which needn't be this one.
+        cycle.disconnected = cycle.disconnected or cycle.transport.is_closing()
         if cycle.disconnected:
             return
         head = _head(STATUS_LINE[status], [*cycle.default_headers, *headers], closes=not cycle.keep_alive)

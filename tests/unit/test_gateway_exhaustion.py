@@ -1,0 +1,46 @@
+"""What one caller can make the edge keep, or work on, has bounds, whatever they send and however little they read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.support.edge import SCANS, Behind, served
+from tests.support.edge_tls import on_uvloop
+
+_WAITS = f"GET {SCANS} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\n\r\n".encode()
+
+_PAGE = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+async def test_few_requests_wait_for_the_one_before_them() -> None:
+    behind = Behind()
+    behind.go.clear()
+    async with served(behind) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(_WAITS + b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n" * 1000)
+        async with asyncio.timeout(20):
+            while not behind.running:
+                await asyncio.sleep(0.001)
+            [connection] = server.server_state.connections
+            assert len(connection.pipeline) == 16  # type: ignore[union-attr]
+            behind.go.set()
+            # Those are answered, and the connection ends: the others were never taken, and may be asked again.
+            assert (await reader.read()).count(b"HTTP/1.1 200 ") == 17
+        writer.close()
+
+
+@on_uvloop
+async def test_who_is_ended_amid_their_requests_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Behind(), call_seconds=0.1) as (server, port):
+        with socket.create_connection(("127.0.0.1", port)) as asking:
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            asking.sendall(_PAGE * 16)
+            async with asyncio.timeout(20):
+                while not server.server_state.total_requests:
+                    await asyncio.sleep(0.001)
+                while server.server_state.connections or server.server_state.tasks:
+                    await asyncio.sleep(0.001)
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
