@@ -40,12 +40,12 @@ from services.gateway import (
 )
 from services.gateway.bodies import read_body, require_media_type, require_utf8
 from services.gateway.bucket import Bucket
-from services.gateway.calling import Caller, Channel
+from services.gateway.calling import Admitted, Caller, Channel
 from services.gateway.config import EdgeSettings
 from services.gateway.credentials import Credentials
 from services.gateway.exchange import Exchange, Outgoing, Receive, Send, answer, blank, head, read
 from services.gateway.forwarding import Forwarder
-from services.gateway.limiting import Limits
+from services.gateway.limiting import Limits, place_of
 from services.gateway.newcomers import busy
 from services.gateway.origins import Origins
 from services.gateway.pages import Page
@@ -202,27 +202,26 @@ class Gateway:
         await self._origins.admit(exchange, variables)
         session = self._credentials.of(exchange, route)
         organization_id = await self._organization(exchange, route, variables, session)
+        admitted = await self._caller.admit(exchange, route, session, organization_id)
         body = await self._body(exchange, receive)
         request = _build(route, variables, query, exchange, body, self._settings.json_depth)
         if route.rule.response_streaming:
-            return 200, "", await self._opened(exchange, route, session, organization_id, request)
-        response = await self._caller.call(exchange, route, session, organization_id, request)
+            return 200, "", await self._opened(exchange, route, admitted, request)
+        response = await self._caller.call(exchange, route, admitted, request)
         cookies.keep(exchange, response)
         return answers.of(route, response, exchange, query)
 
-    async def _opened(
-        self, exchange: Exchange, route: Route, session: Session, organization_id: str, request: Message
-    ) -> Pieces:
+    async def _opened(self, exchange: Exchange, route: Route, admitted: Admitted, request: Message) -> Pieces:
         """A stream whose first answer is there. Streams have a number of their own, and so has each organization; who
         needs none, each address.
         """
-        exchange.streams_for = organization_id or exchange.client
+        exchange.streams_for = admitted.organization_id or place_of(exchange.client)
         of_theirs, settings = self._streams[exchange.streams_for], self._settings
         self._shed(exchange, "streams", is_full=self._streams.total() >= settings.concurrent_streams)
         self._shed(exchange, "organization_streams", is_full=of_theirs >= settings.organization_streams)
         self._streams[exchange.streams_for] += 1
         try:
-            answered = await self._caller.stream(exchange, route, session, organization_id, request)
+            answered = await self._caller.stream(exchange, route, admitted, request)
         except BaseException:
             self._closed(exchange)
             raise

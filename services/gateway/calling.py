@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
@@ -37,6 +37,15 @@ _STALE_PASSPORT = frozenset(
 )
 
 
+class Admitted(NamedTuple):
+    """Who calls, for which organization, and the passport for it; nobody, where none is needed."""
+
+    session: Session
+    organization_id: str
+    elevation_id: str = ""
+    issued: Issued | None = None
+
+
 class Caller:
     """The calls of one edge."""
 
@@ -51,9 +60,20 @@ class Caller:
         self._office, self._limits, self._settings = office, limits, settings
         self._calls = {route.rule.name: _callable(channel(route.service), route) for route in routes}
 
-    async def call(
-        self, exchange: Exchange, route: Route, session: Session, organization_id: str, request: Message
-    ) -> Message:
+    async def admit(self, exchange: Exchange, route: Route, session: Session, organization_id: str) -> Admitted:
+        """Whoever identity says it is, counted. Raises Problem. What they send is read afterwards: who makes up a
+        credential has us work on nothing of theirs, and is a stranger to be counted whatever they sent with it.
+        """
+        if not session.token:
+            return Admitted(session, organization_id)
+        elevation_id = elevation_of(exchange.headers) if organization_id else ""
+        issued = await self._passport(exchange, route, session, organization_id, elevation_id)
+        if organization_id:  # From here on it is more than what the caller says.
+            telemetry.belongs_to(organization_id)
+        await self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
+        return Admitted(session, organization_id, elevation_id, issued)
+
+    async def call(self, exchange: Exchange, route: Route, admitted: Admitted, request: Message) -> Message:
         """The answer. Raises Problem."""
 
         async def make(bearer: Iterable[tuple[str, str]]) -> Message:
@@ -63,10 +83,10 @@ class Caller:
                 raise from_rpc_error(error, route.service) from None
             return answer
 
-        return await self._made(exchange, route, session, organization_id, make)
+        return await self._made(exchange, route, admitted, make)
 
     async def stream(
-        self, exchange: Exchange, route: Route, session: Session, organization_id: str, request: Message
+        self, exchange: Exchange, route: Route, admitted: Admitted, request: Message
     ) -> AsyncGenerator[Message, None]:
         """The answers, one after the other, once the first is there. Raises Problem, then and on the way."""
 
@@ -76,19 +96,13 @@ class Caller:
             # The first one is waited for: what refuses the call is said in the place of it.
             return _with_first(await anext(answers, None), answers)
 
-        return await self._made(exchange, route, session, organization_id, make)
+        return await self._made(exchange, route, admitted, make)
 
-    async def _made(
-        self, exchange: Exchange, route: Route, session: Session, organization_id: str, make: _Made[T]
-    ) -> T:
+    async def _made(self, exchange: Exchange, route: Route, admitted: Admitted, make: _Made[T]) -> T:
         """What `make` makes, under a passport; one that was revoked or ran out meanwhile is asked for anew, once."""
-        if not session.token:
+        session, organization_id, elevation_id, issued = admitted
+        if issued is None:
             return await make(())
-        elevation_id = elevation_of(exchange.headers) if organization_id else ""
-        issued = await self._passport(exchange, route, session, organization_id, elevation_id)
-        if organization_id:  # From here on it is more than what the caller says.
-            telemetry.belongs_to(organization_id)
-        await self._limits.count_verified(exchange, issued.passport, reads=route.rule.effect is Effect.READ)
         try:
             return await make(mesh_passports.bearer(issued.token))
         except Unauthenticated as problem:

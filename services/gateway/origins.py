@@ -18,6 +18,7 @@ from services._mesh.errors import Unavailable
 from services._mesh.limits import BoundedCache
 from services.gateway.bindings import Route
 from services.gateway.exchange import Exchange
+from services.gateway.limiting import place_of
 from services.gateway.newcomers import Lane
 from services.gateway.ratelimit import Limiter
 from services.gateway.routes import Router
@@ -93,7 +94,7 @@ class Origins:
         found = self._known.get(organization_id)
         if found is not None or self._stub is None or not _is_id(organization_id):
             return found or frozenset()
-        if not self._askers.take(exchange.client).allowed:
+        if not self._askers.take(place_of(exchange.client)).allowed:
             return frozenset()
         request = origin_service_pb2.CheckAllowedOriginsRequest(organization_id=organization_id)
         try:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import uvicorn
@@ -17,8 +18,10 @@ from services._mesh.metrics import Metrics
 from services.gateway.app import Gateway
 from services.gateway.config import EdgeSettings
 from services.gateway.exchange import SECURITY_HEADERS, Send
+from services.gateway.passports import Issued
 from services.gateway.protocol import EdgeProtocol
 from services.gateway.routes import Router
+from tests.support.things import linked_passport
 
 ORG = "3dcd07a2-aef7-54d0-b11c-6638c1b15e53"
 SCANS = f"/v1/organizations/{ORG}/scans"
@@ -27,10 +30,15 @@ PASSED_ON = "passed on"
 
 
 class Nowhere:
-    """A channel and a passport office in one; a request that gets as far as a passport was accepted by the edge."""
+    """A channel and a passport office in one; a request that gets as far as its call was accepted by the edge."""
 
-    def unary_unary(self, *_names: Any, **_codecs: Any) -> None:
-        """Nothing is called in these tests."""
+    def unary_unary(self, *_names: Any, **_codecs: Any) -> Any:
+        """Fails as something unforeseen, once it is called."""
+
+        async def call(*_request: Any, **_how: Any) -> Any:
+            raise RuntimeError(PASSED_ON)
+
+        return call
 
     unary_stream = unary_unary
 
@@ -38,9 +46,9 @@ class Nowhere:
         """Everybody is known."""
         return True
 
-    async def passport(self, *_for: str) -> str:
-        """Fails as something unforeseen."""
-        raise RuntimeError(PASSED_ON)
+    async def passport(self, *_for: str) -> Issued:
+        """For everybody."""
+        return Issued("a passport", linked_passport(uuid4()))
 
 
 class Answers:

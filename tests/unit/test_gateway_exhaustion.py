@@ -7,7 +7,9 @@ import socket
 
 import pytest
 
-from tests.support.edge import SCANS, Behind, served
+from services._mesh.errors import Reason, Unauthenticated
+from services.gateway.passports import Issued
+from tests.support.edge import SCANS, Behind, served, told
 from tests.support.edge_tls import on_uvloop
 
 _WAITS = f"GET {SCANS} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\n\r\n".encode()
@@ -44,3 +46,23 @@ async def test_who_is_ended_amid_their_requests_is_no_error(caplog: pytest.LogCa
                 while server.server_state.connections or server.server_state.tasks:
                     await asyncio.sleep(0.001)
     assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+async def test_who_is_a_stranger_has_nothing_of_theirs_read() -> None:
+    class Strict(Behind):
+        """Knows nobody and lets nobody in."""
+
+        def knows(self, _session: object) -> bool:
+            return False
+
+        async def passport(self, *_for: object) -> Issued:
+            raise Unauthenticated(Reason.ERROR_REASON_CREDENTIAL_INVALID, "No.")
+
+    async with served(Strict(), stranger_burst=5, strangers_a_second=0.1) as (_, port):
+        head = f"POST {SCANS} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        said = []
+        for number in range(7):
+            # What is wrong with it would be said first, and count nothing, if it were read first.
+            request = f"{head}authorization: Bearer {number}\r\ncontent-length: 8\r\n\r\n{{broken}}"
+            said.append((await told(port, request.encode()))[0])
+    assert said == [401] * 5 + [429] * 2

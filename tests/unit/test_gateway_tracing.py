@@ -49,12 +49,10 @@ async def test_a_trace_names_an_organization_once_it_has_let_the_caller_in(
     counting: Any = COUNTING
     caller = Caller([], office, lambda _: office, counting, counting)
 
-    async def make(_: object) -> None:
-        tracing.start_span("call").end()
-
     with tracing.span("edge"):
         try:
-            await caller._made(blank("GET"), route, Session.of("session"), str(ACME), make)
+            await caller.admit(blank("GET"), route, Session.of("session"), str(ACME))
+            tracing.start_span("call").end()
         except NotFound:
             assert not lets_in
     said = {span.name: (span.attributes or {}).get(telemetry.ORGANIZATION) for span in exporter.get_finished_spans()}
