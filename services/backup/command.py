@@ -48,6 +48,20 @@ def create(config: Path, as_json: bool) -> None:
     _show(_run(config, run), as_json, "backup {backup_id}: {rows} rows in {parts} parts, {parts_found} of them found")
 
 
+@backup.command()
+@_config
+@_json
+def check(config: Path, as_json: bool) -> None:
+    """Check the configuration and all files of it, and say what it is enough for. Nobody is asked."""
+
+    async def run(desk: Desk) -> dict[str, Any]:
+        return desk.check()
+
+    found = _run(config, run)
+    enough = ", ".join(("list", *found["enough_for"]))
+    click.echo(json.dumps(found) if as_json else f"{config}: ok; enough for {enough}")
+
+
 @backup.command("list")
 @_config
 @_json

@@ -76,6 +76,17 @@ class Desk:
             "signer": signer.public_key().public_bytes_raw().hex(),
         }
 
+    def check(self) -> dict[str, Any]:
+        """What the configuration is enough for, with all files that it names. Asks nobody. Raises ConfigError."""
+        given = self._settings
+        enough = {
+            "create": given.source is not None and self._signer() is not None,
+            "verify": given.verify.audit is not None and bool(given.verify.log_keys),
+            "restore": given.target is not None,
+            "prune": given.source is not None,
+        }
+        return {"enough_for": [name for name, is_so in enough.items() if is_so]}
+
     async def list_backups(self) -> list[dict[str, str]]:
         """The whole backups in the storage."""
         found = map(Header.of_name, await self._keep.list_names())

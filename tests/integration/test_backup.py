@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -41,7 +42,7 @@ from services.scanner.backup_watch import BackupWatch
 from services.scanner.model.kek import KekState, RegisteredKek
 from services.scanner.store import backups
 from services.scanner.usecases import rewrapping
-from tests.support.backup import NEW, OLD, SECRET, Installation, credential_of, empty_databases, installed
+from tests.support.backup import BACKUP_RING, NEW, OLD, SECRET, Installation, credential_of, empty_databases, installed
 from tests.support.canary import Canary
 from tests.support.log import ACME, GLOBEX, event, opener, recorded, sequencer
 from tests.support.log import _keys as known_logs
@@ -461,3 +462,19 @@ def test_what_is_configured_wrong_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(backup, ["create", "--config", str(path)])
     assert (done.exit_code, "storage: needs a folder or a bucket" in done.output) == (2, True)
     assert CliRunner().invoke(backup, ["create"]).exit_code == 2
+
+
+async def test_a_configuration_is_checked_and_nobody_is_asked(made: Installation) -> None:
+    nowhere = {"host": str(made.folder / "nowhere")}
+    databases = {name: made.place(made.database, "backup_reader") | nowhere for name in ("source.main", "source.keys")}
+    code, said = await _invoked("check", "--config", str(made.config(**databases)))
+    assert (code, said.rpartition(": ")[2]) == (0, "ok; enough for list, create, prune\n")
+    for_restoring = {f"target.{name}": made.as_superuser(made.database) for name in ("main", "keys")}
+    none = dict.fromkeys(("source.main", "source.keys", "source.recorder"))
+    code, said = await _invoked("check", "--json", "--config", str(made.config(**none, **for_restoring)))
+    assert (code, json.loads(said)) == (0, {"enough_for": ["restore"]})
+    key = made.folder / "no.key"
+    key.touch(mode=0o600)
+    spoiled = {"manifest": {"kek": f"{BACKUP_RING}/platform/1", "key": key.name}}
+    code, said = await _invoked("check", "--config", str(made.config(**spoiled)))
+    assert (code, "manifest.key" in said) == (2, True)
