@@ -116,11 +116,12 @@ Address = Annotated[str, Matches(r"[A-Za-z0-9.\-\[\]:]+:\d{1,5}", 'an address su
 Seconds = Annotated[float, Between(0.001, 86_400 * 366)]
 
 
-def load_settings(cls: type[T], path: Path, static_folder: Path | None = None) -> T:
+def load_settings(cls: type[T], path: Path, static_folder: Path | None = None, *, is_whole: bool = True) -> T:
     """The settings of class `cls` from the file at `path`, laid over the process's static file.
 
     `[process] name` names the static file; `[process] static_folder` says where it lies if not in this
-    repository. Raises ConfigError.
+    repository. Where `cls` isn't the whole of it, sections that it doesn't know are somebody else's. Raises
+    ConfigError.
     """
     installation = _parse(path)
     name = installation.get("process", {}).get("name")
@@ -131,7 +132,10 @@ def load_settings(cls: type[T], path: Path, static_folder: Path | None = None) -
     static_path = folder / f"{name}.toml"
     static = _parse(static_path)
     reader = _Reader(((path, installation), (static_path, static)))
-    settings: T = reader.table(cls, _merge(static, installation), ())
+    merged = _merge(static, installation)
+    if not is_whole:
+        merged = {key: merged[key] for key in get_type_hints(cls) if key in merged}
+    settings: T = reader.table(cls, merged, ())
     return settings
 
 

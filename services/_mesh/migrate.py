@@ -1,6 +1,6 @@
 """Runs the migrations of one service, forward only, as its migration role; the history stands in its own schema.
 
-    python -m services._mesh.migrate --config FILE SERVICE [--folder FOLDER]
+    python -m services._mesh.migrate --config FILE SERVICE [--folder FOLDER] [--check]
 
 Tables belong to the service's owner role, which nobody can log in as. A service with a second database keeps that one's
 migrations in a folder of their own; the schema there takes the place of the service's name.
@@ -89,16 +89,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the service's configuration file")
     parser.add_argument("service", help="the service whose schema is brought up to date")
     parser.add_argument("--folder", type=Path, help="its migrations, if not services/<service>/migrations")
+    parser.add_argument("--check", action="store_true", help="check the configuration and all files of it, and end")
     given = parser.parse_args(arguments)
     try:
-        settings = load_settings(MeshSettings, given.config)
+        settings = load_settings(MeshSettings, given.config, is_whole=False)
         role = settings.database.migrate if settings.database else None
         if settings.database is None or role is None:
             raise ConfigError(given.config, "database.migrate", "is missing", "Name the migration role and its file.")
         tls = tls_context(settings.database)
+        folder = given.folder or SERVICES / given.service / "migrations"
+        if not (folder / "env.py").is_file():
+            raise ConfigError(given.config, "SERVICE", f"{folder} holds no migrations", "Name a service that has some.")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    if given.check:
+        print(f"{given.config}: ok")
+        return 0
     password = role.password_file.read_text().strip()
     try:
         asyncio.run(migrate(given.service, address(settings.database, role.user), password, given.folder, tls=tls))

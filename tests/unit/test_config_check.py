@@ -19,10 +19,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from recoup_local.ca import LocalCa
+from recoup_local.ca import LocalCa, write_secret
 from recoup_local.embedded.postgres import PostgresHandle
 from recoup_local.installation import Installation, Surroundings
 from recoup_local.layout import PROCESSES
+from services._mesh import migrate
 from services._mesh.clock import Clock
 from services._mesh.config import ConfigError, load_settings
 from services._mesh.rehearsal import rehearse
@@ -205,3 +206,21 @@ def test_the_command_says_ok_or_the_line(installation: Installation) -> None:
     bad = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == f"configuration: {file}: nats: is missing. Say where it is, and as whom.\n"
+
+
+def test_the_configuration_of_migrations_is_checked_too(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = installation.config_file("pricing")
+    said = ["--config", str(file), "--check"]
+    assert migrate.main([*said, "pricing"]) == 2  # A local mesh migrates by itself.
+    assert f"{file}: database.migrate: is missing" in capsys.readouterr().err
+    word = file.with_name("migrate.password")
+    login = f'[database.migrate]\nuser = "pricing_migrate"\npassword_file = "{word.name}"\n'
+    file.write_text(file.read_text() + login)
+    assert migrate.main([*said, "pricing"]) == 2
+    assert f"{file}: database.migrate.password_file" in capsys.readouterr().err
+    write_secret(word, "anything")
+    assert (migrate.main([*said, "pricing"]), capsys.readouterr().out) == (0, f"{file}: ok\n")
+    assert migrate.main([*said, "prising"]) == 2
+    assert f"{file}: SERVICE" in capsys.readouterr().err
