@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from services._mesh.errors import Reason, Unauthenticated
+from services._mesh.errors import Exhausted, Invalid, Reason, Unauthenticated
+from services.gateway import json_text
 from services.gateway.passports import Issued
 from tests.support.edge import SCANS, Behind, served, told
 from tests.support.edge_tls import on_uvloop
@@ -66,3 +67,21 @@ async def test_who_is_a_stranger_has_nothing_of_theirs_read() -> None:
             request = f"{head}authorization: Bearer {number}\r\ncontent-length: 8\r\n\r\n{{broken}}"
             said.append((await told(port, request.encode()))[0])
     assert said == [401] * 5 + [429] * 2
+
+
+def test_a_body_has_so_many_values_and_a_text_has_any_number_of_commas() -> None:
+    for body in (b"[" + b"[]," * 10_000 + b"0]", b"[" + b"1," * 10_000 + b"1]", b"[" + b'"",' * 10_000 + b'""]'):
+        with pytest.raises(Exhausted, match="more than 10000 values"):
+            json_text.read(body, 32)
+    text = '{,[\\"' * 20_000
+    assert json_text.read(f'["{text}"]'.encode(), 32) == [text.replace("\\", "")]
+    assert len(json_text.read(b"[" + b"1," * 9_990 + b"1]", 32)) == 9_991
+
+
+def test_what_is_between_brackets_is_looked_through_once() -> None:
+    for each in ('"', '"\\', '""', "]", "a", '"]"', '"a'):
+        text = "[]" * 40 + each * 100_000
+        steps = sum(1 for _ in json_text._BRACKETS.finditer(text))
+        assert steps <= text.count("[") + text.count("]") + 2
+        with pytest.raises(Invalid):
+            json_text.read(text.encode(), 32)

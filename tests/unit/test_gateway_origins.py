@@ -37,6 +37,7 @@ class Behind:
         here: Any = self
         self.origins = Origins(here, [DASHBOARD])
         limits = EdgeSettings(listen="127.0.0.1:0")
+        self.client = "127.0.0.1"
         self.gateway = Gateway(ROUTER, here, lambda _: here, limits, Metrics(), lambda: True, {}, self.origins)
 
     def knows(self, _session: str) -> bool:
@@ -65,7 +66,7 @@ class Behind:
             "path": f"/v1/organizations/{organization}{path}",
             "query_string": b"",
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items() if value],
-            "client": ("127.0.0.1", 1),
+            "client": (self.client, 1),
         }
         sent: list[MutableMapping[str, Any]] = []
 
@@ -167,6 +168,7 @@ def test_without_identity_nobody_is_let_in_and_made_up_organizations_dont_flood_
     found = behind.ask("GET", origin=PAGE)
     assert (found["status"], said(found)) == ("200", set())
     behind = Behind()
-    for _ in range(subject._ASKED_AT_ONCE + 20):
+    for number in range(subject._ASKED_AT_ONCE + 20):
+        behind.client = f"2001:db8::{number:x}"  # Of one network, whose subscriber has all of them.
         behind.preflight(PAGE, uuid4())
     assert subject._ASKED_AT_ONCE <= len(behind.asked) < subject._ASKED_AT_ONCE + 10
