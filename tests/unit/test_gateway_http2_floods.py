@@ -301,3 +301,24 @@ def test_whatever_comes_ends_a_connection_or_not_and_nothing_else(frames: Any, r
         assert json.dumps(behind.running) == "0"
 
     asyncio.run(run())
+
+
+async def test_settings_that_nobody_knows_are_not_kept_and_those_among_them_hold() -> None:
+    unknown = b"".join(number.to_bytes(2, "big") + bytes(4) for number in range(0x100, 0x600))
+    async with peer() as one:
+        before = len(one.server._h2.remote_settings)
+        one.tell(frame(SETTINGS, content=unknown + b"\x00\x06\x00\x00\x10\x00" + unknown))
+        await one.settle()
+        found = one.server._h2.remote_settings
+        assert (len(found), found.max_header_list_size) == (before, 4096)
+        assert (await one.answer(one.ask())).status == 200
+        one.tell(frame(SETTINGS, content=unknown[:-1]))  # What is no list of settings is still an error.
+        assert one.farewells or one.wire.closed
+
+
+async def test_a_head_of_changes_of_the_table_ends_the_connection() -> None:
+    for changes, is_taken in ((2, True), (3, False)):
+        async with peer() as one:
+            one.tell(frame(HEADERS, 1, b"\x20" * changes + head(1)[9:], END_STREAM | END_HEADERS))
+            await one.settle()
+            assert (((HEADERS, 1) in one.heard), one.wire.closed) == (is_taken, not is_taken)

@@ -145,7 +145,7 @@ class Http2Protocol(asyncio.Protocol):
             self._is_last = True
             self._close_if_done()
             return
-        found = self._h2.receive_data(frame.content)
+        found = self._h2.receive_data(frames.understood(frame))
         if not found and frame.kind in (frames.DATA, frames.HEADERS):
             self._meter.charge()  # Of a stream that was reset: h2 answers each with another reset.
         for event in found:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream
-from hpack import Encoder
+from hpack import Decoder, Encoder, HeaderTuple, HPACKDecodingError
 
 from services.gateway.config import EdgeSettings
 
@@ -30,6 +31,26 @@ class _Connection(H2Connection):
         stream = super()._begin_new_stream(stream_id, allowed_ids)
         setattr(stream, "_initialize_content_length", _believe)  # noqa: B010
         return stream
+
+
+class _StrictDecoder(Decoder):
+    """hpack's own, which takes a head of nothing but changes of its table: 64 KiB of them in 40 ms. Two may begin one
+    (RFC 7541, 4.2).
+    """
+
+    _MOST_CHANGES = 2
+    _changes = 0
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
+        """The headers. Raises HPACKError."""
+        self._changes = 0
+        return super().decode(data, raw)
+
+    def _update_encoding_context(self, data: bytes | memoryview) -> int:
+        self._changes += 1
+        if self._changes > self._MOST_CHANGES:
+            raise HPACKDecodingError("too many changes of the table's size")
+        return super()._update_encoding_context(data)
 
 
 class PlainEncoder(Encoder):
@@ -92,7 +113,7 @@ def made(edge: EdgeSettings) -> H2Connection:
             normalize_outbound_headers=False,
         )
     )
-    connection.encoder = PlainEncoder()
+    connection.encoder, connection.decoder = PlainEncoder(), _StrictDecoder()
     most = edge.header_bytes + 32 * edge.header_count
     said = {
         SettingCodes.MAX_CONCURRENT_STREAMS: edge.connection_streams,
