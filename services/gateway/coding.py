@@ -20,6 +20,8 @@ _ZSTD_WINDOW_LOG = 23
 _WORTH_BYTES, _BESIDE_BYTES = 1024, 32 * 1024
 _TEXTS = re.compile(r"(text/|application/([a-z.-]+\+)?json\b|application/([a-z.-]+\+)?xml\b)")
 _PLAIN = ("", "identity")
+# Of a list of what is accepted: a head has room for thousands, and browsers name a dozen.
+_MOST_NAMES = 100
 _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
@@ -66,9 +68,11 @@ def chosen(accepted: str) -> str:
 
 
 def weights(accepted: str) -> dict[str, float]:
-    """What a list of `Accept` or `Accept-Encoding` names, each with its weight (RFC 9110, 12.4.2)."""
+    """What a list of `Accept` or `Accept-Encoding` names, each with its weight (RFC 9110, 12.4.2): of the first hundred
+    in it.
+    """
     found: dict[str, float] = {}
-    for each in accepted.lower().split(","):
+    for each in accepted.lower().split(",", _MOST_NAMES)[:_MOST_NAMES]:
         name, *parameters = each.split(";")
         found[name.strip()] = min((_weight(parameter.strip()) for parameter in parameters), default=1.0)
     return found

@@ -32,8 +32,11 @@ _CSRF_LABEL = b"recoup csrf 1"
 
 def value_of(exchange: Exchange, name: str) -> str:
     """The value of a cookie that was shown once; else nothing."""
-    shown = [each.strip().partition("=") for each in exchange.headers.get("cookie", "").split(";")]
-    values = [value for key, _, value in shown if name and key == name]
+    given = exchange.headers.get("cookie", "")
+    if not name or name not in given:
+        return ""
+    shown = [each.partition("=") for each in map(str.strip, given.split(";")) if each.startswith(name)]
+    values = [value for key, _, value in shown if key == name]
     return values[0] if len(values) == 1 and _VALUE.fullmatch(values[0]) else ""
 
 

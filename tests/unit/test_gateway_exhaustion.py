@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from services._mesh.errors import Exhausted, Invalid, Reason, Unauthenticated
-from services.gateway import json_text
+from services.gateway import coding, json_text
 from services.gateway.passports import Issued
 from tests.support.edge import SCANS, Behind, served, told
 from tests.support.edge_tls import on_uvloop
@@ -85,3 +85,9 @@ def test_what_is_between_brackets_is_looked_through_once() -> None:
         assert steps <= text.count("[") + text.count("]") + 2
         with pytest.raises(Invalid):
             json_text.read(text.encode(), 32)
+
+
+def test_of_a_long_list_of_what_is_accepted_the_beginning_counts() -> None:
+    names = [f"a{number}" for number in range(10_000)]
+    assert set(coding.weights(",".join(names))) == set(names[:100])
+    assert coding.chosen(",".join(["gzip", *names])) == "gzip"
