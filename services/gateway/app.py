@@ -38,6 +38,7 @@ from services.gateway import (
     templates,
     transcode,
 )
+from services.gateway.arriving import Arriving
 from services.gateway.bodies import read_body, require_media_type, require_utf8
 from services.gateway.bucket import Bucket
 from services.gateway.calling import Admitted, Caller, Channel
@@ -85,7 +86,7 @@ class Gateway:
         self._origins = origins or Origins()
         self._credentials = Credentials(office, self._limits, self._origins)
         self.leaving = asyncio.Event()
-        self._running = 0
+        self._running, self._arriving = 0, Arriving(settings.concurrent_requests)
         self._streams: Counter[str] = Counter()
         self._caller = Caller(router.routes, office, channel, self._limits, settings)
         self._forwarder = Forwarder(router.forwards, channel, self._limits, settings.call_seconds)
@@ -156,7 +157,7 @@ class Gateway:
     async def _answer(self, exchange: Exchange, receive: Receive) -> tuple[int, str, bytes | Pieces]:
         self._running += 1
         try:
-            return await self._serve(exchange, receive)
+            return await self._serve(exchange, self._arriving.counted(exchange, receive))
         except Problem as problem:
             if isinstance(problem, Unauthenticated):
                 self._limits.count_stranger(exchange, credentials.shown(exchange))

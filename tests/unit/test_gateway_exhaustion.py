@@ -10,7 +10,7 @@ import pytest
 from services._mesh.errors import Exhausted, Invalid, Reason, Unauthenticated
 from services.gateway import coding, json_text
 from services.gateway.passports import Issued
-from tests.support.edge import SCANS, Behind, served, told
+from tests.support.edge import SCANS, SIGN_IN, Behind, served, told
 from tests.support.edge_tls import on_uvloop
 
 _WAITS = f"GET {SCANS} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer x\r\n\r\n".encode()
@@ -91,3 +91,27 @@ def test_of_a_long_list_of_what_is_accepted_the_beginning_counts() -> None:
     names = [f"a{number}" for number in range(10_000)]
     assert set(coding.weights(",".join(names))) == set(names[:100])
     assert coding.chosen(",".join(["gzip", *names])) == "gzip"
+
+
+async def test_who_sends_heads_and_no_bodies_keeps_nobody_else_out() -> None:
+    begun = (
+        f"POST {SIGN_IN} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n".encode()
+    )
+    async with served(Behind(), concurrent_requests=8) as (server, port):
+        waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+        for _, writer in waiting:
+            writer.write(begun)
+        answers = {asyncio.create_task(reader.readuntil(b"\r\n")): writer for reader, writer in waiting}
+        async with asyncio.timeout(20):
+            while sum(each.done() for each in answers) < 10:
+                await asyncio.sleep(0.001)
+        assert {each.result() for each in answers if each.done()} == {b"HTTP/1.1 503 Service Unavailable\r\n"}
+        assert (await told(port, _WAITS))[0] == 200
+        assert 'recoup_http_refused{limit="requests"} 10\n' in server._gateway._watch._metrics.render()
+        kept = [each for each in answers if not each.done()]
+        for each in kept:
+            answers[each].write(b"{}")  # Those that have a place have it until their time is over.
+        assert not {b"HTTP/1.1 503 Service Unavailable\r\n"} & set(await asyncio.gather(*kept))
+        assert (await told(port, begun + b"{}"))[0] != 503
+        for _, writer in waiting:
+            writer.close()
