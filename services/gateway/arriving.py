@@ -13,15 +13,16 @@ from services.gateway.exchange import Exchange, Receive
 from services.gateway.limiting import place_of
 from services.gateway.newcomers import busy
 
-# Of all places: what may wait for bodies, and for those of one address (IPv6: its /64).
-_PART, _PART_OF_ONE = 2, 4
+# Of all places: what may wait for bodies, and for those of one address (IPv6: its /64). Bodies come a moment behind
+# their heads, of many callers behind one address too: those aren't to be refused.
+_PART, _PART_OF_ONE = 3 / 4, 1 / 2
 
 
 class Arriving:
     """Those that wait, where so many requests are served at a time."""
 
     def __init__(self, places: int) -> None:
-        self._most, self._most_of_one = max(1, places // _PART), max(1, places // _PART_OF_ONE)
+        self._most, self._most_of_one = max(1, int(places * _PART)), max(1, int(places * _PART_OF_ONE))
         self._of: Counter[str] = Counter()
 
     def counted(self, exchange: Exchange, receive: Receive) -> Receive:
