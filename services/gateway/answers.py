@@ -29,6 +29,8 @@ def of(
     content = getattr(response, route.response_body) if route.response_body else response
     if isinstance(content, HttpBody):
         media_type, body = content.content_type or _OCTETS, content.data
+        if not (media_type.isascii() and media_type.isprintable()):
+            raise ValueError("a service's media type can't be a header")
         shown = conditions.tag(body)
     else:
         media_type, body = _JSON, transcode.render(route, response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
@@ -139,3 +140,12 @@ def test_a_body_may_follow_unless_http_1_1_says_that_none_does(
 ) -> None:
     scope = {"method": "POST", "path": "/", "query_string": b"", "headers": headers, "http_version": version}
     assert read(scope).may_have_body == may
+
+
+@pytest.mark.parametrize("media_type", ["text/plain\r\nset-cookie: a=b", "text/plain\n", "text/\u00e9", "a\0b"])
+def test_a_media_type_that_would_be_more_than_one_header_is_an_internal_problem(media_type: str) -> None:
+    behind = Behind(pb.GetLogTileResponse(body=HttpBody(content_type=media_type, data=OCTETS)))
+    status, headers, body = get(behind, "/log/tile/0/000")
+    assert (status, headers[b"content-type"]) == (500, b"application/problem+json")
+    assert json.loads(body)["status"] == 500
+    assert b"set-cookie" not in headers
