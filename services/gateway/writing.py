@@ -32,7 +32,23 @@ _NULL = f"{_WELL_KNOWN}NullValue"
 _ANYTHING = frozenset(f"{_WELL_KNOWN}{each}" for each in ("Any", "Struct", "Value", "ListValue"))
 _LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
+# Messages in lists and maps of one answer. An empty one comes as two bytes, and goes out with all of its fields: what
+# a channel takes would be gigabytes. The longest page has a thousand.
+MOST_ITEMS = 100_000
+
 _KNOWN: dict[Descriptor, _Written] = {}
+
+
+class _Items:
+    """How many more there may be in the answer that is written: one at a time, in the event loop."""
+
+    left = MOST_ITEMS
+
+    @classmethod
+    def take(cls, count: int) -> None:
+        cls.left -= count
+        if cls.left < 0:
+            raise ValueError(f"an answer has more than {MOST_ITEMS} items")
 
 
 def text(content: Any) -> bytes:
@@ -41,7 +57,8 @@ def text(content: Any) -> bytes:
 
 
 def document(message: Message) -> Any:
-    """What a message is in JSON. Raises ValueError for one that JSON has no form for."""
+    """What a message is in JSON. Raises ValueError for one that JSON has no form for, or that has too many items."""
+    _Items.left = MOST_ITEMS
     return _writer(message.DESCRIPTOR)(message)  # type: ignore[arg-type]
 
 
@@ -49,6 +66,7 @@ def of_field(field: FieldDescriptor, message: Message) -> Any:
     """What one field is in JSON; of one that isn't there, null, or an empty object where it is a message."""
     if field.has_presence and not message.HasField(field.name):
         return None if field.message_type is None else {}
+    _Items.left = MOST_ITEMS
     value = getattr(message, field.name)
     written = _of(field)
     return value if written is None else written(value)
@@ -96,11 +114,27 @@ def _of(field: FieldDescriptor) -> _Written | None:
     """How a field's value is written, be it one, a list or a map."""
     inner = field.message_type
     if inner is not None and inner.GetOptions().map_entry:
-        return _map(inner)
+        return _map(inner) if inner.fields_by_name["value"].message_type is None else _counted(_map(inner))
     one = _one(field)
     if not field.is_repeated:
         return one
-    return list if one is None else lambda values: [one(each) for each in values]
+    if one is None:
+        return list
+
+    def write(values: Any) -> list[Any]:
+        return [one(each) for each in values]
+
+    return write if inner is None else _counted(write)
+
+
+def _counted(written: _Written) -> _Written:
+    """The same of a list or a map of messages, which counts them first."""
+
+    def write(values: Any) -> Any:
+        _Items.take(len(values))
+        return written(values)
+
+    return write
 
 
 def _map(entry: Descriptor) -> _Written:

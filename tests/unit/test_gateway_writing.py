@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recoup.scanner.v1 import scanner_pb2, scanner_service_pb2
 from services.gateway import writing
 from tests.support.transcoding import descriptors
 from tests.support.transcoding.messages import FIRST, LAST, Everything, messages
@@ -57,3 +59,18 @@ def test_what_is_no_time_is_not_written(seconds: int, nanos: int) -> None:
     message.time.seconds, message.time.nanos = seconds, nanos
     with pytest.raises(ValueError):
         writing.document(message)
+
+
+def test_an_answer_has_so_many_items_however_they_are_nested() -> None:
+    most = writing.MOST_ITEMS
+    page = scanner_service_pb2.ListFindingsResponse(findings=[scanner_pb2.Finding()] * 10)
+    for _ in range(2):  # Each answer has as many.
+        writing._Items.left = 0
+        assert len(writing.document(page)["findings"]) == 10
+    field = page.DESCRIPTOR.fields_by_name["findings"]
+    writing._Items.left = 0
+    assert len(writing.of_field(field, page)) == 10
+    too_many = FileDescriptorProto(message_type=[DescriptorProto(field=[FieldDescriptorProto()] * (most // 2))] * 3)
+    assert too_many.ByteSize() < 4 * 1024 * 1024
+    with pytest.raises(ValueError, match=f"more than {most} items"):
+        writing.document(too_many)
