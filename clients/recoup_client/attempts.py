@@ -59,4 +59,8 @@ class Attempts:
 
 
 def _passes(error: RecoupError) -> bool:
-    return error.code is grpc.StatusCode.UNAVAILABLE or error.reason == "REQUEST_IN_FLIGHT"
+    """Nobody is there, or is going away; or the same request is worked on still."""
+    is_away = error.code is grpc.StatusCode.UNAVAILABLE or (
+        error.code is grpc.StatusCode.CANCELLED and not error.reason
+    )
+    return is_away or error.reason == "REQUEST_IN_FLIGHT"

@@ -114,7 +114,7 @@ def _processes() -> Mapping[str, str]:
 
 
 def channel_options(service: str) -> list[tuple[str, str]]:
-    """The name to expect in the peer's certificate, and retries of UNAVAILABLE for RPCs that change nothing."""
+    """The name to expect in the peer's certificate, and retries where nobody is there for RPCs that change nothing."""
     reads = [
         {"service": each.full_name, "method": method.name}
         for each in SERVICES[service]
@@ -127,7 +127,8 @@ def channel_options(service: str) -> list[tuple[str, str]]:
         "initialBackoff": "0.1s",
         "maxBackoff": "1s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        # A server that ends cancels what comes before everybody knows.
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     config = json.dumps({"methodConfig": [{"name": reads, "retryPolicy": policy}]})
     return [("grpc.ssl_target_name_override", service), ("grpc.service_config", config)]

@@ -186,7 +186,7 @@ def _within(
 
 
 def _service_config(services: Sequence[ServiceDescriptor]) -> str:
-    """Retries of UNAVAILABLE, and only for RPCs that change nothing."""
+    """Retries where nobody is there, and only for RPCs that change nothing."""
     reads = [
         {"service": rule.name.partition("/")[0], "method": rule.method}
         for service in services
@@ -198,7 +198,8 @@ def _service_config(services: Sequence[ServiceDescriptor]) -> str:
         "initialBackoff": "0.05s",
         "maxBackoff": "0.5s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        # A server that ends cancels what comes before everybody knows.
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     methods = [{"name": reads, "retryPolicy": policy}] if reads else []
     return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": methods})

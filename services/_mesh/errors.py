@@ -229,7 +229,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> Problem:
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             return from_status(status_pb2.Status.FromString(value))
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
+    # Our own cancellation is no such error: the peer is going down, and gRPC gave up what came just then.
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return dependency_down(peer)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlinePassed(ErrorReason.ERROR_REASON_DEADLINE_TOO_SHORT, f"{peer} didn't answer in time.")

@@ -39,9 +39,11 @@ WATCHED = scanner_service_pb2.WatchScanRequest()
 
 @dataclass
 class Mesh:
-    """Identity and the scanner in one. `answers` are to come: refusals, or how often a stream answers."""
+    """Identity and the scanner in one. `answers` are to come: refusals, gRPC's own among them, or how often a stream
+    answers.
+    """
 
-    answers: list[errors.Problem | int] = field(default_factory=list)
+    answers: list[errors.Problem | grpc.StatusCode | int] = field(default_factory=list)
     # What calls of the scanner showed, and the seconds that they had left.
     shown: list[tuple[str, float]] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
@@ -63,6 +65,10 @@ class Mesh:
         self._answer(context)
         return scanner_service_pb2.StartScanResponse(scan=scanner_pb2.Scan(scan_id="started"))
 
+    def GetScan(self, _request: Any, context: grpc.ServicerContext) -> Any:
+        self._answer(context)
+        return scanner_service_pb2.GetScanResponse(scan=scanner_pb2.Scan(scan_id="read"))
+
     def WatchScan(self, _request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         for done in range(self._answer(context)):
             yield scanner_service_pb2.WatchScanResponse(scan=scanner_pb2.Scan(units_done=done))
@@ -80,7 +86,9 @@ class Mesh:
         assert isinstance(found, int)
         return found
 
-    def _refuse(self, context: grpc.ServicerContext, found: errors.Problem | int) -> None:
+    def _refuse(self, context: grpc.ServicerContext, found: errors.Problem | grpc.StatusCode | int) -> None:
+        if isinstance(found, grpc.StatusCode):
+            context.abort(found, found.name)
         if isinstance(found, errors.Problem):
             details = errors.to_status(found).SerializeToString()
             context.set_trailing_metadata((("grpc-status-details-bin", details),))
@@ -117,7 +125,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         ),
     ):
         served = service()
-        for name in ("IssuePassport", "StartScan", "WatchScan"):
+        for name in ("IssuePassport", "StartScan", "GetScan", "WatchScan"):
             setattr(served, name, getattr(made, name))
         add(served, server)  # type: ignore[operator]
     server.start()
@@ -133,6 +141,25 @@ async def test_a_change_with_a_request_id_is_repeated(mesh: Mesh) -> None:
     mesh.answers = [AWAY, BUSY]
     with mesh.blocking() as blocking:
         assert blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub).StartScan(KEYED).scan.scan_id == "started"
+    assert not mesh.answers
+
+
+async def test_what_a_server_cancels_as_it_ends_is_asked_again(mesh: Mesh) -> None:
+    """It cancels what comes between its end and the moment at which we know."""
+    asked = scanner_service_pb2.GetScanRequest()
+    async with mesh.client() as client:
+        mesh.answers = [grpc.StatusCode.CANCELLED, grpc.StatusCode.CANCELLED]
+        assert (await client.scanner.StartScan(KEYED, timeout=5)).scan.scan_id == "started"
+        mesh.answers = [grpc.StatusCode.CANCELLED]
+        assert (await client.scanner.GetScan(asked, timeout=5)).scan.scan_id == "read"
+        mesh.answers = [grpc.StatusCode.CANCELLED]
+        with pytest.raises(RecoupError) as refused:  # Nobody knows whether it was begun.
+            await client.scanner.StartScan(BARE, timeout=5)
+        assert refused.value.code is grpc.StatusCode.CANCELLED
+    with mesh.blocking() as blocking:
+        stub = blocking.stub(scanner_service_pb2_grpc.ScannerServiceStub)
+        mesh.answers = [grpc.StatusCode.CANCELLED]
+        assert stub.GetScan(asked).scan.scan_id == "read"
     assert not mesh.answers
 
 

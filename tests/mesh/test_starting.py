@@ -430,11 +430,12 @@ def _is_ready(url: str) -> bool | None:
 
 
 def connection() -> CreateConnectionRequest:
-    """A change without a `request_id`: nobody repeats it."""
+    """A change that may be asked for again: a process that ends cancels what comes before its callers know."""
     role = "arn:aws:iam::111111111111:role/Recoup{}"
     account = AwsAccount(account_id="1" * 12, scan_role_arn=role.format("Scan"), act_role_arn=role.format("Act"))
     return CreateConnectionRequest(
         organization_id=ACME,
+        request_id=str(uuid4()),
         display_name=f"nobody's {uuid4()}",
         aws_access_key_id="AKIAABCDEFGHIJKLMNOP",
         aws_secret_access_key="a" * 40,
